@@ -139,7 +139,7 @@ def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[Calibrat
 
 
 HEAD = """\
-| set | answers, parts | wrong | promised | calibrated | kept from | kept of the rest | something wrong in | \
+| set | answers, parts | wrong | guaranteed | calibrated | kept from | kept of the rest | something wrong in | \
 resplits: in | kept |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 

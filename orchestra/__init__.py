@@ -149,7 +149,7 @@ __all__ = [
     "workflow",
 ]
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     "app.blocking": "blocking",
     "app.orchestra": "Orchestra",
     "app.result": "Result",
@@ -163,7 +163,7 @@ _HOMES = {
     "workflows.model": "Budget Defaults Graph PlanLimits Retry",
     "workflows.python.steps": "Agent Step Tool Workflow agent answered_by_model tool workflow",
 }
-"""The module of each public name; the functions of the DSL are in `workflows.python.dsl`, `RunEvent` is
+"""The public names of each module. The functions of the DSL are in `workflows.python.dsl`, and `RunEvent` is
 `core.events.Event`.
 """
 
@@ -174,7 +174,9 @@ def __getattr__(name: str) -> Any:
     if name == "RunEvent":
         found = importlib.import_module("orchestra.core.events").Event
     else:
-        module = next((module for module, names in _HOMES.items() if name in names.split()), "workflows.python.dsl")
+        module = next(
+            (module for module, names in _NAMES_BY_MODULE.items() if name in names.split()), "workflows.python.dsl"
+        )
         found = getattr(importlib.import_module(f"orchestra.{module}"), name)
     globals()[name] = found
     return found

@@ -65,8 +65,8 @@ class Card(CardFile):
         inputs, outputs = _read_types(file, models, marked)
         text = _read_prompt(folder, file.prompt, marked) if file.kind == "model" else ""
         check_card(file, inputs, outputs, text, folder / file.prompt, lambda *path: marked.location(path))
-        place = marked.location(("calibration",))
-        if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, place)) is not None:
+        location = marked.location(("calibration",))
+        if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, location)) is not None:
             Calibration.read(
                 found,
                 OutputForm.build(outputs, file.computed).choices,
@@ -88,7 +88,7 @@ class Card(CardFile):
             InputError: A002 for an unknown or invalid setting, and the codes of
             `orchestra.agents.card_file.check_card`.
         """
-        place = SourceLocation(f"the agent {name!r}", 1)
+        location = SourceLocation(f"the agent {name!r}", 1)
         try:
             file = CardFile.model_validate({"name": name, "output": "str", **settings})
         except ValidationError as error:
@@ -98,8 +98,8 @@ class Card(CardFile):
             hint = f"did you mean {near!r}?" if near and near != key else ""
             if first["type"] == "extra_forbidden" and (holder := parent_key(key, CardFile)):
                 hint = f"it belongs in another key: {holder}={{{key!r}: …}}"
-            raise InputError("A002", f"{key}: {first['msg']}", location=place, hint=hint) from error
-        check_card(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: place)
+            raise InputError("A002", f"{key}: {first['msg']}", location=location, hint=hint) from error
+        check_card(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: location)
         return cls._build(file, input, output, prompt)
 
     @classmethod
@@ -291,9 +291,9 @@ class Card(CardFile):
             return None
         if self.kind in KINDS_WITH_ARRAYS and self.data_digest == self.weights_digest:
             return None  # the digest is of the data alone: the card had no calibration when it was loaded
-        place = SourceLocation(str(self.folder / CARD_FILE), 1)
+        location = SourceLocation(str(self.folder / CARD_FILE), 1)
         data = (
-            _read_if_exists(self.folder, self.calibration, place, MAX_DATA_BYTES)
+            _read_if_exists(self.folder, self.calibration, location, MAX_DATA_BYTES)
             if self.kind in KINDS_WITH_ARRAYS
             else self.read(self.calibration)
         )
@@ -440,13 +440,13 @@ class Card(CardFile):
                 f"the agent {self.name!r} has no folder, and so no {name}",
                 hint="write it as a folder under agents/",
             )
-        place = SourceLocation(str(self.folder / CARD_FILE), 1)
+        location = SourceLocation(str(self.folder / CARD_FILE), 1)
         if name == self.data and self.kind in KINDS_WITH_ARRAYS and not (self.folder / name).exists():
             hint = f"orchestra learn train {self.name} --data DATA, then orchestra learn promote"
             raise InputError(
-                "A004", f"{self.name} is not trained yet: {self.folder} has no {name}", location=place, hint=hint
+                "A004", f"{self.name} is not trained yet: {self.folder} has no {name}", location=location, hint=hint
             )
-        return _read_file(self.folder, name, place, limit)
+        return _read_file(self.folder, name, location, limit)
 
 
 class _AdapterManifest(msgspec.Struct):
@@ -529,9 +529,9 @@ def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = Non
     found: list[str] = []
     for key in named:
         name = str(getattr(file, key))
-        place = SourceLocation(str(folder / CARD_FILE), 1) if marked is None else marked.location((key,))
+        location = SourceLocation(str(folder / CARD_FILE), 1) if marked is None else marked.location((key,))
         read = _read_file if marked is None and key == "data" else _read_if_exists
-        if (data := read(folder, name, place, MAX_DATA_BYTES if marked is None else MAX_BYTES)) is not None:
+        if (data := read(folder, name, location, MAX_DATA_BYTES if marked is None else MAX_BYTES)) is not None:
             found.append(digest(data))
         elif key == "data":  # a missing data file is made by training
             return ""
@@ -539,24 +539,24 @@ def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = Non
 
 
 def _read_prompt(folder: Path, name: str, marked: YamlDocument) -> str:
-    place = marked.location(("prompt",))
+    location = marked.location(("prompt",))
     try:
-        return _read_file(folder, name, place, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+        return _read_file(folder, name, location, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise InputError("A004", f"{name} is not UTF-8", location=place, hint="save it as UTF-8") from error
+        raise InputError("A004", f"{name} is not UTF-8", location=location, hint="save it as UTF-8") from error
 
 
-def _read_if_exists(folder: Path, name: str, place: SourceLocation, limit: int = MAX_BYTES) -> bytes | None:
+def _read_if_exists(folder: Path, name: str, location: SourceLocation, limit: int = MAX_BYTES) -> bytes | None:
     """Returns the bytes of a file as `_read_file` does, or None if it does not exist."""
     try:
-        return _read_file(folder, name, place, limit)
+        return _read_file(folder, name, location, limit)
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
         raise
 
 
-def _read_file(folder: Path, name: str, place: SourceLocation, limit: int = MAX_BYTES) -> bytes:
+def _read_file(folder: Path, name: str, location: SourceLocation, limit: int = MAX_BYTES) -> bytes:
     """Reads a file inside a folder. Symbolic links are followed and checked."""
     try:
         root, path = folder.resolve(), (folder / name).resolve()
@@ -566,25 +566,25 @@ def _read_file(folder: Path, name: str, place: SourceLocation, limit: int = MAX_
         ValueError,
     ) as error:  # ValueError for a NUL; Python 3.11 raises RuntimeError for a cycle of links
         raise InputError(
-            "A004", f"cannot read {folder / name}: {error}", location=place, hint=f"create {name} in {folder}"
+            "A004", f"cannot read {folder / name}: {error}", location=location, hint=f"create {name} in {folder}"
         ) from error
     if not path.is_relative_to(root):
         raise InputError(
-            "A003", f"{name!r} leads out of the card's folder", location=place, hint="put the file beside agent.yaml"
+            "A003", f"{name!r} leads out of the card's folder", location=location, hint="put the file beside agent.yaml"
         )
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):  # reading a pipe would block
             raise InputError(
-                "A004", f"{folder / name} is not a file", location=place, hint=f"create {name} in {folder}"
+                "A004", f"{folder / name} is not a file", location=location, hint=f"create {name} in {folder}"
             )
         if status.st_size > limit:
             raise InputError(
-                "A004", f"{name} has more than {limit >> 20} MiB", location=place, hint="a card's files are small"
+                "A004", f"{name} has more than {limit >> 20} MiB", location=location, hint="a card's files are small"
             )
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            "A004", f"cannot read {folder / name}: {reason}", location=place, hint=f"create {name} in {folder}"
+            "A004", f"cannot read {folder / name}: {reason}", location=location, hint=f"create {name} in {folder}"
         ) from error

@@ -191,12 +191,12 @@ def check_card(
         template.check_system(file.system, names, at("system"))
 
 
-def _check_schema(schema: Schema, place: SourceLocation) -> None:
+def _check_schema(schema: Schema, location: SourceLocation) -> None:
     """Rejects invalid JSON Schema under `types:` before the first call."""
     try:
         Validator(schema)
     except InputError as error:
-        raise InputError(error.code, error.message, location=place, hint=error.hint) from error
+        raise InputError(error.code, error.message, location=location, hint=error.hint) from error
 
 
 def _check_names(file: CardFile, names: Iterable[str], at: Callable[..., SourceLocation]) -> None:
@@ -227,24 +227,27 @@ def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLoca
         )
 
 
-def _check_evidence(file: CardFile, given: Mapping[str, Schema], outputs: Schema, place: SourceLocation) -> None:
+def _check_evidence(file: CardFile, given: Mapping[str, Schema], outputs: Schema, location: SourceLocation) -> None:
     """Rejects `evidence` that is not an input, and quotes without a text to quote from (A008)."""
     names = list(given)
     if file.evidence is not None and file.evidence not in names:
         near = closest_match(file.evidence, names)
         hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
-        raise InputError("A008", f"evidence: there is no input {file.evidence!r}", location=place, hint=hint)
+        raise InputError("A008", f"evidence: there is no input {file.evidence!r}", location=location, hint=hint)
     if schema_has_format(outputs, QUOTE_FORMAT) and not names:
         raise InputError(
-            "A008", "an output of type Quote needs an input to quote from", location=place, hint="input: {context: str}"
+            "A008",
+            "an output of type Quote needs an input to quote from",
+            location=location,
+            hint="input: {context: str}",
         )
 
 
-def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: SourceLocation) -> None:
+def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, location: SourceLocation) -> None:
     """Rejects computed fields that code cannot compute (A013)."""
     of_labels = all(rule.probability is not None for rule in file.computed.values())
     of_tables = set(TABLE_ANSWER_FIELDS) <= set(outputs.get("properties", {}))
-    sums = len(file.computed) == 1 and is_word_problem(inputs, OutputForm.build(outputs, file.computed, place))
+    sums = len(file.computed) == 1 and is_word_problem(inputs, OutputForm.build(outputs, file.computed, location))
     if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables or sums)):
         missing = [name for name in TABLE_ANSWER_FIELDS if name not in outputs.get("properties", {})]
         nearly = file.kind == "encoder" and len(missing) < len(TABLE_ANSWER_FIELDS) / 2
@@ -252,44 +255,47 @@ def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Sour
             f"to read tables its output lacks {', '.join(missing)}: orchestra explain N147" if nearly else "kind: model"
         )
         raise InputError(
-            "A013", f"computed: an agent of kind {file.kind} returns its whole output", location=place, hint=hint
+            "A013", f"computed: an agent of kind {file.kind} returns its whole output", location=location, hint=hint
         )
-    OutputForm.build(outputs, file.computed, place)
+    OutputForm.build(outputs, file.computed, location)
 
 
-def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: SourceLocation) -> None:
+def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, location: SourceLocation) -> None:
     """Rejects `calls` that cannot be typed (A015)."""
     if file.calls and file.kind != "model":
         raise InputError(
-            "A015", f"calls: an agent of kind {file.kind} does not generate text", location=place, hint="kind: model"
+            "A015", f"calls: an agent of kind {file.kind} does not generate text", location=location, hint="kind: model"
         )
-    function_calls.check_call_fields(file.calls, inputs, OutputForm.build(outputs, file.computed).schema, place)
+    function_calls.check_call_fields(file.calls, inputs, OutputForm.build(outputs, file.computed).schema, location)
 
 
-def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema, place: SourceLocation) -> None:
+def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema, location: SourceLocation) -> None:
     """Rejects a `grammar` that is not an input, and an output type that does not allow a grammar (A017)."""
     if file.grammar is None:
         return
     if file.kind != "model":
         raise InputError(
-            "A017", f"grammar: an agent of kind {file.kind} does not generate text", location=place, hint="kind: model"
+            "A017",
+            f"grammar: an agent of kind {file.kind} does not generate text",
+            location=location,
+            hint="kind: model",
         )
     if given.get(file.grammar, {}).get("type") != "string":
         near = closest_match(file.grammar, given)
         hint = f"did you mean {near!r}?" if near and near != file.grammar else f"input: {{{file.grammar}: str}}"
         raise InputError(
-            "A017", f"grammar: there is no input {file.grammar!r} that is a text", location=place, hint=hint
+            "A017", f"grammar: there is no input {file.grammar!r} that is a text", location=location, hint=hint
         )
     if not is_plain_text(outputs):
         raise InputError(
             "A017",
             f"grammar: the output is {format_type(outputs)}, but a grammar needs a text output",
-            location=place,
+            location=location,
             hint="output: str",
         )
 
 
-def _check_lengths(file: CardFile, outputs: Schema, place: SourceLocation) -> None:
+def _check_lengths(file: CardFile, outputs: Schema, location: SourceLocation) -> None:
     """Rejects minimum text lengths that do not fit into `max_output` (A002)."""
     form = OutputForm.build(outputs, file.computed)
     written = form.text_schema
@@ -301,68 +307,70 @@ def _check_lengths(file: CardFile, outputs: Schema, place: SourceLocation) -> No
             f"a text of at least {length:,} characters does not fit into max_output: {file.max_output}, which leaves it"
             f" {most:,}"
         )
-        raise InputError("A002", reason, location=place, hint=f"max_output: {required_max_output(written, length)}")
+        raise InputError("A002", reason, location=location, hint=f"max_output: {required_max_output(written, length)}")
 
 
-def _check_tool_use(file: CardFile, names: Iterable[str], place: SourceLocation) -> None:
+def _check_tool_use(file: CardFile, names: Iterable[str], location: SourceLocation) -> None:
     """Rejects tools and agents that the card cannot use (A018, A020)."""
     if not file.tools and not file.agents:
         if file.limits is not None:
             raise InputError(
-                "A018", "limits: an agent without tools has no steps", location=place, hint="tools: [search]"
+                "A018", "limits: an agent without tools has no steps", location=location, hint="tools: [search]"
             )
         return
     key = "tools" if file.tools else "agents"
     if file.kind != "model":
         raise InputError(
-            "A018", f"{key}: an agent of kind {file.kind} cannot call others", location=place, hint="kind: model"
+            "A018", f"{key}: an agent of kind {file.kind} cannot call others", location=location, hint="kind: model"
         )
     if file.grammar is not None:
         hint = "remove `grammar:`; it is generated from the tools"
         raise InputError(
-            "A018", f"{key}: an agent whose grammar is an input cannot call others", location=place, hint=hint
+            "A018", f"{key}: an agent whose grammar is an input cannot call others", location=location, hint=hint
         )
     if file.name in file.agents:
         raise InputError(
             "A020",
             f"{file.name} may call itself",
-            location=place,
+            location=location,
             hint="recursion is not allowed: name other agents",
         )
     if twice := sorted({*file.tools} & {*file.agents}):
         raise InputError(
-            "A018", f"{twice[0]!r} is named as a tool and as an agent", location=place, hint="remove one of them"
+            "A018", f"{twice[0]!r} is named as a tool and as an agent", location=location, hint="remove one of them"
         )
     if taken := next((name for name in names if tool_prompt.is_reserved(name)), None):
         hint = (
             f"rename it to {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are added by the tool loop"
         )
         raise InputError(
-            "A018", f"the input {taken!r} of an agent with tools has a reserved name", location=place, hint=hint
+            "A018", f"the input {taken!r} of an agent with tools has a reserved name", location=location, hint=hint
         )
 
 
-def _check_members(file: CardFile, place: SourceLocation) -> None:
+def _check_members(file: CardFile, location: SourceLocation) -> None:
     """Rejects `members` on other kinds, an ensemble with fewer than two members, and keys that only members can have
     (A024).
     """
     if file.kind != "ensemble":
         if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):
             raise InputError(
-                "A024", f"{key}: an agent of kind {file.kind} has no members", location=place, hint="kind: ensemble"
+                "A024", f"{key}: an agent of kind {file.kind} has no members", location=location, hint="kind: ensemble"
             )
         return
     if len(file.members) < MIN_MEMBERS or len(set(file.members)) < len(file.members) or file.name in file.members:
         hint = "members: [first_reader, second_reader]"
-        raise InputError("A024", "members: an ensemble needs at least two other agents", location=place, hint=hint)
+        raise InputError("A024", "members: an ensemble needs at least two other agents", location=location, hint=hint)
     if file.weights and len(file.weights) != len(file.members):
         reason = f"weights: there are {len(file.weights)} of them for {len(file.members)} members"
-        raise InputError("A024", reason, location=place, hint="state one per member, in their order, or remove the key")
+        raise InputError(
+            "A024", reason, location=location, hint="state one per member, in their order, or remove the key"
+        )
     stated = next((key for key in MEMBER_KEYS if getattr(file, key) != CardFile.model_fields[key].get_default()), None)
     if stated:
         raise InputError(
             "A024",
             f"{stated}: an ensemble has no such key; its members have it",
-            location=place,
+            location=location,
             hint=f"remove `{stated}:`",
         )

@@ -65,13 +65,13 @@ def invalid_type_name(name: str) -> str:
     return f"{name!r} cannot be the name of a type"
 
 
-def _checked_schema(name: str, body: Mapping[str, Any], place: SourceLocation | None) -> Schema:
+def _checked_schema(name: str, body: Mapping[str, Any], location: SourceLocation | None) -> Schema:
     """Checks an untrusted JSON Schema before other code reads it."""
     schema = dict(body)
     try:
         Validator(schema)
     except InputError as error:
-        raise InputError(error.code, f"{name}: {error.message}", location=place, hint=error.hint) from error
+        raise InputError(error.code, f"{name}: {error.message}", location=location, hint=error.hint) from error
     return localize_references(schema, name)
 
 

@@ -85,7 +85,7 @@ class OutputForm:
 
     @classmethod
     def build(
-        cls, output: Schema, rules: Mapping[str, ComputedField], place: SourceLocation | None = None
+        cls, output: Schema, rules: Mapping[str, ComputedField], location: SourceLocation | None = None
     ) -> OutputForm:
         """Builds the form of an output type.
 
@@ -98,15 +98,17 @@ class OutputForm:
         left = {name: schema for name, schema in fields.items() if name not in rules}
         for name, rule in rules.items():
             if name not in fields:
-                raise _field_error(f"there is no output {name!r}", name, fields, place)
+                raise _field_error(f"there is no output {name!r}", name, fields, location)
             for read in (rule.value, rule.otherwise):
                 if read is not None and read not in left:
-                    raise _field_error(f"{name} depends on {read!r}, which the model does not write", read, left, place)
+                    raise _field_error(
+                        f"{name} depends on {read!r}, which the model does not write", read, left, location
+                    )
         if not left:
             raise InputError(
                 "A013",
                 "all output fields are computed, so the model has nothing to write",
-                location=place,
+                location=location,
                 hint="remove a field from `computed:`",
             )
         schema = {
@@ -121,7 +123,7 @@ class OutputForm:
                     f"{name} is the probability of {rule.probability!r}, which is not a choice",
                     rule.probability,
                     choices,
-                    place,
+                    location,
                 )
         only = next(iter(left)) if len(left) == 1 else ""
         return cls(
@@ -289,7 +291,7 @@ def _is_bare_text(schema: Schema, root: Schema) -> bool:
     return texts and not found.keys() & {"format", "const", "anyOf", "oneOf", "allOf"}
 
 
-def _field_error(why: str, name: str, known: Collection[str], place: SourceLocation | None) -> InputError:
+def _field_error(why: str, name: str, known: Collection[str], location: SourceLocation | None) -> InputError:
     near = closest_match(name, list(known))
     hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}"
-    return InputError("A013", f"computed: {why}", location=place, hint=hint)
+    return InputError("A013", f"computed: {why}", location=location, hint=hint)

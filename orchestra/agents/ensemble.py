@@ -32,8 +32,8 @@ def join_members(card: Card, cards: Mapping[str, Card]) -> Card:
                 hint=hint,
             )
         if (why := _membership_error(card, part)) is not None:
-            said, place = f"members: {name} cannot be one of {card.name}: {why}", card.locate("members", number)
-            raise InputError("A024", said, location=place, hint="orchestra explain A024")
+            said, location = f"members: {name} cannot be one of {card.name}: {why}", card.locate("members", number)
+            raise InputError("A024", said, location=location, hint="orchestra explain A024")
         parts.append(part)
     return card.with_members(parts)
 

@@ -51,7 +51,7 @@ _BOUND_KEYS = {
 }
 
 
-def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place: SourceLocation | None) -> None:
+def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, location: SourceLocation | None) -> None:
     """Checks the `calls:` of a card.
 
     Raises:
@@ -60,9 +60,9 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place:
     for name, source in fields.items():
         known, given = output.get("properties", {}), inputs.get("properties", {})
         if name not in known:
-            raise _unknown_field(f"there is no output {name!r}", name, known, place)
+            raise _unknown_field(f"there is no output {name!r}", name, known, location)
         if source not in given:
-            raise _unknown_field(f"there is no input {source!r}", source, given, place)
+            raise _unknown_field(f"there is no input {source!r}", source, given, location)
         if not any(_lists_calls(one, output) for one in expand_schema(known[name], output)):
             hint = (
                 "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type:"
@@ -71,12 +71,15 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place:
             raise InputError(
                 "A015",
                 f"calls: the output {name!r} is not a list of records with `name` and `arguments`",
-                location=place,
+                location=location,
                 hint=hint,
             )
         if not any(one.get("type") == "array" for one in expand_schema(given[source], inputs)):
             raise InputError(
-                "A015", f"calls: the input {source!r} is not a list of functions", location=place, hint="list[Function]"
+                "A015",
+                f"calls: the input {source!r} is not a list of functions",
+                location=location,
+                hint="list[Function]",
             )
 
 
@@ -209,12 +212,12 @@ def _is_bound(key: str, value: Any) -> bool:
     return (whole and value >= 0) if key in _BOUND_KEYS["array"] else whole or isinstance(value, float)
 
 
-def _unknown_field(why: str, name: str, known: Mapping[str, Any], place: SourceLocation | None) -> InputError:
+def _unknown_field(why: str, name: str, known: Mapping[str, Any], location: SourceLocation | None) -> InputError:
     near = closest_match(name, list(known))
     return InputError(
         "A015",
         f"calls: {why}",
-        location=place,
+        location=location,
         hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}",
     )
 

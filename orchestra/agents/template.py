@@ -68,31 +68,31 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
             hint="write instructions for the model, with {{ input }}",
         )
     if len(parts) > MAX_MESSAGES:
-        place = _place(template, parts[MAX_MESSAGES][2], file)
+        location = _location(template, parts[MAX_MESSAGES][2], file)
         raise InputError(
             "A005",
             f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}",
-            location=place,
+            location=location,
             hint="write fewer examples",
         )
     if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
         raise InputError(
             "A005",
             "there is no user message",
-            location=_place(template, parts[-1][2], file),
+            location=_location(template, parts[-1][2], file),
             hint="<!-- user -->",
         )
     for _, text, line in parts:
 
         def at(row: int, word: str, first: int = line) -> SourceLocation:
-            return _place(template, first + row, file, word)
+            return _location(template, first + row, file, word)
 
         _check_message(text, known, at, "prompt")
 
 
-def check_system(text: str, names: Iterable[str], place: SourceLocation) -> None:
-    """Rejects an invalid `system:` text, which is one message. `place` is its location."""
-    _check_message(text, list(names), lambda row, word: place, "system text")
+def check_system(text: str, names: Iterable[str], location: SourceLocation) -> None:
+    """Rejects an invalid `system:` text, which is one message. `location` is its location."""
+    _check_message(text, list(names), lambda row, word: location, "system text")
 
 
 def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], SourceLocation], what: str) -> None:
@@ -187,7 +187,7 @@ def _error_location(error: TemplateError, text: str) -> tuple[int, str]:
     return (error.line or 1) - 1, ""
 
 
-def _place(template: str, line: int, file: Path, word: str = "") -> SourceLocation:
+def _location(template: str, line: int, file: Path, word: str = "") -> SourceLocation:
     rows = template.split("\n")
     text = rows[line - 1] if line <= len(rows) else ""
     at = text.find(word) if word else 0

@@ -106,13 +106,13 @@ class AgentCertificates(_AgentFiles["Certificate"]):
     file = CERTIFICATE_FILE
 
     def _read_valid(self, registry: Registry, path: Path, agent: str) -> Certificate:
-        place, certificate = SourceLocation(str(path), 1), read_certificate(path, agent)
+        location, certificate = SourceLocation(str(path), 1), read_certificate(path, agent)
         if certificate.void_reason:
             why = f"the certificate of {agent!r} is void: {certificate.void_reason}"
-            raise InputError("V002", why, location=place, hint=certificate.renew_command)
+            raise InputError("V002", why, location=location, hint=certificate.renew_command)
         if changed := certificate.dependencies.changes(dependency_digests(self._settings, registry, agent)):
             why = f"the certificate of {agent!r} is void: {' and '.join(changed)} changed since it was made"
-            raise InputError("V002", why, location=place, hint=certificate.renew_command)
+            raise InputError("V002", why, location=location, hint=certificate.renew_command)
         return certificate
 
 
@@ -122,7 +122,7 @@ class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
     file = CLAIMS_FILE
 
     def _read_valid(self, registry: Registry, path: Path, agent: str) -> ClaimsCertificate:
-        place, certificate = SourceLocation(str(path), 1), read_claims_certificate(path, agent)
+        location, certificate = SourceLocation(str(path), 1), read_claims_certificate(path, agent)
         changed = certificate.void_reason or " and ".join(
             certificate.changes(
                 dependency_digests(self._settings, registry, agent),
@@ -134,7 +134,7 @@ class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
             raise InputError(
                 "V002",
                 f"the certificate of {agent!r} about claims is void: {why}",
-                location=place,
+                location=location,
                 hint=certificate.renew_command,
             )
         return certificate
@@ -153,16 +153,16 @@ def read_certificate(path: Path, agent: str) -> Certificate:
     """Reads a certificate. Raises `InputError` V003, V004, and V005 for one of another agent."""
     from orchestra.verification.certificates.file import Certificate
 
-    place = SourceLocation(str(path), 1)
-    return _require_agent(Certificate.from_bytes(_read_bytes(path, agent), place), agent, place)
+    location = SourceLocation(str(path), 1)
+    return _require_agent(Certificate.from_bytes(_read_bytes(path, agent), location), agent, location)
 
 
 def read_claims_certificate(path: Path, agent: str) -> ClaimsCertificate:
     """Reads a certificate of claims. Raises as `read_certificate`."""
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
 
-    place = SourceLocation(str(path), 1)
-    return _require_agent(ClaimsCertificate.from_bytes(_read_bytes(path, agent), place), agent, place)
+    location = SourceLocation(str(path), 1)
+    return _require_agent(ClaimsCertificate.from_bytes(_read_bytes(path, agent), location), agent, location)
 
 
 def read_combination(settings: Settings, registry: Registry, path: Path, agent: str = "") -> Combination:
@@ -171,14 +171,14 @@ def read_combination(settings: Settings, registry: Registry, path: Path, agent: 
     """
     from orchestra.verification.certificates.combination import Combination
 
-    place = SourceLocation(str(path), 1)
-    found = Combination.from_bytes(_read_bytes(path, agent or "AGENT"), place)
+    location = SourceLocation(str(path), 1)
+    found = Combination.from_bytes(_read_bytes(path, agent or "AGENT"), location)
     if agent:
-        _require_agent(found, agent, place)
+        _require_agent(found, agent, location)
     judges = {name: judge_dependency_digests(settings, registry, name) for name in found.judge_dependencies}
     if changed := found.changes(dependency_digests(settings, registry, found.agent), judges):
         why = f"the combination of checks of {found.agent!r} is void: {' and '.join(changed)} changed since it was made"
-        raise InputError("V002", why, location=place, hint=found.renew_command)
+        raise InputError("V002", why, location=location, hint=found.renew_command)
     return found
 
 
@@ -192,12 +192,12 @@ def _read_bytes(path: Path, agent: str) -> bytes:
         ) from error
 
 
-def _require_agent(certificate: C, agent: str, place: SourceLocation) -> C:
+def _require_agent(certificate: C, agent: str, location: SourceLocation) -> C:
     if certificate.agent != agent:
         reason = (
-            f"{Path(place.file).name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
+            f"{Path(location.file).name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
         )
-        raise InputError("V005", reason, location=place, hint=f"orchestra certify {agent} --data FILE")
+        raise InputError("V005", reason, location=location, hint=f"orchestra certify {agent} --data FILE")
     return certificate
 
 

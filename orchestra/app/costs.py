@@ -109,7 +109,7 @@ def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[st
     not in the fleet file any more. The cost of a call was computed when it was made: a later price does not change it.
     """
 
-    def found(server: str, usage: Usage) -> str:
+    def find_unpriced(server: str, usage: Usage) -> str:
         names = server.split("+")  # Several, of an ensemble.
         if not usage.prompt_tokens + usage.output_tokens or (usage.money and len(names) == 1):
             return ""
@@ -125,7 +125,7 @@ def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[st
                     return name
         return ""
 
-    return found
+    return find_unpriced
 
 
 def cost_keys(names: Iterable[str]) -> tuple[CostKey, ...]:

@@ -28,25 +28,25 @@ async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
         InputError: C040: asyncpg is not installed; C060: the journal is outside of an untrusted project.
     """
     settings.require_trust("journal")
-    place, heard = settings.journal, create_fault_logger(settings.log, form=settings.log_as)
-    if place == "off":
+    journal_setting, heard = settings.journal, create_fault_logger(settings.log, form=settings.log_as)
+    if journal_setting == "off":
         from orchestra.journal.memory import MemoryJournal
 
         yield MemoryJournal(max_ended_runs=MEMORY_JOURNAL_RUNS)
-    elif isinstance(place, Path):
+    elif isinstance(journal_setting, Path):
         from orchestra.journal.sqlite.journal import SqliteJournal
 
-        async with SqliteJournal.open(place, durability=settings.durability, alarm=heard) as journal:
+        async with SqliteJournal.open(journal_setting, durability=settings.durability, alarm=heard) as journal:
             yield journal
     else:
-        address = _database_address(place)
+        address = _database_address(journal_setting)
         from orchestra.journal.postgres.journal import PostgresJournal
 
         async with PostgresJournal.open(address, durability=settings.durability, alarm=heard) as database:
             yield database
 
 
-async def probe_database(place: str) -> str:
+async def probe_database(journal_setting: str) -> str:
     """Returns the address of a journal's database once it accepts a connection; creates and writes nothing there.
 
     Raises:
@@ -54,7 +54,7 @@ async def probe_database(place: str) -> str:
         FleetError: F105: its address is missing.
         InputError: C040: asyncpg is not installed.
     """
-    address = _database_address(place)
+    address = _database_address(journal_setting)
     import asyncpg
 
     from orchestra.journal.postgres import connections, errors
@@ -68,7 +68,7 @@ async def probe_database(place: str) -> str:
     return where
 
 
-def _database_address(place: str) -> str:
+def _database_address(address: str) -> str:
     """Returns the address of a journal's database, with its secrets. Raises `FleetError` F105, and `InputError` C040
     without asyncpg.
     """
@@ -76,7 +76,7 @@ def _database_address(place: str) -> str:
         raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
     from orchestra.fleet.secrets import read_secret
 
-    return read_secret(place) if place.startswith(SECRET_PREFIXES) else place
+    return read_secret(address) if address.startswith(SECRET_PREFIXES) else address
 
 
 def journal_exists(settings: Settings) -> bool:
@@ -87,8 +87,8 @@ def journal_exists(settings: Settings) -> bool:
         untrusted project.
     """
     settings.require_trust("journal")
-    place = settings.journal
-    if place == "off":
+    address = settings.journal
+    if address == "off":
         raise InputError(
             "C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off"
         )
@@ -101,14 +101,18 @@ def journal_exists(settings: Settings) -> bool:
             hint=hint,
         )
     # A marker without the file: the file is lost, which opening it reports.
-    return not isinstance(place, Path) or place.exists() or place.with_name(place.name + "-mark").exists()
+    return not isinstance(address, Path) or address.exists() or address.with_name(address.name + "-mark").exists()
 
 
 def missing_folder(settings: Settings) -> Path | None:
     """Returns the configured folder of a journal if it is missing: its disk may not be mounted. A folder inside the
     project is created by the first run.
     """
-    place, project = settings.journal, settings.project
-    if not isinstance(place, Path) or settings.sources.get("journal", "default") == "default" or place.parent.is_dir():
+    journal_setting, project = settings.journal, settings.project
+    if (
+        not isinstance(journal_setting, Path)
+        or settings.sources.get("journal", "default") == "default"
+        or journal_setting.parent.is_dir()
+    ):
         return None
-    return None if project is not None and place.is_relative_to(project) else place.parent
+    return None if project is not None and journal_setting.is_relative_to(project) else journal_setting.parent

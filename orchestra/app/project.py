@@ -436,7 +436,7 @@ class Project:
 
             return AgentCombinations(self.settings, registry)
 
-        def wholes() -> Mapping[str, Any]:
+        def workflow_certificates() -> Mapping[str, Any]:
             from orchestra.app.workflow_certificates import WorkflowCertificates
 
             return WorkflowCertificates(
@@ -453,16 +453,19 @@ class Project:
             claims_certificates=_LazyMapping(claims),
             combinations=_LazyMapping(combinations),
         )
-        return replace(held, workflow_certificates=_LazyMapping(wholes))
+        return replace(held, workflow_certificates=_LazyMapping(workflow_certificates))
 
     def file_of(self, graph: Graph) -> Path | None:
         """Returns the file of a workflow, regardless of its acceptance; None for one in Python."""
 
-        def bare(one: Graph) -> Graph:
+        def without_accept(one: Graph) -> Graph:
             return one if one.accept is None else one.model_copy(update={"accept": None})
 
         known = ((path, source.graph) for path, source in self._sources.items())
-        return next((path for path, one in known if one.name == graph.name and bare(one) == bare(graph)), None)
+        return next(
+            (path for path, one in known if one.name == graph.name and without_accept(one) == without_accept(graph)),
+            None,
+        )
 
     def graph(self, name: str) -> Graph:
         """Returns the graph of a workflow by name. Raises `KeyError` if there is none."""

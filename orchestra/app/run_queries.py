@@ -110,11 +110,11 @@ async def delete_runs(journal: Journal, runs: Sequence[str]) -> list[OrchestraEr
     if isinstance(journal, IndexedJournal):
         return await journal.delete_runs(runs)
 
-    async def one(run: str) -> OrchestraError | None:
+    async def delete_run(run: str) -> OrchestraError | None:
         try:
             await journal.delete(run)
         except JournalError as error:
             return error
         return None
 
-    return await asyncio.gather(*map(one, runs))
+    return await asyncio.gather(*map(delete_run, runs))

@@ -24,11 +24,13 @@ from orchestra.workflows.program import CompiledNode, Program, node_contracts, r
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
     from orchestra.app.project import CompiledWorkflow, Project
+    from orchestra.verification.certificates.format import CertificateFile
     from orchestra.workflows.python.checks import AcceptThreshold
 
 CARD, CONTRACT, TYPES, CODE, SERVED = "card", "contract", "types", "code", "served"
 T = TypeVar("T")
 CERTIFICATE, CLAIMS, COMBINATION, WORKFLOW_CERTIFICATE = "certificate", "claims", "combination", "workflow_certificate"
+_CERTIFICATE_KINDS = (CERTIFICATE, CLAIMS, COMBINATION, WORKFLOW_CERTIFICATE)
 MAX_SAMPLE = 1 << 31
 
 
@@ -160,22 +162,13 @@ async def _catalog(
     *,
     will_call: bool,
 ) -> Catalog:
-    """Returns the catalog of everything that the workflow of a run names, as stored. A tool that only got optional
-    inputs since is today's.
-    """
-    from orchestra.verification.certificates.claims_file import ClaimsCertificate
-    from orchestra.verification.certificates.combination import Combination
-    from orchestra.verification.certificates.file import Certificate
-
+    """Returns the catalog of everything that the workflow of a run names, as stored."""
     run = started.run
     agents: dict[str, Contract] = {}
     tools: dict[str, Contract] = {}
     workflows: dict[str, Graph] = {}
     models: dict[str, Schema] = {}
-    certificates: dict[str, Certificate] = {}
-    claims: dict[str, ClaimsCertificate] = {}
-    combinations: dict[str, Combination] = {}
-    wholes: dict[str, Certificate] = {}
+    certificates: dict[str, dict[str, Any]] = {kind: {} for kind in _CERTIFICATE_KINDS}
     mark = started.versions.get(SERVED)
     shared = _decode(run, await _read_blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
     for name, mark in started.versions.items():
@@ -190,21 +183,12 @@ async def _catalog(
                     project.keep_card(card)
                 agents[rest] = card.served_contract(shared)
             case "contract":
-                contract = _decode(run, data, Contract)
-                tool = project.registry.tools.get(contract.name) if contract.kind == "tool" else None
-                if tool is not None and is_compatible(tool.contract, contract):
-                    contract = tool.contract
+                contract = _restore_contract(project, run, data)
                 (tools if contract.kind == "tool" else agents)[contract.name] = contract
             case "workflow":
                 workflows[rest] = _decode_graph(run, data)
-            case "certificate":
-                certificates[rest] = Certificate.from_bytes(data)  # A run keeps the threshold with which it began.
-            case "workflow_certificate":
-                wholes[rest] = Certificate.from_bytes(data)
-            case "claims":
-                claims[rest] = ClaimsCertificate.from_bytes(data)
-            case "combination":
-                combinations[rest] = Combination.from_bytes(data)
+            case "certificate" | "claims" | "combination" | "workflow_certificate":
+                certificates[kind][rest] = _decode_certificate(kind, data)
             case "served":
                 continue
             case "code":
@@ -216,31 +200,51 @@ async def _catalog(
     for name, contract in replacements.items():  # In the fleet with which the run began, as the other agents.
         other = project.find_card(contract)
         agents[name] = other.served_contract(shared) if other is not None else contract
-    _transfer_certificates({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, replacements, held)
+    workflow_certificates = certificates.pop(WORKFLOW_CERTIFICATE)
+    _transfer_certificates(certificates, replacements, held)
     found = Catalog(
         agents,
         tools,
         workflows,
         models,
-        certificates=certificates,
-        claims_certificates=claims,
-        combinations=combinations,
+        certificates=certificates[CERTIFICATE],
+        claims_certificates=certificates[CLAIMS],
+        combinations=certificates[COMBINATION],
     )
-    return replace(found, workflow_certificates=wholes, stored=True)
+    return replace(found, workflow_certificates=workflow_certificates, stored=True)
+
+
+def _restore_contract(project: Project, run: str, data: bytes) -> Contract:
+    """Returns a stored contract; the current one of a tool that only got optional inputs since."""
+    contract = _decode(run, data, Contract)
+    tool = project.registry.tools.get(contract.name) if contract.kind == "tool" else None
+    return tool.contract if tool is not None and is_compatible(tool.contract, contract) else contract
+
+
+def _decode_certificate(kind: str, data: bytes) -> CertificateFile:
+    """Decodes a certificate of one of `_CERTIFICATE_KINDS`. A run keeps the threshold with which it began."""
+    from orchestra.verification.certificates.claims_file import ClaimsCertificate
+    from orchestra.verification.certificates.combination import Combination
+    from orchestra.verification.certificates.file import Certificate
+
+    formats: dict[str, type[CertificateFile]] = {CLAIMS: ClaimsCertificate, COMBINATION: Combination}
+    return formats.get(kind, Certificate).from_bytes(data)
 
 
 def _transfer_certificates(
-    promises: Mapping[str, dict[str, Any]], replacements: Mapping[str, Contract], held: Mapping[tuple[str, str], Any]
+    certificates: Mapping[str, dict[str, Any]],
+    replacements: Mapping[str, Contract],
+    held: Mapping[tuple[str, str], Any],
 ) -> None:
     """Gives replacements their own certificates (`held`, by kind and name), or else those of the agents that they
     replace.
     """
     for name, contract in replacements.items():
-        for kind, promised in promises.items():
+        for kind, by_name in certificates.items():
             if (own := held.get((kind, contract.name))) is not None:
-                promised[contract.name] = own
-            elif name in promised:
-                promised.setdefault(contract.name, promised[name])
+                by_name[contract.name] = own
+            elif name in by_name:
+                by_name.setdefault(contract.name, by_name[name])
 
 
 def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) -> Card:

@@ -163,17 +163,17 @@ class WorkflowTarget:
         path = self.certificate_path
         if path is None:
             return None
-        place, found = SourceLocation(str(path), 1), certificates.read_certificate(path, self.name)
+        location, found = SourceLocation(str(path), 1), certificates.read_certificate(path, self.name)
         if found.subject_kind != "workflow":
             said = f"{path} is about the agent {found.agent!r}, and {self.name!r} is a workflow"
-            raise InputError("V005", said, location=place, hint=found.renew_command)
+            raise InputError("V005", said, location=location, hint=found.renew_command)
         why = found.void_reason or " and ".join(found.dependencies.changes(self.dependency_digests()))
         if why:
             said = why if found.void_reason else f"{why} changed since it was made"
             raise InputError(
                 "V002",
                 f"the certificate of the workflow {self.name!r} is void: {said}",
-                location=place,
+                location=location,
                 hint=found.renew_command,
             )
         return found

@@ -306,7 +306,7 @@ def _python_type(text: str, renamed: Mapping[str, str]) -> str:
     """Translates a type of the workflow language to Python."""
     from orchestra.schema.types import parse_type
 
-    def word(match: re.Match[str]) -> str:
+    def translate_token(match: re.Match[str]) -> str:
         found = match[0]
         if found[0] in "'\"":
             return repr(
@@ -314,7 +314,7 @@ def _python_type(text: str, renamed: Mapping[str, str]) -> str:
             )  # resolves escapes and line breaks of the workflow language
         return {"null": "None", "true": "True", "false": "False", **renamed}.get(found, found)
 
-    return _TYPE_TOKEN.sub(word, text)
+    return _TYPE_TOKEN.sub(translate_token, text)
 
 
 def list_tools(as_json: JsonOption = False) -> None:
@@ -416,7 +416,7 @@ def _fetch_pins(settings: Settings, name: str) -> dict[str, ToolPin | InputError
         raise unknown_name_error("MCP server", name, settings.mcp, "C004")
     pin_path(settings.project, name)  # fails early outside of a project
 
-    async def ask() -> dict[str, ToolPin | InputError]:
+    async def fetch() -> dict[str, ToolPin | InputError]:
         server = McpClient(name, config, {}, settings.project)
         try:
             return await server.list_tools()
@@ -424,7 +424,7 @@ def _fetch_pins(settings: Settings, name: str) -> dict[str, ToolPin | InputError
             await server.close()
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(fetch())
     except ToolError as fault:
         raise InputError(fault.code, fault.reason, hint=fault.hint) from fault
 

@@ -70,7 +70,7 @@ class StopSignal:
             return
         loop = task.get_loop()
 
-        def heard(number: int, _: FrameType | None) -> None:
+        def handle(number: int, _: FrameType | None) -> None:
             if self.requested:
                 self._exit_now(INTERRUPTED if number == signal.SIGINT else TERMINATED)
             self.requested, self.terminating = True, number == signal.SIGTERM
@@ -80,7 +80,7 @@ class StopSignal:
                 os.write(2, b"\nthe run is being cancelled; Ctrl-C once more leaves at once\n")
             loop.call_soon_threadsafe(task.cancel)
 
-        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -112,11 +112,11 @@ def suspend_between_commits(journal: Journal) -> Iterator[None]:
         yield
         return
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def suspend(_number: int, _frame: FrameType | None) -> None:
         with journal.pause_transactions(COMMIT_WAIT_SECONDS):
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    signal.signal(number, stop)
+    signal.signal(number, suspend)
     try:
         yield
     finally:
@@ -220,10 +220,10 @@ async def map_in_order(
 
     If the consumer stops early or `function` raises, the pending tasks are cancelled and awaited.
     """
-    places = asyncio.Semaphore(concurrency)
+    slots = asyncio.Semaphore(concurrency)
 
-    async def one(row: Row) -> RowResult:
-        async with places:
+    async def call(row: Row) -> RowResult:
+        async with slots:
             return await function(row)
 
     window: deque[asyncio.Task[RowResult]] = deque()
@@ -231,7 +231,7 @@ async def map_in_order(
     try:
         while True:
             while len(window) < concurrency * WINDOW_SLACK and (row := next(coming, None)) is not None:
-                window.append(asyncio.create_task(one(row)))
+                window.append(asyncio.create_task(call(row)))
             if not window:
                 return
             yield await window[0]

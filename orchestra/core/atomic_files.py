@@ -71,17 +71,17 @@ def _open_special_file(path: Path) -> IO[bytes] | None:
     """Opens the target of a path if it is an open descriptor, such as `/dev/stdout`, or not a regular file; else
     returns None.
     """
-    place = path
+    target = path
     for _link in range(40):  # the limit of Linux
-        folder = os.path.realpath(place.parent)
-        if folder == os.path.realpath("/proc/self/fd") and place.name.isdecimal():
+        folder = os.path.realpath(target.parent)
+        if folder == os.path.realpath("/proc/self/fd") and target.name.isdecimal():
             # opening it again would truncate a file that `>>` appends to
-            return os.fdopen(os.dup(int(place.name)), "wb")
+            return os.fdopen(os.dup(int(target.name)), "wb")
         if folder in ("/dev", "/dev/fd") or _DESCRIPTOR_FOLDER.fullmatch(folder):
             return path.open("wb")
-        if not place.is_symlink():
+        if not target.is_symlink():
             break
-        place = Path(folder, os.readlink(place))
+        target = Path(folder, os.readlink(target))
     return path.open("wb") if path.exists() and not path.is_file() else None
 
 
@@ -89,24 +89,24 @@ def _open_in_place(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)), "wb")
 
 
-def replace_folder(new: Path, place: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
     """Replaces a folder by a new one. If the writer is killed in between, `recover_folder` restores the old one. Raises
     `OSError`.
     """
-    old = _backup_path(recover_folder(place))
+    old = _backup_path(recover_folder(target))
     shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        os.replace(place, old)
-    os.replace(new, place)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def recover_folder(place: Path) -> Path:
+def recover_folder(target: Path) -> Path:
     """Returns a folder written by `replace_folder`. Restores it first if a writer was killed."""
-    if not place.exists() and _backup_path(place).is_dir():
-        os.replace(_backup_path(place), place)
-    return place
+    if not target.exists() and _backup_path(target).is_dir():
+        os.replace(_backup_path(target), target)
+    return target
 
 
-def _backup_path(place: Path) -> Path:
-    return place.with_name(f".{place.name}.old")
+def _backup_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")

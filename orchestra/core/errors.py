@@ -81,14 +81,14 @@ class OrchestraError(Exception):
     def __str__(self) -> str:
         lines = [f"{self.code}: {self.message}"]
         margin = "  "
-        if place := self.location:
-            margin = " " * len(str(place.line))
-            lines.append(f"{margin}--> {place}")
-            if place.text:
-                text, column = _visible_part(place.text, place.column)
-                before, under = text[: column - 1].ljust(column - 1), text[column - 1 : column - 1 + place.width]
+        if location := self.location:
+            margin = " " * len(str(location.line))
+            lines.append(f"{margin}--> {location}")
+            if location.text:
+                text, column = _visible_part(location.text, location.column)
+                before, under = text[: column - 1].ljust(column - 1), text[column - 1 : column - 1 + location.width]
                 caret = " " * display_width(before) + "^" * max(1, display_width(under))
-                lines += [f"{margin} |", f"{place.line} | {text}", f"{margin} | {caret}"]
+                lines += [f"{margin} |", f"{location.line} | {text}", f"{margin} | {caret}"]
         if self.why:
             lines.append(f"{margin} = why: {self.why}")
         if self.hint:

@@ -56,7 +56,7 @@ def create_observer(
     contexts: dict[str, contextvars.Context] = {}
     begins: dict[str, float] = {}
 
-    def observe(run: str, event: Event) -> None:
+    def log_event(run: str, event: Event) -> None:
         if isinstance(event, RunStarted) or (isinstance(event, RunResumed) and run not in contexts):
             contexts[run] = contextvars.copy_context()
             if len(contexts) > MAX_CONTEXTS:
@@ -65,17 +65,17 @@ def create_observer(
         if isinstance(event, RunStarted):
             begins[run] = event.at
         if (line := _event_line(event, reasons=reasons)) is not None:
-            level, said, fields = line
+            level, message, fields = line
             context = contexts.get(run)
             fields = {"run": run, **fields}
             if isinstance(event, RunFinished) and run in begins:
                 fields["seconds"] = round(event.at - begins[run], 3)
-            log(level, said, fields) if context is None else context.run(log, level, said, fields)
+            log(level, message, fields) if context is None else context.run(log, level, message, fields)
         if isinstance(event, RunFinished):
             contexts.pop(run, None)
             begins.pop(run, None)
 
-    return observe
+    return log_event
 
 
 def create_line_logger(
@@ -86,10 +86,10 @@ def create_line_logger(
         return None
     log = _create_log(level, stream, form)
 
-    def hear(server: str, line: str) -> None:
+    def log_line(server: str, line: str) -> None:
         log("info", "tool server", {"server": server, "line": line})
 
-    return hear
+    return log_line
 
 
 def log_info(level: LogLevel, message: str, *, form: LogFormat = "text", **fields: str) -> None:
@@ -104,7 +104,7 @@ def create_fault_logger(
     """Returns a function that logs a fault of the journal, or its end for None."""
     log = _create_log(level, stream, form) if level != "off" else None
 
-    def hear(fault: OrchestraError | None) -> None:
+    def log_fault(fault: OrchestraError | None) -> None:
         if log is not None and fault is not None:
             log(
                 "error",
@@ -114,7 +114,7 @@ def create_fault_logger(
         elif log is not None:
             log("warning", "journal works again", {})
 
-    return hear
+    return log_fault
 
 
 def _create_log(lowest: LogLevel, stream: TextIO | None, form: LogFormat) -> LogFunction:
@@ -122,9 +122,9 @@ def _create_log(lowest: LogLevel, stream: TextIO | None, form: LogFormat) -> Log
     least = LEVELS[lowest.upper()]
     write = _write_to_logging if form == "logging" else _structlog_writer(form, stream)
 
-    def log(level: str, said: str, fields: LogFields) -> None:
+    def log(level: str, message: str, fields: LogFields) -> None:
         if LEVELS[level.upper()] >= least:
-            write(level, said, fields)
+            write(level, message, fields)
 
     return log
 
@@ -168,8 +168,8 @@ def _structlog_writer(form: Literal["text", "json", "structlog"], stream: TextIO
             cache_logger_on_first_use=True,
         )
 
-    def write(level: str, said: str, fields: LogFields) -> None:
-        getattr(logger, level)(said, **fields)
+    def write(level: str, message: str, fields: LogFields) -> None:
+        getattr(logger, level)(message, **fields)
 
     return write
 

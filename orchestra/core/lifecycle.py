@@ -101,7 +101,7 @@ def opening_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Unop
     manager = asynccontextmanager(function)
 
     @wraps(function)
-    def begin(*args: P.args, **named: P.kwargs) -> UnopenedContext[T]:
+    def open_context(*args: P.args, **named: P.kwargs) -> UnopenedContext[T]:
         return UnopenedContext(manager(*args, **named), function.__qualname__)
 
-    return begin
+    return open_context

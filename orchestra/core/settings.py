@@ -380,20 +380,7 @@ class Settings(BaseModel):
             *([_file_layer(file, start, inside=file.path.parent)] if file else []),
             *([_file_layer(user, start, inside=None)] if (user := _find_user_file(environment)) else []),
         ]
-        values: dict[str, Any] = {}
-        sources = dict.fromkeys(SETTING_NAMES, "default")
-        errors: list[InputError] = []
-        for layer in reversed(layers):
-            for key, given in layer.values.items():
-                try:
-                    values[key] = _validate(key, given)
-                except InputError as error:
-                    errors.append(error)
-                sources[key] = given.source
-            errors += layer.errors
-        if errors:
-            errors.sort(key=lambda error: (error.location.file, error.location.line) if error.location else ("", 0))
-            raise InputErrors(errors) if len(errors) > 1 else errors[0]
+        values, sources = _merge_layers(layers)
         root = file.path.parent if file else None
         if "journal" not in values:
             values["journal"] = _default_journal(root, environment)
@@ -547,9 +534,12 @@ def _import_module(name: str, why: str) -> ModuleType:
             "C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}"
         ) from error
     except (Exception, SystemExit) as error:  # user code may raise any exception, and may be a program that exits
-        place = _error_location(error)
+        location = _error_location(error)
         raise InputError(
-            "C005", f"importing {name} failed: {type(error).__name__}: {exception_text(error)}", location=place, why=why
+            "C005",
+            f"importing {name} failed: {type(error).__name__}: {exception_text(error)}",
+            location=location,
+            why=why,
         ) from error
 
 
@@ -568,7 +558,7 @@ def _error_location(error: BaseException) -> SourceLocation | None:
     """Returns the location in the user's own code that raised."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return SourceLocation(error.filename, error.lineno, error.offset or 1, (error.text or "").rstrip("\n"))
-    trace, place = error.__traceback__, None
+    trace, location = error.__traceback__, None
     while trace is not None:
         code = trace.tb_frame.f_code
         if (
@@ -576,9 +566,9 @@ def _error_location(error: BaseException) -> SourceLocation | None:
             and "importlib" not in code.co_filename
             and code.co_filename != __file__
         ):
-            place = SourceLocation(code.co_filename, trace.tb_lineno)
+            location = SourceLocation(code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
-    return place
+    return location
 
 
 @dataclass(frozen=True)
@@ -636,12 +626,36 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
     errors: list[InputError] = []
     folder = file.path.parent
     for key, value in file.table.items():
-        place = file.location(key, start)
+        location = file.location(key, start)
         if key not in SETTING_NAMES:
-            errors.append(unknown_name_error("setting", key, SETTING_NAMES, "C001", place))
+            errors.append(unknown_name_error("setting", key, SETTING_NAMES, "C001", location))
             continue
-        values[key] = _LayerValue(value, f"{place.file}:{place.line}", folder, location=place, root=inside)
+        values[key] = _LayerValue(value, f"{location.file}:{location.line}", folder, location=location, root=inside)
     return _Layer(values, tuple(errors))
+
+
+def _merge_layers(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the values of all layers and the source of each setting. The first layer is the strongest.
+
+    Raises:
+        InputError: A value or a layer is invalid.
+        InputErrors: Several are, in the order of their locations.
+    """
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(SETTING_NAMES, "default")
+    errors: list[InputError] = []
+    for layer in reversed(layers):
+        for key, given in layer.values.items():
+            try:
+                values[key] = _validate(key, given)
+            except InputError as error:
+                errors.append(error)
+            sources[key] = given.source
+        errors += layer.errors
+    if errors:
+        errors.sort(key=lambda error: (error.location.file, error.location.line) if error.location else ("", 0))
+        raise InputErrors(errors) if len(errors) > 1 else errors[0]
+    return values, sources
 
 
 def _validate(key: str, given: _LayerValue) -> Any:

@@ -155,16 +155,16 @@ def _attempt_finished(state: RunState, event: AttemptFinished, program: Program)
 
 def _charge_budget(state: RunState, account: BudgetAccount[WorkItem], unit: WorkItem, event: AttemptFinished) -> None:
     """Releases the reservation of an attempt and charges its cost; waiting units may get budget."""
-    reserved, promised = unit.reserved_tokens, unit.reserved_money
-    if reserved >= 0:
-        account.release(reserved, promised)
+    reserved_tokens, reserved_money = unit.reserved_tokens, unit.reserved_money
+    if reserved_tokens >= 0:
+        account.release(reserved_tokens, reserved_money)
         unit.reserved_tokens, unit.reserved_money = -1, 0.0
     if (contract := unit.node.contract) is not None and contract.kind == "agent":
         usage = event.usage
         silent = not event.error and not event.reused_from and not usage.prompt_tokens and not usage.output_tokens
         # If the worker does not report the cost, the reservation counts as spent.
-        if silent and reserved > 0:
-            account.spend(reserved, usage.calls, promised)
+        if silent and reserved_tokens > 0:
+            account.spend(reserved_tokens, usage.calls, reserved_money)
         else:
             account.spend(usage.prompt_tokens + usage.output_tokens, usage.calls, usage.money)
     if state.waiting_accounts:

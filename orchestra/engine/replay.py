@@ -153,14 +153,7 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         case AttemptStarted():
             return _match_call(pending, event, found)
         case AttemptFinished():
-            if ((node, event.attempt) not in found.calls or node in pending) and (
-                reason := _match_call(pending, event, found)
-            ):
-                return reason
-            found.calls[node, event.attempt] = (found.calls[node, event.attempt][0], event)
-            if event.error == TIMEOUT:
-                found.timed_out.append(node)
-            return ""
+            return _match_attempt_finished(pending, event, found)
         case NodeFinished():
             return _match_finish(state, pending, event, found)
         case ChecksStarted():
@@ -176,13 +169,7 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         case QuestionAsked():
             return _match_field(pending.pop(node, None), event.question, AskPerson, "question")
         case QuestionAnswered() if event.call_happened:
-            attempt = state.units[node].attempt
-            if (open_ := found.calls.get((node, attempt))) is not None:
-                said = {"name": open_[0].name, "value": event.value, "overridden_by": OverrideSource(event.by)}
-                found.calls[node, attempt] = (
-                    open_[0],
-                    AttemptFinished(seq=event.seq, at=event.at, node=node, attempt=attempt, **said),
-                )
+            _record_confirmed_call(state.units[node].attempt, event, found)
             return ""
         case RetryPlanned():
             proposal = pending.pop(node, None)
@@ -197,16 +184,45 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
                 found.token_counts.append((counted.call, event.prompt_tokens))
             return ""
         case RunFinished():
-            proposal = pending.pop("", None)
-            if event.status in ("cancelled", "budget"):
-                return ""
-            same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (
-                event.status,
-                event.outcome,
-            )
-            return "" if same else _describe_action(proposal)
+            return _match_run_finished(pending.pop("", None), event)
         case _:
             return ""
+
+
+def _match_attempt_finished(pending: dict[str, Proposal], event: AttemptFinished, found: ReplayResult) -> str:
+    """Records the result of a call. A call without `AttemptStarted` is matched first."""
+    call = event.node, event.attempt
+    if (call not in found.calls or event.node in pending) and (reason := _match_call(pending, event, found)):
+        return reason
+    found.calls[call] = (found.calls[call][0], event)
+    if event.error == TIMEOUT:
+        found.timed_out.append(event.node)
+    return ""
+
+
+def _record_confirmed_call(attempt: int, event: QuestionAnswered, found: ReplayResult) -> None:
+    """Records the result that a person stated for a call in doubt."""
+    if (started := found.calls.get((event.node, attempt))) is None:
+        return
+    call, _ = started
+    finished = AttemptFinished(
+        seq=event.seq,
+        at=event.at,
+        node=event.node,
+        attempt=attempt,
+        name=call.name,
+        value=event.value,
+        overridden_by=OverrideSource(event.by),
+    )
+    found.calls[event.node, attempt] = (call, finished)
+
+
+def _match_run_finished(proposal: Proposal | None, event: RunFinished) -> str:
+    """A person or a budget may end a run at any time; the engine decides the other ends."""
+    if event.status in ("cancelled", "budget"):
+        return ""
+    same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
+    return "" if same else _describe_action(proposal)
 
 
 def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:

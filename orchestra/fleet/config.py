@@ -216,14 +216,14 @@ def _key_discriminator(*keys: str) -> Discriminator:
     error paths.
     """
 
-    def find(value: Any) -> str | None:
+    def find_key(value: Any) -> str | None:
         found = next(
             (key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None
         )
         return found and f"<{found}>"
 
     return Discriminator(
-        find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}"
+        find_key, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}"
     )
 
 
@@ -555,7 +555,7 @@ def _with_absolute_folders(config: FleetConfig, root: Path) -> FleetConfig:
     def absolute(folder: str) -> str:
         return str((root / expand_home(folder)).resolve())
 
-    def moved(server: Endpoint | LocalServer) -> Endpoint | LocalServer:
+    def with_absolute_paths(server: Endpoint | LocalServer) -> Endpoint | LocalServer:
         if isinstance(server, Endpoint):
             return server
         sources = tuple(
@@ -567,4 +567,6 @@ def _with_absolute_folders(config: FleetConfig, root: Path) -> FleetConfig:
             update={"weights": server.weights.model_copy(update={"sources": sources}), "adapters": adapters}
         )
 
-    return config.model_copy(update={"servers": {name: moved(server) for name, server in config.servers.items()}})
+    return config.model_copy(
+        update={"servers": {name: with_absolute_paths(server) for name, server in config.servers.items()}}
+    )

@@ -151,12 +151,12 @@ class CostCounter:
                     map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _cost_order(row.cost.usage), strict=True))
                 )
 
-        def place(key: tuple[str, ...]) -> list[tuple[list[float], str]]:
+        def sort_key(key: tuple[str, ...]) -> list[tuple[list[float], str]]:
             """Sort key: times in their order, other groups by their total."""
             parts = enumerate(zip(self._group_by, key, strict=True), 1)
             return [([] if by in TIME_KEYS else [-part for part in sums[key[:end]]], name) for end, (by, name) in parts]
 
-        rows = tuple(found[key] for key in sorted(found, key=place))
+        rows = tuple(found[key] for key in sorted(found, key=sort_key))
         return CostReport(
             self._group_by,
             rows,

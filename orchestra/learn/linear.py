@@ -167,7 +167,7 @@ def fit_regressor(
 def _choose_penalty(
     matrix: csr_matrix, wanted: NDArray[np.float64], fold: NDArray[np.int64], hyperparameters: RegressorHyperparameters
 ) -> float:
-    def error(penalty: float) -> float:
+    def squared_error(penalty: float) -> float:
         total = 0.0
         for left_out in range(hyperparameters.folds):
             held, kept = fold == left_out, fold != left_out
@@ -177,7 +177,7 @@ def _choose_penalty(
                 )
         return total
 
-    return min(hyperparameters.penalties, key=error)
+    return min(hyperparameters.penalties, key=squared_error)
 
 
 def _ridge(penalty: float) -> Ridge:

@@ -26,7 +26,7 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
     losses = [loss for point in points for loss in (point.train, point.tune) if not math.isnan(loss)]
     highest = max(losses, default=1.0) * 1.05
 
-    def place(step: float, loss: float) -> tuple[float, float]:
+    def to_pixels(step: float, loss: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * step / most
         return round(across, 1), round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - loss / highest), 1)
 
@@ -37,23 +37,23 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
         f'<text x="{(WIDTH - RIGHT + left) / 2:g}" y="{HEIGHT - 6}" style="{STYLE}" text-anchor="middle">step</text>',
     ]
     for share in (0.0, 0.5, 1.0):
-        (x, _), (_, y) = place(most * share, 0), place(0, highest / 1.05 * share)
+        (x, _), (_, y) = to_pixels(most * share, 0), to_pixels(0, highest / 1.05 * share)
         parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
         parts.append(
             f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>'
         )
     for name, colour, loss in SERIES:
         shown = [point for point in points if not math.isnan(loss(point))]
-        path = " ".join("{:g},{:g}".format(*place(point.step, loss(point))) for point in shown)
+        path = " ".join("{:g},{:g}".format(*to_pixels(point.step, loss(point))) for point in shown)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         if shown:
-            x, y = place(shown[-1].step, loss(shown[-1]))
+            x, y = to_pixels(shown[-1].step, loss(shown[-1]))
             parts.append(
                 f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>'
             )
     for point in points:
         if point.step == best_step:
-            x, y = place(point.step, point.tune)
+            x, y = to_pixels(point.step, point.tune)
             parts.append(
                 f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="#2a6fb5">'
                 f"<title>kept: step {best_step}, {point.tune:.4f}</title></circle>"

@@ -35,10 +35,10 @@ async def run_all(
         FleetError: No server is available.
         OrchestraError: The first error of `start`.
     """
-    places = asyncio.Semaphore(concurrency)
+    slots = asyncio.Semaphore(concurrency)
 
-    async def one(given: Mapping[str, Any]) -> Result[Any]:
-        async with places:
+    async def run_one(given: Mapping[str, Any]) -> Result[Any]:
+        async with slots:
             result = await (await runs.start(step, **given)).wait()
         if isinstance(result.outcome, FailedOutcome) and result.outcome.code.startswith("F0"):
             raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
@@ -47,7 +47,7 @@ async def run_all(
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(given)) for given in inputs]
+            tasks = [group.create_task(run_one(given)) for given in inputs]
     except ExceptionGroup as several:
         raise several.exceptions[0] from several  # one error is reported, not one for each concurrent run
     return [task.result() for task in tasks]

@@ -169,24 +169,27 @@ def are_requested(calls: Sequence[PlanStep], given: RequestIndex) -> bool:
     """Whether the request asks for each of these calls of one tool."""
     if len(calls) > MAX_CALLS or any(one.each is not None for one in calls) or not _differ_in_constants(calls):
         return False
-    places = [list(_call_mentions(one, given)) for one in calls]
-    return any(_is_parallel(sorted(chosen, key=_start), given) for chosen in _assign_mentions(places, []))
+    mentions = [list(_call_mentions(one, given)) for one in calls]
+    return any(_is_parallel(sorted(chosen, key=_start), given) for chosen in _assign_mentions(mentions, []))
 
 
-def _start(place: CallMention) -> int:
-    return place.start
+def _start(mention: CallMention) -> int:
+    return mention.start
 
 
 def _differ_in_constants(calls: Sequence[PlanStep]) -> bool:
     """Whether calls have the same arguments and differ only in constants."""
 
-    def shape(call: PlanStep) -> dict[str, Argument | None]:
+    def argument_pattern(call: PlanStep) -> dict[str, Argument | None]:
         return {
             name: value if isinstance(value, PlanReference) or not _is_mentionable(value) else None
             for name, value in call.arguments.items()
         }
 
-    return all(shape(one) == shape(calls[0]) for one in calls) and None in shape(calls[0]).values()
+    return (
+        all(argument_pattern(one) == argument_pattern(calls[0]) for one in calls)
+        and None in argument_pattern(calls[0]).values()
+    )
 
 
 def _is_mentionable(value: PlanLiteral) -> bool:
@@ -214,30 +217,32 @@ def _call_mentions(call: PlanStep, given: RequestIndex) -> Iterator[CallMention]
             yield CallMention(tuple(name for _, name in order), tuple(span for span, _ in order), within)
 
 
-def _assign_mentions(places: Sequence[Sequence[CallMention]], taken: list[CallMention]) -> Iterator[list[CallMention]]:
+def _assign_mentions(
+    candidates: Sequence[Sequence[CallMention]], taken: list[CallMention]
+) -> Iterator[list[CallMention]]:
     """Yields assignments of a separate mention to each call."""
-    if not places:
+    if not candidates:
         yield taken
         return
-    for place in places[0]:
-        if all(place.end <= one.start or one.end <= place.start for one in taken):
-            yield from _assign_mentions(places[1:], [*taken, place])
+    for mention in candidates[0]:
+        if all(mention.end <= one.start or one.end <= mention.start for one in taken):
+            yield from _assign_mentions(candidates[1:], [*taken, mention])
 
 
-def _is_parallel(places: Sequence[CallMention], given: RequestIndex) -> bool:
+def _is_parallel(mentions: Sequence[CallMention], given: RequestIndex) -> bool:
     """Whether the mentions of several calls, in order, have parallel wording."""
-    first = places[0]
-    if any(one.names != first.names or _gaps(one, given) != _gaps(first, given) for one in places):
+    first = mentions[0]
+    if any(one.names != first.names or _gaps(one, given) != _gaps(first, given) for one in mentions):
         return False
     lead = _words(_strip_filler(given.text[first.sentence.start : first.start]))
-    links = [_link(before, after, lead, given) for before, after in pairwise(places)]
+    links = [_link(before, after, lead, given) for before, after in pairwise(mentions)]
     if any(link is None for link in links):
         return False
-    last = _words(given.text[places[-1].end : places[-1].sentence.end])
+    last = _words(given.text[mentions[-1].end : mentions[-1].sentence.end])
     tails = [*(link.tail for link in links if link is not None), last]
     ranged = _RANGE.search(given.text, first.sentence.start, first.start) is not None
     plain = [number for number, link in enumerate(links) if link is not None and not link.repeats_lead]
-    return all(tails[at] == tails[at + 1] and not ranged and _is_name(places[at + 1], given) for at in plain)
+    return all(tails[at] == tails[at + 1] and not ranged and _is_name(mentions[at + 1], given) for at in plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +270,13 @@ def _link(before: CallMention, after: CallMention, lead: list[str], given: Reque
     return None
 
 
-def _gaps(place: CallMention, given: RequestIndex) -> list[list[str]]:
-    return [_words(given.text[before[1] : after[0]]) for before, after in pairwise(place.spans)]
+def _gaps(mention: CallMention, given: RequestIndex) -> list[list[str]]:
+    return [_words(given.text[before[1] : after[0]]) for before, after in pairwise(mention.spans)]
 
 
-def _is_name(place: CallMention, given: RequestIndex) -> bool:
+def _is_name(mention: CallMention, given: RequestIndex) -> bool:
     """Whether no constant begins like a plain word, which may be a verb: `and book 7`."""
-    texts = [given.text[start:end] for start, end in place.spans]
+    texts = [given.text[start:end] for start, end in mention.spans]
     return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in texts)
 
 
@@ -325,8 +330,8 @@ def further_calls(calls: Sequence[PlanStep], capability: Capability, given: Requ
     if len(calls) >= MAX_CALLS or not names or any(one.each is not None for one in calls):
         return []
     found: dict[str, PlanStep] = {}
-    for place in _call_mentions(first, given):
-        for values in _next_values(place, first, given):
+    for mention in _call_mentions(first, given):
+        for values in _next_values(mention, first, given):
             arguments = {**first.arguments, **{name: PlanLiteral(value) for name, value in values.items()}}
             call = replace(first, arguments=arguments, after=())
             fits = all(is_stated(arguments[name].value, capability.fields[name], given) for name in names)  # type: ignore[union-attr]  # `names` are of constants
@@ -336,12 +341,12 @@ def further_calls(calls: Sequence[PlanStep], capability: Capability, given: Requ
     return list(found.values())
 
 
-def _next_values(place: CallMention, first: PlanStep, given: RequestIndex) -> Iterator[dict[str, Any]]:
+def _next_values(mention: CallMention, first: PlanStep, given: RequestIndex) -> Iterator[dict[str, Any]]:
     """Values for the constants of a call at another mention, in positions parallel to those of the first call."""
-    gaps = _gaps(place, given)
+    gaps = _gaps(mention, given)
     for start in sorted(given.token_ends):
-        if not place.start <= start < place.end:
-            yield from _values_from(start, place.names, gaps, first, given)
+        if not mention.start <= start < mention.end:
+            yield from _values_from(start, mention.names, gaps, first, given)
 
 
 def _values_from(

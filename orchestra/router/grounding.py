@@ -97,12 +97,12 @@ def _is_callable(
 ) -> bool:
     """Whether all arguments have values, at least one of them of the wanted types."""
 
-    def takes(kind: Schema, values: Sequence[Schema]) -> bool:
+    def accepts_any(kind: Schema, values: Sequence[Schema]) -> bool:
         return any(capabilities.assignability.mismatch(have, kind) is None for have in values)
 
     needed = [capability.fields[name] for name in capability.required]
-    return any(takes(kind, wanted) for kind in capability.fields.values()) and all(
-        statable_types(kind) or takes(kind, at_hand) for kind in needed
+    return any(accepts_any(kind, wanted) for kind in capability.fields.values()) and all(
+        statable_types(kind) or accepts_any(kind, at_hand) for kind in needed
     )
 
 

@@ -220,7 +220,7 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
     """Quoted texts; outside of them dates; outside of both, numbers that are not part of a word."""
     taken: list[tuple[int, int]] = []
 
-    def free(start: int, end: int) -> bool:
+    def is_free(start: int, end: int) -> bool:
         return all(end <= begin or stop <= start for begin, stop in taken)
 
     for match in _QUOTED.finditer(text):
@@ -228,7 +228,7 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
         yield RequestToken(("quoted",), fold(match[0][1:-1]).text.strip(), *match.span(), quote_width=1)
     for day in find_dates(text):
         start, end = day.start, day.start + len(day.text)
-        if free(start, end):
+        if is_free(start, end):
             taken.append((start, end))
             yield RequestToken(
                 ("date", day.year is not None, day.day is not None),
@@ -241,7 +241,7 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
         start = text.rfind(number.text, 0, number.start + len(number.text))
         end = start + len(number.text)
         begun = any(begin < start < stop for begin, stop in words)
-        if start >= 0 and start <= number.start < end and not begun and free(start, end):
+        if start >= 0 and start <= number.start < end and not begun and is_free(start, end):
             if not number.bracketed:  # a single bracket is not part of the number
                 start, end = start + number.text.startswith("("), end - number.text.endswith(")")
             taken.append((start, end))

@@ -102,11 +102,11 @@ def split_request(text: str) -> RequestParts | None:
     """Returns the parts of a request with several parts; None for any other."""
     quoted = [match.span() for match in _QUOTED.finditer(text) if match[0] != text.strip()]
 
-    def outside(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+    def outside_quotes(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
         return [match for match in found if not any(start < match.end() <= end for start, end in quoted)]
 
-    cuts = sorted(match.span() for bound in _PART_BOUNDARIES for match in outside(bound.finditer(text)))
-    markers = outside(_LIST_MARKER.finditer(text))
+    cuts = sorted(match.span() for bound in _PART_BOUNDARIES for match in outside_quotes(bound.finditer(text)))
+    markers = outside_quotes(_LIST_MARKER.finditer(text))
     if markers and not _introduces_list(text[: markers[0].start()]):
         markers = []
     if (

@@ -181,7 +181,7 @@ class _GrammarWriter:
     """Collects grammar rules on demand. Equal rules are written once."""
 
     def __init__(self, capabilities: Capabilities, steps: Sequence[PlanStep] = ()) -> None:
-        self.offer = capabilities
+        self.capabilities = capabilities
         self.earlier_steps = {step.name: step for step in steps}
         self.rules: dict[str, str] = {}
         self.terminals: dict[str, str] = {}
@@ -202,28 +202,28 @@ class _GrammarWriter:
     def answer(self, answers: Sequence[PlanReference]) -> str:
         """The last line: one value, or several if any output is allowed."""
         one = self.rule(_alternatives(answers))
-        more = f" ({grammar_literal(', ')} {one}){{0,{MAX_ANSWERS - 1}}}" if not self.offer.output_type else ""
+        more = f" ({grammar_literal(', ')} {one}){{0,{MAX_ANSWERS - 1}}}" if not self.capabilities.output_type else ""
         return self.rule(f"{grammar_literal('return ')} {one}{more}")
 
     def ground_demands(self, scope: PlanScope) -> list[ValueRule]:
         """Demands on a first step: it must read one of the required inputs."""
-        read = [(found, kind) for found, kind in scope.available_values() if is_ground(self.offer, found)]
+        read = [(found, kind) for found, kind in scope.available_values() if is_ground(self.capabilities, found)]
         return [self._value_rule(read, stated=False)] if read else []
 
-    def all_calls(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[str]:
+    def all_calls(self, scope: PlanScope, names: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[str]:
         """Plain calls, and calls for each element of a list."""
-        chosen = list(skills)
+        chosen = list(names)
         over = [rule for _, rule in self.map_call_rules(scope, chosen, demands)]
         return [*(rule for _, rule in self.call_rules(scope, chosen, demands)), *self.bracket_rules(over)]
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
         """The text after this step: the answer from it or earlier steps, or another step if `more` is set."""
-        kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[
-            name
-        ]
-        type_key = self.offer.assignability.schema_key(kind)
+        kind = PlanScope(
+            self.capabilities, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]
+        ).steps[name]
+        type_key = self.capabilities.assignability.schema_key(kind)
         if type_key not in self.step_ends:
-            proof, wanted = self.offer.assignability, self.offer.output_type
+            proof, wanted = self.capabilities.assignability, self.capabilities.output_type
             own = [
                 found
                 for found, inner in reachable_parts(PlanReference(name), kind)
@@ -235,7 +235,7 @@ class _GrammarWriter:
         return self.step_ends[type_key]
 
     def call_rules(
-        self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
+        self, scope: PlanScope, names: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
         """One rule per capability that can be called with the available values, with one value for each of the
         `demands`,
@@ -243,12 +243,16 @@ class _GrammarWriter:
         """
         values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []
-        for capability in skills:
-            twins, one = self._matching_calls(capability, each=False), self.offer.by_name[capability]
-            if one.has_effects and self.offer.request_index is not None and (before := self._earlier_calls(capability)):
+        for capability in names:
+            twins, one = self._matching_calls(capability, each=False), self.capabilities.by_name[capability]
+            if (
+                one.has_effects
+                and self.capabilities.request_index is not None
+                and (before := self._earlier_calls(capability))
+            ):
                 calls = [
                     grammar_literal(str(call).partition(" = ")[2])
-                    for call in further_calls(before, one, self.offer.request_index)
+                    for call in further_calls(before, one, self.capabilities.request_index)
                 ]
                 found += [(capability, self.rule(" | ".join(calls)))] if calls else []
             elif (
@@ -273,11 +277,11 @@ class _GrammarWriter:
 
     def _is_unrequested(self, capability: str) -> bool:
         """Whether the request asks for no call of a capability with effects."""
-        return unrequested_effect(self.offer.by_name[capability], self.offer) is not None
+        return unrequested_effect(self.capabilities.by_name[capability], self.capabilities) is not None
 
     def _is_request_bound(self, capability: str) -> bool:
         """Whether it has effects that the request must ask for."""
-        return self.offer.by_name[capability].has_effects and self.offer.request_index is not None
+        return self.capabilities.by_name[capability].has_effects and self.capabilities.request_index is not None
 
     def bracket_rules(self, mapped: Sequence[str]) -> list[str]:
         """Calls for each element, after their bracket: one alternative beside the plain ones, so that each of a
@@ -287,10 +291,10 @@ class _GrammarWriter:
         return [self.rule(f"{grammar_literal('[')} {self.rule(' | '.join(mapped))}")] if mapped else []
 
     def map_call_rules(
-        self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
+        self, scope: PlanScope, names: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
         """One rule per capability for a call for each element of a list, inside its bracket."""
-        chosen = list(skills)
+        chosen = list(names)
         found: dict[str, list[str]] = {}
         for capability, body in (
             *self._over_available_lists(scope, chosen, demands),
@@ -311,13 +315,13 @@ class _GrammarWriter:
         """
         found = []
         for acts in _BOOLEANS:
-            skills = [one for one in chosen if self.offer.by_name[one].has_effects is acts]
-            skills = [
+            kept = [one for one in chosen if self.capabilities.by_name[one].has_effects is acts]
+            kept = [
                 one
-                for one in skills
+                for one in kept
                 if not self._is_request_bound(one) or not (self._earlier_calls(one) or self._is_unrequested(one))
             ]
-            found += self._over_lists(scope, skills, demands, acts=acts) if skills else []
+            found += self._over_lists(scope, kept, demands, acts=acts) if kept else []
         return found
 
     def _over_lists(
@@ -325,7 +329,7 @@ class _GrammarWriter:
     ) -> list[tuple[str, str]]:
         at_hand = _trusted_values(scope) if acts else scope.available_values()
         sorts: dict[tuple[bytes, bool, int], tuple[list[_TypedReference], list[PlanReference]]] = {}
-        over = [one for one, _ in iterable_grounds(self.offer, self.offer.grounds)] if demands else []
+        over = [one for one, _ in iterable_grounds(self.capabilities, self.capabilities.grounds)] if demands else []
         for reference, inner in scope.lists():
             every = [
                 one
@@ -334,7 +338,7 @@ class _GrammarWriter:
             ]
             if every:  # with one element type, fewer elements leave out more alternatives
                 sorts.setdefault(
-                    (self.offer.assignability.schema_key(inner), reference in over, len(every)), (every, [])
+                    (self.capabilities.assignability.schema_key(inner), reference in over, len(every)), (every, [])
                 )[1].append(reference)
         found = []
         for (_, read, _), (every, lists) in sorts.items():
@@ -353,7 +357,7 @@ class _GrammarWriter:
                     if self.earlier_steps[twin].each in lists
                 )
                 bodies = (
-                    self._argument_rule(self.offer.by_name[capability], values, wanted, twins, ends)
+                    self._argument_rule(self.capabilities.by_name[capability], values, wanted, twins, ends)
                     for values, wanted in ways
                 )
                 found += [(capability, body) for body in bodies if body is not None]
@@ -366,10 +370,10 @@ class _GrammarWriter:
         found = []
         for capability in (
             [one for one in chosen if not self._is_request_bound(one)]
-            if self.offer.limits.width >= MIN_EACH_ITEMS
+            if self.capabilities.limits.width >= MIN_EACH_ITEMS
             else ()
         ):
-            one = self.offer.by_name[capability]
+            one = self.capabilities.by_name[capability]
             values = given[one.has_effects]
             for type_key, sort in {
                 type_key: sort for field in one.fields.values() for type_key, sort in self._element_types(field).items()
@@ -388,7 +392,7 @@ class _GrammarWriter:
 
     def _element_types(self, kind: Schema) -> Mapping[bytes, Schema]:
         """Constant types that a stated list may have, by key."""
-        type_key = self.offer.assignability.schema_key(kind)
+        type_key = self.capabilities.assignability.schema_key(kind)
         if type_key not in self.element_types:
             self.element_types[type_key] = {canonical(sort): sort for sort in _literal_element_types(kind)}
         return self.element_types[type_key]
@@ -396,7 +400,7 @@ class _GrammarWriter:
     def _could_iterate(self, twin: PlanStep, type_key: bytes) -> bool:
         """Whether an earlier call iterates over a stated list that may have such constants."""
         given = [name for name, value in twin.arguments.items() if _is_element(value)]
-        fields = self.offer.by_name[twin.capability].fields
+        fields = self.capabilities.by_name[twin.capability].fields
         return isinstance(twin.each, PlanLiteral) and all(
             type_key in self._element_types(fields[name]) for name in given
         )
@@ -413,7 +417,7 @@ class _GrammarWriter:
 
     def _literal_list_end(self, type_key: bytes, sort: Schema) -> Callable[[MatchingCalls], str | None]:
         """The end of a call for each element of a list of such constants."""
-        most = min(MAX_ITEMS, self.offer.limits.width)
+        most = min(MAX_ITEMS, self.capabilities.limits.width)
         kind = {"type": "array", "items": sort, "minItems": MIN_EACH_ITEMS, "maxItems": most}
 
         def ends(twins: MatchingCalls) -> str | None:
@@ -454,7 +458,7 @@ class _GrammarWriter:
     ) -> ValueRule:
         """Value rule of a type: available values that fit, and constants if `stated` is set."""
         known: dict[tuple[bytes, frozenset[str]], str | None] = {}
-        proof = self.offer.assignability
+        proof = self.capabilities.assignability
 
         def values(kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
             cache_key = proof.schema_key(kind), but
@@ -543,7 +547,7 @@ class _GrammarWriter:
         others: list[Schema] = []
         for one in statable_types(kind):
             plain = not one.keys() - ANNOTATION_KEYWORDS - {"type"}
-            if self.offer.request_text and is_free_text(one):
+            if self.capabilities.request_text and is_free_text(one):
                 found.append(self._excluding(self._request_words(max_length), but))
             elif plain and one.get("type") in _NUMBERS:
                 found.append(self._excluding(self._terminal(f"/{_NUMBERS[str(one['type'])]}/"), but))
@@ -559,7 +563,7 @@ class _GrammarWriter:
 
     def _effect_constant_rule(self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
         """The constants of a type that a call with effects may receive, except these."""
-        given = self.offer.request_index
+        given = self.capabilities.request_index
         if given is None:
             return self._constant_rule(kind, but)
         found: list[str] = []
@@ -622,7 +626,9 @@ class _GrammarWriter:
         if name not in self.defined_terminals:
             self.defined_terminals.add(name)
             self.extra_rules += [
-                one for one in quote_rules(name, [self.offer.request_text], max_length) if one not in self.extra_rules
+                one
+                for one in quote_rules(name, [self.capabilities.request_text], max_length)
+                if one not in self.extra_rules
             ]
         return name
 

@@ -107,12 +107,12 @@ def split_sentences(text: str) -> list[Sentence]:
 def _mask_quotes(text: str) -> str:
     """The text with quoted words blanked out, unless the whole text is one quote."""
 
-    def blank(match: re.Match[str]) -> str:
+    def mask(match: re.Match[str]) -> str:
         if not (text[: match.start()] + text[match.end() :]).strip(" .!?"):
             return match[0]
         return match[0][0] + "_" * (len(match[0]) - 2) + match[0][-1]
 
-    return QUOTED.sub(blank, text)
+    return QUOTED.sub(mask, text)
 
 
 def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:

@@ -143,7 +143,7 @@ class _Comparison:
                 named = (
                     f"expected {format_type(c)}, got {format_type(p)}"
                     if c[keyword] == _QUOTE
-                    else f"{keyword} {c[keyword]!r} is not promised"
+                    else f"{keyword} {c[keyword]!r} is not guaranteed"
                 )
                 yield f"{_path_prefix(at)}{named}"
         if have == "array":
@@ -220,17 +220,17 @@ def _bound_errors(p: Schema, c: Schema) -> Iterator[str]:
     for keyword, mine, sign in (("minimum", low, 1), ("maximum", high, -1)):
         strict = "exclusive" + keyword.capitalize()
         if keyword in c and not (mine and sign * mine[0] >= sign * c[keyword]):
-            yield f"{keyword} {c[keyword]} is not promised"
+            yield f"{keyword} {c[keyword]} is not guaranteed"
         if strict in c and not (mine and (sign * mine[0] > sign * c[strict] or (mine[0] == c[strict] and mine[1]))):
-            yield f"{strict} {c[strict]} is not promised"
+            yield f"{strict} {c[strict]} is not guaranteed"
     if "multipleOf" in c and not ("multipleOf" in p and math.fmod(p["multipleOf"], c["multipleOf"]) == 0):
-        yield f"multipleOf {c['multipleOf']} is not promised"
+        yield f"multipleOf {c['multipleOf']} is not guaranteed"
     for keyword in ("minLength", "minItems"):
         if p.get(keyword, 0) < c.get(keyword, 0):
-            yield f"{keyword} {c[keyword]} is not promised"
+            yield f"{keyword} {c[keyword]} is not guaranteed"
     for keyword in ("maxLength", "maxItems"):
         if keyword in c and not p.get(keyword, math.inf) <= c[keyword]:
-            yield f"{keyword} {c[keyword]} is not promised"
+            yield f"{keyword} {c[keyword]} is not guaranteed"
 
 
 def _limits(schema: Schema) -> tuple[tuple[float, bool] | None, tuple[float, bool] | None]:

@@ -76,14 +76,14 @@ class YamlDocument:
         """Returns the location of the value at `path`, or with `key` of its key. For an absent path, it is that of the
         nearest ancestor.
         """
-        spot, here = self._root_position, self.value
+        position, here = self._root_position, self.value
         for depth, step in enumerate(path):
             entry = self._positions.get(id(here), {}).get(step)
             if entry is None:
                 break
-            spot = entry[0] if key and depth == len(path) - 1 else entry[1]
+            position = entry[0] if key and depth == len(path) - 1 else entry[1]
             here = here[step]
-        return _location_at(self.file, self.lines, spot)
+        return _location_at(self.file, self.lines, position)
 
 
 def load_yaml(text: str | bytes, file: str) -> YamlDocument:
@@ -97,8 +97,8 @@ def load_yaml(text: str | bytes, file: str) -> YamlDocument:
         return reader.read(source)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        spot = YamlPosition(mark.line + 1, mark.column + 1, 1) if mark else YamlPosition(1, 1, 1)
-        raise _syntax_error(error.problem or error.context or "", spot, reader) from error
+        position = YamlPosition(mark.line + 1, mark.column + 1, 1) if mark else YamlPosition(1, 1, 1)
+        raise _syntax_error(error.problem or error.context or "", position, reader) from error
     except yaml.YAMLError as error:
         raise _syntax_error(str(error).partition("\n")[0], YamlPosition(1, 1, 1), reader) from error
 
@@ -137,32 +137,32 @@ def _position_at(source: str, offset: int) -> YamlPosition:
     return YamlPosition(source.count("\n", 0, offset) + 1, offset - start + 1, 1)
 
 
-def _location_at(file: str, lines: list[str], spot: YamlPosition) -> SourceLocation:
-    text = lines[spot.line - 1] if spot.line <= len(lines) else ""
-    return SourceLocation(file, spot.line, spot.column, text, spot.width)
+def _location_at(file: str, lines: list[str], position: YamlPosition) -> SourceLocation:
+    text = lines[position.line - 1] if position.line <= len(lines) else ""
+    return SourceLocation(file, position.line, position.column, text, position.width)
 
 
-def _character_error(char: str, spot: YamlPosition, file: str, lines: list[str]) -> InputError:
+def _character_error(char: str, position: YamlPosition, file: str, lines: list[str]) -> InputError:
     name = f"U+{ord(char):04X}"
-    text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", lines[spot.line - 1])
+    text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", lines[position.line - 1])
     what = "a carriage return without a line feed" if char == "\r" else f"the character {name}"
     hint = f'inside double quotes write "\\u{ord(char):04x}"' if char in "\u2028\u2029\ufffe\uffff" else "remove it"
     return InputError(
-        "L003", f"{what} is not allowed", location=SourceLocation(file, spot.line, spot.column, text), hint=hint
+        "L003", f"{what} is not allowed", location=SourceLocation(file, position.line, position.column, text), hint=hint
     )
 
 
-def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputError:
-    text = reader.lines[spot.line - 1] if spot.line <= len(reader.lines) else ""
+def _syntax_error(problem: str, position: YamlPosition, reader: _Reader) -> InputError:
+    text = reader.lines[position.line - 1] if position.line <= len(reader.lines) else ""
     if "nesting depth" in problem:
         return InputError(
             "L011",
             f"nested deeper than {MAX_DEPTH}",
-            location=reader.location(spot),
+            location=reader.location(position),
             hint="move a part into a workflow of its own, and `call` it",
         )
     hint = 'quote a string that contains ": " or " #" or starts with a sign; a key is written "key: value"'
-    if quoted := _quoting_hint(text, spot.column - 1):
+    if quoted := _quoting_hint(text, position.column - 1):
         hint = quoted
     elif "\t" in text:
         hint = "indent with spaces; a tab is not allowed there"
@@ -172,7 +172,9 @@ def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputErr
         hint = "close the quote or bracket that is open"
     elif "simple key" in problem or "block mapping" in problem or "expected key" in problem:
         hint = 'check the indentation, and the ":" after the key'
-    return InputError("L004", f"not YAML: {problem or 'it cannot be read'}", location=reader.location(spot), hint=hint)
+    return InputError(
+        "L004", f"not YAML: {problem or 'it cannot be read'}", location=reader.location(position), hint=hint
+    )
 
 
 def _quoting_hint(text: str, column: int) -> str:
@@ -229,8 +231,8 @@ class _Reader:
                 self._document(event)
         return YamlDocument(self.root, self.file, self.lines, self.root_position, self.positions)
 
-    def location(self, spot: YamlPosition) -> SourceLocation:
-        return _location_at(self.file, self.lines, spot)
+    def location(self, position: YamlPosition) -> SourceLocation:
+        return _location_at(self.file, self.lines, position)
 
     def _error(self, code: str, message: str, event: Any, hint: str) -> InputError:
         return InputError(code, message, location=self.location(self._position(event)), hint=hint)
@@ -313,17 +315,17 @@ class _Reader:
             )
         top.key, top.key_position = text, self._position(event)
 
-    def _put(self, value: Any, spot: YamlPosition) -> None:
+    def _put(self, value: Any, position: YamlPosition) -> None:
         if not self.stack:
-            self.root, self.root_position = value, spot
+            self.root, self.root_position = value, position
             return
         top = self.stack[-1]
         if top.key is not None:
             top.value[top.key] = value
-            top.positions[top.key] = (top.key_position, spot)
+            top.positions[top.key] = (top.key_position, position)
             top.key = None
         else:
-            top.positions[len(top.value)] = (spot, spot)
+            top.positions[len(top.value)] = (position, position)
             top.value.append(value)
 
     def _value(self, event: Any, text: str) -> Any:

@@ -92,8 +92,8 @@ def parse_type(text: str, models: Mapping[str, Schema], location: SourceLocation
 class _Parser:
     """Recursive-descent parser of one text."""  # prose: ok
 
-    def __init__(self, text: str, models: Mapping[str, Schema], place: SourceLocation | None) -> None:
-        self.text, self.models, self.location = text, models, place
+    def __init__(self, text: str, models: Mapping[str, Schema], location: SourceLocation | None) -> None:
+        self.text, self.models, self.location = text, models, location
         self.tokens: list[tuple[str, str, int]] = []
         self.position = 0
         at = 0

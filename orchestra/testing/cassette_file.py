@@ -237,9 +237,9 @@ def _parse_line(line: str, name: str, number: int, type_: Any) -> Any:
 
 
 def _line_error(name: str, number: int, line: str, reason: str) -> CassetteError:
-    place = SourceLocation(name, number, 1, line[:160])
+    location = SourceLocation(name, number, 1, line[:160])
     return CassetteError(
-        "C031", f"not a line of a cassette: {reason}", location=place, hint=f"record it again: {RECORD_COMMAND}"
+        "C031", f"not a line of a cassette: {reason}", location=location, hint=f"record it again: {RECORD_COMMAND}"
     )
 
 

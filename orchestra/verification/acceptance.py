@@ -62,7 +62,7 @@ class VerificationRequest(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None
     """Confidence of the producer in [0, 1], from a classifier or from token probabilities."""
     guarantee: str = ""
-    """What a certificate promises of a value that is accepted here. Empty without a certificate."""
+    """What a certificate guarantees about a value that is accepted here. Empty without a certificate."""
     producer: Contract | None = None
     """The agent that produced the value, and its `inputs`. Used by checks that call agents."""
     inputs: Mapping[str, Any] = {}

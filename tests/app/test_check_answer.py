@@ -169,14 +169,14 @@ async def test_check_answer_certificate_sets_threshold(project: Path) -> None:
         good = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
         poor = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4)
         stated = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4, accept=0.6)
-    assert (good.accepted, good.guarantee) == (True, promise)
+    assert (good.accepted, good.guarantee) == (True, guarantee)
     assert (poor.accepted, poor.guarantee) == (False, "")
     assert 0.6 < (poor.score or 0) < 0.8
     assert (
         poor.reason
         == f"a score of {poor.score:.3f}, of confidence 0.4, entailment(checker) 0.7 together, does not reach 0.8"
     )
-    assert (stated.accepted, stated.guarantee) == (True, ""), "who says a score of their own is promised nothing"
+    assert (stated.accepted, stated.guarantee) == (True, ""), "a score of the caller has no guarantee"
 
 
 async def test_check_answer_certificate_of_other_score_ignored(project: Path) -> None:

@@ -121,12 +121,12 @@ def test_withheld_answers_behind_one_that_is_open_wait_for_it(ran: Shell) -> Non
     assert [line.run for line in audits] == [output.run for output in draw.outputs[: last + 1]]
 
 
-def test_a_broken_promise_is_voided_and_the_node_refuses(ran: Shell) -> None:
+def test_a_broken_guarantee_is_voided_and_the_node_refuses(ran: Shell) -> None:
     said = labelled(ran, drawn(ran, RUNS), "wrong")
     assert said.code == 3
     assert "The certificate is void: of audited answers 18 of 24 wrong" in said.out
     bound = ClaimsCertificate.from_bytes(FILE.read_bytes()).drift.tested_rate
-    assert f"and 20 % was promised, no more than {format_percent(bound)} of this threshold" in " ".join(
+    assert f"and 20 % was guaranteed, no more than {format_percent(bound)} of this threshold" in " ".join(
         said.out.split()
     )
     assert 0.2 < bound < 0.3
@@ -138,7 +138,7 @@ def test_a_broken_promise_is_voided_and_the_node_refuses(ran: Shell) -> None:
     assert (listed.code, "teller, claims" in listed.out) == (3, True)
 
 
-def test_nothing_is_broken_by_as_many_as_promised(ran: Shell) -> None:
+def test_nothing_is_broken_by_as_many_as_guaranteed(ran: Shell) -> None:
     found = drawn(ran, RUNS)
     assert labelled(ran, found[:4], "wrong").code == 0
     assert labelled(ran, found[4:], "right", "--json").json["wrong"] == 4

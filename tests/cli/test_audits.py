@@ -91,7 +91,7 @@ def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
     assert [line.alpha for line in audits] == [0.05] * 4
 
 
-def test_audits_that_speak_against_the_promise_are_not_said_to_support_it(ran: Shell) -> None:
+def test_audits_against_the_guarantee_do_not_support_it(ran: Shell) -> None:
     found = drawn(ran, 4)
     labelled(ran, found[:1], "wrong")
     said = labelled(ran, found[1:], "right")
@@ -107,7 +107,7 @@ def test_what_is_expected_is_held_against_the_output(ran: Shell) -> None:
     assert labelled(ran, found[1:], {"label": "no"}, "--json").json["wrong"] == 1
 
 
-def test_a_promise_that_is_not_kept_is_voided_and_refused(ran: Shell) -> None:
+def test_a_broken_guarantee_is_voided_and_refused(ran: Shell) -> None:
     before = FILE.read_bytes()
     said = labelled(ran, drawn(ran, 6), "wrong")
     assert said.code == 3
@@ -120,7 +120,9 @@ def test_a_promise_that_is_not_kept_is_voided_and_refused(ran: Shell) -> None:
     assert ran("certify", "sorter").code == 2
     again = ran(*WATCH, "--json")
     assert again.code == 3
-    assert again.json["void"].startswith("of audited answers 6 of 6 wrong, 100 % [54.1 %, 100 %], and 5 % was promised")
+    assert again.json["void"].startswith(
+        "of audited answers 6 of 6 wrong, 100 % [54.1 %, 100 %], and 5 % was guaranteed"
+    )
     assert ran(*WATCH, "--audit", "5").code == 3  # no more sampling
     assert len(written()) == 8  # a sample, six verdicts, and the voiding
 

@@ -169,8 +169,8 @@ def test_node_accepts_from_the_threshold_and_states_the_guarantee(shell: Shell, 
     good, bad = run(shell, above), run(shell, above - 1)
     assert (good.code, bad.code) == (0, 3)
     assert good.json["output"] == {"label": "yes"}
-    assert good.json["promises"] == {"sorted": certified.guarantee}
-    assert bad.json["promises"] == {}
+    assert good.json["guarantees"] == {"sorted": certified.guarantee}
+    assert bad.json["guarantees"] == {}
     shown = shell("runs", "show", good.json["run"])
     assert f"sorted: {certified.guarantee}" in shown.out
     assert f"certified: {certified.guarantee}" in shell("runs", "show", good.json["run"], "sorted").out
@@ -260,7 +260,7 @@ def test_a_node_with_other_checks_is_refused(shell: Shell, certified: Certificat
     )
 
 
-def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -> None:
+def test_only_first_answers_are_guaranteed(shell: Shell, certified: Certificate) -> None:
     edited(
         "otherwise: [abstain]",
         "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}",
@@ -273,7 +273,7 @@ def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -
     )
     shell.opener = Simulated({"sorter": answer_sequence(unsure, at_last)})
     said = run(shell, 1)
-    assert (said.code, said.json["promises"]) == (0, {})
+    assert (said.code, said.json["guarantees"]) == (0, {})
 
 
 def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certificate) -> None:
@@ -288,7 +288,7 @@ def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certif
 
 def test_a_card_can_say_certified_itself(shell: Shell, certified: Certificate) -> None:
     edited("output:", "checks: [schema, confidence]\naccept: certified\notherwise: [abstain]\noutput:")
-    assert shell("run", "sorter", "-i", "text=999", "--json").json["promises"] == {"result": certified.guarantee}
+    assert shell("run", "sorter", "-i", "text=999", "--json").json["guarantees"] == {"result": certified.guarantee}
     assert shell("run", "sorter", "-i", "text=0", "--json").code == 3
 
 

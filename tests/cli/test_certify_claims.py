@@ -123,7 +123,7 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     assert 0.7 > made.threshold > 0.5
     told = run(shell, "--json").json
     assert told["output"] == {"facts": ["fact 990 of 0", "fact 700 of 0"]}
-    assert told["promises"] == {"told": made.guarantee}
+    assert told["guarantees"] == {"told": made.guarantee}
     assert [(one["path"], one["value"], one["score"]) for one in told["dropped"]] == [
         ("facts[1]", "fact 400 of 0", 0.4)
     ]

@@ -117,12 +117,12 @@ def test_run_prints_the_guarantee_and_its_certificate(shell: Shell, certified: C
     assert f"{NAME}: {certified.guarantee}" in said.out
     data = run(shell, number, "--accept", "certified", "--json").json
     assert data["output"]["text"] == towers.expected(number)["text"]
-    assert data["promises"] == {NAME: certified.guarantee}
+    assert data["guarantees"] == {NAME: certified.guarantee}
     assert data["certificates"][NAME] == certified.summary
     assert data["certificates"][NAME]["workflow"] == NAME
     assert data["confidence"] == towers.sure(number)
     assert [claim["path"] for claim in data["claims"]] == ["text"]
-    assert run(shell, number, "--json").json["promises"] == {}, "without the option nothing is promised"
+    assert run(shell, number, "--json").json["guarantees"] == {}, "without the option nothing is guaranteed"
 
 
 def test_workflow_certificate_withholds_low_scores_and_empty_outputs(shell: Shell, certified: Certificate) -> None:
@@ -131,7 +131,7 @@ def test_workflow_certificate_withholds_low_scores_and_empty_outputs(shell: Shel
     assert said.code == 3
     assert f"withheld: {NAME}: under its certificate: confidence: it is sure to {towers.sure(unsure):.3f}" in said.out
     data = run(shell, unsure, "--accept", "certified", "--json").json
-    assert (data["status"], data["output"], data["promises"]) == ("abstained", None, {})
+    assert (data["status"], data["output"], data["guarantees"]) == ("abstained", None, {})
     assert data["confidence"] == pytest.approx(towers.sure(unsure))
     said = run(shell, hidden, "--accept", "certified")
     assert said.code == 3
@@ -142,7 +142,7 @@ def test_workflow_certificate_withholds_low_scores_and_empty_outputs(shell: Shel
 def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell, certified: Certificate) -> None:
     Path("desk.yaml").write_text(CALLER)
     said = run(shell, one(known=True, above=certified.threshold), "--json", of="./desk.yaml").json
-    assert (said["status"], said["promises"]) == ("done", {"told": certified.guarantee})
+    assert (said["status"], said["guarantees"]) == ("done", {"told": certified.guarantee})
     assert run(shell, one(known=False), of="./desk.yaml").code == 3
     Path("desk.yaml").write_text(CALLER.replace("[confidence]", "[schema, confidence]"))
     assert "V005: the certificate of a workflow is about how sure it is" in run(shell, 1, of="./desk.yaml").err
@@ -152,7 +152,7 @@ def test_a_node_that_calls_the_workflow_accepts_from_a_score_on(shell: Shell) ->
     Path("desk.yaml").write_text(CALLER.replace("accept: certified", "accept: 0.7"))
     sure, unsure = one(known=True, above=0.7), one(known=True, below=0.7)
     said = run(shell, sure, "--json", of="./desk.yaml").json
-    assert (said["status"], said["confidence"], said["promises"]) == ("done", towers.sure(sure), {})
+    assert (said["status"], said["confidence"], said["guarantees"]) == ("done", towers.sure(sure), {})
     assert run(shell, unsure, of="./desk.yaml").code == 3
 
 
@@ -168,7 +168,7 @@ def test_workflow_certificate_does_not_cover_a_replaced_agent(shell: Shell, cert
 
 def test_a_run_that_is_forked_is_accepted_as_it_was(shell: Shell, certified: Certificate) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
-    assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.guarantee}
+    assert shell("runs", "fork", name, "--json").json["guarantees"] == {NAME: certified.guarantee}
     assert shell("runs", "fork", name, "--set", "answer_from_documents/answer={}", "--json").code != 0
 
 
@@ -225,7 +225,7 @@ def test_workflow_file_can_require_its_certificate(shell: Shell) -> None:
     towers.predictions("answers.jsonl", range(400))
     assert certify(shell, "--predictions", "answers.jsonl", of="./own/towers.yaml").code == 0
     made = Certificate.from_bytes(Path("own/towers/certificate.json").read_bytes())
-    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["promises"] == {
+    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["guarantees"] == {
         "towers": made.guarantee
     }
 
@@ -250,7 +250,7 @@ def test_changed_agent_voids_the_workflow_certificate(
     said = run(shell, 1, "--accept", "certified")
     assert said.code == 2
     assert f"V002: the certificate of the workflow '{NAME}' is void: {why} since it was made" in said.err
-    assert run(shell, one(known=True), "--json").code == 0, "without a promise it runs"
+    assert run(shell, one(known=True), "--json").code == 0, "without a guarantee it runs"
 
 
 def test_changed_nodes_void_the_certificate_but_a_description_does_not(shell: Shell, certified: Certificate) -> None:

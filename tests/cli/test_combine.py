@@ -193,7 +193,7 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     edited("accept: 0.8", "accept: certified")
     good = next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)
     told = run(shell, good)
-    assert told.json["promises"] == {"told": found.guarantee}
+    assert told.json["guarantees"] == {"told": found.guarantee}
     FILE.write_bytes(msgspec.structs.replace(combined, created_at="later").with_digest().to_bytes())
     assert "about a combination of checks that is not the one of today" in run(shell, good).err
     edited("    score: combined\n", "")
@@ -203,7 +203,7 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     )
 
 
-def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, combined: Combination) -> None:
+def test_rows_that_fitted_the_combination_give_no_guarantee(shell: Shell, combined: Combination) -> None:
     certify = ("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1")
     for count, first in ((320, 0), (800, 0), (319, 1)):
         rows(count, first)

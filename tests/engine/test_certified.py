@@ -46,7 +46,7 @@ def played(*answers: Any, text: str = ONE) -> Any:
     return play(text, {"text": "x"}, {"writer": sequence(*answers)}, catalog=KNOWN)
 
 
-def promises(run: Any) -> list[str]:
+def guarantees(run: Any) -> list[str]:
     return [event.guarantee for event in run.of(OutputJudged)]
 
 
@@ -62,14 +62,14 @@ def test_certified_node_uses_certificate_threshold() -> None:
 def test_certified_answer_at_threshold_accepted(confidence: float | None, accepted: bool) -> None:
     run = played(sure(confidence))
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
-    assert promises(run) == [CERTIFICATE.guarantee if accepted else ""]
+    assert guarantees(run) == [CERTIFICATE.guarantee if accepted else ""]
 
 
 @pytest.mark.parametrize("text", [AGAIN, ESCALATED])
 def test_certified_later_answer_has_no_guarantee(text: str) -> None:
     run = played(sure(0.2), sure(0.9), text=text)
     assert isinstance(run.outcome, ValueOutcome)
-    assert promises(run) == ["", ""]
+    assert guarantees(run) == ["", ""]
     assert played(sure(0.9), text=text).of(OutputJudged)[0].guarantee == CERTIFICATE.guarantee
 
 
@@ -77,7 +77,7 @@ def test_certified_failed_attempt_keeps_guarantee() -> None:
     """The answers behind a certificate include such attempts."""
     run = play(AGAIN, {"text": "x"}, {"writer": sure(0.9)}, catalog=KNOWN, faults=Faults(invalid=1.0, attempts=1))
     assert len(run.attempts) == 2
-    assert promises(run) == [CERTIFICATE.guarantee]
+    assert guarantees(run) == [CERTIFICATE.guarantee]
 
 
 def test_certified_guarantee_per_element() -> None:

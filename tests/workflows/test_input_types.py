@@ -106,7 +106,7 @@ def test_input_outside_annotation_refused() -> None:
 
     with pytest.raises(InputError) as caught:
         assert flow.graph
-    assert caught.value.message == "take(n=...) takes int, got int: minimum 1 is not promised"
+    assert caught.value.message == "take(n=...) takes int, got int: minimum 1 is not guaranteed"
 
 
 def test_input_type_written_or_declared() -> None:

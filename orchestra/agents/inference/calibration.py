@@ -74,7 +74,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     licence: str = ""
 
     @classmethod
-    def read(cls, data: bytes, choices: Sequence[str], place: SourceLocation | None = None) -> Calibration:
+    def read(cls, data: bytes, choices: Sequence[str], location: SourceLocation | None = None) -> Calibration:
         """Reads a calibration from a file's bytes.
 
         Raises:
@@ -83,11 +83,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         try:
             found = decode_json(data, cls)
         except JsonDecodingError as error:
-            raise _calibration_error(str(error), place) from error
+            raise _calibration_error(str(error), location) from error
         if set(found.choices) != set(choices):
             raise _calibration_error(
                 f"its choices are {', '.join(found.choices)}, but those of the card are {', '.join(choices) or 'none'}",
-                place,
+                location,
             )
         sizes = [len(found.bias)]
         if found.words is not None:
@@ -95,11 +95,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {
                 len(FEATURE_NAMES)
             }:
-                raise _calibration_error(f"its wording model does not have {len(FEATURE_NAMES)} features", place)
+                raise _calibration_error(f"its wording model does not have {len(FEATURE_NAMES)} features", location)
             if not all(spread > 0 for spread in found.words.spread):
-                raise _calibration_error("a spread is not positive", place)
+                raise _calibration_error("a spread is not positive", location)
         if set(sizes) != {len(found.choices)}:
-            raise _calibration_error("it does not have one number for each choice", place)
+            raise _calibration_error("it does not have one number for each choice", location)
         return found
 
     def calibrate(self, probabilities: Mapping[str, float], inputs: Mapping[str, Any]) -> dict[str, float]:
@@ -125,7 +125,7 @@ def softmax(sums: Sequence[float]) -> list[float]:
     return [share / whole for share in shares]
 
 
-def _calibration_error(why: str, place: SourceLocation | None) -> InputError:
+def _calibration_error(why: str, location: SourceLocation | None) -> InputError:
     return InputError(
-        "A014", f"not a calibration of this agent: {why}", location=place, hint="orchestra learn calibrate"
+        "A014", f"not a calibration of this agent: {why}", location=location, hint="orchestra learn calibrate"
     )

@@ -102,17 +102,19 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
     Raises:
         InputError: T012 if one is missing or was modified.
     """
-    found, place = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
+    found, location = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
     pins: dict[str, ToolPin] = {}
     for name in config.tools:
         pin = found.get(name)
         if pin is None:
-            raise InputError("T012", f"the tool {server}.{name} is not pinned", location=place, hint=_pin_hint(server))
+            raise InputError(
+                "T012", f"the tool {server}.{name} is not pinned", location=location, hint=_pin_hint(server)
+            )
         if not _is_intact(name, pin):
             raise InputError(
                 "T012",
                 f"the pin of {server}.{name} does not match its digest",
-                location=place,
+                location=location,
                 hint=_pin_hint(server),
             )
         pins[name] = pin
@@ -145,22 +147,25 @@ def _read_file(project: Path | None, server: str) -> dict[str, ToolPin]:
         InputError: T012 if the file cannot be read.
     """
     path = pin_path(project, server)
-    place = SourceLocation(str(path), 1)
+    location = SourceLocation(str(path), 1)
     try:
         data = path.read_bytes() if path.is_file() else b""
     except OSError as error:
         raise InputError(
-            "T012", f"the pins of {server} cannot be read: {error.strerror}", location=place, hint=_pin_hint(server)
+            "T012", f"the pins of {server} cannot be read: {error.strerror}", location=location, hint=_pin_hint(server)
         ) from error
     if len(data) > MAX_BYTES:
         raise InputError(
-            "T012", f"the pins of {server} have more than {MAX_BYTES >> 20} MiB", location=place, hint=_pin_hint(server)
+            "T012",
+            f"the pins of {server} have more than {MAX_BYTES >> 20} MiB",
+            location=location,
+            hint=_pin_hint(server),
         )
     try:
         return msgspec.json.decode(data, type=PinFile).tools if data else {}
     except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(
-            "T012", f"the pins of {server} cannot be read: {error}", location=place, hint=_pin_hint(server)
+            "T012", f"the pins of {server} cannot be read: {error}", location=location, hint=_pin_hint(server)
         ) from error
 
 

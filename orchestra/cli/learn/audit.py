@@ -163,7 +163,7 @@ async def _record_verdicts(
 ) -> None:
     """Records the verdicts of a file."""
 
-    def right() -> Correctness:
+    def correctness() -> Correctness:
         if arguments.claims:
             raise InputError(
                 "V021",
@@ -172,7 +172,7 @@ async def _record_verdicts(
             )
         return correctness_of(case.card, arguments.evaluation, arguments.metric)
 
-    said, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, right)
+    said, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, correctness)
     case.log.record_verdicts(said, arguments.by)
     known = f", {again:,} of before" if again else ""
     print_note(f"{path.name}: {pluralize(len(said), 'verdict')} recorded{known}")
@@ -301,8 +301,8 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     unclear = f"; {watch.unclear_count:,} unclear" if watch.unclear_count else ""
     print_text(f"\n  audited   {drift.summary}{unclear}; {len(watch.pending):,} sampled and still open")
     against = (
-        "the promise"
-        if drift.tested_rate == drift.promised
+        "the guarantee"
+        if drift.tested_rate == drift.guaranteed_alpha
         else f"{format_percent(drift.tested_rate)}, the maximum for this threshold"
     )
     voids = (
@@ -311,7 +311,8 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     )
     print_text(f"  evidence  {drift.evidence:.3g} against {against}: {voids}")
     print_text(
-        f"  alpha     working at {drift.alpha:.4g} of {drift.promised:g}: lower after recent errors; it accepts nothing"
+        f"  alpha     working at {drift.alpha:.4g} of {drift.guaranteed_alpha:g}: lower after recent errors; it accepts"
+        " nothing"
     )
     finds = f"within {within:,} audits" if within is not None else "not within a practical number of audits"
     alarms = f"{format_percent(DETECTION_POWER)} of the time; a false alarm at most {format_percent(drift.delta)}"
@@ -351,7 +352,7 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
         "limit": drift.evidence_limit,
         "standing": drift.status,
         "alpha": drift.alpha,
-        "promised": drift.promised,
+        "guaranteed_alpha": drift.guaranteed_alpha,
         "bound": drift.tested_rate,
         "delta": drift.delta,
         "finds": {"rate": doubled, "audits": within, "often": DETECTION_POWER},
@@ -396,14 +397,16 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
                 f"{drift.audited}",
                 f"{drift.wrong}",
                 f"{drift.evidence:.3g}",
-                f"{drift.alpha:.4g} of {drift.promised:g}",
+                f"{drift.alpha:.4g} of {drift.guaranteed_alpha:g}",
             )
             standing = drift.status
         rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else standing))
     if as_json:
         print_json(told)
     elif rows:
-        print_table(("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4))
+        print_table(
+            ("agent", "audited", "wrong", "evidence", "working alpha", "its guarantee"), rows, right=(1, 2, 3, 4)
+        )
     else:
         print_text("no agent has a certificate: orchestra certify AGENT --data FILE")
     return code
@@ -495,7 +498,7 @@ async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[S
     return found
 
 
-def iter_promises(
+def iter_guarantees(
     history: History, certificates: Sequence[StoredCertificate]
 ) -> Iterator[tuple[str, str, StoredCertificate | None]]:
     """The nodes with a guarantee, its sentence, and its certificate; None if that is unknown."""
@@ -514,4 +517,4 @@ def certificates_by_node(
     history: History, certificates: Sequence[StoredCertificate]
 ) -> Mapping[str, Mapping[str, Any]]:
     """The certificates behind guarantees, by the path of their node."""
-    return {path: one.summary for path, _, one in iter_promises(history, certificates) if one is not None}
+    return {path: one.summary for path, _, one in iter_guarantees(history, certificates) if one is not None}

@@ -101,7 +101,7 @@ class CertificationResult:
     correctness: Correctness
     tested: bool = True
     """False if no answers to so few rows could support the guarantee; the attempt does not count."""
-    replaced_promise: str = ""
+    replaced_guarantee: str = ""
     """The guarantee of the replaced certificate."""
 
     @property
@@ -264,10 +264,10 @@ async def certify_outputs(
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
     made = build_certificate(matter.subject.card.name, matter.checks, found, matter.origin, matter.bonds, now, mark)
-    before = _replaced_promise(matter.file, made)
+    before = _replaced_guarantee(matter.file, made)
     go_on()
     audit_log.replace_file(matter.file, made.to_bytes())
-    return CertificationResult(found, made, matter.file, found.terms, drawn, right, replaced_promise=before)
+    return CertificationResult(found, made, matter.file, found.terms, drawn, right, replaced_guarantee=before)
 
 
 def describe_left_out(sample: IndependentRows) -> list[str]:
@@ -303,7 +303,7 @@ def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
         print_note(f"the combination was fitted on {few:,} or more of these rows; up to a tenth may be there by chance")
 
 
-def _replaced_promise(file: Path, certificate_: Certificate) -> str:
+def _replaced_guarantee(file: Path, certificate_: Certificate) -> str:
     """The guarantee of the certificate to be replaced, and the nodes that cannot use the new one; empty without a
     file.
     """
@@ -367,8 +367,8 @@ def _check_known(project: Project, checks: tuple[str, ...]) -> None:
 
 
 def _describe_requirement(terms: CertificationTerms, rows: int) -> str:
-    promise = f"At most {format_percent(terms.alpha)} wrong with {format_percent(1 - terms.delta)} confidence"
-    least = f"{promise} requires at least {terms.min_accepted:,} accepted answers, none of them wrong"
+    guarantee = f"At most {format_percent(terms.alpha)} wrong with {format_percent(1 - terms.delta)} confidence"
+    least = f"{guarantee} requires at least {terms.min_accepted:,} accepted answers, none of them wrong"
     tuning, calibrating = round(terms.tuning * rows), terms.calibration_size(rows)
     parts = f"here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
     return f"{least}; {parts}\n{_describe_attempt(terms)}"
@@ -433,8 +433,8 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         if result.certificate is not None and result.certificate.subject_kind:
             by = f"orchestra run {arguments.agent} --accept certified accepts by it"
         print_text(escape_invisible(f"\n{result.file}: written; {by}"), style="bold")
-    if result.replaced_promise:
-        print_text(escape_invisible(f"It replaces {result.replaced_promise}"), style="yellow")
+    if result.replaced_guarantee:
+        print_text(escape_invisible(f"It replaces {result.replaced_guarantee}"), style="yellow")
 
 
 def _show_too_little(found: InsufficientData, result: CertificationResult, more: str = "") -> None:
@@ -480,7 +480,7 @@ def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
             ),
             "guarantee": result.certificate.guarantee if result.certificate is not None else None,
             "file": str(result.file) if result.file is not None else None,
-            "replaced": result.replaced_promise or None,
+            "replaced": result.replaced_guarantee or None,
         }
     )
 
@@ -677,9 +677,9 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
     found = result.calibration
     if found is None:
         return
-    promise = f"All kept parts must be right in at least {format_percent(1 - found.alpha)} of answers"
+    guarantee = f"All kept parts must be right in at least {format_percent(1 - found.alpha)} of answers"
     print_text(
-        f"{promise}: that requires at least {found.min_answers:,} answers; {found.calibration:,} calibrate here."
+        f"{guarantee}: that requires at least {found.min_answers:,} answers; {found.calibration:,} calibrate here."
     )
     whole = found.unfiltered
     if whole.parts:
@@ -741,14 +741,14 @@ def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCe
 
     if result.calibration is None:
         return
-    promise = result.certificate.guarantee if result.certificate is not None else None
+    guarantee = result.certificate.guarantee if result.certificate is not None else None
     file = str(result.file) if result.file is not None else None
     left_out = (
         {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates}
         if result.sample is not None
         else {}
     )
-    more = {"attempt": result.attempt, "left_out": left_out, "guarantee": promise, "file": file}
+    more = {"attempt": result.attempt, "left_out": left_out, "guarantee": guarantee, "file": file}
     print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})
 
 

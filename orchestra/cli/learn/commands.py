@@ -144,11 +144,17 @@ def _show_comparison(compared: ComparisonResult) -> None:
 
 
 def _show_classes(found: ClassificationReport) -> None:
-    def figure(value: float | None) -> str:
+    def format_figure(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
     rows = [
-        (escape_invisible(one.label), figure(one.precision), figure(one.recall), f"{one.f1:.3f}", f"{one.support:,}")
+        (
+            escape_invisible(one.label),
+            format_figure(one.precision),
+            format_figure(one.recall),
+            f"{one.f1:.3f}",
+            f"{one.support:,}",
+        )
         for one in found.labels
     ]
     print_text()

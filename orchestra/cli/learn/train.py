@@ -374,11 +374,11 @@ def _step_reporter() -> Callable[[TrainingStep], None]:
     """Returns a reporter of an encoder's training steps."""
     teller = TrainingReporter()
 
-    def tell(step: TrainingStep) -> None:
+    def report_step(step: TrainingStep) -> None:
         line = f"step {step.step}/{step.total_steps}, loss {step.loss:.3f}, {format_duration(step.seconds_left)} left"
         teller.report(line, now=step.step == step.total_steps)
 
-    return tell
+    return report_step
 
 
 def format_tick(tick: TrainingProgress) -> str:

@@ -199,12 +199,12 @@ def scan_rows(
     digests: dict[str, str] = {}
     errors: list[InputError] = []
     for row in read_rows(path, name, fields, print_note):
-        place = SourceLocation(name, row.line)
+        location = SourceLocation(name, row.line)
         if row.id in seen:
             hint = f"it is also in line {seen[row.id]}; ids must be unique"
-            errors.append(InputError("C021", f"the id {row.id!r} is not unique", location=place, hint=hint))
+            errors.append(InputError("C021", f"the id {row.id!r} is not unique", location=location, hint=hint))
         elif problem := check(row.input):
-            errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=place))
+            errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=location))
         seen.setdefault(row.id, row.line)
         digests[row.id] = replace(row, accept=accept).digest
         if len(errors) >= MAX_ERRORS:
@@ -243,21 +243,21 @@ def _open_rows(path: Path) -> IO[bytes]:
 
 
 def _parse_row(name: str, number: int, raw: bytes) -> BatchRow:
-    place = SourceLocation(name, number)
+    location = SourceLocation(name, number)
     hint = 'a row is {"id": "…", "input": {…}}'
     if len(raw) > MAX_BYTES:
-        raise InputError("C020", "a row of more than 1 MiB", location=place)
+        raise InputError("C020", "a row of more than 1 MiB", location=location)
     try:
         value = parse_untrusted(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (StrictJsonError, UnicodeDecodeError) as error:
-        raise InputError("C020", f"a row that is not JSON: {error}", location=place, hint=hint) from error
+        raise InputError("C020", f"a row that is not JSON: {error}", location=location, hint=hint) from error
     if not isinstance(value, dict):
-        raise InputError("C020", "a row that is not a JSON object", location=place, hint=hint)
+        raise InputError("C020", "a row that is not a JSON object", location=location, hint=hint)
     if not isinstance(value.get("id"), str) or not value["id"]:
-        raise InputError("C020", "a row without an id, which must be a text", location=place, hint=hint)
+        raise InputError("C020", "a row without an id, which must be a text", location=location, hint=hint)
     if not isinstance(value.get("input"), dict):
         raise InputError(
-            "C020", f"row {value['id']!r} without an input, which must be an object", location=place, hint=hint
+            "C020", f"row {value['id']!r} without an input, which must be an object", location=location, hint=hint
         )
     return BatchRow(value["id"], value["input"], number)
 
@@ -347,18 +347,18 @@ class ResultFile:
             self.failed.add(result.id)
 
     def _parse_result(self, raw: bytes, number: int) -> RowResult:
-        place, hint = SourceLocation(str(self.path), number), "choose another file with --output, or move this one"
+        location, hint = SourceLocation(str(self.path), number), "choose another file with --output, or move this one"
         try:
             result = decode_json(raw, RowResult)
         except JsonDecodingError as error:
-            raise InputError("C022", f"a line that is not a result: {error}", location=place, hint=hint) from error
+            raise InputError("C022", f"a line that is not a result: {error}", location=location, hint=hint) from error
         if result.id not in self._ids:
             raise InputError(
-                "C022", f"a result for {result.id!r}, which is not a row of the input", location=place, hint=hint
+                "C022", f"a result for {result.id!r}, which is not a row of the input", location=location, hint=hint
             )
         if result.id in self.done:
             hint = "keep one of its lines, or choose another file with --output"
-            raise InputError("C022", f"a second result for {result.id!r}", location=place, hint=hint)
+            raise InputError("C022", f"a second result for {result.id!r}", location=location, hint=hint)
         return result
 
     def write(self, result: RowResult) -> None:

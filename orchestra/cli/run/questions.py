@@ -268,11 +268,11 @@ async def read_terminal_line() -> str | None:
     descriptor = sys.stdin.fileno()
     typed: asyncio.Future[bytes] = loop.create_future()
 
-    def ready() -> None:
+    def read_input() -> None:
         if not typed.done():
             typed.set_result(os.read(descriptor, 1 << 16))
 
-    loop.add_reader(descriptor, ready)
+    loop.add_reader(descriptor, read_input)
     try:
         data = await typed
     finally:

@@ -37,7 +37,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
         show_nodes(history)
     else:
         nodes()
-    show_promises(result.guarantees)
+    show_guarantees(result.guarantees)
     show_failed_elements(result.left_out)
     show_defaults(history)
     print_text()
@@ -57,7 +57,7 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
         "output": result.value,
         "confidence": result.confidence,
         "evidence": result.evidence,
-        "promises": dict(result.guarantees),
+        "guarantees": dict(result.guarantees),
         "left_out": dict(result.left_out),
         **claim_data(result.claims, result.dropped),
         "usage": result.usage,
@@ -88,14 +88,14 @@ def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
     yield from (f"{row.path}: {row.unanswered_reason}; the default applies" for row in rows if row.unanswered_reason)
 
 
-def show_promises(promises: Mapping[str, str]) -> None:
+def show_guarantees(guarantees: Mapping[str, str]) -> None:
     """Prints the guarantees of accepted values; once for all elements of a list, with their number."""
-    counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), promise) for node, promise in promises.items())
+    counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), guarantee) for node, guarantee in guarantees.items())
     if counted:
         print_text()
-    for (node, promise), count in counted.items():
+    for (node, guarantee), count in counted.items():
         many = f" ({count} values, each alone, not values derived from them)" if count > 1 else ""
-        print_text(escape_invisible(f"{node}{many}: {promise}"), style="green")
+        print_text(escape_invisible(f"{node}{many}: {guarantee}"), style="green")
 
 
 def show_failed_elements(failed: Mapping[str, str]) -> None:

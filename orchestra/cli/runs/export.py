@@ -364,7 +364,7 @@ class _ExportHeader(msgspec.Struct, frozen=True, kw_only=True):
 class ExportedRun:
     """A run read from an export."""
 
-    place: SourceLocation
+    location: SourceLocation
     """The location of its first line."""
     header: dict[str, Any]
     events: list[Event] = field(default_factory=list)
@@ -392,7 +392,7 @@ async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
             check_run(run)
             if chains.setdefault(run.run, found := chain_digest(run.run, run.events)) != found:
                 said = f"run {run.run} is in these files twice, with different events"
-                raise InputError("C058", said, location=run.place, hint="import only the file that was written last")
+                raise InputError("C058", said, location=run.location, hint="import only the file that was written last")
         await _import_files(sources, as_json=as_json)
 
 
@@ -430,25 +430,25 @@ def check_run(run: ExportedRun) -> None:
     try:
         head = msgspec.convert(run.header, _ExportHeader)
     except msgspec.ValidationError as error:
-        raise _export_error(run.place, f"this is not the first line of an export: {error}") from error
+        raise _export_error(run.location, f"this is not the first line of an export: {error}") from error
     if not _RUN_ID.fullmatch(run.run):
-        raise _export_error(run.place, f"{run.run!r} is not a run id")
+        raise _export_error(run.location, f"{run.run!r} is not a run id")
     try:
         LogEnd(run.run).extend(events)
     except JournalError as error:
-        raise _export_error(run.place, error.message) from error
+        raise _export_error(run.location, error.message) from error
     if (
         not events
         or not isinstance(first := events[0], RunStarted)
         or first.run != run.run
         or len(events) != head.events
     ):
-        raise _export_error(run.place, f"events of run {run.run!r} are missing")
+        raise _export_error(run.location, f"events of run {run.run!r} are missing")
     if head.chain is not None and head.chain != chain_digest(run.run, events):
-        raise _export_error(run.place, f"the events of run {run.run} differ from the exported ones")
+        raise _export_error(run.location, f"the events of run {run.run} differ from the exported ones")
     if lacking := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
         raise _export_error(
-            run.place,
+            run.location,
             f"{pluralize(len(lacking), 'blob')} of run {run.run} are missing",
             "export it without --no-blobs",
         )
@@ -457,7 +457,7 @@ def check_run(run: ExportedRun) -> None:
         raise InputError(
             "C058",
             f"run {run.run} was active when it was exported, and continues there",
-            location=run.place,
+            location=run.location,
             hint=hint,
         )
 
@@ -545,7 +545,7 @@ async def _refuse_conflicting(journal: Journal, run: ExportedRun) -> None:
         raise InputError(
             "C058",
             f"run {run.run} is already in this journal, with other events",
-            location=run.place,
+            location=run.location,
             hint=f"orchestra runs show {run.run}",
         )
 
@@ -566,50 +566,50 @@ def read_runs(files: Iterable[tuple[str, Path]]) -> Iterator[ExportedRun]:
 def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
     run: ExportedRun | None = None
     for number, text in enumerate(file, 1):
-        place = SourceLocation(name, number)
+        location = SourceLocation(name, number)
         try:
             line = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
             match line:
                 case {"schema": schema}:
                     if run is not None:
                         yield run
-                    run = ExportedRun(place, msgspec.json.decode(text))
+                    run = ExportedRun(location, msgspec.json.decode(text))
                     if msgspec.json.decode(schema) != FORMAT:
-                        raise _export_error(place, f"this is not {FORMAT}")
+                        raise _export_error(location, f"this is not {FORMAT}")
                 case {"event": event} if run is not None:
                     run.events.append(decode(event))
                 case {"letter": letter} if run is not None:
                     run.messages.append(msgspec.json.decode(letter, type=InboxMessage))
                 case {"blob": blob, "base64": data} if run is not None:
                     _add_blob(
-                        run, place, msgspec.json.decode(blob, type=str), msgspec.json.decode(data, type=str | None)
+                        run, location, msgspec.json.decode(blob, type=str), msgspec.json.decode(data, type=str | None)
                     )
                 case _:
-                    raise _export_error(place, "this is not a line of an export")
+                    raise _export_error(location, "this is not a line of an export")
         except msgspec.ValidationError as error:
             said = f"its kind is unknown to this version: {error}"
             raise _export_error(
-                place, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
+                location, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _export_error(place, f"this is not a line of an export: {error}") from error
+            raise _export_error(location, f"this is not a line of an export: {error}") from error
     if run is None:
         raise _export_error(SourceLocation(name, 1), "it contains no run")
     yield run
 
 
-def _add_blob(run: ExportedRun, place: SourceLocation, name: str, text: str | None) -> None:
+def _add_blob(run: ExportedRun, location: SourceLocation, name: str, text: str | None) -> None:
     if text is None:
         run.missing_blobs.add(name)
         return
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _export_error(place, f"blob {name} is not base64") from error
+        raise _export_error(location, f"blob {name} is not base64") from error
     if digest(data) != name:
-        raise _export_error(place, f"blob {name} differs from the exported one")
+        raise _export_error(location, f"blob {name} differs from the exported one")
     run.blobs[name] = data
 
 
-def _export_error(place: SourceLocation, said: str, hint: str = EXPORT_HINT) -> InputError:
-    return InputError("C057", escape_invisible(said), location=place, hint=hint)
+def _export_error(location: SourceLocation, said: str, hint: str = EXPORT_HINT) -> InputError:
+    return InputError("C057", escape_invisible(said), location=location, hint=hint)

@@ -85,11 +85,11 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
         if not found and not as_json:
             print_text("no interrupted runs")
 
-        async def one(run: str) -> tuple[str, str]:
+        async def resume_run(run: str) -> tuple[str, str]:
             return await _resume_one(orchestra, run, by, stop)
 
         failed = False
-        ends = map_in_order([summary.run for summary in reversed(found)], one, MAX_CONCURRENT_RUNS)
+        ends = map_in_order([summary.run for summary in reversed(found)], resume_run, MAX_CONCURRENT_RUNS)
         for summary in reversed(found):
             status, reason = await anext(ends)
             failed = failed or status in ("failed", "budget", "not resumed")

@@ -25,7 +25,7 @@ from orchestra.app.inputs import unanswered_questions
 from orchestra.app.result import outcome_score
 from orchestra.app.snapshot_store import restore_program, stored_workflows
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.learn.audit import StoredCertificate, iter_promises
+from orchestra.cli.learn.audit import StoredCertificate, iter_guarantees
 from orchestra.cli.output import format_duration, format_money, format_size, format_time, print_json, print_text
 from orchestra.cli.run.questions import format_open_questions, question_data
 from orchestra.cli.run.result_view import (
@@ -37,8 +37,8 @@ from orchestra.cli.run.result_view import (
     outermost_evidence,
     show_claims,
     show_defaults,
+    show_guarantees,
     show_nodes,
-    show_promises,
 )
 from orchestra.cli.runs.find import describe_owner, open_journal_of, request_of, status_of, why_interrupted
 from orchestra.cli.runs.tail import describe_choices, describe_given, describe_incident, describe_model_choice
@@ -263,7 +263,7 @@ def _show_run(
         from orchestra.cli.run.explain import show_explanation
 
         show_explanation(explanation)
-    show_promises({row.path: tried.guarantee for row in history.rows for tried in row.attempts if tried.guarantee})
+    show_guarantees({row.path: tried.guarantee for row in history.rows for tried in row.attempts if tried.guarantee})
     show_defaults(history)
     _show_incidents(history)
     troubles = [
@@ -467,7 +467,7 @@ def render_page(
     return environment.render_template(
         "page",
         **_template_values(history, events, claims, status),
-        promises=list(_promise_parts(history, certificates)),
+        guarantees=list(_guarantee_parts(history, certificates)),
     )
 
 
@@ -502,15 +502,17 @@ def _template_values(
     }
 
 
-def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) -> Iterator[dict[str, Any]]:
+def _guarantee_parts(history: History, certificates: Sequence[StoredCertificate]) -> Iterator[dict[str, Any]]:
     """The guarantees of accepted values with their certificates; once for all elements of a list."""
     nodes = dict[tuple[str, str], tuple[int, StoredCertificate | None]]()
-    for path, said, one in iter_promises(history, certificates):
+    for path, said, one in iter_guarantees(history, certificates):
         about = re.sub(r"\[\d+\]|#\d+", "", path), said
         nodes[about] = nodes.get(about, (0, None))[0] + 1, one
     for (path, said), (count, one) in islice(nodes.items(), MAX_CHOICES):
         facts = (
-            list(_promise_facts(one.summary)) if one is not None else [("", "its certificate is missing or unreadable")]
+            list(_guarantee_facts(one.summary))
+            if one is not None
+            else [("", "its certificate is missing or unreadable")]
         )
         yield {
             "node": _one_line(path) + (f" ({count} values)" if count > 1 else ""),
@@ -519,7 +521,7 @@ def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) 
         }
 
 
-def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _guarantee_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts of a certificate in words."""
     rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["held_out"], terms["data"]
     delta = f", delta {terms['delta']:g}" if "delta" in terms else ""

@@ -15,7 +15,7 @@ import msgspec
 
 from orchestra.core.labels import Label
 from orchestra.fleet import vllm_metrics
-from orchestra.fleet.config import Endpoint
+from orchestra.fleet.config import Dialect, Endpoint
 from orchestra.fleet.http import openai_protocol
 from orchestra.fleet.http.client import HttpRequest, HttpResponse
 from orchestra.fleet.http.connection import BodyCallback
@@ -78,28 +78,12 @@ class ModelClient:
                     ),
                 )
             return await self._redact(server, with_resends(sent, sent.result))
-        streams: list[ChatStream] = []
-        key = self.sender.key(server) if on_text is not None else ""
-        live: list[StreamRedactor] = []
-
-        def fresh() -> BodyCallback:
-            heard = on_text or (lambda _: None)
-            if key:
-                live.append(heard := StreamRedactor(heard, key))
-            stream = ChatStream(name, dialect, heard)
-            streams.append(stream)
-            return lambda block: stream.feed(block) or stream.linger_seconds()
-
-        sent = await self.sender.send(server, request, seconds=seconds, new_reader=fresh, once=once)
+        readers = _StreamReaders(name, dialect, on_text, self.sender.key(server))
+        sent = await self.sender.send(server, request, seconds=seconds, new_reader=readers.new_reader, once=once)
         if isinstance(sent.result, HttpResponse):
-            if live:
-                live[-1].end()
-            return await self._redact(
-                server, _with_usage(sent, sent.result, streams[-1].result(body, sent.result.received))
-            )
-        return await self._redact(
-            server, with_resends(sent, streams[-1].with_usage(sent.result) if streams else sent.result)
-        )
+            result = readers.result(body, sent.result.received)
+            return await self._redact(server, _with_usage(sent, sent.result, result))
+        return await self._redact(server, with_resends(sent, readers.with_usage(sent.result)))
 
     async def count_tokens(
         self,
@@ -177,6 +161,34 @@ class ModelClient:
     def _body(self, sent: SendResult) -> bytes:
         assert isinstance(sent.result, HttpResponse)
         return sent.result.received
+
+
+class _StreamReaders:
+    """The readers of a streamed response, one for each time that the request is sent. Only the last one counts."""
+
+    def __init__(self, model: str, dialect: Dialect, on_text: TextCallback | None, key: str) -> None:
+        self._model, self._dialect, self._on_text, self._key = model, dialect, on_text, key
+        self._stream: ChatStream | None = None
+        self._redactor: StreamRedactor | None = None
+
+    def new_reader(self) -> BodyCallback:
+        """Returns a reader that begins with the start of the response."""
+        on_text = self._on_text or (lambda _: None)
+        if self._on_text is not None and self._key:
+            on_text = self._redactor = StreamRedactor(self._on_text, self._key)
+        stream = self._stream = ChatStream(self._model, self._dialect, on_text)
+        return lambda block: stream.feed(block) or stream.linger_seconds()
+
+    def result(self, body: bytes, received: bytes) -> Completion | RequestError:
+        """Returns the completion of a response that was read to its end."""
+        assert self._stream is not None  # a response was read
+        if self._redactor is not None:
+            self._redactor.end()
+        return self._stream.result(body, received)
+
+    def with_usage(self, fault: RequestError) -> RequestError:
+        """Returns a failure with the usage that the response reported before it."""
+        return fault if self._stream is None else self._stream.with_usage(fault)
 
 
 def _with_usage(sent: SendResult, answer: HttpResponse, result: Completion | RequestError) -> Completion | RequestError:

@@ -198,7 +198,7 @@ class Supervisor:
 def weights_launcher(folders: Folders) -> Launcher:
     """Returns a launcher that verifies the digests of the cached weights, then returns the command of vLLM."""
 
-    def start(server: LocalServer, port: int) -> ProcessSpec:
+    def launch(server: LocalServer, port: int) -> ProcessSpec:
         vllm_launch.vllm_version()
         folder = weights.find_weights(server.weights, weights.ModelStore(folders))
         if folder is None:
@@ -209,7 +209,7 @@ def weights_launcher(folders: Folders) -> Launcher:
             cpu.resolve_auto(server, folders.cache), weights.verify_weights(folder).folder, port
         )
 
-    return start
+    return launch
 
 
 def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:

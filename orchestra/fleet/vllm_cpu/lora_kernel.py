@@ -30,14 +30,18 @@ def widen(_context: Any, number: Any) -> Any:
     float32.
     """
 
-    def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
+    def generate_unchanged(_: Any, __: Any, ___: Any, given: Any) -> Any:
         return given[0]
 
-    def code(_: Any, builder: Any, __: Any, given: Any) -> Any:
+    def generate_widening(_: Any, builder: Any, __: Any, given: Any) -> Any:
         word = ir.IntType(32)
         return builder.bitcast(builder.shl(builder.zext(given[0], word), ir.Constant(word, 16)), ir.FloatType())
 
-    return (float32(float32), same) if isinstance(number, types.Float) else (float32(uint16), code)
+    return (
+        (float32(float32), generate_unchanged)
+        if isinstance(number, types.Float)
+        else (float32(uint16), generate_widening)
+    )
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
@@ -48,17 +52,21 @@ def narrow(_context: Any, _number: Any, like: Any) -> Any:
     only.
     """
 
-    def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
+    def generate_unchanged(_: Any, __: Any, ___: Any, given: Any) -> Any:
         return given[0]
 
-    def code(_: Any, builder: Any, __: Any, given: Any) -> Any:
+    def generate_narrowing(_: Any, builder: Any, __: Any, given: Any) -> Any:
         word = ir.IntType(32)
         bits = builder.bitcast(given[0], word)
         even = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
         rounded = builder.add(bits, builder.add(even, ir.Constant(word, 0x7FFF)))
         return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
 
-    return (float32(float32, float32), same) if isinstance(like, types.Float) else (uint16(float32, uint16), code)
+    return (
+        (float32(float32, float32), generate_unchanged)
+        if isinstance(like, types.Float)
+        else (uint16(float32, uint16), generate_narrowing)
+    )
 
 
 def _kernel_signature(element: str) -> str:

@@ -194,9 +194,9 @@ class PostgresTables:
     safe to repeat.
     """
 
-    def __init__(self, schema: str, where: str) -> None:
-        """`where` is the name of the database in errors."""
-        self.schema, self.display_name = schema, where
+    def __init__(self, schema: str, display_name: str) -> None:
+        """`display_name` is the name of the database in errors."""
+        self.schema, self.display_name = schema, display_name
         self.channel = f"orchestra_{digest(schema.encode())}"
         """The channel of the notifications about inbox messages."""
         self._name = '"' + schema.replace('"', '""') + '"'

@@ -116,14 +116,14 @@ class SqliteJournal(SqliteQueries):
 
     def __init__(
         self,
-        stores: SqliteConnections,
+        connections: SqliteConnections,
         presence: SqlitePresence,
-        reader: ThreadPoolExecutor,
+        executor: ThreadPoolExecutor,
         durability: Durability,
         alarm: FaultListener = ignore_faults,
     ) -> None:
-        super().__init__(stores.reader, presence, reader)
-        self._connections, self._presence = stores, presence
+        super().__init__(connections.reader, presence, executor)
+        self._connections, self._presence = connections, presence
         self._skips_waiting = durability == "off"
         self._log_ends: dict[str, LogEnd] = {}
         self._durable_seqs: dict[str, int] = {}
@@ -131,13 +131,13 @@ class SqliteJournal(SqliteQueries):
         self._pending_blobs: dict[str, bytes] = {}
         self._pending_memos: dict[str, tuple[str, bytes]] = {}
         self._pending_operations: set[asyncio.Future[Any]] = set()
-        self._inbox_position = stores.inbox_position
+        self._inbox_position = connections.inbox_position
         self._wakeup = asyncio.Event()
         self._run_errors: dict[str, JournalError] = {}
         self._fault: JournalError | None = None
         self._unreported_fault: JournalError | None = None  # a fault that was not raised to any caller yet
         self._alarm = alarm
-        self._writer = SqliteWriter(stores.store, self._post_report, one_by_one=durability == "strict")
+        self._writer = SqliteWriter(connections.store, self._post_report, one_by_one=durability == "strict")
         self._writer.start()
 
     @classmethod

@@ -32,8 +32,8 @@ T = TypeVar("T")
 class SqliteQueries:
     """The query methods of a `Journal` in a file. SQLite blocks, so a separate thread reads the file."""
 
-    def __init__(self, reading: SqliteReader, others: PresenceFolder, reader: ThreadPoolExecutor) -> None:
-        self._sqlite, self._presences, self._executor = reading, others, reader
+    def __init__(self, sqlite: SqliteReader, presences: PresenceFolder, executor: ThreadPoolExecutor) -> None:
+        self._sqlite, self._presences, self._executor = sqlite, presences, executor
         self._loop = asyncio.get_running_loop()
         self._closed = False
 

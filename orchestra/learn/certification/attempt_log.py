@@ -58,7 +58,7 @@ class AttemptLogFile:
             data = b""
         except OSError as error:
             raise self._unusable_error(error) from error
-        log = AttemptLog.from_bytes(data, self._place)
+        log = AttemptLog.from_bytes(data, self._location)
         before = log.find_test(_items_digest(items, terms)) if items is not None else None
         return replace(terms, attempt=before.number if before is not None else log.next_number(rows))
 
@@ -115,7 +115,7 @@ class AttemptLogFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open_locked(self.path) as file:
-                log = AttemptLog.from_bytes(read(file, attempts.MAX_BYTES), self._place)
+                log = AttemptLog.from_bytes(read(file, attempts.MAX_BYTES), self._location)
                 before = log.find_test(test.tested_digest)
                 number = before.number if before is not None else log.next_number(test.rows)
                 found, came = made(number)
@@ -136,7 +136,7 @@ class AttemptLogFile:
         return found
 
     @property
-    def _place(self) -> SourceLocation:
+    def _location(self) -> SourceLocation:
         return SourceLocation(str(self.path), 1)
 
     def _unusable_error(self, error: OSError) -> InputError:

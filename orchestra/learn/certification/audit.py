@@ -306,15 +306,15 @@ async def read_verdicts(
     verdicts.
 
     Args:
-        correctness_of: Decides whether an output is correct, for lines with an `expected`.
+        correctness: Returns the function that decides whether an output is correct, for lines with an `expected`.
 
     Raises:
         InputErrors: V021 with all invalid lines; nothing is recorded then.
     """
     errors, verdicts, again = list[InputError](), dict[OutputKey, AuditVerdict](), 0
-    for place, text in numbered_lines(path, _LINE_FORMAT.read_bytes(path)):
+    for location, text in numbered_lines(path, _LINE_FORMAT.read_bytes(path)):
         try:
-            label = _LINE_FORMAT.parse_line(text, place)
+            label = _LINE_FORMAT.parse_line(text, location)
             if (label.run, label.node) in verdicts:
                 raise _line_error(f"two lines are about {label.node} of run {label.run}")
             verdict = await _resolve_verdict(label, state, journal, project, correctness)
@@ -330,7 +330,7 @@ async def read_verdicts(
                     f"and this line has {verdict}"
                 )
         except InputError as error:
-            errors.append(InputError(error.code, error.message, location=place, hint=error.hint))
+            errors.append(InputError(error.code, error.message, location=location, hint=error.hint))
     if errors:
         raise InputErrors(errors)
     return [(output, verdicts[unit]) for unit, output in state.sampled.items() if unit in verdicts], again

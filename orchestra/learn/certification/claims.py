@@ -141,11 +141,13 @@ def read(path: Path, card: Card) -> JudgedAnswerFile:
         InputError: V006 with the location of the error.
     """
     data, rows, bare, known = _LINE_FORMAT.read_bytes(path), list[JudgedAnswer](), 0, set[str]()
-    for place, line in _LINE_FORMAT.parse_lines(path, data):
+    for location, line in _LINE_FORMAT.parse_lines(path, data):
         if line.id in known:
-            raise InputError("V006", f"two rows have the id {line.id!r}", location=place, hint="count each answer once")
+            raise InputError(
+                "V006", f"two rows have the id {line.id!r}", location=location, hint="count each answer once"
+            )
         known.add(line.id)
-        rows.append(_judged_answer(card, line, place))
+        rows.append(_judged_answer(card, line, location))
         bare += line.claims is None
     if not rows:
         raise InputError("V006", f"{path} has no row", hint=HINT)
@@ -159,7 +161,7 @@ def read(path: Path, card: Card) -> JudgedAnswerFile:
     return JudgedAnswerFile(path.name, digest(data), tuple(rows), not bare, scored == {False}, dataset_label_of(path))
 
 
-def _judged_answer(card: Card, line: _JudgedAnswerLine, place: SourceLocation) -> JudgedAnswer:
+def _judged_answer(card: Card, line: _JudgedAnswerLine, location: SourceLocation) -> JudgedAnswer:
     evidence = collect_sources(line.input.get(card.evidence or "")) or collect_sources(line.input)
     found = tuple(split_answer(line.output, card.output_schema))
     labels = line.claims or ()
@@ -169,20 +171,20 @@ def _judged_answer(card: Card, line: _JudgedAnswerLine, place: SourceLocation) -
         raise InputError(
             "V006",
             f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are labelled",
-            location=place,
+            location=location,
             hint=HINT,
         )
     for part, label in zip(found, labels, strict=True):
         if " ".join(label.claim.split()) != " ".join(part.text.split()):
             reason = f"row {line.id!r} labels {label.claim!r}, and its output has {part.text!r}"
-            raise InputError("V006", reason, location=place, hint="label the parts of the output in order")
+            raise InputError("V006", reason, location=location, hint="label the parts of the output in order")
         if label.right is None:
             raise InputError(
                 "V006",
                 f"the claim {label.claim!r} of row {line.id!r} has no label",
-                location=place,
+                location=location,
                 hint=HINT,
             )
         if isinstance(label.score, float | int) and not 0 <= label.score <= 1:
-            raise InputError("V006", f"the score is {label.score}, and must be in [0, 1]", location=place, hint=HINT)
+            raise InputError("V006", f"the score is {label.score}, and must be in [0, 1]", location=location, hint=HINT)
     return JudgedAnswer(line.id, line.input, line.output, evidence, found, labels, line.group)

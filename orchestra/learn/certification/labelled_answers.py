@@ -87,11 +87,11 @@ def correctness_of(
     metrics = [build_metric(name, _without_filters(one)) for name, one in used.items()]
     keys = {key for one in used.values() if (key := one.expected or one.field)}
 
-    def aside(case: Case) -> bool:
+    def is_left_out(case: Case) -> bool:
         return any(one.case_score(case) is None for one in figures)
 
     def of(case: Case) -> bool | None:
-        if not keys.issubset(case.expected) and aside(case):
+        if not keys.issubset(case.expected) and is_left_out(case):
             return None
         return all(one.case_score(case)[0] >= 1 for one in metrics)
 
@@ -99,7 +99,7 @@ def correctness_of(
     description = "; ".join(
         f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True)
     )
-    return Correctness(called, of, description, aside)
+    return Correctness(called, of, description, is_left_out)
 
 
 def _without_filters(measure: MetricConfig) -> MetricConfig:
@@ -174,14 +174,17 @@ class Predictions:
             InputError: V006 with the location of the error.
         """
         data, found = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
-        for place, one in _LINE_FORMAT.parse_lines(path, data):
+        for location, one in _LINE_FORMAT.parse_lines(path, data):
             if one.id in found:
                 raise InputError(
-                    "V006", f"two predictions have the id {one.id!r}", location=place, hint="count each row once"
+                    "V006", f"two predictions have the id {one.id!r}", location=location, hint="count each row once"
                 )
             if one.score is not None and not 0 <= one.score <= 1:
                 raise InputError(
-                    "V006", f"the score is {one.score}, and must be in [0, 1]", location=place, hint=_LINE_FORMAT.hint
+                    "V006",
+                    f"the score is {one.score}, and must be in [0, 1]",
+                    location=location,
+                    hint=_LINE_FORMAT.hint,
                 )
             found[one.id] = one
         return cls(path.name, digest(data), found)

@@ -44,9 +44,9 @@ class JsonLinesFormat(Generic[T]):
         Raises:
             InputError: A line has another type.
         """
-        return ((place, self.parse_line(text, place)) for place, text in numbered_lines(path, data))
+        return ((location, self.parse_line(text, location)) for location, text in numbered_lines(path, data))
 
-    def parse_line(self, text: bytes, place: SourceLocation) -> T:
+    def parse_line(self, text: bytes, location: SourceLocation) -> T:
         """Decodes one line.
 
         Raises:
@@ -56,7 +56,7 @@ class JsonLinesFormat(Generic[T]):
             return decode_json(text, self.type)
         except JsonDecodingError as error:
             raise InputError(
-                self.code, f"a line is not a {self.row_name}: {error}", location=place, hint=self.hint
+                self.code, f"a line is not a {self.row_name}: {error}", location=location, hint=self.hint
             ) from error
 
 

@@ -220,7 +220,7 @@ class _RowReader:
         for name in self.shared_names:
             sides = ("input", "output") if self.outputs else ("input",)
             if name in line.values and all(_nested_value(line, side, name) is MISSING for side in sides):
-                raise _leaked_answer_error(name, name, name, _SAME_NAME_HINT, self._place_of(line))
+                raise _leaked_answer_error(name, name, name, _SAME_NAME_HINT, self._location_of(line))
 
     def read_row(self, line: SourceLine) -> DatasetRow:
         self._check_not_shared(line)
@@ -254,7 +254,7 @@ class _RowReader:
             raise InputError(
                 "N011",
                 f"there is no column {column!r} for the {inside or 'agent’s'} field {name!r}",
-                location=self._place_of(line),
+                location=self._location_of(line),
                 hint=hint,
             )
         whole = self.card.input_schema if inside == "input" else self.output_schema
@@ -275,7 +275,7 @@ class _RowReader:
                 meant is None and isinstance(value, str) and any("enum" in branch for branch in union_members(schema))
             )
             hint = f"--means {shlex.quote(f'{name}:{value}=ONE OF THESE')}" if listed else "orchestra explain N012"
-            raise InputError("N012", reason, location=self._place_of(line, value), hint=hint)
+            raise InputError("N012", reason, location=self._location_of(line, value), hint=hint)
         return value
 
     def _find_column(self, line: SourceLine, name: str, inside: str) -> tuple[str, Any]:
@@ -299,9 +299,9 @@ class _RowReader:
         )
 
     def _row_group(self, line: SourceLine, inputs: Mapping[str, Any]) -> str:
-        return group_of(self.card, inputs, self.columns.group, line.values, self._place_of(line))
+        return group_of(self.card, inputs, self.columns.group, line.values, self._location_of(line))
 
-    def _place_of(self, line: SourceLine, value: Any = MISSING) -> SourceLocation:
+    def _location_of(self, line: SourceLine, value: Any = MISSING) -> SourceLocation:
         """Returns the location of a value in its line; that of the line if the value is not written literally."""
         for spelt in () if value is MISSING else (json.dumps(value, ensure_ascii=False), json.dumps(value), str(value)):
             if (at := line.text.find(spelt)) >= 0:
@@ -318,17 +318,21 @@ def _nested_value(line: SourceLine, side: str, name: str) -> Any:
 
 
 def _leaked_answer_error(
-    given: str, field: str, column: str, hint: str, place: SourceLocation | None = None
+    given: str, field: str, column: str, hint: str, location: SourceLocation | None = None
 ) -> InputError:
     reason = (
         f"the input {given!r} and the output {field!r} are both mapped to the column {column!r}: "
         "the input would contain the answer"
     )
-    return InputError("N011", reason, location=place, hint=hint)
+    return InputError("N011", reason, location=location, hint=hint)
 
 
 def group_of(
-    card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: SourceLocation | None = None
+    card: Card,
+    inputs: Mapping[str, Any],
+    column: str,
+    values: Mapping[str, Any],
+    location: SourceLocation | None = None,
 ) -> str:
     """Returns the group of a row: the value of the group column up to case and blanks; without a column, or with an
     empty cell, the agent's evidence, else its inputs.
@@ -342,7 +346,7 @@ def group_of(
     if value is MISSING:
         near = closest_match(column, list(values))
         raise InputError(
-            "N011", f"there is no column {column!r} to group by", location=place, hint=f"--group {near or 'NAME'}"
+            "N011", f"there is no column {column!r} to group by", location=location, hint=f"--group {near or 'NAME'}"
         )
     return " ".join(value.split()).casefold() if isinstance(value, str) else canonical(value).decode()
 
@@ -381,11 +385,11 @@ def read_lines(
     text = _decode(data, display_path)
     if (at := text.find("\0")) >= 0:
         number = len(_LINE_END.findall(text, 0, at)) + 1
-        place = SourceLocation(str(display_path), number, text=_LINE_END.split(text)[number - 1])
+        location = SourceLocation(str(display_path), number, text=_LINE_END.split(text)[number - 1])
         raise InputError(
             "N010",
             "a line has a NUL character",
-            location=place,
+            location=location,
             hint="remove it, or save the file as text again",
         )
     yield from _csv_lines(text, display_path, on_header) if is_table(path) else _json_lines(text, display_path)
@@ -408,11 +412,11 @@ def _decode(data: bytes, path: Path) -> str:
         good, rest = data[begin : error.start].decode(), data[error.start : end if end >= 0 else None]
         line = good + ("" if wide else rest.rstrip(b"\r").decode("cp1252", "replace"))
         number = len(_LINE_END.findall(before.decode())) + 1
-        place = SourceLocation(str(path), number, len(good) + 1, line)
+        location = SourceLocation(str(path), number, len(good) + 1, line)
         raise InputError(
             "N010",
             f"{path} is not in UTF-8: the byte 0x{data[error.start]:02x}" + (", of UTF-16" if wide else ""),
-            location=place,
+            location=location,
             hint=f"save it as `CSV UTF-8`, or: iconv -f {coding} -t UTF-8 {path} > {path.stem}_utf8{path.suffix}",
         ) from error
 
@@ -420,18 +424,20 @@ def _decode(data: bytes, path: Path) -> str:
 def _json_lines(text: str, path: Path) -> Iterator[SourceLine]:
     if text.lstrip().startswith("["):
         number = text[: text.index("[")].count("\n") + 1
-        place = SourceLocation(str(path), number, text=text.split("\n")[number - 1])
+        location = SourceLocation(str(path), number, text=text.split("\n")[number - 1])
         hint = f"jq -c '.[]' {path} > {path.stem}.jsonl"
-        raise InputError("N010", "the file is one JSON array instead of one object a line", location=place, hint=hint)
+        raise InputError(
+            "N010", "the file is one JSON array instead of one object a line", location=location, hint=hint
+        )
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             value = parse_untrusted(line)
         except StrictJsonError as error:
-            place = SourceLocation(str(path), number, text=line)
+            location = SourceLocation(str(path), number, text=line)
             raise InputError(
-                "N010", f"a line is not JSON: {error.args[0]}", location=place, hint="one JSON object a line"
+                "N010", f"a line is not JSON: {error.args[0]}", location=location, hint="one JSON object a line"
             ) from error
         if not isinstance(value, dict):
             raise InputError(
@@ -455,11 +461,11 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
     try:
         twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
         if twice:
-            place = SourceLocation(str(path), over + reader.line_num, text=lines[over + reader.line_num - 1])
+            location = SourceLocation(str(path), over + reader.line_num, text=lines[over + reader.line_num - 1])
             raise InputError(
                 "N010",
                 f"two columns have the name {twice[0]!r}",
-                location=place,
+                location=location,
                 hint="give each column a name of its own",
             )
         if reader.fieldnames:
@@ -472,19 +478,19 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
             line = lines[number - 1]
             if None in record or None in record.values():
                 names = len(reader.fieldnames or ())
-                place = SourceLocation(str(path), number, text=line)
+                location = SourceLocation(str(path), number, text=line)
                 raise InputError(
                     "N010",
                     f"a record does not have the {names} columns of the first line",
-                    location=place,
+                    location=location,
                     hint=f"quote cells with {SEPARATORS[separator]}",
                 )
             yield SourceLine(number, line, record, is_json=False)
     except csv.Error as error:
-        place = SourceLocation(str(path), before, text=lines[min(before, len(lines)) - 1])
+        location = SourceLocation(str(path), before, text=lines[min(before, len(lines)) - 1])
         long = f"cells of CSV have at most {csv.field_size_limit():,} characters: write JSON lines"
         hint = long if "limit" in str(error) else "RFC 4180, in UTF-8"
-        raise InputError("N010", f"{path} is not CSV: {error}", location=place, hint=hint) from error
+        raise InputError("N010", f"{path} is not CSV: {error}", location=location, hint=hint) from error
 
 
 def _detect_separator(text: str) -> str:

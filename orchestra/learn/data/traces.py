@@ -190,13 +190,13 @@ def _replacement_answers(
         return
     prefix = path[: len(path) - len(name)]
 
-    def value(node: CompiledNode) -> ValueOutcome | None:
+    def value_outcome(node: CompiledNode) -> ValueOutcome | None:
         found = outcomes.get(prefix + node.name)
         return found if isinstance(found, ValueOutcome) and node.each is None else None
 
     nodes = {node.name: node for node in within.nodes}
     for node in within.nodes:
-        answer = value(node)
+        answer = value_outcome(node)
         if answer is None:
             continue
         if node.kind == "ask" and nodes[name].index in node.needs and _is_full_record(nodes[name], answer.value):
@@ -204,7 +204,7 @@ def _replacement_answers(
         if isinstance(node.source, FirstOfNode) and not isinstance(outcomes.get(path), ValueOutcome):
             arms = [found[1] if (found := _NODE_TEMPLATE.fullmatch(str(arm))) else "" for arm in node.source.first_of]
             taken = (
-                next((arm for arm in arms if arm not in nodes or value(nodes[arm]) is not None), "")
+                next((arm for arm in arms if arm not in nodes or value_outcome(nodes[arm]) is not None), "")
                 if name in arms
                 else ""
             )

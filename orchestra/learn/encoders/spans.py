@@ -165,7 +165,7 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
     question_words = content_words(question)
     borders = [0, *(end.end() for end in _SENTENCE_END.finditer(passage)), len(passage)]
 
-    def words(at: int) -> tuple[int, int]:
+    def shared_words(at: int) -> tuple[int, int]:
         end = at + len(answer)
         sentence = passage[
             max(border for border in borders if border <= at) : min(border for border in borders if border >= end)
@@ -174,7 +174,7 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
             question_words & content_words(passage[max(0, at - CONTEXT_CHARACTERS) : end + CONTEXT_CHARACTERS])
         )
 
-    return max(found, key=words)
+    return max(found, key=shared_words)
 
 
 def _train_member(

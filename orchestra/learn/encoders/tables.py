@@ -155,7 +155,7 @@ def _train_member(
 
     member = TokenHeadEncoder(base, training.hyperparameters(base), len(OUTPUT_NAMES))
 
-    def total(batch: Sequence[int]) -> Tensor:
+    def batch_loss(batch: Sequence[int]) -> Tensor:
         import torch
 
         some = [found[at] for at in batch]
@@ -168,7 +168,7 @@ def _train_member(
 
     lengths = [len(one.encoding.windows) * max(map(len, one.encoding.windows)) for one in found]
     facts = (FORMAT, member.hyperparameters, BATCH_TOKENS, [(one.encoding.windows, one.target) for one in found])
-    return training.train_member(member, TrainingExamples(total, lengths, facts), warm_start, on_step)
+    return training.train_member(member, TrainingExamples(batch_loss, lengths, facts), warm_start, on_step)
 
 
 def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) -> list[Tensor]:

@@ -10,6 +10,7 @@ import hashlib
 import math
 import random
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,7 +71,7 @@ class TrainedEncoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderTraining:
+class EncoderTraining(ABC):
     """A training: what is trained, and on what."""
 
     card: Card
@@ -102,9 +103,9 @@ class EncoderTraining:
         return self.warm_start.sha256 if self.warm_start else ""
 
     @property
+    @abstractmethod
     def settings(self) -> tuple[object, ...]:
         """Settings that determine the result, beside the card, the rows and the base."""
-        raise NotImplementedError
 
     @property
     def source(self) -> TrainingSource:

@@ -284,18 +284,18 @@ class _StepEffect(NamedTuple):
 class Derivation:
     """The state of deriving an expression step by step."""
 
-    def __init__(self, expression: str, places: Mapping[Fraction, Sequence[int]]) -> None:
+    def __init__(self, expression: str, given_quantities: Mapping[Fraction, Sequence[int]]) -> None:
         """Parses an expression.
 
         Args:
-            places: The quantities of each value.
+            given_quantities: The quantities of each value.
 
         Raises:
             ArithmeticParseError: The expression cannot be derived from these quantities.
         """
         self._groups: dict[str, _Group] = {}
         self._quantities: dict[str, tuple[int, ...]] = {}
-        self._given_quantities = places
+        self._given_quantities = given_quantities
         if len(expression) > MAX_LENGTH:
             raise ArithmeticParseError(f"an expression of {len(expression)} characters")
         tree = ast.parse(expression, mode="eval").body

@@ -108,13 +108,13 @@ def paired_difference(
         return PairedDifference(*(float("nan"),) * 3, p_value=1.0)
     sign, all_pairs = -1.0 if metric.lower_is_better else 1.0, list(chain(*groups))
 
-    def better(pairs: Sequence[tuple[Any, Any]]) -> float:
+    def improvement(pairs: Sequence[tuple[Any, Any]]) -> float:
         return sign * (
             metric.aggregate([after for _, after in pairs]) - metric.aggregate([before for before, _ in pairs])
         )
 
-    chance, found = random.Random(seed), better(all_pairs)  # noqa: S311 - draws, not secrets
-    drawn = sorted(value for _ in range(resamples) if (value := better(_resample(groups, chance))) == value)
+    chance, found = random.Random(seed), improvement(all_pairs)  # noqa: S311 - draws, not secrets
+    drawn = sorted(value for _ in range(resamples) if (value := improvement(_resample(groups, chance))) == value)
     low, high = _percentile_interval(drawn)
     if metric.is_proportion and low == high:  # all cases have the same score
         width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < found < 1 else 2)
@@ -124,7 +124,7 @@ def paired_difference(
         return PairedDifference(found, low, high, binomial_tail(sum(change < 0 for change in gained), len(gained), 0.5))
     exchanges = min(MAX_PERMUTATIONS, max(resamples, round(20 / level)))
     # `not <` instead of `>=`: a NaN, such as the AUROC of one label, is no evidence of an improvement
-    alike = sum(not better(_permute(groups, chance)) < found for _ in range(exchanges))
+    alike = sum(not improvement(_permute(groups, chance)) < found for _ in range(exchanges))
     return PairedDifference(found, low, high, (alike + 1) / (exchanges + 1))
 
 

@@ -110,30 +110,30 @@ class Metric:
         return self.aggregate([part for case in cases if (part := self.case_score(case)) is not None])
 
 
-def build_metric(name: str, measure: MetricConfig) -> Metric:
+def build_metric(name: str, config: MetricConfig) -> Metric:
     """Builds the metric of an entry of an evaluation file."""
-    read = _CaseReader(measure)
-    part, figure = _METRIC_FUNCTIONS[measure.of]
+    read = _CaseReader(config)
+    part, figure = _METRIC_FUNCTIONS[config.of]
 
-    def of(case: Case) -> Any:
+    def case_score(case: Case) -> Any:
         if read.is_excluded(case):
             return None
         found = part(read, case)
         return (0.0, found[1]) if case.failed and figure is _ratio and found is not None else found
 
-    return Metric(name, of, figure, is_lower_better(measure), figure is _ratio)
+    return Metric(name, case_score, figure, is_lower_better(config), figure is _ratio)
 
 
-def is_lower_better(measure: MetricConfig) -> bool:
+def is_lower_better(config: MetricConfig) -> bool:
     """Returns whether lower values of a metric are better."""
-    return measure.of == "wrong"
+    return config.of == "wrong"
 
 
 class _CaseReader:
     """Returns the output value and the expected value of a case."""
 
-    def __init__(self, measure: MetricConfig) -> None:
-        self.config, self.target_key = measure, measure.expected or measure.field
+    def __init__(self, config: MetricConfig) -> None:
+        self.config, self.target_key = config, config.expected or config.field
 
     def prediction(self, case: Case) -> Any:
         value = None if case.output is None else _field_value(case.output, self.config.field)

@@ -686,9 +686,9 @@ def _resetting_send(send: Send, scope: Scope, fault: EndpointFault) -> Send:
     if fault != "reset" or RESET in scope.get("extensions", {}):
         return send
 
-    async def breaking(message: AsgiMessage) -> None:
+    async def send_or_reset(message: AsgiMessage) -> None:
         if message["type"] == RESET:
             raise ConnectionResetError("simulated: the connection breaks")
         await send(message)
 
-    return breaking
+    return send_or_reset

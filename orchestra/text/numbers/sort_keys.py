@@ -274,11 +274,11 @@ def _date_limit(
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
         return None
 
-    def to(date: tuple[int, int, int]) -> float:
+    def to_days(date: tuple[int, int, int]) -> float:
         year, month, day = date
         return (year * 372.0 if edge[0] else 0.0) + (month * 31.0 if edge[1] else 0.0) + (day if edge[2] else 0.0)
 
-    return [None if one is None else to(one) for one in dates], to(edge)
+    return [None if one is None else to_days(one) for one in dates], to_days(edge)
 
 
 def find_extremes(column: Sequence[str], *, largest: bool, number_format: NumberFormat | None = None) -> list[int]:

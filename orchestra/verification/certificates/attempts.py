@@ -50,13 +50,13 @@ class AttemptLog:
     size: int = 0
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: SourceLocation) -> AttemptLog:
+    def from_bytes(cls, data: bytes, location: SourceLocation) -> AttemptLog:
         """Decodes a file. Raises `InputError` V025 for an invalid or modified line."""
         size, lines = data.rfind(b"\n") + 1, list[CertificationAttempt]()
         if len(data) > MAX_BYTES:
-            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", place)
+            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", location)
         for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
-            here = SourceLocation(place.file, number)
+            here = SourceLocation(location.file, number)
             try:
                 line = msgspec.json.decode(text, type=CertificationAttempt)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -98,5 +98,7 @@ def _with_digest(
     return msgspec.structs.replace(line, digest=digest(canonical([before[-1].digest if before else FORMAT, bare])))
 
 
-def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V025", f"the attempt log is invalid: {why}", location=place, hint="restore the file from a copy")
+def _log_error(why: str, location: SourceLocation) -> InputError:
+    return InputError(
+        "V025", f"the attempt log is invalid: {why}", location=location, hint="restore the file from a copy"
+    )

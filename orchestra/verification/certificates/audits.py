@@ -83,7 +83,7 @@ class OutputAudited(_BaseEntry, tag="audited", frozen=True, kw_only=True):
     node: str
     verdict: AuditVerdict
     alpha: float
-    """Working alpha afterwards. Lines from before it was bounded may exceed the promised alpha, or be below 0."""
+    """Working alpha afterwards. Lines from before it was bounded may exceed the guaranteed alpha, or be below 0."""
     evidence: float
     """Evidence against the guarantee afterwards, at most the largest float."""
     gamma: Annotated[float, msgspec.Meta(ge=0, le=1)] = GAMMA
@@ -137,10 +137,12 @@ class AuditState:
             return ""
         more = (
             f", no more than {format_percent(drift.tested_rate)} of this threshold"
-            if drift.tested_rate > drift.promised
+            if drift.tested_rate > drift.guaranteed_alpha
             else ""
         )
-        observed = f"of audited answers {drift.summary}, and {format_percent(drift.promised)} was promised{more}"
+        observed = (
+            f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{more}"
+        )
         return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
 
@@ -152,14 +154,14 @@ class AuditLog:
     size: int = 0
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: SourceLocation) -> AuditLog:
+    def from_bytes(cls, data: bytes, location: SourceLocation) -> AuditLog:
         """Decodes a file. Raises `InputError` V020 for an invalid or modified line."""
         if len(data) > MAX_BYTES:
-            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", place)
+            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", location)
         size = data.rfind(b"\n") + 1
         lines: list[AuditEntry] = []
         for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
-            here = SourceLocation(place.file, number)
+            here = SourceLocation(location.file, number)
             try:
                 line = _decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -285,5 +287,7 @@ def _chain_digest(before: str, line: AuditEntry) -> str:
     return digest(canonical([before, {**msgspec.to_builtins(line), "digest": ""}]))
 
 
-def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V020", f"the audit log is invalid: {why}", location=place, hint="restore the file from a copy")
+def _log_error(why: str, location: SourceLocation) -> InputError:
+    return InputError(
+        "V020", f"the audit log is invalid: {why}", location=location, hint="restore the file from a copy"
+    )

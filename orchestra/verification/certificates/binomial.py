@@ -50,16 +50,16 @@ def min_accepted(rate: float, alpha: float, delta: float) -> int:
     alpha.
     """
 
-    def carries(accepted: int) -> bool:
+    def supports_guarantee(accepted: int) -> bool:
         return binomial_tail(math.ceil(rate * accepted), accepted, alpha) <= delta
 
     high = 1
-    while not carries(high):
+    while not supports_guarantee(high):
         high *= 2
     low = high // 2
     while low + 1 < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if carries(middle) else (middle, high)
+        low, high = (low, middle) if supports_guarantee(middle) else (middle, high)
     return high
 
 

@@ -9,11 +9,12 @@ Two quantities follow from the same sequence of verdicts:
   `delta`, under continuous monitoring and optional stopping (Robbins 1970, *Statistical methods related to the law of
   the iterated logarithm*; Waudby-Smith and Ramdas 2024, *Estimating means of bounded random variables by betting*,
   https://arxiv.org/abs/2010.09686).
-- *The working alpha* is a signal that moves by the step of adaptive conformal inference: `alpha + gamma (promised -
+- *The working alpha* is a signal that moves by the step of adaptive conformal inference: `alpha + gamma (guaranteed -
   wrong)` after each audit (Gibbs and Candès 2021, *Adaptive conformal inference under distribution shift*,
-  https://arxiv.org/abs/2106.00170, equation 2), bounded between 0 and the promised alpha. Their long-run coverage holds
+  https://arxiv.org/abs/2106.00170, equation 2), bounded between 0 and the guaranteed alpha. Their long-run coverage
+  holds
   for a threshold that moves with it. This threshold does not move, so without bounds the signal would drift for ever.
-  With bounds it is a CUSUM (Page 1954, *Continuous inspection schemes*): at the promised alpha while the guarantee
+  With bounds it is a CUSUM (Page 1954, *Continuous inspection schemes*): at the guaranteed alpha while the guarantee
   holds, and lower after recent errors. It must not be used as the alpha of a new certificate.
 
 The guarantee of a certificate of claims is also over the draw of the calibration answers: a single threshold may have a
@@ -31,7 +32,7 @@ from orchestra.verification.certificates.certify import confidence_interval, for
 GAMMA = 0.005
 """Step of the working alpha (Gibbs and Candès 2021, section 4)."""
 ODDS_RATIOS = (1.5, 2.0, 3.0, 6.0, 20.0)
-"""The bets: factors of the promised odds of an error. Small ones detect small drifts, large ones detect broken agents
+"""The bets: factors of the guaranteed odds of an error. Small ones detect small drifts, large ones detect broken agents
 within a dozen audits. Five bets cost at most a factor of five in evidence, for any error rate.
 """
 DETECTION_POWER = 0.9
@@ -46,14 +47,14 @@ MAX_AUDITS = 20_000
 class DriftMonitor:
     """The state of monitoring a certificate with `alpha` and `delta`."""
 
-    promised: float
+    guaranteed_alpha: float
     """Alpha of the certificate."""
     delta: float
     """Maximum probability of a false alarm."""
     alpha: float
-    """Working alpha, from 0 to `promised`."""
+    """Working alpha, from 0 to `guaranteed_alpha`."""
     tested_rate: float
-    """Rate of wrong answers that the bets are against: the promised one, or the bound for this single threshold."""
+    """Rate of wrong answers that the bets are against: the guaranteed one, or the bound for this single threshold."""
     evidence_limit: float
     """Evidence from which the guarantee is violated."""
     audited: int = 0
@@ -79,7 +80,7 @@ class DriftMonitor:
     def with_audit(self, *, wrong: bool, gamma: float = GAMMA) -> DriftMonitor:
         """Returns the monitor after one more audit."""
         audited, errors = self.audited + 1, self.wrong + wrong
-        alpha = min(self.promised, max(0.0, self.alpha + gamma * (self.promised - wrong)))
+        alpha = min(self.guaranteed_alpha, max(0.0, self.alpha + gamma * (self.guaranteed_alpha - wrong)))
         highest = max(self.max_evidence, e_value(audited, errors, self.tested_rate))
         return replace(self, audited=audited, wrong=errors, alpha=alpha, max_evidence=highest)
 

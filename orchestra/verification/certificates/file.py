@@ -173,7 +173,7 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
     def guarantee(self) -> str:
         """The guarantee in one line."""
         confidence = f"with {format_percent(1 - self.delta)} confidence"
-        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, {confidence}"
+        guarantee = f"at most {format_percent(self.alpha)} of what is accepted is wrong, {confidence}"
         once = (
             "; each group counts once"
             if self.data.grouped
@@ -181,7 +181,7 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
             if self.data.duplicates
             else ""
         )
-        return f"{promise}; covers {format_percent(self.coverage)}{once}"
+        return f"{guarantee}; covers {format_percent(self.coverage)}{once}"
 
     @property
     def spent_delta(self) -> float:

@@ -7,6 +7,7 @@ edit that also replaces the digest makes another certificate.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Final, Literal, Self
 
 import msgspec
@@ -24,7 +25,8 @@ FORMAT: Final = "orchestra/certificate/v3"
 class CertificateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all kinds of certificate files have in common.
 
-    A subclass has a field `kind` with one possible value.
+    A subclass has a field `kind` with one possible value. It implements the abstract methods: type checkers require it,
+    and without `ABCMeta`, which msgspec's structs do not have, the bodies raise.
     """
 
     file_name: ClassVar[str]
@@ -40,6 +42,7 @@ class CertificateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Digest of everything else in the file."""
 
     @property
+    @abstractmethod
     def renew_command(self) -> str:
         """Command line that makes a new file in place of this one."""
         raise NotImplementedError
@@ -92,6 +95,7 @@ class CertificateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         if header.kind != kind:
             raise cls.invalid_file(f"its kind is {header.kind!r}, not {kind!r}", location)
 
+    @abstractmethod
     def find_inconsistency(self) -> str:
         """Returns why the figures do not support the guarantee; empty if they do."""
         raise NotImplementedError

@@ -80,7 +80,7 @@ def compile_acceptance(
     if contract is not None and contract.effect == "transactional":
         said = f"the message of {contract.name} is in the outbox before checks can speak"
         hint = "put the checks on the node that makes its inputs"
-        findings.error("L117", said, findings.place_of(*path, "checks" if node.checks else ""), hint=hint)
+        findings.error("L117", said, findings.location_of(*path, "checks" if node.checks else ""), hint=hint)
     against = _compile_evidence(context, node, contract, asked, types, path)
     accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
     otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
@@ -98,14 +98,14 @@ def compile_acceptance(
     if "retry" in otherwise and draft.kind not in ("agent", "tool"):
         findings.warn(
             f"a `{draft.kind}` node is not retried when its checks refuse: retries belong to the nodes inside",
-            findings.place_of(*path),
+            findings.location_of(*path),
         )
     otherwise = otherwise or ("abstain",)
     called = isinstance(node, model.CallNode) and isinstance(node.call, str) and node.accept is not None
     if certificate is not None and (again := [action for action in otherwise if action in ("retry", "escalate")]):
         said = f"what `{again[0]}` returns is accepted by the same threshold, but not covered by the certificate"
         findings.warn(
-            f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.place_of(*path)
+            f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.location_of(*path)
         )
     return Acceptance(
         checks=checks,
@@ -136,7 +136,7 @@ def _compile_evidence(
             findings.error(
                 "L117",
                 "no check here needs `against`",
-                findings.place_of(*path, "against", key=True),
+                findings.location_of(*path, "against", key=True),
                 hint="checks: [quote]",
             )
         return try_compile(node.against, types, findings, (*path, "against"))
@@ -149,10 +149,10 @@ def _compile_evidence(
         return try_compile(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
     if not wanting:
         return None
-    place = findings.place_of(*path, "checks", key=True) if node.checks else findings.place_of(*path, key=True)
+    location = findings.location_of(*path, "checks", key=True) if node.checks else findings.location_of(*path, key=True)
     why = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
     hint = "against: ${passage.text}, the text that the output must rest on"
-    findings.error("L117", f"the check {wanting[0]!r} needs `against`", place, hint=hint, why=why)
+    findings.error("L117", f"the check {wanting[0]!r} needs `against`", location, hint=hint, why=why)
     return None
 
 
@@ -172,16 +172,16 @@ def compile_checks(
     names: dict[str, None] = {}
     judges: dict[str, Contract] = {}
     for number, text in enumerate(checks):
-        place = (
-            context.findings.place_of(*path, "checks", number)
+        location = (
+            context.findings.location_of(*path, "checks", number)
             if node.checks
-            else context.findings.place_of(*path, key=True)
+            else context.findings.location_of(*path, key=True)
         )
-        for check in _parse_checks(context, text, place, why):
+        for check in _parse_checks(context, text, location, why):
             names[check.check] = None
             if check.check not in context.catalog.checks:
-                _report_unknown_check(context, node, check.check, place)
-            elif (judge := _resolve_judge(context, draft, check, place, why)) is not None:
+                _report_unknown_check(context, node, check.check, location)
+            elif (judge := _resolve_judge(context, draft, check, location, why)) is not None:
                 judges[judge_name(check)] = judge
     return CompiledChecks(tuple(names), any(name in MODEL_CHECKS for name in names), judges)
 
@@ -198,35 +198,37 @@ def validate_back_off(
     evidence.
     """
     findings = context.findings
-    place = findings.place_of(*path, "otherwise", key=True) if node.otherwise else findings.place_of(*path, key=True)
+    location = (
+        findings.location_of(*path, "otherwise", key=True) if node.otherwise else findings.location_of(*path, key=True)
+    )
     if not any(isinstance(rule, CheckCall) and rule.check == ENTAILMENT for rule in parse_checks(checks)):
         said = f"`back_off` needs the check `{ENTAILMENT}` itself, which judges each part by the evidence"
-        findings.error("L075", said, place, hint=f"checks: [{ENTAILMENT}]")
+        findings.error("L075", said, location, hint=f"checks: [{ENTAILMENT}]")
     for name in names:
         if name in (REDERIVE, AGREE):
             findings.error(
                 "L075",
                 f"`{name}` is about whole values, and `back_off` removes parts of them",
-                place,
+                location,
                 hint="leave it out",
             )
     for again in otherwise:
         if again in ("retry", "escalate"):
             said = f"`back_off` keeps the supported parts of the first answer, so `{again}` would never happen"
-            findings.error("L075", said, place, hint="otherwise: [back_off, abstain]")
+            findings.error("L075", said, location, hint="otherwise: [back_off, abstain]")
 
 
-def _parse_checks(context: CompileContext, text: str, place: SourceLocation, why: str) -> Iterator[CheckCall]:
+def _parse_checks(context: CompileContext, text: str, location: SourceLocation, why: str) -> Iterator[CheckCall]:
     """Returns the checks of a rule; none for an invalid rule, which is reported (L072)."""
     try:
         return check_calls(parse_check(text))
     except CheckSyntaxError as error:
         hint = 'checks: [quote, numbers], or "quote | entailment", or "tool(NAME)"'
-        context.findings.error("L072", f"{text!r} is not a check: {error.reason}", place, hint=hint, why=why)
+        context.findings.error("L072", f"{text!r} is not a check: {error.reason}", location, hint=hint, why=why)
         return iter(())
 
 
-def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, place: SourceLocation) -> None:
+def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, location: SourceLocation) -> None:
     """Reports an unknown check (L111). An unknown check of a card has the verdict `unknown` at run time instead."""
     if node.checks:
         known = sorted(context.catalog.checks)
@@ -236,29 +238,29 @@ def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, pla
             else ""
         )
         hint = own or suggestion(name, known, f"checks: {join_names(known)}")
-        context.findings.error("L111", f"there is no check {name!r}", place, hint=hint)
+        context.findings.error("L111", f"there is no check {name!r}", location, hint=hint)
 
 
 def _resolve_judge(
-    context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str
+    context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, why: str
 ) -> Contract | None:
     """Returns the agent or tool that a check calls; None if it calls none or is invalid."""
     findings = context.findings
     if check.check not in MODEL_CHECKS:
         if check.argument:
             findings.error(
-                "L072", f"the check {check.check!r} takes no argument", place, hint=f"checks: [{check.check}]"
+                "L072", f"the check {check.check!r} takes no argument", location, hint=f"checks: [{check.check}]"
             )
         return None
     if check.check == AGREE:
-        _validate_agreement(context, draft, check, place)
+        _validate_agreement(context, draft, check, location)
         return None
     if check.check == TOOL:
-        return _resolve_tool(context, draft, check, place, why)
+        return _resolve_tool(context, draft, check, location, why)
     name = judge_name(check)
     if not name or name.isdigit():
         findings.error(
-            "L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why
+            "L070", f"`{check.check}` needs the name of an agent", location, hint=f"{check.check}(NAME)", why=why
         )
         return None
     agents = context.catalog.agents
@@ -270,36 +272,38 @@ def _resolve_judge(
             name, agents, f"{check.check}(NAME), one of {join_names(sorted(agents))}" if agents else "add the agent"
         )
         findings.error(
-            "L070", f"the check `{check}` needs the agent {name!r}, which does not exist", place, hint=hint, why=why
+            "L070", f"the check `{check}` needs the agent {name!r}, which does not exist", location, hint=hint, why=why
         )
         return None
     judge = agents[name]
     if draft.contract is not None and is_same_agent(judge, draft.contract):
-        findings.warn(f"`{check}` calls the agent that it judges, so it is always `unknown`", place)
+        findings.warn(f"`{check}` calls the agent that it judges, so it is always `unknown`", location)
     misfit = _judge_mismatch(judge) if check.check == ENTAILMENT else _rederivation_mismatch(draft, judge)
     if misfit:
         findings.error(
             "L071",
             f"the agent {name!r} cannot do `{check.check}`: {misfit}",
-            place,
+            location,
             hint="orchestra explain L071",
             why=why,
         )
         return None
     if check.check == ENTAILMENT and draft.output != ANY and not may_have_claims(draft.output):
-        findings.warn("`entailment` finds no text that claims anything in this type, so it is always `unknown`", place)
+        findings.warn(
+            "`entailment` finds no text that claims anything in this type, so it is always `unknown`", location
+        )
     return judge
 
 
 def _resolve_tool(
-    context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str
+    context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, why: str
 ) -> Contract | None:
     """Returns the tool that a check calls; None if it is unknown or cannot judge this value."""
     findings, own = context.findings, context.catalog.tools
     name = check.argument
     if not name or name.isdigit():
         findings.error(
-            "L070", "`tool` needs the name of a tool", place, hint=custom_checks.tool_reference("NAME"), why=why
+            "L070", "`tool` needs the name of a tool", location, hint=custom_checks.tool_reference("NAME"), why=why
         )
         return None
     if name not in own:
@@ -307,7 +311,7 @@ def _resolve_tool(
             name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml"
         )
         findings.error(
-            "L070", f"the check `{check}` needs the tool {name!r}, which does not exist", place, hint=hint, why=why
+            "L070", f"the check `{check}` needs the tool {name!r}, which does not exist", location, hint=hint, why=why
         )
         return None
     given: dict[str, Schema] | None = None
@@ -318,7 +322,7 @@ def _resolve_tool(
         given = given if draft.contract is None else custom_checks.producer_types(draft.contract, given)
     if misfit := custom_checks.signature_error(own[name], None if draft.output == ANY else draft.output, given):
         findings.error(
-            "L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why
+            "L071", f"the tool {name!r} cannot judge this: {misfit}", location, hint="orchestra explain L071", why=why
         )
         return None
     return own[name]
@@ -353,17 +357,17 @@ def _rederivation_mismatch(draft: NodeDraft, judge: Contract) -> str:
     return f"it requires the input {missing[0]!r}, which this node does not have" if missing else ""
 
 
-def _validate_agreement(context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation) -> None:
+def _validate_agreement(context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation) -> None:
     if draft.contract is None or draft.contract.kind != "agent":
         said = "`agree` calls the agent of its node again, and this node calls none"
-        context.findings.error("L073", said, place, hint="put it on the node that calls the agent")
+        context.findings.error("L073", said, location, hint="put it on the node that calls the agent")
     elif not draft.contract.max_output:
         said = f"`agree` calls a model again, and {draft.contract.name} calls none: the answer would be the same"
-        context.findings.error("L073", said, place, hint="leave it out")
+        context.findings.error("L073", said, location, hint="leave it out")
     count = check.argument or str(DEFAULT_SAMPLES)
     if not count.isdigit() or not 2 <= int(count) <= MAX_SAMPLES:
         said = f"`agree` takes a number of samples from 2 to {MAX_SAMPLES}, not {check.argument!r}"
-        context.findings.error("L074", said, place, hint=f"agree({DEFAULT_SAMPLES})")
+        context.findings.error("L074", said, location, hint=f"agree({DEFAULT_SAMPLES})")
 
 
 def _resolve_certificate(
@@ -380,17 +384,17 @@ def _resolve_certificate(
     (L119, V002 on).
     """
     findings = context.findings
-    place = findings.place_of(*path, "accept") if node.accept is not None else findings.place_of(*path)
+    location = findings.location_of(*path, "accept") if node.accept is not None else findings.location_of(*path)
     if isinstance(node, model.CallNode) and isinstance(node.call, str) and not claims:
         if frozenset(checks) == {model.CONFIDENCE}:
             return _workflow_certificate(context, node.call, (*path, "accept"))
         said = f"the certificate of a workflow is about how sure it is, and this node has {join_names(checks)}"
-        findings.error("V005", said, place, hint=f"checks: [{model.CONFIDENCE}]")
+        findings.error("V005", said, location, hint=f"checks: [{model.CONFIDENCE}]")
         return None
     if contract is None or contract.kind != "agent":
         why = "certificates are for agents, and this node calls none"
         name = contract.name if contract is not None else path[-1]
-        findings.error("L119", f"there is no certificate for {name!r}", place, hint="accept: 0.5", why=why)
+        findings.error("L119", f"there is no certificate for {name!r}", location, hint="accept: 0.5", why=why)
         return None
     option = " --claims" if claims else ""
     try:
@@ -398,14 +402,14 @@ def _resolve_certificate(
         found: Certificate | ClaimsCertificate | None = known.get(contract.name)
     except InputError as error:
         why = error.why or (str(error.location) if error.location is not None else "")
-        findings.error(error.code, error.message, place, hint=error.hint, why=why)
+        findings.error(error.code, error.message, location, hint=error.hint, why=why)
         return None
     if found is None:
         of = f"of {contract.name!r} about claims" if claims else f"for {contract.name!r}"
         findings.error(
             "L119",
             f"there is no certificate {of}",
-            place,
+            location,
             hint=f"orchestra certify {contract.name}{option} --data FILE",
         )
         return None
@@ -418,7 +422,7 @@ def _resolve_certificate(
                 f"the certificate of {contract.name!r} is about claims that {found.check} scores, "
                 f"and this node has {join_names(checks)}"
             )
-            findings.error("V005", said, place, hint=f"checks: [{found.check}]")
+            findings.error("V005", said, location, hint=f"checks: [{found.check}]")
             return None
     elif frozenset(found.checks) != frozenset(checks):
         said = (
@@ -426,13 +430,13 @@ def _resolve_certificate(
             f"and this node has {join_names(checks)}"
         )
         hint = f"checks: [{', '.join(found.checks)}], or {found.renew_command} --checks {','.join(checks)}"
-        findings.error("V005", said, place, hint=hint)
+        findings.error("V005", said, location, hint=hint)
         return None
     given = getattr(node, "with_", {})
     if node.against is not None and contract.evidence and node.against != given.get(contract.evidence):
         said = f"the certificate of {contract.name!r} is about answers judged against the input {contract.evidence!r}"
         findings.error(
-            "V005", said, findings.place_of(*path, "against"), hint=f"against: {given.get(contract.evidence, '')}"
+            "V005", said, findings.location_of(*path, "against"), hint=f"against: {given.get(contract.evidence, '')}"
         )
         return None
     return found
@@ -450,16 +454,16 @@ def _resolve_combination(
     """Returns the combination of `score: combined`. Reports a missing or unusable one (L076, V002 on)."""
     if node.score is None:
         return None
-    findings, place = context.findings, context.findings.place_of(*path, "score")
+    findings, location = context.findings, context.findings.location_of(*path, "score")
     if backs_off:
         said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
-        findings.error("L076", said, place, hint="leave one of them out")
+        findings.error("L076", said, location, hint="leave one of them out")
         return None
     if contract is None or contract.kind != "agent":
         name = contract.name if contract is not None else path[-1]
         why = "combinations are for agents, and this node calls none"
         findings.error(
-            "L076", f"there is no combination of checks for {name!r}", place, hint="leave `score` out", why=why
+            "L076", f"there is no combination of checks for {name!r}", location, hint="leave `score` out", why=why
         )
         return None
     stated = f"--checks '{','.join(checks)}'"
@@ -467,11 +471,11 @@ def _resolve_combination(
         found: Combination | None = context.catalog.combinations.get(contract.name)
     except InputError as error:
         why = error.why or (str(error.location) if error.location is not None else "")
-        findings.error(error.code, error.message, place, hint=error.hint, why=why)
+        findings.error(error.code, error.message, location, hint=error.hint, why=why)
         return None
     if found is None:
         said = f"there is no combination of checks for {contract.name!r}"
-        findings.error("L076", said, place, hint=f"orchestra learn combine {contract.name} --data FILE {stated}")
+        findings.error("L076", said, location, hint=f"orchestra learn combine {contract.name} --data FILE {stated}")
         return None
     from orchestra.verification.acceptance import parse_checks
 
@@ -481,7 +485,7 @@ def _resolve_combination(
             f"and this node has {join_names(checks)}"
         )
         hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
-        findings.error("V005", said, place, hint=hint)
+        findings.error("V005", said, location, hint=hint)
         return None
     return found
 
@@ -502,8 +506,12 @@ def _check_score_match(
     if certificate.combination and mark:
         said = f"the certificate of {certificate.agent!r} is about a combination of checks that is not the one of today"
     more = " --combined" if mark else ""
-    place = context.findings.place_of(*path, "accept") if node.accept is not None else context.findings.place_of(*path)
-    context.findings.error("V005", said, place, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
+    location = (
+        context.findings.location_of(*path, "accept")
+        if node.accept is not None
+        else context.findings.location_of(*path)
+    )
+    context.findings.error("V005", said, location, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
 
 
 def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) -> CompiledBody:
@@ -526,14 +534,14 @@ def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) 
 
 def _workflow_certificate(context: CompileContext, name: str, path: KeyPath) -> Certificate | None:
     """Returns the certificate of a workflow as a whole. Reports a missing or unusable one (L119, V002 on)."""
-    findings, place = context.findings, context.findings.place_of(*path)
+    findings, location = context.findings, context.findings.location_of(*path)
     try:
         found: Certificate | None = context.catalog.workflow_certificates.get(name)
     except InputError as error:
         why = error.why or (str(error.location) if error.location is not None else "")
-        findings.error(error.code, error.message, place, hint=error.hint, why=why)
+        findings.error(error.code, error.message, location, hint=error.hint, why=why)
         return None
     if found is None:
         said = f"there is no certificate for the workflow {name!r}"
-        findings.error("L119", said, place, hint=f"orchestra certify {name} --data FILE")
+        findings.error("L119", said, location, hint=f"orchestra certify {name} --data FILE")
     return found

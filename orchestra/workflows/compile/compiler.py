@@ -130,7 +130,7 @@ def _compile_inputs(context: CompileContext) -> dict[str, InputField]:
         context.findings.error(
             "L115",
             f"{context.graph.name!r} is a word of the expression language",
-            context.findings.place_of("name"),
+            context.findings.location_of("name"),
             hint=hint,
         )
     context.models = dict(context.catalog.models)
@@ -152,18 +152,18 @@ def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -
     """Declares a type of `types:`. An invalid one becomes `ANY`, so that its error is reported once."""
     if not name.isidentifier() or name in RESERVED_TYPE_NAMES:
         context.findings.error(
-            "L105", invalid_type_name(name), context.findings.place_of("types", name, key=True), hint=TYPE_NAME_HINT
+            "L105", invalid_type_name(name), context.findings.location_of("types", name, key=True), hint=TYPE_NAME_HINT
         )
         return
     context.models[name] = ANY
     with context.findings.collect_errors():
         found = resolve_types(
-            {name: body}, context.models, lambda part: context.findings.place_of("types", name, part)
+            {name: body}, context.models, lambda part: context.findings.location_of("types", name, part)
         )[name]
         if too_large := type_size_error(found):
-            place = context.findings.place_of("types", name, key=True)
+            location = context.findings.location_of("types", name, key=True)
             raise InputError(
-                "L106", f"the type {name} {too_large}", location=place, hint="leave a part open: dict[str, T]"
+                "L106", f"the type {name} {too_large}", location=location, hint="leave a part open: dict[str, T]"
             )
         try:
             Validator(found)
@@ -171,7 +171,7 @@ def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -
             raise InputError(
                 error.code,
                 f"{name}: {error.message}",
-                location=context.findings.place_of("types", name),
+                location=context.findings.location_of("types", name),
                 hint=error.hint,
                 why=error.why,
             ) from None
@@ -234,7 +234,7 @@ def _check_size(context: CompileContext, reads: Mapping[str, NodeReferences], pa
     if context.loop_depth > MAX_LOOPS:
         hint = "make one of them a workflow of its own, and `call` it"
         context.findings.abort(
-            "L106", f"more than {MAX_LOOPS} loops inside each other", context.findings.place_of(*path), hint=hint
+            "L106", f"more than {MAX_LOOPS} loops inside each other", context.findings.location_of(*path), hint=hint
         )
     context.node_count += len(reads)
     context.edge_count += sum([len(wanted.all) for wanted in reads.values()])
@@ -250,14 +250,14 @@ def _check_size(context: CompileContext, reads: Mapping[str, NodeReferences], pa
                 if not context.loop_depth
                 else f"more than {most:,} {what}, counting loops within loops"
             )
-            context.findings.abort("L106", said, context.findings.place_of(*path), hint=hint)
+            context.findings.abort("L106", said, context.findings.location_of(*path), hint=hint)
 
 
 def _limit_type_size(context: CompileContext, types: TypeScope, name: str, path: KeyPath) -> None:
     if too_large := type_size_error(types[name]):
         hint = "pass on the parts that are needed, and not all of it"
         context.findings.error(
-            "L106", f"the type of {name!r} {too_large}", context.findings.place_of(*path, name, key=True), hint=hint
+            "L106", f"the type of {name!r} {too_large}", context.findings.location_of(*path, name, key=True), hint=hint
         )
         types[name] = ANY
     else:
@@ -270,7 +270,7 @@ def _report_cycle(context: CompileContext, cycle: list[str], path: KeyPath) -> N
         way = [*way[:4], "...", *way[-4:]]
     hint = "let one of them read something else, or make the repetition a `loop:`"
     context.findings.error(
-        "L110", f"a cycle: {' -> '.join(way)}", context.findings.place_of(*path, cycle[0], key=True), hint=hint
+        "L110", f"a cycle: {' -> '.join(way)}", context.findings.location_of(*path, cycle[0], key=True), hint=hint
     )
 
 
@@ -279,9 +279,9 @@ def _compile_output(context: CompileContext, output: Any, types: Types, path: Ke
     if made is None:
         return null_expression()
     if not made.references:
-        place = context.findings.place_of(*path)
+        location = context.findings.location_of(*path)
         hint = 'output: ${node}, or a mapping: {answer: "${node}"}'
-        context.findings.error("L121", "the output refers to nothing", place, hint=hint)
+        context.findings.error("L121", "the output refers to nothing", location, hint=hint)
     return made
 
 
@@ -301,7 +301,7 @@ def _part_schema(context: CompileContext, part: Expression) -> Schema:
 
 
 def _check_name(context: CompileContext, name: str, path: KeyPath, types: Types | None = None) -> None:
-    place_of, said = context.findings.place_of, ""
+    location_of, said = context.findings.location_of, ""
     if name in KEYWORDS:
         said = f"{name!r} is a word of the expression language"
     elif name == "input":
@@ -309,7 +309,7 @@ def _check_name(context: CompileContext, name: str, path: KeyPath, types: Types 
     elif types is not None and context.is_in_scope(name, types):
         said = f"{name!r} hides another of that name"
     if said:
-        context.findings.error("L115", said, place_of(*path, key=True), hint=f"call it {name}_")
+        context.findings.error("L115", said, location_of(*path, key=True), hint=f"call it {name}_")
 
 
 def _check_after(context: CompileContext, node: AnyNode, given: Mapping[str, AnyNode], path: KeyPath) -> None:
@@ -319,7 +319,7 @@ def _check_after(context: CompileContext, node: AnyNode, given: Mapping[str, Any
             context.findings.error(
                 "L111",
                 said,
-                context.findings.place_of(*path, "after", index),
+                context.findings.location_of(*path, "after", index),
                 hint=suggestion(wanted, given, f"nodes here: {join_names(given)}"),
             )
 
@@ -337,9 +337,9 @@ def _check_optional_choices(
     for name in choices:
         if name in wanted and not drafts[name].always_present and not context.always_present[name]:
             hint = "add a last arm that is a plain value or a node without `when` and checks, or a `fallback:`"
-            place = context.findings.place_of(*path, name, "first_of", len(drafts[name].arms) - 1)
+            location = context.findings.location_of(*path, name, "first_of", len(drafts[name].arms) - 1)
             context.findings.error(
-                "L120", f"all arms of {name!r} may be without a value, and other nodes read it", place, hint=hint
+                "L120", f"all arms of {name!r} may be without a value, and other nodes read it", location, hint=hint
             )
 
 
@@ -359,7 +359,9 @@ def _warn_unused(
         line += new
     for name in given if len(seen) < len(given) else ():
         if name not in seen:
-            context.findings.warn(f"nothing needs the node {name!r}", context.findings.place_of(*path, name, key=True))
+            context.findings.warn(
+                f"nothing needs the node {name!r}", context.findings.location_of(*path, name, key=True)
+            )
 
 
 def _warn_unconditional_effects(
@@ -395,7 +397,7 @@ def _warn_effects_after_failure(
             said = f"{name!r} has effects and runs where {other!r} is withheld, and where it failed too"
             context.findings.warn(
                 f"{said}; to tell them apart: docs/reference/language.md, A choice",
-                context.findings.place_of(*path, name, "when"),
+                context.findings.location_of(*path, name, "when"),
             )
 
 
@@ -408,7 +410,7 @@ def _warn_effect_as_fallback(context: CompileContext, name: str, by: str, reader
         said = f"{name!r} has effects and always runs, though {by!r} uses it only as an alternative"
         context.findings.warn(
             f"{said}: give it a `when` (docs/reference/language.md, A choice)",
-            context.findings.place_of(*path, by, key),
+            context.findings.location_of(*path, by, key),
         )
 
 
@@ -457,7 +459,7 @@ def check_clearance(program: Program, places: SourcePlaces | None = None) -> Non
                         f"and {program.name} has {program.label!r} data"
                     )
                     findings.error(
-                        "T020", said, findings.place_of("nodes", node.name), hint=_hint(tool.name, program.label)
+                        "T020", said, findings.location_of("nodes", node.name), hint=_hint(tool.name, program.label)
                     )
     findings.raise_errors()
 

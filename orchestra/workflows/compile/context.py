@@ -129,7 +129,7 @@ class CompileContext:
             return parse_type(text, self.models)
         except InputError:
             with self.findings.collect_errors():
-                parse_type(text, self.models, self.findings.place_of(*path))
+                parse_type(text, self.models, self.findings.location_of(*path))
             return ANY
 
     def all_present(self, names: frozenset[str]) -> bool:
@@ -178,31 +178,33 @@ class CompileContext:
 
     def resolve_workflow(self, name: str, path: KeyPath) -> CalledWorkflow | None:
         """Returns a called workflow, compiled once; None if it has errors, which are reported (L106, L111, L116)."""
-        place = self.findings.place_of(*path)
+        location = self.findings.location_of(*path)
         if name in self.call_stack and name not in self.workflows:
             way = " -> ".join((*self.call_stack[self.call_stack.index(name) :], name))
             self.findings.error(
-                "L116", f"the workflow calls itself: {way}", place, hint="use a `loop:`, which is bounded"
+                "L116", f"the workflow calls itself: {way}", location, hint="use a `loop:`, which is bounded"
             )
             return None
         if len(self.call_stack) > MAX_CALLS:
             self.findings.error(
                 "L106",
                 f"more than {MAX_CALLS} workflows call each other",
-                place,
+                location,
                 hint="call some of them beside each other",
             )
             return None
         if name not in self.workflows:
             self.workflows[name] = self._compile_workflow(name, path)
         elif self.workflows[name] is None:
-            self.findings.error("L111", f"the workflow {name!r} has faults", place, hint=f"orchestra validate {name}")
+            self.findings.error(
+                "L111", f"the workflow {name!r} has faults", location, hint=f"orchestra validate {name}"
+            )
         if (found := self.workflows[name]) is not None:
             self.labels.append(found.label)
         return found
 
     def _compile_workflow(self, name: str, path: KeyPath) -> CalledWorkflow | None:
-        place = self.findings.place_of(*path)
+        location = self.findings.location_of(*path)
         with self.findings.collect_errors():
             graph = self.catalog.workflows.get(name)
             if graph is None:
@@ -213,10 +215,10 @@ class CompileContext:
             except InputError as error:
                 where = str(error.location).partition(": ")[2] or "its file"
                 why = f"in the workflow {name!r}, at {where}" + (f": {error.why}" if error.why else "")
-                if isinstance(place, WorkflowPart) and isinstance(error.location, WorkflowPart):
-                    place = replace(place, called=error.location)
+                if isinstance(location, WorkflowPart) and isinstance(error.location, WorkflowPart):
+                    location = replace(location, called=error.location)
                 self.findings.error(
-                    error.code, error.message, place, hint=error.hint or f"orchestra validate {name}", why=why
+                    error.code, error.message, location, hint=error.hint or f"orchestra validate {name}", why=why
                 )
         return None
 
@@ -228,4 +230,4 @@ class CompileContext:
         names = sorted(known)
         own = "; your own come from `modules` in orchestra.toml" if what == "tool" else ""
         hint = suggestion(name, names, f"there are: {join_names(names)}{own}")
-        self.findings.error("L111", f"there is no {what} {name!r}", self.findings.place_of(*path), hint=hint)
+        self.findings.error("L111", f"there is no {what} {name!r}", self.findings.location_of(*path), hint=hint)

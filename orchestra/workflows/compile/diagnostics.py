@@ -64,10 +64,10 @@ class Findings:
         self.path_ends: dict[tuple[int, tuple[str | int, ...]], tuple[Schema, PathEnd | None]] = {}
         """The type at the end of a path, keyed by the `id` of the start type and the steps."""
 
-    def place_of(self, *path: str | int, key: bool = False) -> SourceLocation:
+    def location_of(self, *path: str | int, key: bool = False) -> SourceLocation:
         """Returns the location of a part of the workflow."""
         if self.places is not None:
-            return self.places.place_of(*path, key=key)
+            return self.places.location_of(*path, key=key)
         return WorkflowPart(
             f"{self.name}: {'.'.join(str(step) for step in path)}" if path else self.name,
             0,
@@ -75,17 +75,17 @@ class Findings:
             path=path,
         )
 
-    def error(self, code: str, message: str, place: SourceLocation | None, *, hint: str = "", why: str = "") -> None:
+    def error(self, code: str, message: str, location: SourceLocation | None, *, hint: str = "", why: str = "") -> None:
         """Records an error once. Raises `TooManyErrors` at the maximum."""
         self.errors.setdefault(
-            (code, message, str(place)), InputError(code, message, location=place, hint=hint, why=why)
+            (code, message, str(location)), InputError(code, message, location=location, hint=hint, why=why)
         )
         if len(self.errors) >= MAX_ERRORS and not self.trial_depth:
             raise TooManyErrors
 
-    def warn(self, message: str, place: SourceLocation) -> None:
+    def warn(self, message: str, location: SourceLocation) -> None:
         """Records a warning."""
-        self.warnings.setdefault(f"{place}: {message}")
+        self.warnings.setdefault(f"{location}: {message}")
 
     @contextmanager
     def collect_errors(self) -> Iterator[None]:
@@ -109,9 +109,9 @@ class Findings:
         self.trial_depth -= 1
         self.errors, self.warnings = faults, warnings
 
-    def abort(self, code: str, message: str, place: SourceLocation, *, hint: str) -> NoReturn:
+    def abort(self, code: str, message: str, location: SourceLocation, *, hint: str) -> NoReturn:
         """Replaces all errors by one and stops. Raises `TooManyErrors`."""
-        self.errors = {(code, message, str(place)): InputError(code, message, location=place, hint=hint)}
+        self.errors = {(code, message, str(location)): InputError(code, message, location=location, hint=hint)}
         raise TooManyErrors
 
     def raise_errors(self) -> None:
@@ -134,7 +134,7 @@ def try_compile(given: Any, types: Types, findings: Findings, path: KeyPath) -> 
         return compile_template(given, types)
     except InputError:
         with findings.collect_errors():
-            compile_template(given, types, lambda part: findings.place_of(*path, *part))
+            compile_template(given, types, lambda part: findings.location_of(*path, *part))
         return None
 
 
@@ -154,7 +154,7 @@ def check_assignable(
         message += detail.removeprefix(plain) if source.keys() & {"const", "enum"} else format_type(source)
     else:
         message += f"{format_type(source)}: {detail}"
-    findings.error("L114", message, findings.place_of(*path), hint=_conversion_hint(source, target, written))
+    findings.error("L114", message, findings.location_of(*path), hint=_conversion_hint(source, target, written))
 
 
 def is_assignable(source: Schema, target: Schema, findings: Findings) -> bool:

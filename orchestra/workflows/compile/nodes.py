@@ -138,7 +138,10 @@ def _compile_each(
             if getattr(node, key) is not None:
                 word = key.rstrip("_")
                 findings.error(
-                    "L117", f"`{word}` goes with `each`", findings.place_of(*path, word, key=True), hint="each: ${list}"
+                    "L117",
+                    f"`{word}` goes with `each`",
+                    findings.location_of(*path, word, key=True),
+                    hint="each: ${list}",
                 )
         return None, ANY
     items = try_compile(node.each, types, findings, (*path, "each"))
@@ -152,23 +155,23 @@ def _compile_each(
             findings.error(
                 "L114",
                 f"`each` takes a list, got {format_type(items.schema)}",
-                findings.place_of(*path, "each"),
+                findings.location_of(*path, "each"),
                 hint=hint,
             )
         else:
             found = element
     if node.as_ is None:
         hint = "as: item, which the other keys then refer to"
-        findings.error("L117", "`each` needs `as`", findings.place_of(*path, "each", key=True), hint=hint)
+        findings.error("L117", "`each` needs `as`", findings.location_of(*path, "each", key=True), hint=hint)
         return items, found
     if node.as_ in KEYWORDS:
         hint = f"call it {node.as_}_"
         findings.error(
-            "L115", f"{node.as_!r} is a word of the expression language", findings.place_of(*path, "as"), hint=hint
+            "L115", f"{node.as_!r} is a word of the expression language", findings.location_of(*path, "as"), hint=hint
         )
     elif context.is_in_scope(node.as_, types):
         hint = "give the element a name of its own"
-        findings.error("L115", f"{node.as_!r} hides another of that name", findings.place_of(*path, "as"), hint=hint)
+        findings.error("L115", f"{node.as_!r} hides another of that name", findings.location_of(*path, "as"), hint=hint)
     return items, found
 
 
@@ -200,7 +203,7 @@ def _apply_modifiers(context: CompileContext, node: AnyNode, draft: NodeDraft, t
         context.findings.error(
             "L118",
             said,
-            context.findings.place_of(*path, "at_least"),
+            context.findings.location_of(*path, "at_least"),
             hint=f"at_least: {draft.limit}, or at_least: all",
         )
     draft.retry = node.retry or context.defaults.retry or DEFAULT_RETRY
@@ -226,12 +229,14 @@ def _compile_escalation(
         findings.error(
             "L117",
             "`escalate` goes with an agent without tools",
-            findings.place_of(*path, key=True),
+            findings.location_of(*path, key=True),
             hint=hint,
             why=why,
         )
     if draft.acceptance is not None and draft.acceptance.certificate is not None:
-        findings.warn("a direct answer of the larger model is not covered by the certificate", findings.place_of(*path))
+        findings.warn(
+            "a direct answer of the larger model is not covered by the certificate", findings.location_of(*path)
+        )
     return _compile_condition(context, text, types, path)
 
 
@@ -241,11 +246,14 @@ def _reject_check_keys(context: CompileContext, node: AnyNode, path: KeyPath) ->
     for key in ("against", "score", "accept", "otherwise"):
         if getattr(node, key) not in (None, ()):
             findings.error(
-                "L117", f"`{key}` goes with `checks`", findings.place_of(*path, key, key=True), hint="checks: [quote]"
+                "L117",
+                f"`{key}` goes with `checks`",
+                findings.location_of(*path, key, key=True),
+                hint="checks: [quote]",
             )
     if isinstance(node, model.VerifyNode):
         findings.error(
-            "L117", "a `verify` node needs `checks`", findings.place_of(*path, key=True), hint="checks: [quote]"
+            "L117", "a `verify` node needs `checks`", findings.location_of(*path, key=True), hint="checks: [quote]"
         )
 
 
@@ -275,7 +283,7 @@ def _compile_kind(
                 context.findings.error(
                     "L118",
                     "`verify` checks a constant",
-                    context.findings.place_of(*path, "verify"),
+                    context.findings.location_of(*path, "verify"),
                     hint=f"verify: {hint}",
                 )
             return NodeDraft(kind="verify", output=value.schema if value else ANY, value=value)
@@ -304,7 +312,7 @@ def _compile_condition(context: CompileContext, text: str, types: Types, path: K
     if "${" not in text:
         hint = f"{word}: {as_reference(text) or '${condition}'}"
         findings.error(
-            "L114", f"`{word}` takes a condition, got the text {text[:60]!r}", findings.place_of(*path), hint=hint
+            "L114", f"`{word}` takes a condition, got the text {text[:60]!r}", findings.location_of(*path), hint=hint
         )
         return None
     before = len(findings.errors)
@@ -322,7 +330,7 @@ def _compile_condition(context: CompileContext, text: str, types: Types, path: K
         )
         if word == "escalate":
             hint = "name the larger model in the agent's card" if constant else "leave it out"
-        findings.error("L118", f"`{word}` is always {str(constant).lower()}", findings.place_of(*path), hint=hint)
+        findings.error("L118", f"`{word}` is always {str(constant).lower()}", findings.location_of(*path), hint=hint)
     elif (known := static_truth(text, types)) is not None:
         means = {("when", False): "the node never runs", ("until", False): "the loop always takes `at_most` turns"}
         usual = {
@@ -330,7 +338,7 @@ def _compile_condition(context: CompileContext, text: str, types: Types, path: K
             "escalate": f"the larger model is {'always' if known else 'never'} called at once",
         }
         says = means.get((str(word), known), usual.get(str(word), "the loop ends after one turn"))
-        findings.warn(f"`{word}` is {str(known).lower()} in every run: {says}", findings.place_of(*path))
+        findings.warn(f"`{word}` is {str(known).lower()} in every run: {says}", findings.location_of(*path))
     return found
 
 
@@ -359,7 +367,7 @@ def _compile_call(
         return NodeDraft(kind=kind, contract=contract, inputs=inputs, output=contract.output, tool_use=tool_use)
     if callee in other:
         right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
-        findings.error("L111", f"{callee!r} is {said}", findings.place_of(*path, kind), hint=f"{right}: {callee}")
+        findings.error("L111", f"{callee!r} is {said}", findings.location_of(*path, kind), hint=f"{right}: {callee}")
     else:
         context.report_unknown(kind, callee, known, (*path, kind))
     try_compile(dict(node.with_), types, findings, (*path, "with"))
@@ -369,9 +377,9 @@ def _compile_call(
 def _compile_workflow_call(context: CompileContext, node: model.CallNode, types: TypeScope, path: KeyPath) -> NodeDraft:
     if isinstance(node.call, model.NodeBlock):
         if node.with_:
-            place = context.findings.place_of(*path, "with", key=True)
+            location = context.findings.location_of(*path, "with", key=True)
             context.findings.error(
-                "L117", "a block takes no `with:`", place, hint="it sees the names around it; refer to them inside"
+                "L117", "a block takes no `with:`", location, hint="it sees the names around it; refer to them inside"
             )
         body = context.compile_body(node.call.nodes, node.call.output, types, (*path, "call"))
         return NodeDraft(kind="call", body=body.to_program(""), output=body.schema, always_present=body.always_present)
@@ -398,7 +406,10 @@ def _compile_loop(
             if context.is_in_scope(word, types):
                 hint = f"rename {word!r}"
                 findings.error(
-                    "L115", f"inside a loop {word!r} is the loop's own", findings.place_of(*path, key=True), hint=hint
+                    "L115",
+                    f"inside a loop {word!r} is the loop's own",
+                    findings.location_of(*path, key=True),
+                    hint=hint,
                 )
     context.loop_depth += 1
     types["turn"] = {"type": "integer", "minimum": 1, "maximum": loop.at_most}
@@ -429,7 +440,7 @@ def _compile_loop(
     context.loop_depth -= 1
     if until is not None and not until.references <= body.present_nodes | types.keys() | {"turn", "previous"}:
         unsure = min(until.references - body.present_nodes - types.keys() - {"turn", "previous"})
-        findings.warn(f"`until` fails where {unsure!r} is skipped or withheld", findings.place_of(*inner, "until"))
+        findings.warn(f"`until` fails where {unsure!r} is skipped or withheld", findings.location_of(*inner, "until"))
     return NodeDraft(
         kind="loop",
         body=body.to_program(name),
@@ -452,7 +463,9 @@ def _compile_first_of(context: CompileContext, node: model.FirstOfNode, types: T
     found = tuple(arm for arm in arms if arm is not None)
     for number, arm in enumerate(arms[:-1]):
         if arm is not None and not arm.references:
-            findings.warn("an arm behind a constant is never taken", findings.place_of(*path, "first_of", number + 1))
+            findings.warn(
+                "an arm behind a constant is never taken", findings.location_of(*path, "first_of", number + 1)
+            )
             break
     always_present = (
         len(found) < len(arms)
@@ -474,7 +487,7 @@ def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Seque
     around = when_conditions(node.when)
     given = context.enclosing_nodes[-1]
 
-    def choice(name: str) -> Sequence[Any] | None:
+    def first_of_arms(name: str) -> Sequence[Any] | None:
         found = given.get(name)
         return (
             found.first_of
@@ -483,7 +496,7 @@ def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Seque
         )
 
     return around is not None and covers(
-        around, [(arm.references, context.conditions_of(arm.references)) for arm in arms], choice
+        around, [(arm.references, context.conditions_of(arm.references)) for arm in arms], first_of_arms
     )
 
 
@@ -493,9 +506,9 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
     inputs = try_compile(dict(node.with_), types, context.findings, (*path, "with"))
     for name in node.with_:
         if not NAME_PATTERN.fullmatch(name) or name in KEYWORDS:
-            place = context.findings.place_of(*path, "with", name, key=True)
+            location = context.findings.location_of(*path, "with", name, key=True)
             hint = f"call it {name.lower()}_" if name.lower() in KEYWORDS else "lower case letters, digits and _"
-            context.findings.error("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
+            context.findings.error("L115", f"a plan cannot read a value that is called {name!r}", location, hint=hint)
     capabilities, workflows = _resolve_capabilities(context, node, path)
     tool_agents.check_plan_effects(context, node, capabilities, workflows, path)
     for name in node.hearsay:
@@ -560,13 +573,13 @@ def _resolve_capabilities(
             place = (*path, key, number)
             if listed.setdefault(name, key) != key:
                 said = f"{name!r} is under `{listed[name]}` and under `{key}`, and a plan cannot distinguish them"
-                findings.error("L063", said, findings.place_of(*place), hint="rename one, or leave one out")
+                findings.error("L063", said, findings.location_of(*place), hint="rename one, or leave one out")
             elif (
                 name not in known[key]
                 and (other := next((one for one in known if name in known[one]), None)) is not None
             ):
                 said = f"{name!r} is {'an agent' if other == 'agents' else f'a {other[:-1]}'}"
-                findings.error("L111", said, findings.place_of(*place), hint=f"{other}: [{name}]")
+                findings.error("L111", said, findings.location_of(*place), hint=f"{other}: [{name}]")
             elif key == "workflows":
                 if (called := context.resolve_workflow(name, place)) is not None:
                     workflows[name] = called
@@ -577,7 +590,7 @@ def _resolve_capabilities(
     if not listed:
         findings.warn(
             "the plan may use nothing: list `agents`, `tools` or `workflows`",
-            findings.place_of(*path, "plan", key=True),
+            findings.location_of(*path, "plan", key=True),
         )
     return tuple(capabilities.values()), workflows
 
@@ -586,9 +599,9 @@ def _compile_ask(context: CompileContext, node: model.AskNode, types: TypeScope,
     text = _compile_typed(context, node.ask, types, (*path, "ask"), STR)
     stated = context.resolve_type(node.returns, (*path, "returns"))
     if node.options and stated not in (STR, ANY):
-        place = context.findings.place_of(*path, "returns")
+        location = context.findings.location_of(*path, "returns")
         context.findings.error(
-            "L117", f"options are texts, and `returns` is {format_type(stated)}", place, hint="leave one of them out"
+            "L117", f"options are texts, and `returns` is {format_type(stated)}", location, hint="leave one of them out"
         )
     return NodeDraft(kind="ask", value=text, output={"enum": list(node.options)} if node.options else stated)
 
@@ -641,7 +654,7 @@ def _choice_agents(context: CompileContext, choice: AgentChoice, path: KeyPath) 
             found[name] = contract
         elif name in catalog.tools:
             hint = "a choice is of agents; for a tool, `when` and `first_of`"
-            context.findings.error("L111", f"{name!r} is a tool", context.findings.place_of(*place), hint=hint)
+            context.findings.error("L111", f"{name!r} is a tool", context.findings.location_of(*place), hint=hint)
         else:
             context.report_unknown("agent", name, catalog.agents, place)
     return found
@@ -671,14 +684,14 @@ def _compile_label(context: CompileContext, choice: AgentChoice, types: TypeScop
         return None
     if not by.references:
         hint = f"by: {as_reference(choice.by) or '${intent.intent}'}"
-        findings.error("L118", "`by` is the same in every run", findings.place_of(*at), hint=hint)
+        findings.error("L118", "`by` is the same in every run", findings.location_of(*at), hint=hint)
         return None
     parts = union_members(by.schema)
     texts = [part for part in parts if part.get("type") not in ("null", "boolean") and enum_values(part) != [None]]
     before = len(findings.errors)
     if by.schema == ANY and not findings.errors:
         hint = "give its producer a type, such as `Literal['a', 'b']`"
-        findings.error("L114", "`by` takes a text or a bool, got anything", findings.place_of(*at), hint=hint)
+        findings.error("L114", "`by` takes a text or a bool, got anything", findings.location_of(*at), hint=hint)
     elif texts and not all(_is_label_type(part) for part in texts):
         check_assignable("`by`", union(texts), STR, findings, at, choice.by)
     if by.schema != ANY and len(findings.errors) == before:
@@ -705,17 +718,17 @@ def _check_labels(context: CompileContext, choice: AgentChoice, schema: Schema, 
         if label not in found:
             near = closest_match(label, found)
             hint = f"did you mean {near!r}?" if near else f"it is one of {join_names(found)}"
-            place = findings.place_of(*path, "agent", "of", label, key=True)
-            findings.error("L054", f"{by} is {format_type(schema)}: it is never {label!r}", place, hint=hint)
+            location = findings.location_of(*path, "agent", "of", label, key=True)
+            findings.error("L054", f"{by} is {format_type(schema)}: it is never {label!r}", location, hint=hint)
     if missing := missing_labels(choice, schema):
         hint = "otherwise: AGENT, for all that is not listed"
-        findings.error("L122", missing, findings.place_of(*path, "agent", "of", key=True), hint=hint)
+        findings.error("L122", missing, findings.location_of(*path, "agent", "of", key=True), hint=hint)
     elif choice.otherwise is not None and not any_text and not null and choice.of.keys() >= found.keys():
         findings.warn(
-            "`otherwise` is never used: each label has an agent", findings.place_of(*path, "agent", "otherwise")
+            "`otherwise` is never used: each label has an agent", findings.location_of(*path, "agent", "otherwise")
         )
     if len(labels_by_agent(choice)) == 1:
-        findings.warn("all labels have the same agent", findings.place_of(*path, "agent", "of"))
+        findings.warn("all labels have the same agent", findings.location_of(*path, "agent", "of"))
 
 
 def bind_inputs(
@@ -730,14 +743,14 @@ def bind_inputs(
         if name not in fields:
             hint = suggestion(name, fields, f"{callee} takes {_signature(wanted.schema)}")
             findings.error(
-                "L112", f"{callee} has no input {name!r}", findings.place_of(*path, name, key=True), hint=hint
+                "L112", f"{callee} has no input {name!r}", findings.location_of(*path, name, key=True), hint=hint
             )
     missing = [name for name in wanted.required if name not in given]
     if missing:
-        place = findings.place_of(*path) if given else findings.place_of(*path[:-1], key=True)
+        location = findings.location_of(*path) if given else findings.location_of(*path[:-1], key=True)
         said = ", ".join(repr(name) for name in missing)
         hint = f"with: {{{', '.join(f'{name}: ${{...}}' for name in missing)}}}"
-        findings.error("L113", f"{callee} needs the input{'s' if len(missing) > 1 else ''} {said}", place, hint=hint)
+        findings.error("L113", f"{callee} needs the input{'s' if len(missing) > 1 else ''} {said}", location, hint=hint)
     made = try_compile(dict(given), types, findings, path)
     if made is None:
         return None

@@ -24,7 +24,10 @@ def compile_tool_use(context: CompileContext, node: AgentNode, contract: Contrac
     if tool_use is None:
         hint = "leave `tools` out, or list them on the card"
         findings.error(
-            "A021", f"the card of {contract.name} has no tools", findings.place_of(*path, "tools", key=True), hint=hint
+            "A021",
+            f"the card of {contract.name} has no tools",
+            findings.location_of(*path, "tools", key=True),
+            hint=hint,
         )
         return None
     before = len(findings.errors)
@@ -67,7 +70,7 @@ def card_judges(context: CompileContext, capabilities: Iterable[Contract], path:
                 judge = find_judge(name, context.catalog.agents, context.catalog.tools)
                 if why := _judge_mismatch(capability, judge):
                     said = f"a call of {capability.name} would fail: the check {name} of its card {why}"
-                    context.findings.warn(said, context.findings.place_of(*path))
+                    context.findings.warn(said, context.findings.location_of(*path))
                 if judge is not None:
                     found[name] = judge
     return tuple(found.values())
@@ -165,7 +168,7 @@ def check_called_workflow(context: CompileContext, node: CallNode, program: Prog
         return
     said = f"a model chooses effects in {program.name} from its inputs, which are here outputs of other nodes"
     hint = "give it the workflow's inputs alone, or ask a person in it first"
-    context.findings.error("L123", said, context.findings.place_of(*path, "call"), hint=hint)
+    context.findings.error("L123", said, context.findings.location_of(*path, "call"), hint=hint)
 
 
 def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
@@ -194,14 +197,14 @@ def check_plan_effects(
                 hint = (
                     "pass only the workflow's inputs, list a workflow that asks a person first, or use a separate node"
                 )
-                findings.error("L123", said, findings.place_of(*path, key, number), hint=hint)
+                findings.error("L123", said, findings.location_of(*path, key, number), hint=hint)
 
 
 def _check_input_names(context: CompileContext, contract: Contract, path: KeyPath) -> None:
     for name in contract.input.get("properties", {}):
         if name in KEYWORDS:
             said = f"{contract.name}: an agent with tools cannot have an input that is called {name!r}"
-            context.findings.error("L115", said, context.findings.place_of(*path, "agent"), hint=f"call it {name}_")
+            context.findings.error("L115", said, context.findings.location_of(*path, "agent"), hint=f"call it {name}_")
 
 
 def _check_permitted_tools(
@@ -212,15 +215,15 @@ def _check_permitted_tools(
     """
     findings = context.findings
     for number, name in enumerate(node.tools):
-        place = findings.place_of(*path, "tools", number)
+        location = findings.location_of(*path, "tools", number)
         known = context.catalog.tools.get(name)
         if name not in tool_use.tools:
             hint = suggestion(name, tool_use.tools, f"it has: {join_names(tool_use.tools)}")
-            findings.error("A021", f"the card of {node.agent} has no tool {name!r}", place, hint=hint)
+            findings.error("A021", f"the card of {node.agent} has no tool {name!r}", location, hint=hint)
         elif known is not None and needs_permission(known) and not plain:
             said = f"{name} has effects, and {node.agent} reads here what other nodes have made"
             hint = "give the agent the workflow's inputs alone, or let a node of its own call the tool"
-            findings.error("A021", said, place, hint=hint)
+            findings.error("A021", said, location, hint=hint)
 
 
 def _collect_capabilities(
@@ -234,11 +237,11 @@ def _collect_capabilities(
         ("agent", tool_use.agents if tool_use else (), catalog.agents),
     ):
         for name in names:
-            place = findings.place_of(*path)
+            location = findings.location_of(*path)
             if name in above:
                 way = " -> ".join((*above[above.index(name) :], name))
                 hint = f"take {name!r} out of `agents:` of {above[-1]}"
-                findings.error("A020", f"the agent {name!r} would ask itself: {way}", place, hint=hint)
+                findings.error("A020", f"the agent {name!r} would ask itself: {way}", location, hint=hint)
             elif kind == "agent" and name in catalog.broken:
                 findings.add_error(catalog.broken[name])
             elif (one := there.get(name)) is None:
@@ -246,7 +249,7 @@ def _collect_capabilities(
                 hint = f"list it under `{'agents' if kind == 'tool' else 'tools'}:`" if other else ""
                 said = f"{name!r} is {other}" if other else f"there is no {kind} {name!r}"
                 near = suggestion(name, there, f"there are: {join_names(sorted(there))}")
-                findings.error("A019", f"{above[-1]}: {said}", place, hint=hint or near)
+                findings.error("A019", f"{above[-1]}: {said}", location, hint=hint or near)
             else:
                 found.append(one)
                 if f"{kind}/{name}" not in known:

@@ -278,5 +278,7 @@ def render_scalar(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     raise OrchestraError(
-        "L061", f"{'null' if value is None else 'a list or mapping'}cannot be part of a text", hint="read a field of it"
+        "L061",
+        f"{'null' if value is None else 'a list or mapping'} cannot be part of a text",
+        hint="read a field of it",
     )

@@ -68,42 +68,42 @@ from orchestra.workflows.program import Expression
 MAX_DEPTH = 64
 
 
-PlaceLookup: TypeAlias = Callable[[tuple[str | int, ...]], SourceLocation | None]
+LocationLookup: TypeAlias = Callable[[tuple[str | int, ...]], SourceLocation | None]
 """Returns the location of the part of a template at a path; `()` is the template itself."""
 
 
-def compile_template(value: Any, types: Mapping[str, Schema], place_of: PlaceLookup | None = None) -> Expression:
+def compile_template(value: Any, types: Mapping[str, Schema], location_of: LocationLookup | None = None) -> Expression:
     """Compiles a template. `types` are the types of the names that it may read.
 
     Raises `InputError` for one error (L050 to L060), `InputErrors` for several in different parts.
     """
-    return _compile(value, types, place_of or _no_place, ())
+    return _compile(value, types, location_of or _no_location, ())
 
 
-def _no_place(path: tuple[str | int, ...]) -> SourceLocation | None:
+def _no_location(path: tuple[str | int, ...]) -> SourceLocation | None:
     return None
 
 
 def _compile(
-    value: Any, types: Mapping[str, Schema], place_of: PlaceLookup, steps: tuple[str | int, ...]
+    value: Any, types: Mapping[str, Schema], location_of: LocationLookup, steps: tuple[str | int, ...]
 ) -> Expression:
     if len(steps) > MAX_DEPTH:
         raise InputError(
-            "L011", f"nested deeper than {MAX_DEPTH}", location=place_of(()), hint="build the value in a tool"
+            "L011", f"nested deeper than {MAX_DEPTH}", location=location_of(()), hint="build the value in a tool"
         )
     if isinstance(value, str):
         if "${" not in value:
             return constant_expression(value)
         if (found := compile_path(value, types)) is not None:
             return found
-        return _compile_text(value, types, place_of(steps))
+        return _compile_text(value, types, location_of(steps))
     if isinstance(value, dict | Mapping):
-        inner = _compile_parts(value.items(), types, place_of, steps)
+        inner = _compile_parts(value.items(), types, location_of, steps)
         if all(isinstance(part, ConstantFormula) for part in inner.values()):
             return constant_expression({key: part.evaluate({}) for key, part in inner.items()})
         return MappingExpression(inner, _all_references(inner.values()))
     if isinstance(value, list | tuple):
-        listed = tuple(_compile_parts(enumerate(value), types, place_of, steps).values())
+        listed = tuple(_compile_parts(enumerate(value), types, location_of, steps).values())
         if all(isinstance(part, ConstantFormula) for part in listed):
             return constant_expression([part.evaluate({}) for part in listed])
         return ListExpression(
@@ -113,13 +113,13 @@ def _compile(
 
 
 def _compile_parts(
-    entries: Any, types: Mapping[str, Schema], place_of: PlaceLookup, steps: tuple[str | int, ...]
+    entries: Any, types: Mapping[str, Schema], location_of: LocationLookup, steps: tuple[str | int, ...]
 ) -> dict[Any, Expression]:
     found: dict[Any, Expression] = {}
     errors: list[InputError] = []
     for key, part in entries:
         try:
-            found[key] = _compile(part, types, place_of, (*steps, key))
+            found[key] = _compile(part, types, location_of, (*steps, key))
         except InputErrors as several:
             errors += several.errors
         except InputError as error:
@@ -143,9 +143,9 @@ def constant_expression(value: Any) -> ConstantFormula:
     return ConstantFormula(value, {"const": value} if kind is None else {"const": value, "type": kind})
 
 
-def _compile_text(text: str, types: Mapping[str, Schema], place: SourceLocation | None) -> Expression:
+def _compile_text(text: str, types: Mapping[str, Schema], location: SourceLocation | None) -> Expression:
     parts: list[str | Expression] = []
-    line = _LineScanner(place)
+    line = _LineScanner(location)
     for piece in split_template(text):
         if isinstance(piece, str):
             for _ in range(piece.count("${")):
@@ -157,7 +157,7 @@ def _compile_text(text: str, types: Mapping[str, Schema], place: SourceLocation 
             hint = "write ${...}; for the characters themselves write $${"
             raise InputError("L050", "the reference is not closed", location=where, hint=hint)
         where = line.find_next(f"${{{piece.source}}}")
-        found = compile_reference(piece.source, types, _inner_place(where, piece.source))
+        found = compile_reference(piece.source, types, _inner_location(where, piece.source))
         if sole_reference(text) is not None:
             return found
         _check_text_part(found, piece.source, where)
@@ -175,30 +175,30 @@ class _LineScanner:
     locations.
     """
 
-    __slots__ = ("offset", "place")
+    __slots__ = ("location", "offset")
 
-    def __init__(self, place: SourceLocation | None) -> None:
-        self.place = place
-        self.offset = 0 if place is None else place.column - 1
+    def __init__(self, location: SourceLocation | None) -> None:
+        self.location = location
+        self.offset = 0 if location is None else location.column - 1
 
     def find_next(self, part: str) -> SourceLocation | None:
         """Returns the location of the next part; that of the scalar if the part is not in its line, or is spelled
         differently.
         """
-        if self.place is None or (found := self.place.text.find(part, self.offset)) < 0:
-            return self.place
+        if self.location is None or (found := self.location.text.find(part, self.offset)) < 0:
+            return self.location
         self.offset = found + len(part)
-        return replace(self.place, column=found + 1, width=len(part))
+        return replace(self.location, column=found + 1, width=len(part))
 
 
-def _inner_place(place: SourceLocation | None, inner: str) -> SourceLocation | None:
+def _inner_location(location: SourceLocation | None, inner: str) -> SourceLocation | None:
     """Returns the location of the text between `${` and `}`, if it is known."""
-    if place is None or not inner or not place.text.startswith(f"${{{inner}}}", place.column - 1):
-        return place
-    return replace(place, column=place.column + 2, width=len(inner))
+    if location is None or not inner or not location.text.startswith(f"${{{inner}}}", location.column - 1):
+        return location
+    return replace(location, column=location.column + 2, width=len(inner))
 
 
-def _check_text_part(reference: Expression, source: str, place: SourceLocation | None) -> None:
+def _check_text_part(reference: Expression, source: str, location: SourceLocation | None) -> None:
     found = value_kinds(reference.schema)
     if "any" in found or found <= {"str", "int", "float", "bool"}:
         return
@@ -207,22 +207,25 @@ def _check_text_part(reference: Expression, source: str, place: SourceLocation |
         raise InputError(
             "L057",
             f"{source} may be null ({format_type(reference.schema)}), and is part of a text",
-            location=place,
+            location=location,
             hint=hint,
         )
     hint = "read one of its fields, or let a tool write it"
     raise InputError(
-        "L059", f"{source} is {format_type(reference.schema)}, andcannot be part of a text", location=place, hint=hint
+        "L059",
+        f"{source} is {format_type(reference.schema)}, and cannot be part of a text",
+        location=location,
+        hint=hint,
     )
 
 
-def compile_reference(source: str, types: Mapping[str, Schema], place: SourceLocation | None = None) -> Expression:
-    """Compiles one reference, without `${` and `}`. `place` is the location of its text. Raises `InputError`."""
+def compile_reference(source: str, types: Mapping[str, Schema], location: SourceLocation | None = None) -> Expression:
+    """Compiles one reference, without `${` and `}`. `location` is the location of its text. Raises `InputError`."""
     try:
         return _compile_reference(source, types)
     except CelSyntaxError as error:
         code = "L056" if error.too_large else "L050"
-        where = _sub_place(place, source, error.start, error.end)
+        where = _sub_location(location, source, error.start, error.end)
         raise InputError(
             code,
             f"not an expression: {error.reason}",
@@ -230,14 +233,14 @@ def compile_reference(source: str, types: Mapping[str, Schema], place: SourceLoc
             hint=error.hint or "CEL, as in ${input.n > 3 && a.b == 'x'}",
         ) from None
     except ExpressionError as fault:
-        where = _sub_place(place, source, fault.start, fault.end)
+        where = _sub_location(location, source, fault.start, fault.end)
         raise InputError(fault.code, fault.message, location=where, hint=fault.hint, why=fault.why) from None
 
 
-def _sub_place(place: SourceLocation | None, source: str, at: int, end: int) -> SourceLocation | None:
-    if place is None or not place.text.startswith(source, place.column - 1):
-        return place
-    return replace(place, column=place.column + at, width=max(1, end - at))
+def _sub_location(location: SourceLocation | None, source: str, at: int, end: int) -> SourceLocation | None:
+    if location is None or not location.text.startswith(source, location.column - 1):
+        return location
+    return replace(location, column=location.column + at, width=max(1, end - at))
 
 
 class _SchemaKey:

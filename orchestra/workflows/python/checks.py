@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -19,14 +20,14 @@ AcceptThreshold: TypeAlias = float | Literal["certified"]
 certified: Final = "certified"
 
 
-class CheckOperand:
+class CheckOperand(ABC):
     """Base class of values that `&` and `|` combine into checks: `Check` and `Tool`."""
 
     __slots__ = ()
 
+    @abstractmethod
     def as_check(self) -> Check:
         """Returns the value as a check."""
-        raise NotImplementedError
 
     def __and__(self, other: CheckOperand) -> Check:
         """Returns a check that passes if both pass."""

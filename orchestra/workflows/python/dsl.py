@@ -158,7 +158,6 @@ class AskAction(RecoveryAction):
         ) -> T: ...
         def __call__(self, question: str, /, **clauses: Any) -> Any:
             """Returns the answer of a person: a text, one of the options, or a value of the type `returns`."""
-            raise NotImplementedError
     else:
 
         def __call__(self, *question, **clauses):

@@ -130,7 +130,7 @@ def function_error(name: str, error: Exception, file: str) -> InputError:
     return InputError(
         "W028",
         f"reading the workflow {name} failed: {said}",
-        location=place_of(location) if location is not None else None,
+        location=location_of(location) if location is not None else None,
         why="the body of a workflow runs once, before any value is known",
         hint="correct this line; code that needs the values of a run belongs in a tool",
     )
@@ -143,7 +143,7 @@ def _exception_text(error: Exception) -> str:
     return str(error)
 
 
-def place_of(location: CodeLocation) -> SourceLocation:
+def location_of(location: CodeLocation) -> SourceLocation:
     """Returns the source location of an instruction, with the text of its line if the source is available."""
     line, end, first, last = location.position if location.offset >= 0 else _definition(location)
     text = linecache.getline(location.code.co_filename, line).rstrip("\r\n")
@@ -245,4 +245,4 @@ def error_at(
     code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None
 ) -> InputError:
     """Returns an error at the user's line."""
-    return InputError(code, message, location=place_of(location or user_location()), hint=hint, why=why)
+    return InputError(code, message, location=location_of(location or user_location()), hint=hint, why=why)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from orchestra.core.errors import InputError, InputErrors
 from orchestra.workflows.compile.diagnostics import WorkflowPart
-from orchestra.workflows.python.errors import CodeLocation, place_of
+from orchestra.workflows.python.errors import CodeLocation, location_of
 from orchestra.workflows.python.scopes import NodeLines
 from orchestra.workflows.python.steps import Workflow
 
@@ -39,7 +39,11 @@ def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputErr
     if location is None:
         return error
     return InputError(
-        error.code, error.message, location=place_of(location), hint=_HINTS.get(error.code, error.hint), why=error.why
+        error.code,
+        error.message,
+        location=location_of(location),
+        hint=_HINTS.get(error.code, error.hint),
+        why=error.why,
     )
 
 

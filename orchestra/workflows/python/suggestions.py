@@ -256,13 +256,14 @@ def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> a
     """Rewrites `x if x is not None else y` as `or_else(x, y)`. For a field of `x` the user must state the default of
     `x`.
     """
-    match (
-        _negate(test)
-        if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_"
-        else test
-    ):
+    match test:
         case ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked]):
-            there, other = (then, otherwise) if test.func.id == "has_value" else (otherwise, then)  # type: ignore[attr-defined]
+            there, other = then, otherwise
+        case ast.Call(
+            func=ast.Name(id="not_"),
+            args=[ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked])],
+        ):
+            there, other = otherwise, then
         case _:
             return None
     if ast.dump(there) == ast.dump(asked):
@@ -276,7 +277,8 @@ def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> a
             pass
     if _has_calls(other) or _has_calls(there) or not _reads_fields(there, name):
         return None
-    return _NoneDefaultInserter(name).visit(there)  # type: ignore[no-any-return]
+    rewritten: ast.expr = _NoneDefaultInserter(name).visit(there)
+    return rewritten
 
 
 def _reads_fields(tree: ast.expr, name: str) -> bool:

@@ -106,7 +106,7 @@ class SourcePlaces:
 
     marked: YamlDocument
 
-    def place_of(self, *path: str | int, key: bool = False) -> SourceLocation:
+    def location_of(self, *path: str | int, key: bool = False) -> SourceLocation:
         """Returns the location of a path such as `("nodes", "a", "with", "text")`, or of its nearest ancestor."""
         return self.marked.location(path, key=key)
 
@@ -439,11 +439,11 @@ def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, mark
     kind, given = str(entry["type"]), entry["input"]
     last = next((step for step in reversed(path) if isinstance(step, str)), "")
     said = _describe_path(path)
-    place = marked.location(path, key=name_fault)
+    location = marked.location(path, key=name_fault)
     if name_fault or (kind in ("string_pattern_mismatch", "string_too_long") and last in ("name", "as", "after")):
         named = path[-1] if name_fault else given
         hint = "names match [a-z][a-z0-9_]*, at most 64 characters"
-        return InputError("L105", f"{format_value(named)} is not a name", location=place, hint=hint)
+        return InputError("L105", f"{format_value(named)} is not a name", location=location, hint=hint)
     if kind == "extra_forbidden":
         known = (
             [info.alias or name for name, info in _NESTED_MODELS[str(path[-2])].model_fields.items()]
@@ -457,9 +457,9 @@ def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, mark
         )
     hint = _EXAMPLES.get(last, "")
     if kind == "too_short":
-        return InputError("L103", f"{said} must not be empty", location=place, hint=hint)
+        return InputError("L103", f"{said} must not be empty", location=location, hint=hint)
     if kind in ("missing", "too_long") and last == "wait":
-        return InputError("L103", f"{said} must be two numbers", location=place, hint=hint)
+        return InputError("L103", f"{said} must be two numbers", location=location, hint=hint)
     context = entry.get("ctx", {})
     bound = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
     if kind == "literal_error":
@@ -471,7 +471,7 @@ def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, mark
             else str(entry["msg"]).removeprefix("Input should be ")
         )
     form = _EXPECTED_BY_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
-    return InputError("L103", f"{said} must be {form}, got {_describe_value(given)}", location=place, hint=hint)
+    return InputError("L103", f"{said} must be {form}, got {_describe_value(given)}", location=location, hint=hint)
 
 
 def _describe_value(value: Any) -> str:

@@ -51,7 +51,7 @@ def watched(rate: float, audits: int, seed: int, alpha: float = 0.05, delta: flo
 
 
 def test_drift_false_alarms_stay_below_delta() -> None:
-    alarmed = sum(watched(0.05, 600, seed) is not None for seed in range(400))  # exactly at the promised rate
+    alarmed = sum(watched(0.05, 600, seed) is not None for seed in range(400))  # exactly at the guaranteed rate
     assert 0 < alarmed <= 0.05 * 400
 
 
@@ -118,10 +118,10 @@ def test_drift_alarm_is_permanent() -> None:
 def test_working_alpha_follows_adaptive_conformal_step() -> None:
     drift = DriftMonitor.of(0.05, 0.05).with_audit(wrong=True).with_audit(wrong=False)
     assert drift.alpha == pytest.approx(0.05 + GAMMA * (0.05 - 1) + GAMMA * 0.05)
-    assert drift.promised == 0.05
+    assert drift.guaranteed_alpha == 0.05
 
 
-def test_working_alpha_never_exceeds_promised_alpha() -> None:
+def test_working_alpha_never_exceeds_guaranteed_alpha() -> None:
     drift, drawn = DriftMonitor.of(0.05, 0.05), random.Random(1)
     for _ in range(7000):
         drift = drift.with_audit(wrong=drawn.random() < 0.02)
@@ -150,7 +150,7 @@ def test_drift_status_never_claims_guarantee_holds() -> None:
     assert drift.status == "refuted"
 
 
-# Certificates of claims: the rate of a single threshold may exceed the promised one
+# Certificates of claims: the rate of a single threshold may exceed the guaranteed one
 
 
 @pytest.mark.parametrize(("answers", "alpha"), [(20, 0.1), (140, 0.2), (220, 0.05)])
@@ -172,7 +172,7 @@ def test_drift_claims_false_alarms_stay_below_delta(answers: int, alpha: float) 
         )
         / 100
     )
-    assert naive > DEFAULT_DELTA  # bets against the promised rate would raise too many alarms
+    assert naive > DEFAULT_DELTA  # bets against the guaranteed rate would raise too many alarms
 
 
 def test_claims_bound_is_beta_quantile() -> None:
@@ -188,7 +188,7 @@ def test_drift_useless_judge_is_detected_quickly() -> None:
         drift = drift.with_audit(wrong=True)
     assert drift.is_violated
     assert drift.alpha == pytest.approx(0.1 + 12 * GAMMA * (0.1 - 1))
-    assert drift.promised == 0.1
+    assert drift.guaranteed_alpha == 0.1
 
 
 # The log

@@ -235,7 +235,7 @@ def test_template_mapping_reports_all_errors() -> None:
         ("${int(v.name)}", "cannot convert string to int"),
         ("${input.any + 'x'}", "does not take"),
         ("${v.name.matches(v.name + '(')}", "RE2"),
-        ("a ${input.any}", "a list or mappingcannot be part of a text"),
+        ("a ${input.any}", "a list or mapping cannot be part of a text"),
     ],
 )
 def test_template_value_error_raised_at_run_time(template: str, says: str) -> None:

@@ -82,11 +82,11 @@ def test_read_uses_yaml_1_2_scalars() -> None:
 def test_read_locations_of_keys_and_values() -> None:
     source = read(whole(f"output: ${{a}}\nnodes:\n  a: {NODE}"), "w.yaml")
     value, key = (
-        source.places.place_of("nodes", "a", "with", "text"),
-        source.places.place_of("nodes", "a", "with", "text", key=True),
+        source.places.location_of("nodes", "a", "with", "text"),
+        source.places.location_of("nodes", "a", "with", "text", key=True),
     )
     assert (str(value), str(key)) == ("w.yaml:5:33", "w.yaml:5:27")
-    assert source.places.place_of("nodes", "a", "with", "nothing") == source.places.place_of("nodes", "a", "with")
+    assert source.places.location_of("nodes", "a", "with", "nothing") == source.places.location_of("nodes", "a", "with")
 
 
 def test_read_reports_all_errors_in_order() -> None:

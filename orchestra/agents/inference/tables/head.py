@@ -69,17 +69,19 @@ def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable
     places = pooling.locations @ read
     start_outputs = (pooling.starts @ read)[0]
 
-    def of(name: str) -> Any:
+    def output_named(name: str) -> Any:
         return places[:, OUTPUT_INDEX[name]]
 
-    def rows(name: str) -> Any:
-        return pooling.row_label @ of(f"{name}.label") + pooling.row_body @ of(f"{name}.body")
+    def row_logits(name: str) -> Any:
+        return pooling.row_label @ output_named(f"{name}.label") + pooling.row_body @ output_named(f"{name}.body")
 
-    def columns(name: str) -> Any:
-        return pooling.column_header @ of(f"{name}.head") + pooling.column_body @ of(f"{name}.below")
+    def column_logits(name: str) -> Any:
+        return pooling.column_header @ output_named(f"{name}.head") + pooling.column_body @ output_named(
+            f"{name}.below"
+        )
 
-    def role(name: str) -> Any:
-        return of(f"{name}.own") + pooling.in_row @ rows(name) + pooling.in_column @ columns(name)
+    def role_logits(name: str) -> Any:
+        return output_named(f"{name}.own") + pooling.in_row @ row_logits(name) + pooling.in_column @ column_logits(name)
 
     bounds, also, operations, scales = (
         OUTPUT_INDEX["bound.none"],
@@ -90,18 +92,18 @@ def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable
     return TableLogits(
         operations=start_outputs[operations:scales],
         scales=start_outputs[scales:] + log_sum_exp(read[:, scales:]),
-        cells=role("cells"),
-        first=role("first"),
-        second=role("second"),
-        rows=rows("rows"),
-        answer_columns=columns("asked"),
-        order_columns=columns("by"),
+        cells=role_logits("cells"),
+        first=role_logits("first"),
+        second=role_logits("second"),
+        rows=row_logits("rows"),
+        answer_columns=column_logits("asked"),
+        order_columns=column_logits("by"),
         begin=read[:, OUTPUT_INDEX["begin"]],
         end=read[:, OUTPUT_INDEX["end"]],
-        condition_columns=columns("bounded"),
-        limits=of("limit"),
+        condition_columns=column_logits("bounded"),
+        limits=output_named("limit"),
         bounds=start_outputs[bounds:also],
-        extra_columns=columns("also"),
-        extra_limits=of("also.limit"),
+        extra_columns=column_logits("also"),
+        extra_limits=output_named("also.limit"),
         extra_bounds=start_outputs[also:operations],
     )

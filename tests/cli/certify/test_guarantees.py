@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.run.result_view import show_promises
+from orchestra.cli.run.result_view import show_guarantees
 from orchestra.schema.strict_json import digest
 from orchestra.verification.certificates.file import ASSUMPTION, Certificate
 from tests.cli.shell import Shell
@@ -29,7 +29,7 @@ def page(shell: Shell, name: str) -> str:
     return html.unescape(said.out)
 
 
-def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Certificate) -> None:
+def test_run_shows_the_certificate_of_its_guarantee(shell: Shell, certified: Certificate) -> None:
     said = run(shell, above(certified)).json
     terms = said["certificates"]["sorted"]
     assert terms == certified.summary
@@ -48,7 +48,7 @@ def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Cert
     assert run(shell, above(certified) - 1).json["certificates"] == {}
 
 
-def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, certified: Certificate) -> None:
+def test_run_page_shows_the_guarantee_and_its_certificate(shell: Shell, certified: Certificate) -> None:
     shown, data = page(shell, run(shell, above(certified)).json["run"]), certified.data
     for said in (
         certified.guarantee,
@@ -62,7 +62,7 @@ def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, ce
         certified.digest,
     ):
         assert said in shown, said
-    assert "What is promised" not in page(shell, run(shell, above(certified) - 1).json["run"])
+    assert "What is guaranteed" not in page(shell, run(shell, above(certified) - 1).json["run"])
 
 
 def test_page_lists_rows_left_out_of_the_certificate(shell: Shell) -> None:
@@ -88,7 +88,7 @@ def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certi
 def test_element_guarantee_excludes_derived_values(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
+    show_guarantees({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
     said = capsys.readouterr().out.split("\n")
     assert "readings (2 values, each alone, not values derived from them): at most 5 %" in said
     assert "answer: at most 10 %" in said
