@@ -164,7 +164,7 @@ async def test_check_answer_judge_ignores_accept_threshold(project: Path, accept
 
 
 async def test_check_answer_certificate_sets_threshold(project: Path) -> None:
-    promise = certify(project, put(project))
+    guarantee = certify(project, put(project))
     async with opened(project) as (orchestra, _):
         good = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
         poor = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4)

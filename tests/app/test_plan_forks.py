@@ -141,9 +141,7 @@ async def test_plan_fork_does_not_repeat_payment(bank: Bank) -> None:
     bank.lines = ("s1 = silent(to=input.to)",)
     async with bank.opened() as orchestra:
         run = await paying(orchestra)
-        assert effect_tools(orchestra.program(orchestra.find("pay"))) == {
-            "wire"
-        }  # a batch forks rows that it retries
+        assert effect_tools(orchestra.program(orchestra.find("pay"))) == {"wire"}  # a batch forks rows that it retries
         fork = await orchestra.fork(run)
         assert (await ended(fork.run), fork.changes) == ("receipt of Ada", ())
         assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}

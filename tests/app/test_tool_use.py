@@ -81,9 +81,7 @@ async def test_tool_use_runs_on_real_server(tmp_path: Path) -> None:
                 "You look things up.\nTools:\nsearch(query: str, documents: list[Document]"
             )
         assert '-> [{"source": "tower.txt"' in second.prompt
-        assert (
-            "structured_outputs" not in second.body
-        )  # an endpoint has no grammars, so the gates check its output
+        assert "structured_outputs" not in second.body  # an endpoint has no grammars, so the gates check its output
         assert list(third.body["structured_outputs"]["json"]["properties"]) == ["answer", "quote"]
 
 
