@@ -351,13 +351,13 @@ def checks_digest() -> str:
 
 def _model_and_adapter_digests(settings: Settings, card: Card) -> tuple[str, str]:
     """Returns digests of a card's model and adapter."""
-    from orchestra.fleet import config
     from orchestra.fleet.call_estimates import CONSTRAINT_VERSION
+    from orchestra.fleet.config import Endpoint, configured_fleet
     from orchestra.fleet.model_digests import ModelDigests
     from orchestra.fleet.server_selection import supported_constraint
     from orchestra.fleet.weights.weights import ModelStore
 
-    fleet = config.read_config(Path(settings.find_resource("configs", settings.fleet)))
+    fleet = configured_fleet(settings)
     names = fleet.servers_for(card.model)
     marks = ModelDigests(ModelStore.from_environment(hub=settings.hub or None))
     models, learnt = set(), set()
@@ -365,7 +365,7 @@ def _model_and_adapter_digests(settings: Settings, card: Card) -> tuple[str, str
         target = fleet.servers[name]
         model, adapter = marks.base_digest(name, target), marks.adapter_digest(name, target, card)
         if not model or not adapter:
-            local = not isinstance(target, config.Endpoint)
+            local = not isinstance(target, Endpoint)
             why = "its files are not here" if local else "its endpoint has no `revision:`"
             hint = "orchestra fleet start" if local else f"write revision: under servers.{name} of the fleet file"
             raise InputError("V007", f"the model {name!r} of {card.name!r} is unknown: {why}", hint=hint)

@@ -14,7 +14,7 @@ from orchestra.core.protocols import RunSelection
 from orchestra.core.suggestions import closest_match
 from orchestra.core.tags import TAG_PREFIX, Tags, has_tags, is_tag_name, validate_tags
 from orchestra.core.timestamps import TimeSpec, to_timestamp
-from orchestra.fleet.config import Endpoint, LocalServer, Price, read_config
+from orchestra.fleet.config import Endpoint, LocalServer, Price, configured_fleet, read_config
 from orchestra.fleet.local_workers import LOCAL_SERVER
 from orchestra.journal.costs import COST_KEYS, CostCounter, CostKey, CostReport, CostRow, CostTotal, UnreadableRun
 from orchestra.journal.summary import summary_at
@@ -92,7 +92,7 @@ def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     """Returns the servers of the fleet file, and of the project's other fleets, with which runs may have been made; of
     the package's fleets the local servers, which are free. Raises `InputError` if the fleet file cannot be read.
     """
-    found = dict(read_config(settings.find_resource("configs", settings.fleet)).servers)
+    found = dict(configured_fleet(settings).servers)
     own = settings.own_resources("configs")
     for path in (*own, *settings.resources("configs").values()):
         with suppress(InputError):

@@ -62,7 +62,7 @@ def load_settings(config: str | Path | Settings | None, project: str | Path | No
             "no project here",
             form=settings.log_as,
             folder=str(settings.start),
-            fleet=settings.fleet,
+            fleet=settings.endpoint or settings.fleet,
             journal=str(settings.journal),
         )
     return settings
@@ -247,10 +247,10 @@ class Project:
     @cached_property
     def fleet(self) -> FleetConfig | None:
         """The fleet file; None if it is missing or invalid: its users report that."""
-        from orchestra.fleet.config import read_config as fleet
+        from orchestra.fleet.config import configured_fleet
 
         try:
-            return fleet(Path(self.settings.find_resource("configs", self.settings.fleet)))
+            return configured_fleet(self.settings)
         except InputError:
             return None
 

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.app.project import Project
@@ -164,13 +163,13 @@ class ProjectWorkers:
         one.
         """
         if self._estimator is None:
-            from orchestra.fleet import config
             from orchestra.fleet.call_estimates import CallEstimator
+            from orchestra.fleet.config import configured_fleet
             from orchestra.fleet.weights.weights import ModelStore
 
             settings = self._project.settings
             self._estimator = CallEstimator(
-                config=config.read_config(Path(settings.find_resource("configs", settings.fleet))),
+                config=configured_fleet(settings),
                 cards=self._project.cards,
                 cards_by_digest=self._project.cards_by_digest,
                 model_store=ModelStore.from_environment(hub=settings.hub or None),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestra.cli.context import get_opener, load_settings, open_orchestra
-from orchestra.cli.options import FleetOption, JsonOption
+from orchestra.cli.options import EndpointOption, FleetOption, JsonOption, ModelOption
 from orchestra.cli.typer_adapter import STATUS_CODES, add_command
 from orchestra.core.errors import InputError
 
@@ -91,6 +91,8 @@ class CheckArguments:
         typer.Option("--back-off", help="Remove the parts that fail entailment, and print the rest."),
     ] = False
     fleet: FleetOption = None
+    endpoint: EndpointOption = None
+    model: ModelOption = None
     as_json: JsonOption = False
 
 
@@ -136,7 +138,7 @@ def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationRe
         "inputs": read_values((), arguments.inputs or ()),
         **{name: getattr(arguments, name) for name in FORWARDED_OPTIONS},
     }
-    chosen = load_settings(fleet=arguments.fleet)
+    chosen = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
     named, asking = _parse_checks(arguments)
     given, evidence = _read_answer(arguments.answer), _read_evidence(arguments.against)
     if asking:

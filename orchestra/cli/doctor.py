@@ -103,6 +103,7 @@ def run_checks(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
     if fleet is not None:
         yield from _check_servers(fleet)
         yield from _check_endpoints(fleet)
+    yield from _find_local_endpoints(settings)
 
 
 def _check_python() -> Finding:
@@ -142,10 +143,10 @@ def _check_extras() -> Iterator[Finding]:
 
 def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
     from orchestra.core.settings import looks_like_path
-    from orchestra.fleet.config import read_config
+    from orchestra.fleet.config import configured_fleet
 
     try:
-        fleet = read_config(path := settings.find_resource("configs", settings.fleet))
+        fleet = configured_fleet(settings)
     except OrchestraError as error:
         yield Finding(
             "fleet file",
@@ -154,8 +155,9 @@ def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | N
             f"orchestra validate {settings.fleet}" if looks_like_path(settings.fleet) else f"# {error.hint}",
         )
         return None
-    source = settings.sources.get("fleet", "default")
-    yield Finding("fleet file", "ok", f"{fleet.name}: {path}, chosen by {source}")
+    chosen = "endpoint" if settings.endpoint else "fleet"
+    place = settings.endpoint or settings.find_resource("configs", settings.fleet)
+    yield Finding("fleet", "ok", f"{fleet.name}: {place}, set by {settings.sources.get(chosen, 'default')}")
     return fleet
 
 
@@ -351,6 +353,18 @@ def _check_endpoints(fleet: FleetConfig) -> Iterator[Finding]:
             yield Finding(name, "problem", f"{address} cannot be reached: {why}", f"curl {address}/models")
         else:
             yield Finding(name, "ok", f"{address} accepts connections")
+
+
+def _find_local_endpoints(settings: Settings) -> Iterator[Finding]:
+    """Lists the model servers on the usual ports of this machine, and how to use them."""
+    import asyncio
+
+    from orchestra.fleet.endpoints import find_local_endpoints
+
+    for found in asyncio.run(find_local_endpoints()):
+        name = found.software or "model server"
+        use = "" if settings.endpoint == found.address else f"   # use it: --endpoint {found.address}"
+        yield Finding(name, "ok", f"{found.address}: {found.summary}{use}")
 
 
 def _remedy(error: OrchestraError) -> str:

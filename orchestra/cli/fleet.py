@@ -102,12 +102,12 @@ def key(
 def _load_fleet(
     name: str | None, load: Callable[..., Settings] = load_settings_to_inspect
 ) -> tuple[Settings, FleetConfig, SupervisorClient]:
-    from orchestra.fleet.config import read_config
+    from orchestra.fleet.config import configured_fleet
     from orchestra.fleet.supervisor.client import SupervisorClient
     from orchestra.fleet.supervisor.folders import Folders
 
     chosen = load(fleet=name)
-    config = read_config(chosen.find_resource("configs", chosen.fleet))
+    config = configured_fleet(chosen)
     return chosen, config, SupervisorClient(config, Folders.from_environment())
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.options import JsonOption
+from orchestra.cli.options import EndpointOption, JsonOption, ModelOption
 from orchestra.cli.output import print_json, print_table, print_text
 from orchestra.cli.typer_adapter import add_command, describe_needs
 from orchestra.core.errors import InputError, OrchestraError
@@ -32,12 +36,21 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="The folder; it is created if missing.", show_default="here")] = Path(),
+    endpoint: EndpointOption = None,
+    model: ModelOption = None,
 ) -> None:
-    """Create a project with settings, a workflow, an agent and a Python example, ready to run."""
-    made = create_project(folder)
+    """Create a project with settings, a workflow, an agent and a Python example, ready to run.
+
+    Without vLLM on this machine, the project uses the model server that answers on a usual port, if there is one:
+    Ollama, vLLM, llama.cpp or LM Studio.
+    """
+    chosen, notice = choose_endpoint(endpoint, model)
+    made = create_project(folder, chosen)
     trust_new_project(folder)
     for path in made:
         print_text(f"  {folder / path}")
+    if notice:
+        print_text(f"\n{escape_invisible(notice)}")
     print_text("\nNow try:", style="bold")
     if folder != Path():
         print_text(f"  cd {folder}")
@@ -72,8 +85,37 @@ def show(as_json: JsonOption = False) -> None:
     )
 
 
-def create_project(folder: Path) -> list[Path]:
+def choose_endpoint(endpoint: str | None, model: str | None) -> tuple[Mapping[str, str], str]:
+    """Returns the settings of the new project's model server, empty for the default fleet, and a notice about them.
+
+    Raises:
+        InputError: C002 for an invalid endpoint, or for a model without one.
+    """
+    from orchestra.fleet.config import endpoint_fleet
+    from orchestra.fleet.endpoints import find_local_endpoints
+
+    if endpoint is None and model is not None:
+        raise InputError("C002", f"model {model!r} is for an endpoint, and there is none", hint="add --endpoint URL")
+    if endpoint is not None:
+        endpoint_fleet(endpoint, model or "")
+        return {"endpoint": endpoint, **({"model": model} if model else {})}, ""
+    found = [server for server in asyncio.run(find_local_endpoints()) if server.models]
+    if not found:
+        return {}, ""
+    first = found[0]
+    name = f"{first.software or 'A model server'} answers at {first.address} with {first.summary}"
+    if find_spec("vllm") is not None:
+        return {}, f"{name}. To use it: --endpoint {first.address}"
+    chosen = first.models[0]
+    return {"endpoint": first.address, "model": chosen}, f"{name}. The project uses {chosen}; see orchestra.toml."
+
+
+def create_project(folder: Path, endpoint: Mapping[str, str] | None = None) -> list[Path]:
     """Writes the starter project, and returns its files relative to `folder`.
+
+    Args:
+        folder: The folder.
+        endpoint: The settings `endpoint` and `model`, appended to its settings file.
 
     Raises:
         InputError: C016 if one of the files exists; nothing is written then.
@@ -93,6 +135,11 @@ def create_project(folder: Path) -> list[Path]:
         for source, target in targets.items():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / target)
+        if endpoint:
+            with (folder / "orchestra.toml").open("a", encoding="utf-8") as settings:
+                settings.writelines(
+                    f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in endpoint.items()
+                )
     except OSError as error:
         raise OrchestraError(
             "C023", f"{error.filename or folder} cannot be written: {error.strerror}", hint="choose another folder"

@@ -39,6 +39,21 @@ BudgetOption: TypeAlias = Annotated[
 FleetOption: TypeAlias = Annotated[
     str | None, typer.Option("--fleet", help="The fleet: a name in configs/, or a path.", show_default="as configured")
 ]
+EndpointOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="A model server with OpenAI's API instead of the fleet, such as http://127.0.0.1:11434/v1.",
+        show_default="as configured",
+    ),
+]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help="The model of the endpoint.", show_default="the only one that it lists"
+    ),
+]
 LiveOption: TypeAlias = Annotated[
     bool, typer.Option("--live", help="Show unverified model output on stderr while it is generated.")
 ]

@@ -142,10 +142,15 @@ class ProjectValidator:
         """Validates all fleets, agents and workflows of the project, including those of its modules. Raises
         `InputError` C004 without any.
         """
+        from orchestra.fleet.config import endpoint_fleet
+
         found: list[FileReport] = []
         fleet = FileReport(f"the fleet of {self._settings.sources['fleet']}")
         with _collect_errors(fleet):
-            self._settings.find_resource("configs", self._settings.fleet)
+            if self._settings.endpoint:
+                endpoint_fleet(self._settings.endpoint, self._settings.model)
+            else:
+                self._settings.find_resource("configs", self._settings.fleet)
         if fleet.errors:
             found.append(fleet)
         for path in self._settings.own_resources("configs"):

@@ -2,8 +2,8 @@
 
 Sources, strongest first: overrides (flags), `ORCHESTRA_*` variables, the project's file (`orchestra.toml`, or
 `[tool.orchestra]` in `pyproject.toml`, of the nearest parent folder or the named folder), the user's file
-(`$XDG_CONFIG_HOME/orchestra/config.toml`), defaults. Code is imported only from modules named here and from entry
-points of the group `orchestra.modules`.
+(`$XDG_CONFIG_HOME/orchestra/config.toml`), `OPENAI_BASE_URL` and `OPENAI_MODEL`, defaults. Code is imported only from
+modules named here and from entry points of the group `orchestra.modules`.
 
 Settings files are TOML with limits of size and nesting, which are checked before parsing. `tomllib` recurses once per
 nested array or table and takes quadratic time for a dotted key. The levels are therefore counted without parsing. A
@@ -270,6 +270,8 @@ SettingsFinder: TypeAlias = Callable[[Path], SettingsFile | None]
 ENVIRONMENT_PREFIX = "ORCHESTRA_"
 PROJECT_VARIABLE = "ORCHESTRA_PROJECT"
 """The variable that names the project's folder."""
+OPENAI_VARIABLES: Mapping[str, str] = {"endpoint": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
+"""Settings to the variables of OpenAI's clients that set them."""
 ENTRY_POINTS = "orchestra.modules"
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 DATABASE_PREFIXES = ("postgresql://", "postgres://", "env:", "file:")
@@ -288,6 +290,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        max_length=2048,
+        description="the address of a model server with OpenAI's API, such as http://127.0.0.1:11434/v1; "
+        "it replaces the fleet",
+    )
+    model: str = Field("", max_length=200, description="the model of the endpoint; needed if the server lists several")
     journal: Path | Literal["off"] | DatabaseAddress = Field(
         default_factory=lambda: _default_journal(None, os.environ),
         description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH "
@@ -374,20 +384,32 @@ class Settings(BaseModel):
             (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
         )
         file = _named_project(named, start, by, look) or _find_project(start, look, environment)
-        layers = [
-            _override_layer(overrides or {}, start),
-            _environment_layer(environment, start),
-            *([_file_layer(file, start, inside=file.path.parent)] if file else []),
-            *([_file_layer(user, start, inside=None)] if (user := _find_user_file(environment)) else []),
-        ]
+        layers = _with_one_fleet(
+            [
+                _override_layer(overrides or {}, start),
+                _environment_layer(environment, start),
+                *([_file_layer(file, start, inside=file.path.parent)] if file else []),
+                *([_file_layer(user, start, inside=None)] if (user := _find_user_file(environment)) else []),
+                _openai_layer(environment, start),
+            ]
+        )
         values, sources = _merge_layers(layers)
+        if values.get("model") and not values.get("endpoint"):
+            if sources["model"] != OPENAI_VARIABLES["model"]:
+                hint = "add --endpoint URL; the models of a fleet are in its file"
+                raise InputError("C002", f"model {values['model']!r} is for an endpoint, and there is none", hint=hint)
+            del values["model"]
+            sources["model"] = "default"
         root = file.path.parent if file else None
         if "journal" not in values:
             values["journal"] = _default_journal(root, environment)
         for kind in RESOURCE_KINDS:
             values.setdefault(kind, ((root or start) / kind,))
         made = cls(**values, project=root, start=start, sources=sources)
-        own = [layer.values["journal"].root for layer in layers if "journal" in layer.values][:1] != [None]
+        own = {
+            key: next((layer.values[key].root is not None for layer in layers if key in layer.values), True)
+            for key in ("journal", "endpoint")
+        }
         if trust.trusts_every_project(trusted, environment):
             return made
         guard = _create_guard(made, file, own)
@@ -396,6 +418,11 @@ class Settings(BaseModel):
             if trusted == "recorded" and trust.is_recorded(guard, environment)
             else made.model_copy(update={"guard": guard})
         )
+
+    @property
+    def uses_openai_address(self) -> bool:
+        """Whether the endpoint is that of `OPENAI_BASE_URL`."""
+        return bool(self.endpoint) and self.sources.get("endpoint") == OPENAI_VARIABLES["endpoint"]
 
     def trust_error(self, *kinds: trust.RequirementKind) -> trust.UntrustedError | None:
         """Returns error C060 if the project may not do what its settings of these kinds, or of any kind, ask for; else
@@ -634,6 +661,31 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
     return _Layer(values, tuple(errors))
 
 
+def _openai_layer(environ: Mapping[str, str], start: Path) -> _Layer:
+    """The variables of OpenAI's clients. They are the weakest source, so that a project with a fleet keeps it."""
+    given = {key: (name, environ.get(name, "")) for key, name in OPENAI_VARIABLES.items()}
+    return _Layer({key: _LayerValue(value, name, start, is_text=True) for key, (name, value) in given.items() if value})
+
+
+def _with_one_fleet(layers: Sequence[_Layer]) -> list[_Layer]:
+    """Returns the layers without the fleet or the endpoint that a stronger layer replaces by the other."""
+    chosen = next((layer for layer in layers if not layer.values.keys().isdisjoint(("fleet", "endpoint"))), None)
+    if chosen is None:
+        return list(layers)
+    if (endpoint := chosen.values.get("endpoint")) is not None and "fleet" in chosen.values:
+        error = InputError(
+            "C002",
+            "fleet and endpoint exclude each other",
+            location=endpoint.location,
+            hint="leave one of them out: an endpoint replaces the fleet",
+        )
+        return [_Layer(chosen.values, (*chosen.errors, error))]
+    dropped = "endpoint" if "fleet" in chosen.values else "fleet"
+    return [
+        _Layer({key: value for key, value in layer.values.items() if key != dropped}, layer.errors) for layer in layers
+    ]
+
+
 def _merge_layers(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the values of all layers and the source of each setting. The first layer is the strongest.
 
@@ -775,12 +827,18 @@ def _named_project(project: str | Path, start: Path, by: str, look: SettingsFind
     return file
 
 
-def _create_guard(loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.ProjectGuard:
-    """Returns the restrictions of the project without trust."""
+def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str, bool]) -> trust.ProjectGuard:
+    """Returns the restrictions of the project without trust. `own`: whether the project chose a setting."""
     folder = loaded.project or loaded.start or Path.cwd()
     servers = {name: server.command for name, server in loaded.mcp.items()}
     needs = (
-        trust.find_requirements(folder, loaded.modules, servers, loaded.journal if own_journal else "off")
+        trust.find_requirements(
+            folder,
+            loaded.modules,
+            servers,
+            loaded.journal if own["journal"] else "off",
+            loaded.endpoint if own["endpoint"] else "",
+        )
         if file
         else []
     )

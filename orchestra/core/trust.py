@@ -9,6 +9,7 @@ digest of the settings, so that changed settings need trust again. Records are f
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from orchestra.core import xdg
 from orchestra.core.errors import InputError, OrchestraError
@@ -25,7 +27,7 @@ TRUST_VARIABLE = "ORCHESTRA_TRUST"
 MAX_ENTRIES = 20_000
 """Maximum number of files that are searched for links. A project with more needs trust."""
 MAX_RECORD_BYTES = 64 << 10
-RequirementKind: TypeAlias = Literal["modules", "mcp", "journal", "link"]
+RequirementKind: TypeAlias = Literal["modules", "mcp", "journal", "endpoint", "link"]
 TrustPolicy: TypeAlias = Literal["always", "recorded", "never"]
 """Which projects are trusted: all, those with a record (or `ORCHESTRA_TRUST=1`), or none."""
 
@@ -142,18 +144,20 @@ def create_guard(
 
 
 def find_requirements(
-    root: Path, modules: Sequence[str], servers: Mapping[str, Sequence[str]], journal: Path | str
+    root: Path, modules: Sequence[str], servers: Mapping[str, Sequence[str]], journal: Path | str, endpoint: str = ""
 ) -> list[TrustRequirement]:
-    """Returns the modules, servers and paths in the settings of a project that need trust.
+    """Returns the modules, servers, paths and addresses in the settings of a project that need trust.
 
-    `journal` is `off` if it was set outside of the project. Modules and servers always count, because the project's
-    folder is searched first.
+    `journal` is `off`, and `endpoint` empty, if it was set outside of the project. Modules and servers always count,
+    because the project's folder is searched first.
     """
     found = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
     found += [
         TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}")
         for name, command in servers.items()
     ]
+    if endpoint and not is_loopback(endpoint):
+        found.append(TrustRequirement("endpoint", f"send data and your key to {endpoint}"))
     if journal == "off":
         return found
     if not isinstance(journal, Path) or not is_inside(journal, os.path.realpath(root)):
@@ -163,6 +167,15 @@ def find_requirements(
             TrustRequirement("journal", f"keep the journal next to {beside}, a link to {_link_target(beside)}")
         )
     return found
+
+
+def is_loopback(address: str) -> bool:
+    """Returns whether a URL has an address of this machine."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[TrustRequirement]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +15,7 @@ from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.http.model_server import ModelClient
+from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.supervisor.folders import is_disk_full
 from orchestra.fleet.vllm_cpu import plugin
@@ -46,13 +47,13 @@ class AdapterBases:
         return self._base(card.folder / card.adapter / MANIFEST) in ("", server.model)
 
     def base_mismatch(self, card: Card, name: str, server: LocalServer | Endpoint) -> RequestError | None:
-        """Returns F222 for a server that is not asked for a card's adapter; None if the card allows its prompt without
-        the
-        adapter.
+        """Returns F222 for a local server that is not asked for a card's adapter; None if the card allows its prompt
+        without the adapter.
 
-        So a packaged specialist runs on any fleet: tuned where its base is, and by its prompt elsewhere.
+        So a packaged specialist runs on any fleet: tuned where its base is, and by its prompt elsewhere. An endpoint
+        gets the prompt of every card, because its base is not the user's choice.
         """
-        if card.adapter is None or card.folder is None or card.elsewhere == "prompt":
+        if card.adapter is None or card.folder is None or card.elsewhere == "prompt" or isinstance(server, Endpoint):
             return None
         base = self._base(card.folder / card.adapter / MANIFEST)
         reason = f"the adapter {card.adapter!r} of {card.name!r} is for the base {base!r}, "
@@ -251,15 +252,25 @@ class AdapterManager:
     unloaded afterwards. Calls in flight finish with the adapter that they started with.
     """
 
-    def __init__(self, client: ModelClient, model_store: ModelStore, spare_slots: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        client: ModelClient,
+        model_store: ModelStore,
+        spare_slots: Callable[[str], int],
+        progress: ProgressCallback = ignore_progress,
+    ) -> None:
         """Creates a manager without loaded adapters.
 
         Args:
             client: The client of the servers.
             model_store: The store into which adapters are copied.
             spare_slots: Returns how many slots of a server must stay free.
+            progress: Called once for each adapter that an endpoint does not list.
         """
         self._client, self._model_store, self._spare_slots = client, model_store, spare_slots
+        self._progress = progress
+        self._unlisted: set[tuple[str, str]] = set()
+        """Servers and agents whose missing adapter was reported."""
         self._loaded: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._cache: dict[tuple[str, str], _CachedAdapter] = {}
@@ -271,23 +282,26 @@ class AdapterManager:
         known = self._cache.get((server, card.digest))
         return known is not None and known.adapter.name in self._loaded.get(server, ())
 
+    def is_listed(self, server: str, card: Card) -> bool:
+        """Whether an endpoint lists a card's adapter, as far as it was asked."""
+        return card.adapter in self._loaded.get(server, ())
+
     async def ensure(
-        self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False
+        self, server: str, card: Card, target: LocalServer | Endpoint, *, once: bool = False
     ) -> str | RequestError:
         """Loads a card's adapter on a server, and returns the model name for its requests; empty for the server's own
-        model.
+        model. An endpoint that does not list the adapter answers with its own model and the card's prompt.
 
         Args:
             server: The name of the server.
             card: The card.
-            servers: The servers of the fleet by name.
+            target: The server.
             once: Whether to give up after one try, because the caller can use another server.
         """
         if card.adapter is None:
             return ""
-        target = servers[server]
-        if not isinstance(target, LocalServer):
-            return card.adapter  # an endpoint has the adapter under this name, or answers that it does not
+        if isinstance(target, Endpoint):
+            return await self._listed_adapter(server, card)
         known = self._cache.get((server, card.digest))
         if (
             known is not None
@@ -308,6 +322,25 @@ class AdapterManager:
             if known is not None and known.adapter.name != adapter.name:
                 await self._unload(server, known.adapter.name)
         return adapter.name
+
+    async def _listed_adapter(self, server: str, card: Card) -> str:
+        """Returns a card's adapter if an endpoint lists it; else an empty name, and reports that once."""
+        if server not in self._loaded:
+            models = await self._client.list_models(server)
+            if isinstance(models, RequestError):
+                return ""  # the call itself reports what is wrong
+            self._loaded[server] = {model.id for model in models}
+        if self.is_listed(server, card):
+            return card.adapter or ""
+        self.report_unlisted(server, card)
+        return ""
+
+    def report_unlisted(self, server: str, card: Card) -> None:
+        """Reports once that an agent answers by its prompt, because the endpoint does not have its adapter."""
+        if (server, card.name) not in self._unlisted:
+            self._unlisted.add((server, card.name))
+            message = f"{server} does not list the adapter {card.adapter!r}: {card.name} answers by its prompt"
+            self._progress(Progress("adapter", message))
 
     async def _refresh(self, server: str, card: Card, target: LocalServer) -> Adapter:
         """Returns the adapter with its current files. Raises `FleetError`."""

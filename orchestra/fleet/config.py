@@ -5,10 +5,11 @@ The file contains secrets only as references, `env:NAME` or `file:PATH`. They ar
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,11 +18,15 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from orchestra.core.errors import InputError, InputErrors
 from orchestra.core.events import Usage
 from orchestra.core.labels import Label
+from orchestra.core.trust import is_loopback
 from orchestra.core.xdg import expand_home
 from orchestra.fleet.config_errors import suggestion, unknown_name_error, validation_errors
 from orchestra.fleet.scheduling import Ordering
 from orchestra.schema import strict_yaml
 from orchestra.schema.strict_json import canonical, digest
+
+if TYPE_CHECKING:
+    from orchestra.core.settings import Settings
 
 PROTOCOL_VERSION = 4
 """Version of the protocol between supervisor and clients. It is part of the fleet's digest, so different versions never
@@ -44,7 +49,12 @@ BF16_PER_Q4_BYTE = 2.8
 """Bytes of bfloat16 per byte of a Q4_1 file: 269.1 MB from 98.4 MB for SmolLM2-135M (its embeddings are Q8)."""
 FIRST_START_SECONDS = 900.0
 """A cold GPU server compiles for minutes, and a slow machine reads weights for as long."""
+ENDPOINT_NAME = "endpoint"
+"""The name of the fleet, and of its server, for the settings `endpoint` and `model`."""
+KEY_VARIABLE = "OPENAI_API_KEY"
 Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
+AUTO: Literal["auto"] = "auto"
+"""A dialect or a model that the first call finds out by asking the server."""
 
 
 class FleetModel(BaseModel):
@@ -345,9 +355,11 @@ class Endpoint(FleetModel):
     `/v1`.
     """
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    """The model name in requests."""
-    dialect: Dialect = "openai"
-    """How decoding is constrained: `structured_outputs` (vllm), `response_format` (openai, ollama, llamacpp)."""
+    """The model name in requests; `auto` for the only model that the server lists."""
+    dialect: Dialect | Literal["auto"] = "openai"
+    """How decoding is constrained: `structured_outputs` (vllm), `response_format` (openai, ollama, llamacpp). `auto`
+    asks the server what it is.
+    """
     structured_outputs: Literal["guidance", "other"] = "other"
     """The backend of a remote vLLM. Quotes are decoded over the evidence only with guidance."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -371,6 +383,11 @@ class Endpoint(FleetModel):
     no answer is
     memoized across runs, because a stale answer could not be detected.
     """
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether dialect and model are known without asking the server."""
+        return AUTO not in (self.dialect, self.model)
 
     @field_validator("endpoint")
     @classmethod
@@ -436,6 +453,8 @@ class FleetConfig(FleetModel):
     servers: Annotated[dict[Name, Server], Field(min_length=1)]
     models: Annotated[dict[Name, Name | tuple[Name, ...]], Field(min_length=1)]
     """Model name of cards to the server or servers of that model."""
+    default: Name | None = None
+    """The name in `models` for all models of cards that `models` does not list."""
     escalate: Name | Annotated[tuple[Name, ...], Field(min_length=1, max_length=8)] | None = None
     """The name in `models` for escalation from a smaller model; several names are tried in order."""
     idle_stop: Seconds = 900.0
@@ -457,6 +476,9 @@ class FleetConfig(FleetModel):
                     near = suggestion(name, self.servers)
                     message = f"models.{model} names the server {name!r}, which does not exist{near}"
                     raise unknown_name_error(message, "models", model, number)
+        if self.default is not None and self.default not in self.models:
+            near = suggestion(self.default, self.models)
+            raise unknown_name_error(f"default names the model {self.default!r}, which does not exist{near}", "default")
         for number, model in enumerate(self.tiers):
             if model not in self.models:
                 said = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
@@ -477,7 +499,7 @@ class FleetConfig(FleetModel):
 
     def servers_for(self, model: str) -> tuple[str, ...]:
         """Returns the names of the servers of a model; empty for an unknown model."""
-        names = self.models.get(model, ())
+        names = self.models.get(model, () if self.default is None else self.models[self.default])
         return (names,) if isinstance(names, str) else names
 
     @property
@@ -569,4 +591,55 @@ def _with_absolute_folders(config: FleetConfig, root: Path) -> FleetConfig:
 
     return config.model_copy(
         update={"servers": {name: with_absolute_paths(server) for name, server in config.servers.items()}}
+    )
+
+
+def configured_fleet(settings: Settings) -> FleetConfig:
+    """Returns the fleet of the settings: of their endpoint, else of their fleet file.
+
+    Raises:
+        InputError: C002 for an invalid endpoint, C004 or F100 for the fleet file.
+        InputErrors: Several errors in the fleet file.
+    """
+    if settings.endpoint:
+        return endpoint_fleet(settings.endpoint, settings.model, own_key=settings.uses_openai_address)
+    return read_config(Path(settings.find_resource("configs", settings.fleet)))
+
+
+def endpoint_fleet(address: str, model: str = "", *, own_key: bool = False) -> FleetConfig:
+    """Returns a fleet with one endpoint, which serves all models of all cards.
+
+    A server on this machine may get data of every label. Another one may get internal data, because the user named it.
+    The key in `OPENAI_API_KEY` is sent to this machine and over https. Over plain http to another host it is sent only
+    to the address in `OPENAI_BASE_URL`, where the fleet refuses it.
+
+    Args:
+        address: The address, up to `/v1`.
+        model: The model name in requests; empty for the only model that the server lists.
+        own_key: Whether the address comes from `OPENAI_BASE_URL`, beside which the key was set.
+
+    Raises:
+        InputError: C002, the address is invalid.
+    """
+    local = is_loopback(address)
+    send_key = bool(os.environ.get(KEY_VARIABLE)) and (own_key or local or address.startswith("https://"))
+    try:
+        endpoint = Endpoint(
+            endpoint=address,
+            model=model or AUTO,
+            dialect=AUTO,
+            api_key=f"env:{KEY_VARIABLE}" if send_key else None,
+            external=not local,
+            label="restricted" if local else "internal",
+        )
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        hint = "write an address such as http://127.0.0.1:11434/v1"
+        raise InputError("C002", f"endpoint cannot be {address[:200]!r}: {reason}", hint=hint) from None
+    return FleetConfig(
+        schema="orchestra/fleet/v1",
+        name=ENDPOINT_NAME,
+        servers={ENDPOINT_NAME: endpoint},
+        models={"base": ENDPOINT_NAME},
+        default="base",
     )

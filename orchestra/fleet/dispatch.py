@@ -23,12 +23,13 @@ from orchestra.fleet.call_estimates import CallEstimator
 from orchestra.fleet.card_versions import resolve_card
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.config_errors import suggestion
+from orchestra.fleet.endpoints import OLLAMA_VERSION, identify_software, resolve_endpoint
 from orchestra.fleet.http.addresses import LocalAddresses, SupervisorMode
 from orchestra.fleet.http.client import HttpClient
 from orchestra.fleet.http.model_server import ModelClient, TextCallback
 from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
 from orchestra.fleet.prefix_cache import Prefix, prefix_hashes
-from orchestra.fleet.progress import ProgressCallback, ignore_progress
+from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.readiness import ServerReadiness, fleet_timeout
 from orchestra.fleet.request_errors import RequestError, error_policy
 from orchestra.fleet.scheduling import QueueRequest
@@ -80,7 +81,7 @@ class Fleet:
         self._sender, self._addresses, self._progress = sender, addresses, progress
         self._clock, self._estimator = clock, estimator
         self._adapters, self._adapter_bases = (
-            AdapterManager(self.client, estimator.model_store, addresses.spare_slots),
+            AdapterManager(self.client, estimator.model_store, addresses.spare_slots, progress),
             AdapterBases(),
         )
         self._probe_results: dict[str, tuple[float, RequestError | None]] = {}
@@ -185,12 +186,28 @@ class Fleet:
         target = self.config.servers[name]
         if isinstance(target, Endpoint):
             await self._sender.wait_for_endpoint(name, target, target.starts_within or 0.0)
+            if not target.is_resolved:
+                await self._resolve_endpoint(name, target)
             return
         await self._addresses.bring_up(name, self._progress)
         if self.config.order == "programs":
             load = await self.client.read_load(name)
             if isinstance(load, ServerLoad) and load.cache_tokens:
                 self._sender.states[name].gate.scheduler.set_cache_size(load.cache_tokens)
+
+    async def _resolve_endpoint(self, name: str, target: Endpoint) -> None:
+        """Asks an endpoint with `auto` what it is. Raises `FleetError` if it does not answer or lacks the model."""
+        listed = await self.client.list_models(name)
+        if isinstance(listed, RequestError):
+            raise FleetError(listed.code, listed.reason, hint=listed.hint)
+        software = identify_software(listed)
+        if not software and await self.client.answers(name, OLLAMA_VERSION):
+            software = "Ollama"
+        resolved = resolve_endpoint(target, listed, software)
+        if isinstance(resolved, RequestError):
+            raise FleetError(resolved.code, resolved.reason, hint=resolved.hint)
+        self._sender.targets[name] = resolved
+        self._progress(Progress("ready", f"{name}: {resolved.model} at {target.endpoint}, {software or 'OpenAI API'}"))
 
     async def status(self) -> dict[str, Any]:
         """Returns the JSON of `orchestra fleet status --json`: local servers as the supervisor reports them, and the
@@ -288,7 +305,7 @@ class Fleet:
         except (FleetError, InputError):
             return None
         names = self._rank_servers(choice.servers, choice.card, call)
-        name = next((name for name in names if self.config.servers[name].dialect == "vllm"), None)
+        name = next((name for name in names if self._sender.targets[name].dialect == "vllm"), None)
         found = (
             None
             if name is None
@@ -352,7 +369,7 @@ class Fleet:
                 await self._addresses.report_stall(name)
             return _to_call_error(result, name, self._failure_usage(result, call, name, tried))
         card = choice.card
-        adapted = card.adapter is None or self._adapter_bases.uses_adapter(card, self.config.servers[name])
+        adapted = card.adapter is None or self._is_adapted(name, card)
         reader = self._estimator.card_cache.get(card).reader
         priced = msgspec.structs.replace(result, usage=_with_cost(result.usage, self.config.servers[name]))
         return _parse_reply(reader, priced, name, call.inputs, adapted)
@@ -425,10 +442,9 @@ class Fleet:
         begins = self._prompt_prefix(_messages(self._render(call, card, "none")), card.adapter or "")
         return sorted(servers, key=lambda name: self._rank_key(name, card, begins))
 
-    def _rank_key(self, name: str, card: Card, prompt_prefix: Prefix) -> tuple[bool, float, bool, int]:
-        """Returns the sort key of a server: it answers, is not busy, has the adapter, and has least to do. A prompt
-        block
-        counts as a request.
+    def _rank_key(self, name: str, card: Card, prompt_prefix: Prefix) -> tuple[bool, float, bool, bool, int]:
+        """Returns the sort key of a server: it answers, is not busy, has the base of the adapter and the adapter, and
+        has least to do. A prompt block counts as a request.
         """
         server_state = self._sender.states[name]
         fresh = len(prompt_prefix) - server_state.gate.scheduler.cached_blocks(prompt_prefix)
@@ -436,6 +452,7 @@ class Fleet:
         return (
             server_state.breaker.state == "open",
             busy,
+            card.adapter is not None and not self._adapter_bases.uses_adapter(card, self._sender.targets[name]),
             not self._adapters.is_loaded(name, card),
             server_state.load + fresh,
         )
@@ -443,7 +460,7 @@ class Fleet:
     async def _send_request(
         self, name: str, call: CallRequest, card: Card, deadline: Deadline, on_text: TextCallback | None, once: bool
     ) -> Completion | RequestError:
-        target = self.config.servers[name]
+        target = self._sender.targets[name]
         chat = self._build_chat(
             self._render(call, card, supported_constraint(target, self.options.constraint)),
             call,
@@ -475,10 +492,19 @@ class Fleet:
 
     async def _resolve_model(self, name: str, card: Card, *, once: bool) -> str | RequestError:
         """Returns the model name for a card's requests to a server; empty for the server's own model."""
-        target = self.config.servers[name]
+        target = self._sender.targets[name]
         if self._adapter_bases.uses_adapter(card, target):
-            return await self._adapters.ensure(name, card, self.config.servers, once=once)
+            return await self._adapters.ensure(name, card, target, once=once)
+        if card.adapter is not None and isinstance(target, Endpoint):
+            self._adapters.report_unlisted(name, card)
         return self._adapter_bases.base_mismatch(card, name, target) or ""
+
+    def _is_adapted(self, name: str, card: Card) -> bool:
+        """Whether a server answers with a card's adapter."""
+        target = self._sender.targets[name]
+        return self._adapter_bases.uses_adapter(card, target) and (
+            isinstance(target, LocalServer) or self._adapters.is_listed(name, card)
+        )
 
     def _prompt_prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
         return prefix_hashes(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()

@@ -28,9 +28,8 @@ def fleet_timeout(timeout: float) -> float:
 
 
 class ServerReadiness:
-    """The servers that have been up. Whether one still is shows in its requests. Only endpoints with `starts_within`
-    are
-    waited for.
+    """The servers that have been up. Whether one still is shows in its requests. Endpoints are waited for only with
+    `starts_within`, or with `auto` until they have told what they are.
     """
 
     def __init__(self, config: FleetConfig, bring_up: Callable[[str], Awaitable[None]]) -> None:
@@ -42,7 +41,9 @@ class ServerReadiness:
         """
         self._config, self._bring_up = config, bring_up
         self._up = {
-            name for name, one in config.servers.items() if isinstance(one, Endpoint) and one.starts_within is None
+            name
+            for name, server in config.servers.items()
+            if isinstance(server, Endpoint) and server.starts_within is None and server.is_resolved
         }
         self._start_tasks: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, tuple[float, FleetError]] = {}

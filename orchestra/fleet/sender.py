@@ -195,6 +195,8 @@ class Sender:
             concurrency: Creates the concurrency limit of a server.
         """
         self.config, self._progress = config, progress
+        self.targets: dict[str, LocalServer | Endpoint] = dict(config.servers)
+        """The servers by name. An endpoint with `auto` is replaced by what it really is when that is known."""
         most = config.limits.in_flight
         self.states = {
             name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker())
@@ -225,7 +227,7 @@ class Sender:
             then.
         """
         began = self._clock.monotonic()
-        target = self.config.servers.get(server)
+        target = self.targets.get(server)
         if target is None:
             return SendResult(RequestError.not_reached("F201", f"the fleet has no server {server!r}"), 0, 0.0)
         if not is_allowed(request.label, target.label):
@@ -255,7 +257,7 @@ class Sender:
         """Returns the key of an endpoint that is to be redacted; empty for a local server or a word instead
         of a key.
         """
-        target = self.config.servers[server]
+        target = self.targets[server]
         try:
             return key_in_headers(_endpoint_headers(target)) if isinstance(target, Endpoint) else ""
         except FleetError:
@@ -313,7 +315,7 @@ class Sender:
         progress.
         """
         if not _is_resendable(fault) or (
-            isinstance(self.config.servers[server], Endpoint) and self._should_give_up(server, fault, resends)
+            isinstance(self.targets[server], Endpoint) and self._should_give_up(server, fault, resends)
         ):
             return None
         longest: float = min(INITIAL_BACKOFF * 2 ** min(resends, 16), MAX_BACKOFF)

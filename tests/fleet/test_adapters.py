@@ -4,7 +4,6 @@ that.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,14 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
 from orchestra.app.snapshot_store import _restore_card
-from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.core.protocols import CallRequest, CallResult
 from orchestra.core.settings import Settings
 from orchestra.fleet.adapters import AdapterBases
 from orchestra.fleet.config import Endpoint
-from tests.fleet.conftest import endpoints, raw_server
+from tests.e2e.model_servers import ModelServer, serve
 
-from .calling import only, opened, says
+from .calling import only, opened
+from .conftest import endpoints, local_config
 
 AGENT = "name: finder\ninput: {text: str}\noutput: str\nadapter: adapter\n"
 ASKED = CallRequest(run="r", node="n", attempt=1, kind="agent", name="finder", inputs={"text": "hi"})
@@ -50,36 +50,31 @@ def test_adapter_missing_in_card_is_not_used() -> None:
     assert AdapterBases().base_mismatch(card, "far", server) is None
 
 
-@pytest.mark.parametrize(("base", "more", "asked"), [("another", "elsewhere: prompt\n", "m"), ("m", "", "adapter")])
-async def test_request_model_name_by_adapter(tmp_path: Path, base: str, more: str, asked: str) -> None:
-    card = tuned(tmp_path, json.dumps({"base": base}), more)
-    async with raw_server(says("x", asked)) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
-        await only(fleet, ASKED)
-    assert [json.loads(visit.body)["model"] for visit in server.visits] == [asked]
+def test_adapter_base_mismatch_of_a_local_server_is_refused(tmp_path: Path) -> None:
+    card, bases = tuned(tmp_path, '{"base": "another"}'), AdapterBases()
+    (server,) = local_config("m").local_servers.values()
+    refused = bases.base_mismatch(card, "s0", server)
+    assert refused is not None
+    assert (refused.code, refused.retryable) == ("F222", False)
+    assert refused.reason == "the adapter 'adapter' of 'finder' is for the base 'another', and the server 's0' has 'm'"
+    assert "elsewhere: prompt" in refused.hint
+    assert not bases.uses_adapter(card, server)
+    (tmp_path / "adapter" / "new").write_text('{"base": "m"}')
+    (tmp_path / "adapter" / "new").replace(tmp_path / "adapter" / "manifest.json")
+    assert bases.uses_adapter(card, server), "a replaced manifest is read at once"
 
 
-async def test_adapter_base_mismatch_is_refused(tmp_path: Path) -> None:
-    card = tuned(tmp_path, '{"base": "another"}')
-    async with raw_server(says("x", "m")) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
-        refused = await only(fleet, ASKED)
-        assert isinstance(refused, CallError)
-        assert (refused.code, refused.retryable, server.visits) == ("F222", False, [])
-        assert (
-            refused.reason == "the adapter 'adapter' of 'finder' is for the base 'another', and the server 's0' has 'm'"
-        )
-        assert "elsewhere: prompt" in refused.hint
-        (tmp_path / "adapter" / "new").write_text('{"base": "m"}')
-        (tmp_path / "adapter" / "new").replace(tmp_path / "adapter" / "manifest.json")
-        await only(fleet, ASKED)
-    assert [json.loads(visit.body)["model"] for visit in server.visits] == ["adapter"], (
-        "one that fits is seen as soon as it is there"
-    )
+@pytest.mark.parametrize("more", ["", "elsewhere: prompt\n"])
+def test_adapter_base_mismatch_of_an_endpoint_is_allowed(tmp_path: Path, more: str) -> None:
+    server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
+    assert AdapterBases().base_mismatch(tuned(tmp_path, '{"base": "another"}', more), "far", server) is None
 
 
 async def test_adapter_prefers_server_with_its_base(tmp_path: Path) -> None:
     card = tuned(tmp_path, '{"base": "m1"}')
-    async with raw_server(says("x", "m0")) as first, raw_server(says("x", "adapter")) as second:
-        config = endpoints(first.url, second.url)
+    ours, other = ModelServer("vllm", ("m1",), adapters={"adapter": "m1"}), ModelServer("vllm", ("m0",))
+    async with serve(other) as first, serve(ours) as second:
+        config = endpoints(first.removesuffix("/v1"), second.removesuffix("/v1"))
         servers = {
             name: server.model_copy(update={"model": f"m{at}"})
             for at, (name, server) in enumerate(config.servers.items())
@@ -87,7 +82,7 @@ async def test_adapter_prefers_server_with_its_base(tmp_path: Path) -> None:
         async with opened(config.model_copy(update={"servers": servers}), {"finder": card}) as fleet:
             for _ in range(3):
                 assert isinstance(await only(fleet, ASKED), CallResult)
-    assert (len(first.visits), len(second.visits)) == (0, 3)
+    assert (len(other.chats), [chat["model"] for chat in ours.chats]) == (0, ["adapter"] * 3)
 
 
 def test_old_card_without_elsewhere_key_uses_prompt(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from orchestra.cli.output import (
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible
-from orchestra.fleet.config import read_config
+from orchestra.fleet.config import configured_fleet
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights.adapter_checks import mismatch_error
 from orchestra.fleet.weights.weights import ModelStore
@@ -173,9 +173,7 @@ def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
     """
     if card.kind != "model":
         return []
-    return check_servable(
-        card, folder, read_config(settings.find_resource("configs", settings.fleet)), ModelStore.from_environment()
-    )
+    return check_servable(card, folder, configured_fleet(settings), ModelStore.from_environment())
 
 
 def _refuse_checked(card: Card) -> None:

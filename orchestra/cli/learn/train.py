@@ -20,7 +20,7 @@ from orchestra.app.project import Project
 from orchestra.cli.context import load_settings
 from orchestra.cli.output import check_writable, format_duration, print_note, print_text, writing_output
 from orchestra.core.errors import InputError
-from orchestra.fleet.config import FleetConfig, LocalServer, read_config
+from orchestra.fleet.config import FleetConfig, LocalServer, configured_fleet
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights.weights import ModelStore, find_weights, missing_error, verify_weights
 from orchestra.learn.compatibility import check_trainable
@@ -310,7 +310,7 @@ def _base_weights(card: Card) -> tuple[str, Path]:
 
 def _load_fleet() -> FleetConfig:
     chosen = load_settings()
-    return read_config(chosen.find_resource("configs", chosen.fleet))
+    return configured_fleet(chosen)
 
 
 def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:

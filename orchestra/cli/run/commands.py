@@ -13,9 +13,11 @@ from orchestra.cli.context import get_opener, load_settings
 from orchestra.cli.options import (
     AcceptOption,
     BudgetOption,
+    EndpointOption,
     FleetOption,
     JsonOption,
     LiveOption,
+    ModelOption,
     StreamOption,
     TagsOption,
 )
@@ -51,6 +53,8 @@ class RunArguments:
     ] = False
     budget: BudgetOption = None
     fleet: FleetOption = None
+    endpoint: EndpointOption = None
+    model: ModelOption = None
     key: Annotated[
         str, typer.Option(help="An idempotency key: a second run with the same key shows the first result.")
     ] = ""
@@ -92,7 +96,7 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
     )
     request, inputs = RunRequest(workflow=arguments.name, options=options), arguments.inputs or ()
     display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live)
-    settings = load_settings(fleet=arguments.fleet)
+    settings = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
     if arguments.dry_run:
         run_module.dry_run(settings, request, inputs, as_json=display.as_json)
         return
@@ -215,6 +219,8 @@ class AskArguments(PlannerArguments):
         bool, typer.Option("--explain", help="Show the actual cost of each step beside its upper bound.")
     ] = False
     fleet: FleetOption = None
+    endpoint: EndpointOption = None
+    model: ModelOption = None
     as_json: JsonOption = False
     live: LiveOption = False
 
@@ -228,6 +234,8 @@ class PlanArguments(PlannerArguments):
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False
     fleet: FleetOption = None
+    endpoint: EndpointOption = None
+    model: ModelOption = None
     as_json: JsonOption = False
 
 
@@ -247,7 +255,7 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
 
     display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=False, live=arguments.live)
     wanted = arguments.to_request(arguments.replans, confirm=not arguments.yes)
-    chosen = load_settings(fleet=arguments.fleet)
+    chosen = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
     wanted = replace(
         wanted,
         budget=parse_budget(arguments.budget or ()),
@@ -273,7 +281,7 @@ def plan(context: typer.Context, arguments: PlanArguments) -> None:
             partial(
                 plan_module.plan_request,
                 get_opener(context),
-                load_settings(fleet=arguments.fleet),
+                load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model),
                 wanted,
                 arguments.as_json,
             )
@@ -340,6 +348,8 @@ class BatchArguments:
     tags: TagsOption = None
     accept: AcceptOption = ""
     fleet: FleetOption = None
+    endpoint: EndpointOption = None
+    model: ModelOption = None
     as_json: JsonOption = False
 
     @property
@@ -373,7 +383,13 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
     from orchestra.core.tags import parse_tags
 
     checks = arguments.check_names
-    chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency, constraint=arguments.constraint)
+    chosen = load_settings(
+        fleet=arguments.fleet,
+        endpoint=arguments.endpoint,
+        model=arguments.model,
+        concurrency=arguments.concurrency,
+        constraint=arguments.constraint,
+    )
     limits, tags, accept = (
         parse_budget(arguments.budget or ()),
         parse_tags(arguments.tags or ()),

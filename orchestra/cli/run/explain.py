@@ -17,7 +17,7 @@ from orchestra.core.errors import display_width as wide
 from orchestra.core.labels import Label, is_allowed, meet
 from orchestra.core.paths import workflow_path
 from orchestra.core.untrusted_text import escape_invisible
-from orchestra.fleet.config import FleetConfig, read_config
+from orchestra.fleet.config import FleetConfig, configured_fleet
 from orchestra.fleet.local_workers import LOCAL_SERVER as LOCAL
 from orchestra.journal.history import History, NodeRow
 from orchestra.workflows.analysis import callee_name, critical_path
@@ -126,7 +126,7 @@ def explain(
     Raises `InputError` if the fleet file cannot be read.
     """
     label = label or program.label
-    fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
+    fleet = configured_fleet(project.settings)
     planned = {
         row.node: row for row in compute_bounds(program, given, context_lengths(project, fleet), len(fleet.tiers))
     }
@@ -181,7 +181,7 @@ def explain_planned_run(
     one `plan` node.
     """
     (node,) = request_program.nodes
-    fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
+    fleet = configured_fleet(project.settings)
     most = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
     goes_to, certificate = node_targets(project, fleet, node)
     label = explanation.steps[0].label if explanation.steps else request_program.label
@@ -193,7 +193,7 @@ def explain_planned_run(
 
 def context_lengths(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
     """The context length in tokens by agent, as stated in the fleet file; for an ensemble, that of all members."""
-    fleet = fleet or read_config(project.settings.find_resource("configs", project.settings.fleet))
+    fleet = fleet or configured_fleet(project.settings)
     found: dict[str, int] = {}
     for name, card in project.registry.cards.items():
         asked = [_context_length(fleet, part) for part in card.member_cards or (card,) if part.kind == "model"]

@@ -15,11 +15,11 @@ import msgspec
 
 from orchestra.core.labels import Label
 from orchestra.fleet import vllm_metrics
-from orchestra.fleet.config import Dialect, Endpoint
+from orchestra.fleet.config import AUTO, Dialect, Endpoint
 from orchestra.fleet.http import openai_protocol
 from orchestra.fleet.http.client import HttpRequest, HttpResponse
 from orchestra.fleet.http.connection import BodyCallback
-from orchestra.fleet.http.openai_protocol import ChatRequest, ChatStream, Completion
+from orchestra.fleet.http.openai_protocol import ChatRequest, ChatStream, Completion, ListedModel
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.scheduling import NO_RUN, QueueRequest
 from orchestra.fleet.secrets import StreamRedactor, contains_split_key, redact
@@ -63,8 +63,9 @@ class ModelClient:
             on_text: Called with the text as it is generated, if `chat.stream` is set. A resent request starts from the
             beginning.
         """
-        target = self.sender.config.servers[server]
-        name, dialect = model or target.model, target.dialect
+        target = self.sender.targets[server]
+        name = model or target.model
+        dialect: Dialect = "openai" if target.dialect == AUTO else target.dialect
         field = target.max_tokens_field if isinstance(target, Endpoint) else "max_tokens"
         body = openai_protocol.chat_body(chat, name, dialect, field)
         request = HttpRequest("/v1/chat/completions", body, label, chat.stream, queue_request)
@@ -95,7 +96,7 @@ class ModelClient:
         seconds: float = 10,
     ) -> int | RequestError:
         """Returns the number of tokens of a chat with the server's template and tokenizer (vLLM's `/tokenize`)."""
-        model = self.sender.config.servers[server].model
+        model = self.sender.targets[server].model
         body = msgspec.json.encode({"model": model, "messages": list(messages), "add_generation_prompt": True})
         sent = await self.sender.send(
             server,
@@ -134,9 +135,16 @@ class ModelClient:
     async def adapters(self, server: str, *, once: bool = False) -> list[str] | RequestError:
         """Returns the loaded adapters. `once`: give up after one try, because the caller can use another server."""
         sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10, once=once)
-        return send_error(sent) or vllm_metrics.parse_adapters(
-            self._body(sent), self.sender.config.servers[server].model
-        )
+        return send_error(sent) or vllm_metrics.parse_adapters(self._body(sent), self.sender.targets[server].model)
+
+    async def list_models(self, server: str) -> tuple[ListedModel, ...] | RequestError:
+        """Returns the models that a server lists; for vLLM also its adapters."""
+        sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10)
+        return send_error(sent) or openai_protocol.read_models(self._body(sent))
+
+    async def answers(self, server: str, path: str) -> bool:
+        """Returns whether a server answers a GET of a path."""
+        return send_error(await self.sender.send(server, HttpRequest(path), seconds=10, once=True)) is None
 
     async def read_load(self, server: str) -> vllm_metrics.ServerLoad | RequestError:
         """Returns the load from vLLM's `/metrics`."""

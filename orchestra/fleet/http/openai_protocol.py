@@ -132,6 +132,29 @@ def _is_strict_schema(schema: Any) -> bool:
     return not isinstance(schema, list) or all(_is_strict_schema(value) for value in schema)
 
 
+class ListedModel(msgspec.Struct, frozen=True):
+    """A model that a server lists."""
+
+    id: str
+    owned_by: str = ""
+    """The organisation; vLLM and llama.cpp write the name of their software."""
+    parent: str | None = None
+    """The base model of an adapter (vLLM only)."""
+
+
+class _ModelList(msgspec.Struct):
+    data: list[ListedModel] | None = None
+
+
+def read_models(body: bytes) -> tuple[ListedModel, ...] | RequestError:
+    """Parses a response of `/v1/models`."""
+    try:
+        listed = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=_ModelList)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _invalid_response(f"the list of models: {str(error)[:200]}")
+    return tuple(listed.data or ())
+
+
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
 

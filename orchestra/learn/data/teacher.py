@@ -24,7 +24,7 @@ from orchestra.core.labels import Label
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
 from orchestra.core.settings import Settings
 from orchestra.core.suggestions import closest_match
-from orchestra.fleet import config as fleet
+from orchestra.fleet.config import configured_fleet
 from orchestra.learn.data.collection import CollectedRows, UnansweredRow
 from orchestra.learn.data.dataset import DatasetRow, DatasetSource
 from orchestra.learn.run_agent import RunStarter, run_all
@@ -82,7 +82,7 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
         checks = tuple(dict.fromkeys((*own.checks, *card.checks)))
         teacher_card = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
         return Teacher(name, f"the agent {name}", own.digest, Agent.from_card(teacher_card))
-    models = fleet.read_config(settings.find_resource("configs", settings.fleet)).models
+    models = configured_fleet(settings).models
     if name not in models:
         known = sorted({*agents, *models})
         near = closest_match(name, known)

@@ -1,0 +1,112 @@
+"""Scripted model servers of other projects: what OpenAI, Ollama, llama.cpp and LM Studio list, accept and answer.
+
+Sources: https://platform.openai.com/docs/api-reference, https://github.com/ollama/ollama/blob/main/docs/openai.md,
+https://github.com/ggml-org/llama.cpp/tree/master/tools/server, https://lmstudio.ai/docs/app/api/endpoints/openai.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from orchestra.testing.fake_vllm.http import Receive, Scope, Send, serving
+from orchestra.testing.schema_samples import make_instance
+
+Software: TypeAlias = Literal["openai", "ollama", "llama.cpp", "lm-studio", "vllm"]
+Answer: TypeAlias = Callable[[Mapping[str, Any]], str]
+"""Returns the text of the assistant for the body of a chat request."""
+OWNERS: Mapping[Software, str] = {
+    "openai": "system",
+    "ollama": "library",
+    "llama.cpp": "llamacpp",
+    "lm-studio": "organization_owner",
+    "vllm": "vllm",
+}
+OPENAI_FIELDS = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream"}
+    | {"stream_options", "response_format", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"}
+    | {"tools", "tool_choice", "parallel_tool_calls"}
+)
+
+
+def answer_schema(body: Mapping[str, Any]) -> str:
+    """Answers with an instance of the requested JSON Schema; with `yes` without one."""
+    wanted = body.get("response_format") or {}
+    schema = (wanted.get("json_schema") or {}).get("schema")
+    return "yes" if schema is None else json.dumps(make_instance(schema))
+
+
+@dataclass
+class ModelServer:
+    """An ASGI application that answers like one of these servers, and records the requests."""
+
+    software: Software
+    models: tuple[str, ...] = ("qwen3:4b",)
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """Adapter to its base, as vLLM lists them."""
+    key: str = ""
+    """The API key that the server requires."""
+    answer: Answer = answer_schema
+    chats: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.headers.append(headers)
+        self.paths.append(scope["path"])
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                break
+        status, told = self._respond(scope["path"], headers, body)
+        data = json.dumps(told).encode()
+        listed = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": listed})
+        await send({"type": "http.response.body", "body": data})
+
+    def _respond(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, Any]]:
+        if self.key and headers.get("authorization") != f"Bearer {self.key}":
+            return 401, _error("Incorrect API key provided", "invalid_api_key")
+        if path == "/v1/models":
+            return 200, {"object": "list", "data": self._listed}
+        if path == "/api/version" and self.software == "ollama":
+            return 200, {"version": "0.13.0"}
+        if path == "/v1/chat/completions":
+            return self._chat(json.loads(body))
+        return 404, _error(f"Unknown request URL: {path}", "unknown_url")
+
+    @property
+    def _listed(self) -> list[dict[str, Any]]:
+        owner = OWNERS[self.software]
+        rows = [{"id": name, "object": "model", "owned_by": owner} for name in self.models]
+        return [*rows, *({"id": name, "owned_by": owner, "parent": base} for name, base in self.adapters.items())]
+
+    def _chat(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        self.chats.append(body)
+        if self.software != "llama.cpp" and body["model"] not in (*self.models, *self.adapters):
+            return 404, _error(f"The model `{body['model']}` does not exist", "model_not_found")
+        if self.software == "openai" and (unknown := body.keys() - OPENAI_FIELDS):
+            return 400, _error(f"Unrecognized request argument supplied: {sorted(unknown)[0]}", "unknown_parameter")
+        text = self.answer(body)
+        name = {"openai": f"{body['model']}-2026-01-01", "llama.cpp": "model.gguf"}.get(self.software, body["model"])
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+        return 200, {"id": "c1", "object": "chat.completion", "model": name, "choices": [choice], "usage": usage}
+
+
+def _error(message: str, code: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "code": code}}
+
+
+@asynccontextmanager
+async def serve(server: ModelServer) -> AsyncIterator[str]:
+    """Serves on a free port of 127.0.0.1, and yields the address up to `/v1`."""
+    async with serving(server) as port:
+        yield f"http://127.0.0.1:{port}/v1"

@@ -1,0 +1,227 @@
+"""Endpoints: the fleet of one address, what a server is, and adapters that it does not list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestra.agents.card import Card
+from orchestra.core.errors import InputError
+from orchestra.core.protocols import CallError, CallResult
+from orchestra.core.settings import Settings
+from orchestra.fleet.config import Endpoint, FleetConfig, configured_fleet, endpoint_fleet
+from orchestra.fleet.endpoints import find_local_endpoints, identify_software, resolve_endpoint
+from orchestra.fleet.http.openai_protocol import ListedModel
+from orchestra.fleet.progress import Progress
+from orchestra.fleet.request_errors import RequestError
+from orchestra.testing.fake_vllm.http import serving
+from tests.e2e.model_servers import ModelServer, Software, serve
+
+from .calling import CARDS, call, only, opened
+
+DIALECTS: dict[Software, str] = {
+    "openai": "openai",
+    "ollama": "ollama",
+    "llama.cpp": "llamacpp",
+    "lm-studio": "openai",
+    "vllm": "vllm",
+}
+
+
+def only_endpoint(config: FleetConfig) -> Endpoint:
+    (server,) = config.servers.values()
+    assert isinstance(server, Endpoint)
+    return server
+
+
+@pytest.mark.parametrize("software", DIALECTS)
+async def test_endpoint_of_each_software_answers(software: Software) -> None:
+    server = ModelServer(software)
+    async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
+        result = await only(fleet, call("writer"))
+        structured = await only(fleet, call("reader"))
+    assert isinstance(result, CallResult), result
+    assert result.value == "yes"
+    assert isinstance(structured, CallResult | CallError)
+    assert server.chats[0]["model"] == "qwen3:4b"
+    constrained = server.chats[1].keys() & {"structured_outputs", "response_format"}
+    assert constrained == ({"structured_outputs"} if software == "vllm" else {"response_format"})
+
+
+async def test_endpoint_is_asked_once_what_it_is() -> None:
+    server = ModelServer("ollama")
+    async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
+        for _ in range(3):
+            await only(fleet, call("writer"))
+    assert server.paths == ["/v1/models", "/api/version", *["/v1/chat/completions"] * 3]
+
+
+async def test_endpoint_down_at_first_call_is_asked_again() -> None:
+    server = ModelServer("vllm")
+    async with serve(server) as address:
+        port = int(address.rsplit(":", 1)[1].split("/")[0])
+    async with opened(endpoint_fleet(address)) as fleet:
+        refused = await only(fleet, call("writer"))
+        assert isinstance(refused, CallError)
+        assert (refused.code, refused.retryable) == ("F203", True)
+        async with serving(server, port):
+            assert isinstance(await only(fleet, call("writer")), CallResult)
+
+
+@pytest.mark.parametrize(
+    ("models", "wanted", "chosen"),
+    [
+        (("a",), "", "a"),
+        (("a", "nomic-embed-text"), "", "a"),
+        (("a", "b"), "b", "b"),
+        (("qwen3:latest",), "qwen3", "qwen3"),
+    ],
+)
+def test_endpoint_model_is_chosen_from_the_list(models: tuple[str, ...], wanted: str, chosen: str) -> None:
+    listed = tuple(ListedModel(name, "library") for name in models)
+    target = only_endpoint(endpoint_fleet("http://127.0.0.1:9/v1", wanted))
+    resolved = resolve_endpoint(target, listed, "Ollama")
+    assert isinstance(resolved, Endpoint)
+    assert (resolved.model, resolved.dialect, resolved.is_resolved) == (chosen, "ollama", True)
+
+
+@pytest.mark.parametrize(
+    ("models", "wanted", "reason", "hint"),
+    [
+        ((), "", "lists no models, and no model is named", "--model NAME"),
+        (("a", "b"), "", "lists a, b, and no model is named", "--model NAME"),
+        (("llama3.2:3b",), "lama3.2:3b", "has no model 'lama3.2:3b', but llama3.2:3b", "did you mean 'llama3.2:3b'?"),
+        (("a",), "zzz", "has no model 'zzz', but a", "ollama pull zzz"),
+    ],
+)
+async def test_endpoint_without_the_model_is_refused(
+    models: tuple[str, ...], wanted: str, reason: str, hint: str
+) -> None:
+    server = ModelServer("ollama", models=models)
+    async with serve(server) as address, opened(endpoint_fleet(address, wanted)) as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, CallError)
+    assert (refused.code, refused.retryable) == ("F223", False)
+    assert reason in refused.reason
+    assert hint in refused.hint
+    assert server.chats == []
+
+
+def test_identify_software_unknown_owner_is_empty() -> None:
+    assert identify_software([ListedModel("m", "someone")]) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "label", "external"),
+    [
+        ("http://127.0.0.1:1/v1", "restricted", False),
+        ("http://localhost:1/v1", "restricted", False),
+        ("http://[::1]:1/v1", "restricted", False),
+        ("https://api.example.com/v1", "internal", True),
+        ("http://10.0.0.1:1/v1", "internal", True),
+        ("http://127.0.0.1.example.com/v1", "internal", True),
+    ],
+)
+def test_endpoint_fleet_label_follows_the_address(address: str, label: str, external: bool) -> None:
+    endpoint = only_endpoint(endpoint_fleet(address))
+    assert (endpoint.label, endpoint.external) == (label, external)
+
+
+@pytest.mark.parametrize(
+    ("address", "own", "sent"),
+    [
+        ("http://127.0.0.1:1/v1", False, True),
+        ("https://api.example.com/v1", False, True),
+        ("http://gpu.example.com/v1", False, False),
+    ],
+)
+def test_endpoint_fleet_key_needs_a_safe_address(
+    monkeypatch: pytest.MonkeyPatch, address: str, own: bool, sent: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    assert only_endpoint(endpoint_fleet(address, own_key=own)).api_key == ("env:OPENAI_API_KEY" if sent else None)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert only_endpoint(endpoint_fleet(address, own_key=own)).api_key is None
+
+
+def test_endpoint_fleet_key_of_its_own_address_over_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    with pytest.raises(InputError, match="plain http") as caught:
+        endpoint_fleet("http://gpu.example.com/v1", own_key=True)
+    assert caught.value.code == "C002"
+
+
+@pytest.mark.parametrize("address", ["http://", "http://u:p@host/v1", "http://host:0/v1", "http://host/v1?x=1"])
+def test_endpoint_fleet_invalid_address_is_refused(address: str) -> None:
+    with pytest.raises(InputError) as caught:
+        endpoint_fleet(address)
+    assert caught.value.code == "C002"
+
+
+async def test_endpoint_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    server = ModelServer("openai", models=("gpt",), key="sk-1")
+    async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+        monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, CallError)
+    assert refused.code == "F214"
+
+
+def test_endpoint_fleet_serves_models_of_all_cards() -> None:
+    config = endpoint_fleet("http://127.0.0.1:1/v1")
+    assert config.servers_for("base") == config.servers_for("large") == ("endpoint",)
+
+
+def test_configured_fleet_prefers_the_endpoint(tmp_path: Path) -> None:
+    settings = Settings.load({"endpoint": "http://127.0.0.1:1/v1", "model": "m"}, start=tmp_path, environ={})
+    assert only_endpoint(configured_fleet(settings)).model == "m"
+    assert configured_fleet(Settings.load({}, start=tmp_path, environ={})).name == "laptop"
+
+
+def tuned(folder: Path, base: str = "qwen3:4b", more: str = "") -> Card:
+    """Returns a card with an adapter for this base."""
+    (folder / "adapter").mkdir()
+    (folder / "agent.yaml").write_text("name: writer\ninput: {text: str}\noutput: str\nadapter: tuned\n" + more)
+    (folder / "prompt.md").write_text("{{ text }}")
+    (folder / "tuned").mkdir()
+    (folder / "tuned" / "manifest.json").write_text(json.dumps({"base": base}))
+    return Card.load(folder)
+
+
+async def test_adapter_that_the_endpoint_lists_is_requested(tmp_path: Path) -> None:
+    server = ModelServer("vllm", adapters={"tuned": "qwen3:4b"})
+    async with serve(server) as address, opened(endpoint_fleet(address), {"writer": tuned(tmp_path)}) as fleet:
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert [chat["model"] for chat in server.chats] == ["tuned"]
+
+
+@pytest.mark.parametrize("base", ["qwen3:4b", "another"])
+async def test_adapter_that_the_endpoint_lacks_is_reported_once(tmp_path: Path, base: str) -> None:
+    server = ModelServer("vllm")
+    shown: list[Progress] = []
+    cards = {**CARDS, "writer": tuned(tmp_path, base)}
+    async with serve(server) as address, opened(endpoint_fleet(address), cards, report=shown.append) as fleet:
+        for _ in range(3):
+            assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert [chat["model"] for chat in server.chats] == ["qwen3:4b"] * 3
+    reported = [step.message for step in shown if step.stage == "adapter"]
+    assert reported == ["endpoint does not list the adapter 'tuned': writer answers by its prompt"]
+
+
+async def test_find_local_endpoints_lists_servers_that_answer() -> None:
+    ollama, unknown = ModelServer("ollama", models=("a", "b")), ModelServer("openai", models=("c",))
+    async with serve(ollama) as first, serve(unknown) as second:
+        ports = [int(address.split(":")[2].split("/")[0]) for address in (first, second)]
+        found = await find_local_endpoints([*ports, 9])
+    assert [(server.address, server.models) for server in found] == [(first, ("a", "b")), (second, ("c",))]
+
+
+def test_resolve_endpoint_keeps_a_given_dialect() -> None:
+    target = Endpoint(endpoint="http://127.0.0.1:9/v1", model="auto", dialect="openai")
+    resolved = resolve_endpoint(target, (ListedModel("m", "vllm"),), "vLLM")
+    assert not isinstance(resolved, RequestError)
+    assert (resolved.dialect, resolved.model) == ("openai", "m")
