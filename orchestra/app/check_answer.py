@@ -214,7 +214,7 @@ def combined_request(
     card = project.registry.card(combination.agent)
     if checks is not None and frozenset(map(str, parse_checks(checks))) != frozenset(combination.checks):
         expected, stated = ", ".join(combination.checks), ", ".join(checks)
-        said = f"the combination of {card.name!r} is of the checks {expected}, and not of {stated}"
+        said = f"the combination of {card.name!r} uses the checks {expected}, and not {stated}"
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
     value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:

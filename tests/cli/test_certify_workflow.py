@@ -81,7 +81,7 @@ def test_certify_workflow_runs_each_row_and_guarantees_its_output(shell: Shell) 
     towers.rows("rows.jsonl", range(400))
     said = certify(shell)
     assert said.code == 0, said.out + said.err
-    assert "takes 63 accepted answers" in said.out
+    assert "requires at least 63 accepted answers" in said.out
     assert "must be withheld" in said.out
     assert "naive threshold" in said.out
     assert "200 resplits" in said.out
@@ -129,7 +129,7 @@ def test_workflow_certificate_withholds_low_scores_and_empty_outputs(shell: Shel
     unsure, hidden = one(known=True, below=certified.threshold), one(known=False, above=0.6)
     said = run(shell, unsure, "--accept", "certified")
     assert said.code == 3
-    assert f"withheld: {NAME}: under its certificate: confidence: it is sure to {towers.sure(unsure):.3f}" in said.out
+    assert f"withheld: {NAME}: under its certificate: confidence: {towers.sure(unsure):.3f} is below" in said.out
     data = run(shell, unsure, "--accept", "certified", "--json").json
     assert (data["status"], data["output"], data["guarantees"]) == ("abstained", None, {})
     assert data["confidence"] == pytest.approx(towers.sure(unsure))
@@ -278,7 +278,7 @@ def test_too_little_data_is_said_before_anybody_is_asked(shell: Shell) -> None:
     said = certify(shell)
     assert said.code == 3
     assert "No certificate, too little data" in said.out
-    assert "was not asked" in said.out
+    assert "the agent was not called" in said.out
 
 
 def test_answers_of_which_none_has_a_score_are_refused_before_they_count(shell: Shell) -> None:
@@ -294,9 +294,9 @@ def test_answers_of_which_none_has_a_score_are_refused_before_they_count(shell: 
 
 def test_certify_workflow_refuses_agent_options(shell: Shell) -> None:
     towers.rows("rows.jsonl", range(10))
-    assert "C010: --checks is about an agent" in certify(shell, "--checks", "quote").err
+    assert "C010: --checks requires an agent" in certify(shell, "--checks", "quote").err
     watched = " ".join(shell("certify", NAME, "--watch").err.split())
-    assert "V032: a watch is of agents" in watched
+    assert "V032: a watch is only possible for agents" in watched
     assert f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tests its guarantee again" in watched
     assert "V032: --claims are of agents" in certify(shell, "--claims").err
     assert "V029: --accept 2 is no score" in run(shell, 1, "--accept", "2").err

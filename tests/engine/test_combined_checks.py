@@ -146,7 +146,7 @@ def test_combined_key_round_trips_in_yaml_and_python() -> None:
             "L117",
             "goes with `checks`",
         ),
-        ("entailment, rederive(second)]", "entailment]", "V005", "is of the checks"),
+        ("entailment, rederive(second)]", "entailment]", "V005", "uses the checks"),
         ("accept: 0.7", "otherwise: [back_off]", "L076", "keeps parts"),
     ],
 )

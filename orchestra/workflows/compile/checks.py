@@ -481,7 +481,7 @@ def _resolve_combination(
 
     if frozenset(found.checks) != frozenset(map(str, parse_checks(checks))):
         said = (
-            f"the combination of {contract.name!r} is of the checks {join_names(found.checks)}, "
+            f"the combination of {contract.name!r} uses the checks {join_names(found.checks)}, "
             f"and this node has {join_names(checks)}"
         )
         hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
