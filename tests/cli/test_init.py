@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from orchestra.cli import init as init_module
 from orchestra.core.error_help import load_explanations
+from orchestra.fleet import endpoints
 from orchestra.schema import strict_yaml
 from orchestra.schema.validator import Validator
 from tests.cli.shell import Shell
+from tests.e2e.model_servers import ModelServer, serve
 
 LOCAL_ENDPOINT = """\
 schema: orchestra/fleet/v1
@@ -283,3 +289,53 @@ def test_closed_stdout_is_not_an_error() -> None:
     )
     assert (done.stderr, done.stdout.count("\n")) == ("", 1)
     assert done.returncode in (0, 141)
+
+
+def test_init_endpoint_is_written_into_the_settings(shell: Shell) -> None:
+    said = shell("init", "hello", "--endpoint", "http://127.0.0.1:9/v1", "--model", "qwen3:4b")
+    assert said.code == 0, said.err
+    os.chdir("hello")
+    found = shell("config", "show", "--json").json["settings"]
+    assert (found["endpoint"]["value"], found["model"]["value"]) == ("http://127.0.0.1:9/v1", "qwen3:4b")
+
+
+def test_init_invalid_endpoint_writes_nothing(shell: Shell) -> None:
+    for options in (("--endpoint", "http://u:p@host/v1"), ("--model", "m")):
+        said = shell("init", "hello", *options)
+        assert (said.code, "C002" in said.err) == (2, True)
+        assert not Path("hello").exists()
+
+
+@contextmanager
+def ollama() -> Iterator[str]:
+    """A server that lists models as Ollama does, on a thread of its own; yields its address."""
+    ready: queue.Queue[tuple[str, asyncio.AbstractEventLoop]] = queue.Queue()
+
+    async def run() -> None:
+        async with serve(ModelServer("ollama", models=("qwen3:4b", "llama3.2:3b"))) as address:
+            ready.put((address, asyncio.get_running_loop()))
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    address, loop = ready.get(timeout=60)
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        thread.join()
+
+
+def test_init_uses_a_server_that_runs_without_vllm(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ollama() as address:
+        monkeypatch.setattr(endpoints, "LOCAL_PORTS", {int(address.split(":")[2].split("/")[0]): "Ollama"})
+        installed = shell("init", "first")
+        monkeypatch.setattr(init_module, "find_spec", lambda _: None)
+        chosen = shell("init", "second")
+        report = shell("doctor", "--json")
+    assert f"To use it: --endpoint {address}" in installed.out or "The project uses" in installed.out
+    assert f"Ollama answers at {address} with qwen3:4b, llama3.2:3b. The project uses qwen3:4b" in chosen.out
+    assert f'endpoint = "{address}"\nmodel = "qwen3:4b"\n' in Path("second/orchestra.toml").read_text()
+    found = [finding for finding in report.json["findings"] if finding["subject"] == "Ollama"]
+    assert [address in finding["message"] for finding in found] == [True]

@@ -438,3 +438,56 @@ def test_settings_sudo_accepts_project_of_caller(tmp_path: Path, monkeypatch: py
     assert Settings.load(start=tmp_path, environ=caller).fleet == "sim"
     with pytest.raises(InputError, match="belongs to another user"):
         Settings.load(start=tmp_path, environ={"SUDO_UID": "4242"})
+
+
+ENDPOINT, OTHER = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "file", "fleet", "endpoint"),
+    [
+        ({}, {}, "", "laptop", ""),
+        ({}, {"OPENAI_BASE_URL": OTHER}, "", "laptop", OTHER),
+        ({}, {"OPENAI_BASE_URL": OTHER}, 'fleet = "mine"', "mine", ""),
+        ({}, {"OPENAI_BASE_URL": OTHER}, f'endpoint = "{ENDPOINT}"', "laptop", ENDPOINT),
+        ({}, {"ORCHESTRA_ENDPOINT": ENDPOINT}, 'fleet = "mine"', "laptop", ENDPOINT),
+        ({"fleet": "mine"}, {"ORCHESTRA_ENDPOINT": ENDPOINT}, "", "mine", ""),
+        ({"endpoint": ENDPOINT}, {"ORCHESTRA_FLEET": "mine"}, f'endpoint = "{OTHER}"', "laptop", ENDPOINT),
+    ],
+)
+def test_settings_strongest_of_fleet_and_endpoint_wins(
+    tmp_path: Path, flags: dict[str, str], environ: dict[str, str], file: str, fleet: str, endpoint: str
+) -> None:
+    (tmp_path / "orchestra.toml").write_text(file)
+    settings = Settings.load(flags, start=tmp_path, environ={"HOME": str(tmp_path), **environ})
+    assert (settings.fleet, settings.endpoint) == (fleet, endpoint)
+
+
+def test_settings_fleet_and_endpoint_of_one_source_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "orchestra.toml").write_text(f'fleet = "mine"\nendpoint = "{ENDPOINT}"\n')
+    with pytest.raises(InputError, match="exclude each other") as caught:
+        Settings.load({}, start=tmp_path, environ={"HOME": str(tmp_path)})
+    assert caught.value.code == "C002"
+    assert caught.value.location is not None
+    assert caught.value.location.line == 2
+
+
+def test_settings_model_without_an_endpoint_is_refused(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    with pytest.raises(InputError, match="there is none") as caught:
+        Settings.load({"model": "m"}, start=tmp_path, environ=environ)
+    assert caught.value.code == "C002"
+    settings = Settings.load({}, start=tmp_path, environ={**environ, "OPENAI_MODEL": "m"})
+    assert settings.model == "", "the variable of another program is no error"
+
+
+@pytest.mark.parametrize(("address", "kinds"), [("https://api.example.com/v1", ["endpoint"]), (ENDPOINT, [])])
+def test_settings_endpoint_of_a_project_elsewhere_needs_trust(tmp_path: Path, address: str, kinds: list[str]) -> None:
+    (tmp_path / "orchestra.toml").write_text(f'endpoint = "{address}"\n')
+    environ = {"HOME": str(tmp_path)}
+    guard = Settings.load({}, start=tmp_path, environ=environ, trusted="never").guard
+    assert guard is not None
+    assert [need.kind for need in guard.requirements] == kinds
+    given = Settings.load({"endpoint": address}, start=tmp_path, environ=environ, trusted="never").guard
+    assert given is not None
+    assert given.requirements == (), "a flag is the user's own choice"
