@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Literal, TypeAlias
 
 from orchestra.testing.fake_vllm.http import Receive, Scope, Send, serving
@@ -34,9 +35,15 @@ OPENAI_FIELDS = frozenset(
 
 def answer_schema(body: Mapping[str, Any]) -> str:
     """Answers with an instance of the requested JSON Schema; with `yes` without one."""
+    schema = requested_schema(body)
+    return "yes" if schema is None else json.dumps(make_instance(schema, Random(0)))
+
+
+def requested_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The JSON Schema of a chat request, in `response_format` or in vLLM's `structured_outputs`."""
     wanted = body.get("response_format") or {}
-    schema = (wanted.get("json_schema") or {}).get("schema")
-    return "yes" if schema is None else json.dumps(make_instance(schema))
+    schema = (wanted.get("json_schema") or {}).get("schema") or (body.get("structured_outputs") or {}).get("json")
+    return json.loads(schema) if isinstance(schema, str) else schema
 
 
 @dataclass

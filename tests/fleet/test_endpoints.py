@@ -44,7 +44,8 @@ async def test_endpoint_of_each_software_answers(software: Software) -> None:
         structured = await only(fleet, call("reader"))
     assert isinstance(result, CallResult), result
     assert result.value == "yes"
-    assert isinstance(structured, CallResult | CallError)
+    assert isinstance(structured, CallResult), structured
+    assert list(structured.value) == ["answer"]
     assert server.chats[0]["model"] == "qwen3:4b"
     constrained = server.chats[1].keys() & {"structured_outputs", "response_format"}
     assert constrained == ({"structured_outputs"} if software == "vllm" else {"response_format"})
