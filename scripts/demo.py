@@ -119,7 +119,7 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
     print_text(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
     lines = [line(path, rows) for path, rows in nodes.items()]
     print_table(
-        ("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)
+        ("node", "called", "calls", "outcome", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)
     )
     rate = sum(told.result.usage.output_tokens for told in answers) / took
     if started >= STARTED_NOW:

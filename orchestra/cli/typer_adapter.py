@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import update_wrapper
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -161,13 +161,21 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
         made = {name: kind(**{field: given.pop(field) for field in apart[name]}) for name, kind in asked.items()}
         function(**given, **made)
 
-    update_wrapper(command, function, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+    update_wrapper(command, function, assigned=("__module__", "__name__", "__qualname__"))
+    command.__doc__ = _join_lines(function.__doc__)
     command.__annotations__ = {}  # Typer reads annotations beside the signature
     parameters = [
         each for own in signature(function).parameters.values() for each in _expand_parameter(own, hints[own.name])
     ]
     vars(command)["__signature__"] = Signature(parameters)
     return command
+
+
+def _join_lines(text: str | None) -> str | None:
+    """Joins the lines of each paragraph, because Typer keeps the line breaks of a docstring."""
+    if text is None:
+        return None
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n"))
 
 
 def exit_with(code: int) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import queue
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from orchestra.fleet import endpoints
 from orchestra.schema import strict_yaml
 from orchestra.schema.validator import Validator
 from tests.cli.shell import Shell
-from tests.e2e.model_servers import ModelServer, serve
+from tests.e2e.model_servers import ModelServer, serve_in_thread
 
 LOCAL_ENDPOINT = """\
 schema: orchestra/fleet/v1
@@ -306,29 +303,8 @@ def test_init_invalid_endpoint_writes_nothing(shell: Shell) -> None:
         assert not Path("hello").exists()
 
 
-@contextmanager
-def ollama() -> Iterator[str]:
-    """A server that lists models as Ollama does, on a thread of its own; yields its address."""
-    ready: queue.Queue[tuple[str, asyncio.AbstractEventLoop]] = queue.Queue()
-
-    async def run() -> None:
-        async with serve(ModelServer("ollama", models=("qwen3:4b", "llama3.2:3b"))) as address:
-            ready.put((address, asyncio.get_running_loop()))
-            with suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()))
-    thread.start()
-    address, loop = ready.get(timeout=60)
-    try:
-        yield address
-    finally:
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-        thread.join()
-
-
 def test_init_uses_a_server_that_runs_without_vllm(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ollama() as address:
+    with serve_in_thread(ModelServer("ollama", models=("qwen3:4b", "llama3.2:3b"))) as address:
         monkeypatch.setattr(endpoints, "LOCAL_PORTS", {int(address.split(":")[2].split("/")[0]): "Ollama"})
         installed = shell("init", "first")
         monkeypatch.setattr(init_module, "find_spec", lambda _: None)

@@ -6,9 +6,12 @@ https://github.com/ggml-org/llama.cpp/tree/master/tools/server, https://lmstudio
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, TypeAlias
@@ -117,3 +120,24 @@ async def serve(server: ModelServer) -> AsyncIterator[str]:
     """Serves on a free port of 127.0.0.1, and yields the address up to `/v1`."""
     async with serving(server) as port:
         yield f"http://127.0.0.1:{port}/v1"
+
+
+@contextmanager
+def serve_in_thread(server: ModelServer) -> Iterator[str]:
+    """Serves on a thread of its own, for commands that run an event loop themselves; yields the address."""
+    ready: queue.Queue[tuple[str, asyncio.AbstractEventLoop]] = queue.Queue()
+
+    async def run() -> None:
+        async with serve(server) as address:
+            ready.put((address, asyncio.get_running_loop()))
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    address, loop = ready.get(timeout=60)
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        thread.join()

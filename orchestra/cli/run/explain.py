@@ -514,7 +514,7 @@ _COLUMNS: tuple[_Column, ...] = (
     _Column("calls", _format_max_calls, is_number=True, after_run=False),
     _Column("tokens out", _format_max_output_tokens, is_number=True, drop_priority=3, after_run=False),
     _Column("tokens", _format_max_tokens, is_number=True, after_run=False),
-    _Column("came to", lambda step: step.actual.outcome if step.actual else "", after_run=True),
+    _Column("outcome", lambda step: step.actual.outcome if step.actual else "", after_run=True),
     _Column("time", _format_time, is_number=True, after_run=True),
     _Column("calls", _format_calls, is_number=True, after_run=True),
     _Column("tokens out", _format_output_tokens, is_number=True, drop_priority=3, after_run=True),

@@ -147,8 +147,8 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
     ]
     headings = (
         "node",
-        "asked",
-        "came to",
+        "called",
+        "outcome",
         "time",
         "attempts",
         "tokens in",

@@ -159,7 +159,7 @@ def _retry_line(
         return _ask_line(unit, steps, rejected, repaired + 1)
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
     made = "; ".join(map(str, steps)) or "no call"
-    why = f"{name} came to no answer after {made}: {rejected[-1]}"
+    why = f"{name} gave no answer after {made}: {rejected[-1]}"
     return FinishNode(unit, FailedOutcome("A022", why, unit.path, "orchestra explain A022"))
 
 

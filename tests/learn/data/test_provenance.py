@@ -275,7 +275,7 @@ def test_promote_other_kind_of_agent_refused(shell: Shell) -> None:
 
 def test_train_classifier_unknown_options_refused(shell: Shell) -> None:
     said = shell("learn", "train", "coin", "--data", "cset", "--rank", "8")
-    assert (said.code, "N107: --rank is not for coin" in said.err) == (2, True)
+    assert (said.code, "N107: --rank does not apply to coin" in said.err) == (2, True)
 
 
 def test_run_untrained_agent_reports_it(shell: Shell) -> None:
