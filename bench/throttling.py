@@ -173,7 +173,7 @@ def limited(name: str) -> Iterator[None]:
     """
     made = partial(sender.Sender, concurrency=LIMITS[name])
     several = sender.REJECTION_THRESHOLD if name == "orchestra" else sys.maxsize
-    with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "SEVERAL", several):
+    with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "REJECTION_THRESHOLD", several):
         yield
 
 
