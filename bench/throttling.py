@@ -26,6 +26,7 @@ import math
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,12 +123,12 @@ PLAIN = "tenacity"
 
 @dataclass
 class Tally:
-    """Times of successful calls, and the successful runs."""
+    """Times of successful calls, the number of successful runs, and the error codes of the others."""
 
     began: float = field(default_factory=time.perf_counter)
     calls: list[float] = field(default_factory=list)
     done: int = 0
-    failed: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate(self) -> float:
@@ -143,7 +144,7 @@ class Tally:
     @property
     def share(self) -> float:
         """Returns the share of successful runs."""
-        return self.done / max(1, self.done + self.failed)
+        return self.done / max(1, self.done + self.errors.total())
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def limited(name: str) -> Iterator[None]:
     """
     made = partial(sender.Sender, concurrency=LIMITS[name])
     several = sender.REJECTION_THRESHOLD if name == "orchestra" else sys.maxsize
-    with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "SEVERAL", several):
+    with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "REJECTION_THRESHOLD", several):
         yield
 
 
@@ -197,8 +198,11 @@ async def engine(place: Place, name: str) -> AsyncIterator[Client]:
                 run = await orchestra.start(step, text="yes")
                 ends = [e async for e in run.events()]
                 tally.calls += [time.perf_counter() - (ends[-1].at - e.at) for e in ends if getattr(e, "final", False)]
-                good = (await run.wait()).status == "done"
-                tally.done, tally.failed = tally.done + good, tally.failed + (not good)
+                result = await run.wait()
+                if result.status == "done":
+                    tally.done += 1
+                else:
+                    tally.errors[result.error.code if result.error is not None else result.status] += 1
 
             yield client
 
@@ -242,8 +246,8 @@ async def plain(place: Place) -> AsyncIterator[Client]:
                     await call()
                     tally.calls.append(time.perf_counter())
                 tally.done += 1
-            except (*faults, tenacity.RetryError):
-                tally.failed += 1
+            except (*faults, tenacity.RetryError) as error:
+                tally.errors[type(error).__name__] += 1
 
         yield client
 
@@ -330,6 +334,7 @@ async def measured(port: int, given: argparse.Namespace) -> Table:
                 tally = await all_at_once(place("mixed", seconds=given.request_seconds), name, given.runs)
                 table.add("14 % mixed faults: share of the rate", name, tally.rate / clean.rate)
                 table.add("14 % mixed faults: share of runs that finish", name, tally.share)
+                print(f"errors of the other runs: {dict(tally.errors)}", file=sys.stderr, flush=True)
         if "capacity" in given.only:
             for name in names:
                 good, rejected = await goodput(place("capacity"), name, given.seconds)

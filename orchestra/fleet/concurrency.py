@@ -245,6 +245,8 @@ class ConcurrencyGate:
                 future.set_result(self._permit(ticket.request))
 
 
+MAX_TRIAL_WAIT = 1.0
+"""The longest wait in seconds that a breaker states while a trial is in flight: the trial may end at any time."""
 BreakerState: TypeAlias = Literal["closed", "open", "half-open"]
 
 
@@ -253,7 +255,8 @@ class CircuitBreaker:
     `max_pause` seconds.
 
     After the pause one trial request is sent. Its result closes the breaker or opens it again (Nygard, Release It!, 2nd
-    ed., chapter 5).
+    ed., chapter 5). If it has no result within the pause, another trial is sent and the pause doubles: a single request
+    without an answer is no evidence that the server fails the others.
     The caller passes the time.
     """
 
@@ -262,7 +265,8 @@ class CircuitBreaker:
         self._failures = 0
         self._pause = initial_pause
         self._open_until = 0.0
-        self._probing = False
+        self._next_trial = 0.0
+        """The time of the next trial if none of those in flight ends before."""
         self.state: BreakerState = "closed"
 
     def state_at(self, now: float) -> BreakerState:
@@ -275,7 +279,7 @@ class CircuitBreaker:
             return 0.0
         if now < self._open_until:
             return self._open_until - now
-        return min(self._pause, 1.0) if self._probing else 0.0
+        return min(max(0.0, self._next_trial - now), MAX_TRIAL_WAIT)
 
     def acquire(self, now: float) -> float:
         """Returns the seconds until a request may be sent; 0 grants permission.
@@ -283,12 +287,14 @@ class CircuitBreaker:
         After 0, call `record_success`, `record_failure` or `record_ignored` once.
         """
         if (pause := self.remaining_pause(now)) == 0 and self.state != "closed":
-            self.state, self._probing = "half-open", True
+            if self._next_trial:  # the previous trial has no result yet
+                self._pause = min(2 * self._pause, self._max_pause)
+            self.state, self._next_trial = "half-open", now + self._pause
         return pause
 
     def record_success(self) -> None:
         """Records that a request was answered."""
-        self._failures, self._pause, self._probing, self.state = 0, self._initial_pause, False, "closed"
+        self._failures, self._pause, self._next_trial, self.state = 0, self._initial_pause, 0.0, "closed"
 
     def record_failure(self, now: float, *, trial: bool = True) -> None:
         """Records that a request failed because of the server.
@@ -309,8 +315,8 @@ class CircuitBreaker:
             self._pause = min(2 * self._pause, self._max_pause)
         else:
             return
-        self.state, self._open_until, self._probing = "open", now + self._pause, False
+        self.state, self._open_until, self._next_trial = "open", now + self._pause, 0.0
 
     def record_ignored(self) -> None:
         """Records that a request ended without evidence about the server: it was cancelled, or was invalid itself."""
-        self._probing = False
+        self._next_trial = 0.0

@@ -111,6 +111,18 @@ def test_breaker_late_failures_keep_pause() -> None:
     assert breaker.acquire(1) == 2
 
 
+def test_breaker_trial_without_result_allows_next_later() -> None:
+    breaker, now, trials = CircuitBreaker(threshold=1, initial_pause=1, max_pause=5), 0.0, list[float]()
+    breaker.record_failure(now)
+    while len(trials) < 6:
+        if (pause := breaker.acquire(now)) == 0:
+            trials.append(now)
+        now += pause
+    assert trials == [1, 2, 4, 8, 13, 18]
+    breaker.record_success()
+    assert [breaker.acquire(now), breaker.acquire(now)] == [0, 0]
+
+
 def test_breaker_remaining_pause_takes_no_permission() -> None:
     breaker = CircuitBreaker(threshold=1, initial_pause=1)
     breaker.record_failure(0)

@@ -100,14 +100,8 @@ def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fl
     return Fleet.open(endpoints("http://s0", limits=FleetLimits(**limits)), cards=CARDS, mode="none", clock=clock)
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))]
-)
-def test_mixed_faults_19_of_20_runs_finish(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance, runs = Random(f"mixed {seed}"), 100
-
-    def play() -> bytes | RequestError | None:
-        return chance.choice(FAULTS) if chance.random() < SHARE else chat_answer("yes")
+def run_chains(runs: int, seed: int = 0) -> int:
+    """Executes chains of eight calls at once, and returns how many were done."""
 
     async def main(clock: VirtualClock) -> int:
         async with opened(clock) as fleet:
@@ -118,8 +112,30 @@ def test_mixed_faults_19_of_20_runs_finish(seed: int, monkeypatch: pytest.Monkey
             await engine.close()
             return sum(one.status == "done" for one in ended)
 
+    return run_simulated(main, seed)
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))]
+)
+def test_mixed_faults_19_of_20_runs_finish(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, runs = Random(f"mixed {seed}"), 100
+
+    def play() -> bytes | RequestError | None:
+        return chance.choice(FAULTS) if chance.random() < SHARE else chat_answer("yes")
+
     played(monkeypatch, play)
-    assert run_simulated(main, seed) >= 0.95 * runs
+    assert run_chains(runs, seed) >= 0.95 * runs
+
+
+def test_hanging_trial_of_breaker_loses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = FleetLimits().in_flight
+    plays: list[bytes | RequestError | None] = [chat_answer("yes")] * at_once
+    plays += [connection_error(False, ConnectionResetError())] * at_once  # the breaker opens
+    plays += [None]  # its trial hangs for `request_seconds`
+    turns = iter(plays)
+    played(monkeypatch, lambda: next(turns, chat_answer("yes")))
+    assert run_chains(100) == 100
 
 
 @pytest.mark.parametrize(("timeout", "answered"), [(None, 40), (1.0, 17)])

@@ -357,6 +357,22 @@ async def test_accept_loss_needs_exclusive_use(file: Path) -> None:
     assert accept_loss(file) is None
 
 
+async def test_accept_loss_of_damaged_database_is_coded(file: Path) -> None:
+    await fill(file, 2)
+    older = bytearray(content(file))
+    with closing(sqlite3.connect(file)) as sql:
+        (size,) = sql.execute("PRAGMA page_size").fetchone()
+        (page,) = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'runs'").fetchone()
+    await fill_more(file)
+    older[(page - 1) * size : page * size] = bytes(size)  # the commit counter is on another page
+    replace(file, bytes(older))
+    assert await opening(file) == "J025"
+    with pytest.raises(JournalError) as caught:
+        accept_loss(file)
+    assert caught.value.code == "J013"
+    assert caught.value.hint
+
+
 async def test_accept_loss_keeps_copy_of_log(file: Path, tmp_path: Path) -> None:
     await fill(file, 1)
     copy = await copied(file, tmp_path / "copy")
