@@ -25,7 +25,7 @@ from orchestra.core.events import (
     TurnStarted,
 )
 from orchestra.core.outcomes import FailedOutcome, Outcome
-from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage, unary_call
+from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage
 from orchestra.engine import checks, deadlines, kinds
 from orchestra.engine.call_results import (
     attempt_finished,
@@ -33,6 +33,7 @@ from orchestra.engine.call_results import (
     attempt_started,
     call_streaming,
     confidence_key,
+    no_reply_error,
     self_cancelled_error,
 )
 from orchestra.engine.check_budget import PendingCheck
@@ -74,7 +75,6 @@ class Driver:
 
     __slots__ = (
         "budget_timers",
-        "call",
         "clock",
         "ending",
         "engine",
@@ -98,7 +98,6 @@ class Driver:
 
     def __init__(self, engine: RunOwner, run: Execution, state: RunState) -> None:
         self.engine, self.program, self.workers = engine, run.program, run.workers
-        self.call = engine.call if self.workers is engine.workers else unary_call(self.workers)
         self.clock, self.journal = engine.clock, engine.journal
         self.run, self.state = run, state
         self.loop = asyncio.get_running_loop()
@@ -306,9 +305,9 @@ class Driver:
                 began = self.clock.monotonic()
                 live = self.run.text_stream
                 coming = (
-                    call_streaming(self.workers, call, live)
-                    if self.call is None or live is not None
-                    else self.call(call)
+                    self.workers.call(call)
+                    if live is None or call.kind == "tool"
+                    else call_streaming(self.workers, call, live)
                 )
                 try:
                     reply = await (coming if call.timeout is None else self._with_timeout(coming, call))
@@ -316,6 +315,8 @@ class Driver:
                     if _cancellation_requested():
                         raise
                     reply = self_cancelled_error(call)
+                if reply is None:  # a worker without type checks
+                    reply = no_reply_error(call)
                 if memo and self.workers.estimate(call).memo_key != memo:
                     memo = ""  # The memo key changed meanwhile: it is unclear which version answered.
                 answer = attempt_finished(self, invoke, reply, began, memo)
