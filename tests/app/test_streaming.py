@@ -275,6 +275,16 @@ async def test_streaming_resumed_run_needs_new_request(
         assert await read(await orchestra.options(live=True).resume(run.id)) == [], "it has ended"
 
 
+async def test_streaming_fork_has_text_of_new_calls_only(tmp_path: Path) -> None:
+    async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
+        first = await orchestra.start(article, text="a tower")
+        await first
+        live = orchestra.options(live=True)
+        assert await read((await live.fork(first.id)).run) == []
+        changed = await live.options(values={"writer": "twice"}).fork(first.id)
+        assert {piece.node for piece in await read(changed.run)} == {"shortener"}
+
+
 async def test_streaming_later_key_user_reads_from_then_on(tmp_path: Path) -> None:
     hand = Hand()
     async with opened(tmp_path, hand) as orchestra:
