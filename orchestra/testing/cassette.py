@@ -180,7 +180,6 @@ class Recorder:
             if on_text is not None:
                 on_text(piece)
 
-        reply: CallResult | CallError | None = None
         try:
             reply = await self._workers.call(call, None if on_text is None else record_text)
         except asyncio.CancelledError:
