@@ -212,7 +212,11 @@ def test_workers_cancelled_calls_are_recorded() -> None:
         assert [call.node for call in workers.in_flight.values()] == ["cancelled"]
         task.cancel()
         await asyncio.wait([task])
-        early = asyncio.create_task(workers.call(ask(node="read"), lambda _: early.cancel()))
+
+        def stop_reading(piece: str) -> None:
+            early.cancel()
+
+        early = asyncio.create_task(workers.call(ask(node="read"), stop_reading))
         await asyncio.wait([early])
         await workers.call(ask(node="heard"))
         assert [call.node for call in workers.cancelled] == ["cancelled", "read"]
