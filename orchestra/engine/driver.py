@@ -78,6 +78,7 @@ class Driver:
         "clock",
         "ending",
         "engine",
+        "flush_error",
         "flush_scheduled",
         "journal",
         "loop",
@@ -123,6 +124,8 @@ class Driver:
         """Calls whose start is not recorded yet, by path. A call that returns at once needs no start event."""
         self.flush_scheduled = False
         """Whether the end of this turn of the loop is scheduled."""
+        self.flush_error: OrchestraError | None = None
+        """The error of the journal at the end of a turn: its events are lost."""
         self.ending = False
 
     # Events
@@ -157,6 +160,7 @@ class Driver:
             self.flush_scheduled = False
             self.run.flush()
         except OrchestraError as error:
+            self.flush_error = error
             self._fail(error)
         if self.pending_checks and not self.ending:
             with self._stop_on_error():
@@ -536,6 +540,8 @@ class Driver:
 
     async def _finish(self) -> None:
         await self.wait_for_tasks()
+        if self.flush_error is not None:
+            raise self.flush_error
         self.run.flush()
         await self.journal.wait_durable(self.run.id, self.state.seq)
         last = self.run.log[-1]
