@@ -55,10 +55,10 @@ from orchestra.app.workers import FleetMode
 from orchestra.core.errors import FleetError
 from orchestra.core.events import NO_USAGE, Usage
 from orchestra.core.outcomes import FailedOutcome
-from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.core.settings import Settings
 from orchestra.fleet import config
-from orchestra.fleet.dispatch import Fleet, FleetOptions
+from orchestra.fleet.dispatch import Fleet
 from orchestra.learn.evaluation.bootstrap import IntervalEstimate, estimate_interval
 from orchestra.learn.evaluation.metrics import Case, Metric
 from orchestra.workflows.python.steps import Agent, Step, Workflow
@@ -134,7 +134,7 @@ class Bench:
     maps: Step[..., Any]
     reacts: Step[..., Any]
     texts: Fleet
-    """The same servers with streamed responses."""
+    """The same servers, for streamed calls."""
     node: PlanNode
 
     @classmethod
@@ -146,9 +146,7 @@ class Bench:
         servers = config.read_config(Path(settings.find_resource("configs", settings.fleet)))
         async with (
             Orchestra.open(settings, fleet=fleet) as orchestra,
-            Fleet.open(
-                servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet, options=FleetOptions(stream=True)
-            ) as texts,
+            Fleet.open(servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet) as texts,
             PlanNode.open(settings, fleet) as node,
         ):
             orchestra.program(compute)
@@ -255,19 +253,21 @@ class Bench:
         text = "\n".join(plan)
         trace.written.append(text)
         given = {"question": asked.text, "word": word, "so_far": "", "grammar": exactly(text, goes_on=False)}
+        call = CallRequest(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)
         async with asyncio.TaskGroup() as group:
             tasks = list[asyncio.Task[str | None]]()
             said = ""
-            async for reply in self.texts.run(
-                CallRequest(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)
-            ):
-                said = said + reply.text if isinstance(reply, Chunk) else said
+
+            def read_piece(piece: str) -> None:
+                nonlocal said
+                said += piece
                 for at in range(len(tasks), min(there(said), len(asked.facts))):
                     tasks.append(group.create_task(self.look_up(trace, asked, at, word)))
-                if isinstance(reply, CallResult):
-                    trace.planning += reply.usage
-                elif isinstance(reply, CallError):
-                    raise FleetError(reply.code, reply.reason, hint=reply.hint)
+
+            reply = await self.texts.call(call, read_piece)
+            if isinstance(reply, CallError):
+                raise FleetError(reply.code, reply.reason, hint=reply.hint)
+            trace.planning += reply.usage
         if said.strip() != text:
             raise RuntimeError(f"{text!r} was forced, and {said!r} was written")
         return await self.work_out(asked, [task.result() for task in tasks])

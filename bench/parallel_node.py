@@ -9,8 +9,8 @@ start steps while the plan is being generated.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly, 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.project import Project
 from orchestra.app.workers import FleetMode, ProjectWorkers
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, TextCallback
 from orchestra.core.settings import Settings
 from orchestra.router.plan_grammar import STEP_PREFIX
 from orchestra.workflows.python.steps import Workflow
@@ -88,24 +88,13 @@ class Held:
             call, inputs={**call.inputs, "grammar": exactly(text, goes_on=bool(stands) and not begun)}
         )
 
-    def _counted(self, call: CallRequest, reply: CallReply) -> None:
-        if isinstance(reply, CallResult | CallError):
-            if call.name == ROUTER:
-                self.trace.planning += reply.usage
-            elif call.name == READER:
-                self.trace.reading += reply.usage
-
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Executes one call."""
-        async with aclosing(self.workers.run(self._held(call))) as replies:
-            async for reply in replies:
-                self._counted(call, reply)
-                yield reply
-
-    async def do(self, call: CallRequest) -> CallResult | CallError:
-        """Executes one call without chunks."""
-        reply = await self.workers.call(self._held(call))
-        self._counted(call, reply)
+        reply = await self.workers.call(self._held(call), on_text)
+        if call.name == ROUTER:
+            self.trace.planning += reply.usage
+        elif call.name == READER:
+            self.trace.reading += reply.usage
         return reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -10,8 +10,7 @@ from orchestra.app.snapshot_store import called_contracts
 from orchestra.core.events import AttemptFinished, Event, RunStarted
 from orchestra.core.labels import Label, join
 from orchestra.core.outcomes import Outcome
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, UnaryWorkers, Workers
-from orchestra.engine.call_results import call_streaming
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, TextCallback, Workers
 from orchestra.engine.replay import certificate_digest, replay
 from orchestra.journal.history import History
 from orchestra.schema.strict_json import canonical
@@ -40,17 +39,12 @@ class RecallingWorkers:
     ) -> None:
         self._inner, self._run, self._answers, self._effects = inner, run, answers, effects
 
-    def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Answers the call or passes it on."""
+    def call(
+        self, call: CallRequest, on_text: TextCallback | None = None
+    ) -> Coroutine[Any, Any, CallResult | CallError]:
+        """Answers the call or passes it on. A known answer has no text."""
         known = self._known_reply(call)
-        return self._inner.run(call) if known is None else self._stream_reply(known)
-
-    def call(self, call: CallRequest) -> Coroutine[Any, Any, CallResult | CallError]:
-        """As `run`, without chunks."""
-        known = self._known_reply(call)
-        if known is not None:
-            return self._return_reply(known)
-        return self._inner.call(call) if isinstance(self._inner, UnaryWorkers) else call_streaming(self._inner, call)
+        return self._inner.call(call, on_text) if known is None else self._return_reply(known)
 
     def _known_reply(self, call: CallRequest) -> CallResult | CallError | None:
         """Returns the known answer of a call, or the error for a call that must not be made; None for a call to
@@ -68,9 +62,6 @@ class RecallingWorkers:
 
     async def _return_reply(self, known: CallResult | CallError) -> CallResult | CallError:
         return known
-
-    async def _stream_reply(self, known: CallResult | CallError) -> AsyncGenerator[CallReply, None]:
-        yield known
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Estimates the cost of a call; nothing if its answer is known."""

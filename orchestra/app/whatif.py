@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
@@ -46,14 +45,12 @@ from orchestra.core.paths import parent, root_name
 from orchestra.core.protocols import (
     CallError,
     CallEstimate,
-    CallReply,
     CallRequest,
     CallResult,
     InboxMessage,
-    UnaryWorkers,
+    TextCallback,
     Workers,
 )
-from orchestra.engine.call_results import call_streaming
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import ReplayResult, replay
 from orchestra.engine.request import RunRequest
@@ -237,22 +234,10 @@ class RecordedWorkers:
         )
         return cls(inner, records, frozenset(pure), {_call_key(call): tokens for call, tokens in found.token_counts})
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Answers a call or passes it on."""
-        if (known := await self._recall(call)) is not None:
-            yield known
-            return
-        async with aclosing(self.inner.run(call)) as replies:
-            async for reply in replies:
-                yield reply
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        """As `run`, without chunks."""
-        if (known := await self._recall(call)) is not None:
-            return known
-        return await (
-            self.inner.call(call) if isinstance(self.inner, UnaryWorkers) else call_streaming(self.inner, call)
-        )
+        known = await self._recall(call)
+        return await self.inner.call(call, on_text) if known is None else known
 
     async def _recall(self, call: CallRequest) -> CallResult | CallError | None:
         if (known := self.records.get(_call_key(call))) is not None:

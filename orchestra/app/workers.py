@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.app.project import Project
 from orchestra.core.errors import FleetError, InputError, OrchestraError
-from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult
+from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallRequest, CallResult, TextCallback
 from orchestra.fleet import ensemble_calls
 from orchestra.fleet.card_versions import resolve_card
 from orchestra.fleet.local_workers import LocalWorkers
@@ -61,31 +61,25 @@ class ProjectWorkers:
                 stack.push_async_callback(project.toolbox.close)
             yield cls(project, mode, progress, stack)
 
-    def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Makes one call, in this process or in the fleet; yields chunks of text."""
-        card = self._card(call)
-        if card is not None and card.member_cards:
-            return self._run_ensemble(call)
-        return self._run_model(call) if card is not None and card.kind == "model" else self._local.run(call)
-
-    def call(self, call: CallRequest) -> Coroutine[Any, Any, CallResult | CallError]:
-        """Makes one call without chunks."""
+    def call(
+        self, call: CallRequest, on_text: TextCallback | None = None
+    ) -> Coroutine[Any, Any, CallResult | CallError]:
+        """Makes one call, in this process or in the fleet. Only models have text; an ensemble has none, because its
+        answer is not the text of a member.
+        """
         if call.kind == "tool":
             return self._local.call(call)
         card = self._card(call)
         if card is not None and card.member_cards:
             return ensemble_calls.call_ensemble(call, card, self.call)
-        return self._call_model(call) if card is not None and card.kind == "model" else self._local.call(call)
+        return self._call_model(call, on_text) if card is not None and card.kind == "model" else self._local.call(call)
 
-    async def _run_ensemble(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        yield await self.call(call)
-
-    async def _call_model(self, call: CallRequest) -> CallResult | CallError:
+    async def _call_model(self, call: CallRequest, on_text: TextCallback | None) -> CallResult | CallError:
         try:
             fleet = await self.fleet()
         except OrchestraError as error:
             return CallError(code=error.code, reason=error.message, hint=error.hint)
-        return await fleet.call(call)
+        return await fleet.call(call, on_text)
 
     def _card(self, call: CallRequest) -> Card | None:
         """Returns the card of the called agent; None for tools, for agents that are code only, and for an unknown
@@ -97,16 +91,6 @@ class ProjectWorkers:
             return resolve_card(call, self._project.registry.cards, self._project.cards_by_digest)
         except InputError:
             return None  # This process refuses it, as the fleet would.
-
-    async def _run_model(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        try:
-            fleet = await self.fleet()
-        except OrchestraError as error:
-            yield CallError(code=error.code, reason=error.message, hint=error.hint)
-            return
-        async with aclosing(fleet.run(call)) as replies:
-            async for reply in replies:
-                yield reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Estimates the cost of a call, and its memo key. The first call to a model reads the fleet file."""

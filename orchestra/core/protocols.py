@@ -6,7 +6,7 @@ tools). Production, simulation and replay use the same engine with different imp
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from math import inf
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -76,10 +76,6 @@ class CallRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Index of a sample, also its seed, at a temperature above 0. 0 is a call with the card's own sampling settings."""
     version: str = ""
     """Digest of the agent's card or the tool's contract at the start of the run; empty for the current version."""
-    stream: bool = False
-    """Whether the caller reads the text of a language model while it is generated. Chunks are sent if the server
-    supports streaming.
-    """
 
     @property
     def idempotency_key(self) -> str:
@@ -114,12 +110,6 @@ class CallEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_ESTIMATE = CallEstimate()
-
-
-class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """A piece of an output that is being generated. It is not verified."""
-
-    text: str
 
 
 class CallResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -160,8 +150,10 @@ class CallError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Traceback of the tool's own code: `FILE:LINE in FUNCTION`, outermost frame first."""
 
 
-CallReply: TypeAlias = Chunk | CallResult | CallError
-"""A call yields any number of chunks, then exactly one `CallResult` or `CallError`."""
+TextCallback: TypeAlias = Callable[[str], None]
+"""Receives the text of a language model while it is generated, piece by piece. The text is not verified. For a
+structured output it is the raw JSON.
+"""
 
 
 T = TypeVar("T")
@@ -465,10 +457,15 @@ class IndexedJournal(Protocol):
 class Workers(Protocol):
     """Executes calls of agents and tools: the fleet, local workers, or a simulation."""
 
-    def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Executes one call. Closing the iterator early cancels the call, also on the server.
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        """Executes one call. Cancelling this coroutine cancels the call, also on the server.
 
-        An error of a model, a server or a tool is yielded as a `CallError`; it is never raised.
+        An error of a model, a server or a tool is returned as a `CallError`; it is never raised.
+
+        Args:
+            call: The call.
+            on_text: Receives the text of a language model, if the server supports streaming. The reply is the same
+                without it. It must return at once, because the call waits for it, and it must not raise.
         """
 
     def estimate(self, call: CallRequest) -> CallEstimate:
@@ -480,18 +477,3 @@ class Workers(Protocol):
 
     async def count_tokens(self, call: CallRequest) -> int | None:
         """Returns the number of prompt tokens as the server counts them; None if it is unknown."""
-
-
-@runtime_checkable
-class UnaryWorkers(Protocol):
-    """Workers with calls that do not stream. Such a call costs a third of a streaming one."""
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Returns the last reply of `run`. Cancelling this coroutine cancels the call, also on the server."""
-
-
-def unary_call(workers: Workers) -> Callable[[CallRequest], Coroutine[Any, Any, CallResult | CallError]] | None:
-    """Returns `workers.call`, or None if the workers only stream. Callers keep the result: this check costs more than a
-    call.
-    """
-    return workers.call if isinstance(workers, UnaryWorkers) else None

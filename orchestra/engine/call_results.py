@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from orchestra.core.events import NO_USAGE, AttemptFinished, AttemptStarted, Usage
-from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk, Workers
+from orchestra.core.protocols import CallError, CallRequest, CallResult, Workers
 from orchestra.engine.proposals import Invoke
 from orchestra.schema.strict_json import digest
 
 if TYPE_CHECKING:
     from orchestra.engine.run_context import RunContext
-    from orchestra.engine.streaming import CallText, TextStream
+    from orchestra.engine.streaming import TextStream
 
 
-async def call_streaming(
-    workers: Workers, call: CallRequest, stream: TextStream | None = None
-) -> CallResult | CallError:
-    """Makes a call and returns its last reply. Chunks go to `stream`, if the run is read live."""
-    if stream is not None and call.kind == "agent":
-        with stream.open_text(call) as text:
-            return await _last_reply(workers, msgspec.structs.replace(call, stream=True), text)
-    return await _last_reply(workers, call, None)
+async def call_streaming(workers: Workers, call: CallRequest, stream: TextStream) -> CallResult | CallError:
+    """Makes a call whose text goes to the readers of the run."""
+    with stream.open_text(call) as text:
+        return await workers.call(call, text.add)
 
 
-async def _last_reply(workers: Workers, call: CallRequest, text: CallText | None) -> CallResult | CallError:
-    async with aclosing(workers.run(call)) as replies:
-        async for reply in replies:
-            if not isinstance(reply, Chunk):
-                return reply
-            if text is not None:
-                text.add(reply)
-    return CallError(
-        code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True
-    )
+def no_reply_error(call: CallRequest) -> CallError:
+    """Returns the error of a worker that ends without a reply."""
+    hint = "`call` of the worker must return a `CallResult` or a `CallError`"
+    return CallError(code="E007", reason=f"the worker of {call.name} gave no reply", hint=hint, retryable=True)
 
 
 def self_cancelled_error(call: CallRequest) -> CallError:

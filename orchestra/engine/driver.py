@@ -25,7 +25,7 @@ from orchestra.core.events import (
     TurnStarted,
 )
 from orchestra.core.outcomes import FailedOutcome, Outcome
-from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage, unary_call
+from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage
 from orchestra.engine import checks, deadlines, kinds
 from orchestra.engine.call_results import (
     attempt_finished,
@@ -33,6 +33,7 @@ from orchestra.engine.call_results import (
     attempt_started,
     call_streaming,
     confidence_key,
+    no_reply_error,
     self_cancelled_error,
 )
 from orchestra.engine.check_budget import PendingCheck
@@ -74,10 +75,10 @@ class Driver:
 
     __slots__ = (
         "budget_timers",
-        "call",
         "clock",
         "ending",
         "engine",
+        "flush_error",
         "flush_scheduled",
         "journal",
         "loop",
@@ -98,7 +99,6 @@ class Driver:
 
     def __init__(self, engine: RunOwner, run: Execution, state: RunState) -> None:
         self.engine, self.program, self.workers = engine, run.program, run.workers
-        self.call = engine.call if self.workers is engine.workers else unary_call(self.workers)
         self.clock, self.journal = engine.clock, engine.journal
         self.run, self.state = run, state
         self.loop = asyncio.get_running_loop()
@@ -124,6 +124,8 @@ class Driver:
         """Calls whose start is not recorded yet, by path. A call that returns at once needs no start event."""
         self.flush_scheduled = False
         """Whether the end of this turn of the loop is scheduled."""
+        self.flush_error: OrchestraError | None = None
+        """The error of the journal at the end of a turn: its events are lost."""
         self.ending = False
 
     # Events
@@ -158,6 +160,7 @@ class Driver:
             self.flush_scheduled = False
             self.run.flush()
         except OrchestraError as error:
+            self.flush_error = error
             self._fail(error)
         if self.pending_checks and not self.ending:
             with self._stop_on_error():
@@ -306,9 +309,9 @@ class Driver:
                 began = self.clock.monotonic()
                 live = self.run.text_stream
                 coming = (
-                    call_streaming(self.workers, call, live)
-                    if self.call is None or live is not None
-                    else self.call(call)
+                    self.workers.call(call)
+                    if live is None or call.kind == "tool"
+                    else call_streaming(self.workers, call, live)
                 )
                 try:
                     reply = await (coming if call.timeout is None else self._with_timeout(coming, call))
@@ -316,6 +319,8 @@ class Driver:
                     if _cancellation_requested():
                         raise
                     reply = self_cancelled_error(call)
+                if reply is None:  # a worker without type checks
+                    reply = no_reply_error(call)
                 if memo and self.workers.estimate(call).memo_key != memo:
                     memo = ""  # The memo key changed meanwhile: it is unclear which version answered.
                 answer = attempt_finished(self, invoke, reply, began, memo)
@@ -535,6 +540,8 @@ class Driver:
 
     async def _finish(self) -> None:
         await self.wait_for_tasks()
+        if self.flush_error is not None:
+            raise self.flush_error
         self.run.flush()
         await self.journal.wait_durable(self.run.id, self.state.seq)
         last = self.run.log[-1]

@@ -22,7 +22,7 @@ from orchestra.core.events import (
 )
 from orchestra.core.lifecycle import LoopAffinity
 from orchestra.core.outcomes import FailedOutcome
-from orchestra.core.protocols import Clock, InboxMessage, Journal, Workers, unary_call
+from orchestra.core.protocols import Clock, InboxMessage, Journal, Workers
 from orchestra.engine import deadlines
 from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
@@ -61,7 +61,6 @@ class Engine:
         observe: Observer | None = None,
     ) -> None:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
-        self.call = unary_call(workers)
         self.concurrency = concurrency
         """Concurrent calls per run at most."""
         self.strict = strict

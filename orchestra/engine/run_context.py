@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from orchestra.core.event_logging import Observer
 from orchestra.core.events import AttemptFinished, Event, QuestionAsked
 from orchestra.core.outcomes import FailedOutcome, Outcome
-from orchestra.core.protocols import CallError, CallRequest, CallResult, Clock, InboxMessage, Journal, Workers
+from orchestra.core.protocols import Clock, InboxMessage, Journal, Workers
 from orchestra.engine.check_budget import PendingCheck
 from orchestra.engine.proposals import Invoke
 from orchestra.engine.run import Execution
@@ -23,7 +23,6 @@ class RunOwner(Protocol):
     clock: Clock
     journal: Journal
     workers: Workers
-    call: Callable[[CallRequest], Coroutine[Any, Any, CallResult | CallError]] | None
     strict: bool
     observe: Observer | None
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from orchestra.core.protocols import CallRequest, Chunk
+from orchestra.core.protocols import CallRequest
 
 MAX_BUFFERED = 1 << 20
 """Characters buffered per reader at most; the oldest text is dropped first."""
@@ -40,11 +40,11 @@ class CallText:
     def __init__(self, call: CallRequest, stream: TextStream) -> None:
         self.call, self.stream, self.size, self.is_over = call, stream, 0, False
 
-    def add(self, chunk: Chunk) -> None:
-        """Adds a chunk."""
-        if chunk.text:
-            self.stream.add(self, self.size, chunk.text)
-            self.size += len(chunk.text)
+    def add(self, piece: str) -> None:
+        """Adds a piece of the text."""
+        if piece:
+            self.stream.add(self, self.size, piece)
+            self.size += len(piece)
 
 
 class TextReader:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -17,7 +17,7 @@ from orchestra.agents.prompt import ConstraintMode, Prompt
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import FleetError, InputError
 from orchestra.core.events import NO_USAGE, Usage
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, Clock, TextCallback
 from orchestra.fleet.adapters import AdapterBases, AdapterManager, check_slots
 from orchestra.fleet.call_estimates import CallEstimator
 from orchestra.fleet.card_versions import resolve_card
@@ -26,7 +26,7 @@ from orchestra.fleet.config_errors import suggestion
 from orchestra.fleet.endpoints import OLLAMA_VERSION, identify_software, resolve_endpoint
 from orchestra.fleet.http.addresses import LocalAddresses, SupervisorMode
 from orchestra.fleet.http.client import HttpClient
-from orchestra.fleet.http.model_server import ModelClient, TextCallback
+from orchestra.fleet.http.model_server import ModelClient
 from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
 from orchestra.fleet.prefix_cache import Prefix, prefix_hashes
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
@@ -54,8 +54,6 @@ HEARTBEAT_INTERVAL = 30.0
 class FleetOptions:
     """Options of a fleet."""
 
-    stream: bool = False
-    """Whether text is streamed in chunks. Chunks are unverified."""
     constraint: ConstraintMode = "evidence"
     """The strictest constraint on outputs, if the server supports it."""
     tenant: str = ""
@@ -257,32 +255,14 @@ class Fleet:
             for name, server_state in self._sender.states.items()
         ]
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Runs a call to an agent of kind `model`. The text comes in chunks with `FleetOptions.stream` or if the call
-        is
-        streamed.
-        """
-        choice = self._choose_servers(call)
-        if isinstance(choice, RequestError) or not (self.options.stream or call.stream):
-            yield await self.call(call)
-            return
-        try:
-            call, choice = await self._readiness.wait_for_servers(call, choice)
-        except FleetError as error:
-            yield _not_ready_error(error)
-            return
-        async with aclosing(self._stream(call, choice)) as replies:
-            async for reply in replies:
-                yield reply
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Runs a call to an agent of kind `model`, without chunks."""
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        """Runs a call to an agent of kind `model`. The response is streamed only with `on_text`."""
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError):
             return _to_call_error(choice)
         try:
             call, choice = await self._readiness.wait_for_servers(call, choice)
-            return await self._call_servers(call, choice, None)
+            return await self._call_servers(call, choice, on_text)
         except FleetError as error:
             return _not_ready_error(error)
         except InputError as error:
@@ -339,20 +319,6 @@ class Fleet:
                 "F201", f"the fleet has no agent {call.name!r}{suggestion(call.name, self.cards)}"
             )
         return choose_servers(self.config, call, card)
-
-    async def _stream(self, call: CallRequest, choice: ServerChoice) -> AsyncGenerator[CallReply, None]:
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._call_servers(call, choice, pieces.put_nowait))
-        task.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (text := await pieces.get()) is not None:
-                yield Chunk(text)
-            try:
-                yield task.result()
-            except InputError as error:
-                yield CallError(code=error.code, reason=error.message, hint=error.hint)
-        finally:
-            await _cancel_tasks(task)
 
     async def _call_servers(
         self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None
@@ -515,8 +481,8 @@ class Fleet:
         constraint = prompt.constraint
         script = self._estimator.card_cache.get(card).prompt
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
-        told = script.one_token and not self.options.stream and target.dialect == "vllm"
-        if told and constraint is not None and constraint.kind == "choice":
+        one_token = script.one_token and target.dialect == "vllm"
+        if one_token and constraint is not None and constraint.kind == "choice":
             most = 1  # the savings are in docs/concepts/verification.md
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return ChatRequest(
@@ -528,7 +494,7 @@ class Fleet:
             schema=prompt.response_schema if constraint else None,
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
-            stream=self.options.stream or (live and not told),  # streaming a call does not change its result
+            stream=live and not one_token,  # streaming a call does not change its result
             logprobs=script.has_confidence,
             continue_last=prompt.continues,
         )

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,7 @@ from orchestra.core.error_codes import LABEL_NOT_ALLOWED
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import Usage
 from orchestra.core.labels import CURRENT_LABEL, is_allowed
-from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult
+from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallRequest, CallResult, TextCallback
 from orchestra.fleet.card_versions import MEMO_VERSION, resolve_card
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.schema.types import Validator
@@ -85,12 +85,10 @@ class LocalWorkers:
         self._predicting = asyncio.Semaphore(processor_count())
         """One prediction per processor: each uses one (`orchestra.agents.inference.threads`)."""
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Runs a call. There are no chunks."""
-        yield await self.call(call)
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Runs a call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        """Runs a call, without text. A thread cannot be interrupted: after a timeout or a cancellation its result is
+        dropped.
+        """
         within = CURRENT_LABEL.set(call.label)
         try:
             # `asyncio.timeout` costs as much as the rest of a small call, and so does another coroutine.

@@ -17,8 +17,7 @@ import difflib
 import os
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,11 +30,10 @@ from orchestra.core.protocols import (
     NO_ESTIMATE,
     CallError,
     CallEstimate,
-    CallReply,
     CallRequest,
     CallResult,
-    Chunk,
     Clock,
+    TextCallback,
     Workers,
 )
 from orchestra.schema.strict_json import canonical, digest
@@ -167,32 +165,28 @@ class Recorder:
         """The records in the order of the start of the calls, so that equal calls get their own replies in replay."""
         return [self._entries[number] for number in sorted(self._entries)]
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Forwards a call. A call that is closed before its reply is recorded as cancelled. Data with a higher label
-        gets
-        C032 and is not
-        forwarded.
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        """Forwards a call. A call that is cancelled before its reply is recorded as cancelled. Data with a higher label
+        gets C032 and is not forwarded. The text is recorded only with `on_text`.
         """
         if not is_allowed(call.label, self._label):
             self.errors.append(_label_error(call))
-            yield _to_call_error(self.errors[-1])
-            return
+            return _to_call_error(self.errors[-1])
         began, written, number = self._clock.monotonic(), list[str](), self._call_count
         self._call_count += 1
+
+        def record_text(piece: str) -> None:
+            written.append(piece)
+            if on_text is not None:
+                on_text(piece)
+
         try:
-            async with aclosing(self._workers.run(call)) as replies:
-                async for reply in replies:
-                    if isinstance(reply, Chunk):
-                        written.append(reply.text)
-                    else:
-                        self._entries[number] = self._entry(
-                            call, reply, self._clock.monotonic() - began, "".join(written)
-                        )
-                    yield reply
-        except (GeneratorExit, asyncio.CancelledError):
-            if number not in self._entries:
-                self._entries[number] = self._entry(call, None, self._clock.monotonic() - began, "".join(written))
+            reply = await self._workers.call(call, None if on_text is None else record_text)
+        except asyncio.CancelledError:
+            self._entries[number] = self._entry(call, None, self._clock.monotonic() - began, "".join(written))
             raise
+        self._entries[number] = self._entry(call, reply, self._clock.monotonic() - began, "".join(written))
+        return reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Returns the workers' estimate, and records it with the call."""
@@ -304,25 +298,23 @@ class Player:
         self._replay_counts: Counter[str] = Counter()
         self._has_samples = any(entry.sample for entry in self._entries)
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Returns the recorded reply of a call. A recorded cancellation waits until it is cancelled again."""
         key = self._key(call)
         known = self._entries_by_key.get(key)
         if known is None or self._prompt_changed(call, known[0]):
             self.errors.append(self._unknown_call_error(call) if known is None else self._changed_prompt_error(call))
-            yield _to_call_error(self.errors[-1])
-            return
+            return _to_call_error(self.errors[-1])
         entry = known[min(self._replay_counts[key], len(known) - 1)]
         self._replay_counts[key] += 1
         if self._clock is not None:
             await self._clock.sleep(entry.seconds)
-        if entry.written:
-            yield Chunk(entry.written)
+        if entry.written and on_text is not None:
+            on_text(entry.written)
         reply = entry.to_reply()
-        if reply is None:
+        while reply is None:
             await asyncio.Event().wait()
-        else:
-            yield reply
+        return reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Returns the recorded estimate of the call."""

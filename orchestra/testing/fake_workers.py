@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
@@ -29,11 +29,10 @@ from orchestra.core.protocols import (
     NO_ESTIMATE,
     CallError,
     CallEstimate,
-    CallReply,
     CallRequest,
     CallResult,
-    Chunk,
     Clock,
+    TextCallback,
 )
 from orchestra.core.suggestions import closest_match
 from orchestra.fleet.local_workers import PERMANENT_ERRORS
@@ -177,8 +176,8 @@ class SimulatedWorkers:
         self.in_flight: dict[int, CallRequest] = {}
         self.max_in_flight = 0
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Runs a call. If its caller stops reading or is cancelled, the call is added to `cancelled`."""
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        """Runs a call. If its caller is cancelled, the call is added to `cancelled`."""
         number = len(self.calls)
         self.calls.append(call)
         self.counts[call.name] += 1
@@ -186,14 +185,12 @@ class SimulatedWorkers:
         self.max_in_flight = max(self.max_in_flight, len(self.in_flight))
         ended = False
         try:
-            async for reply in self._replies(call):
-                ended = not isinstance(reply, Chunk)
-                if ended:
-                    del self.in_flight[number]
-                yield reply
+            reply = await self._reply(call, on_text)
+            ended = True
+            return reply
         finally:
+            del self.in_flight[number]
             if not ended:
-                self.in_flight.pop(number, None)
                 self.cancelled.append(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
@@ -204,18 +201,16 @@ class SimulatedWorkers:
         """Returns the tokens of a call's prompt."""
         return None
 
-    async def _replies(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def _reply(self, call: CallRequest, on_text: TextCallback | None) -> CallResult | CallError:
         fault = "" if self._faults is NO_FAULTS else self._faults.draw(call, attempt_random(self._seed, call, "fault"))
         if fault:
             self.fault_counts[fault] += 1
         seconds = self._seconds(call)
         match fault:
             case "refused":
-                yield refused_error(call)
-                return
+                return refused_error(call)
             case "stall":
-                yield await self._stall(call)
-                return
+                return await self._stall(call)
             case "slow":
                 seconds *= 10
             case _:
@@ -223,16 +218,16 @@ class SimulatedWorkers:
         pieces = self._chunks or (4 if fault == "slow" else 0) if call.kind == "agent" else 0
         await self._clock.sleep(seconds / (pieces + 1))
         if fault == "broken":
-            yield broken_error(call)
-            return
+            return broken_error(call)
         found = self._answer_function(call)
         reply = _to_reply(call, await found if isinstance(found, Awaitable) else found, seconds)
         if isinstance(reply, CallResult):
             reply = _apply_fault(reply, fault)
         for piece in _split_text(reply, pieces):
-            yield Chunk(piece)
+            if on_text is not None:
+                on_text(piece)
             await self._clock.sleep(seconds / (pieces + 1))
-        yield reply
+        return reply
 
     def _seconds(self, call: CallRequest) -> float:
         match self._latency:

@@ -14,8 +14,8 @@ creates them. Without pytest:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
@@ -28,7 +28,7 @@ from orchestra.app.workers import ProjectWorkers
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.labels import Label
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Clock, Workers
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, Clock, TextCallback, Workers
 from orchestra.core.settings import Settings
 from orchestra.core.suggestions import closest_match
 from orchestra.journal.memory import MemoryJournal
@@ -322,11 +322,9 @@ class _DeferredWorkers:
             raise RuntimeError("a call came before the workers were open")
         return self.workers
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Forwards a call."""
-        async with aclosing(self._opened_workers().run(call)) as replies:
-            async for reply in replies:
-                yield reply
+        return await self._opened_workers().call(call, on_text)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Returns the workers' estimate."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from orchestra import (
     workflow,
 )
 from orchestra.core.events import AttemptFinished, Event
-from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk
+from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallRequest, CallResult, TextCallback
 from orchestra.core.settings import Settings
 from orchestra.engine.streaming import MAX_BUFFERED, TextStream
 from orchestra.testing import SimulatedWorkers
@@ -72,27 +72,22 @@ class Hand:
     """Workers whose models write the given text at the given time."""
 
     def __init__(self) -> None:
-        self.calls: list[CallRequest] = []
-        self.replies: dict[tuple[str, int], asyncio.Queue[CallReply]] = {}
+        self.streamed: list[bool] = []
+        """For each call, whether its text is read."""
+        self.replies: dict[tuple[str, int], asyncio.Queue[CallResult | CallError | str]] = {}
 
-    def of(self, name: str, attempt: int = 1) -> asyncio.Queue[CallReply]:
+    def of(self, name: str, attempt: int = 1) -> asyncio.Queue[CallResult | CallError | str]:
         return self.replies.setdefault((name, attempt), asyncio.Queue())
 
-    def say(self, name: str, *replies: CallReply | str, attempt: int = 1) -> None:
+    def say(self, name: str, *replies: CallResult | CallError | str, attempt: int = 1) -> None:
         for reply in replies:
-            self.of(name, attempt).put_nowait(Chunk(reply) if isinstance(reply, str) else reply)
+            self.of(name, attempt).put_nowait(reply)
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        self.calls.append(call)
-        while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
-            if call.stream:
-                yield reply
-        yield reply
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        self.calls.append(call)
-        while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
-            pass
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        self.streamed.append(on_text is not None)
+        while isinstance(reply := await self.of(call.name, call.attempt).get(), str):
+            if on_text is not None:
+                on_text(reply)
         return reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
@@ -155,7 +150,7 @@ async def test_streaming_off_unless_requested(tmp_path: Path) -> None:
         with pytest.raises(InputError) as resumed:
             (await orchestra.resume(run.id)).text()
         assert f".resume({run.id!r})" in resumed.value.hint
-    assert [call.stream for call in hand.calls] == [False]
+    assert hand.streamed == [False]
 
 
 async def test_streaming_text_per_attempt(tmp_path: Path) -> None:
@@ -221,16 +216,16 @@ async def test_streaming_filter_by_node_or_agent(tmp_path: Path) -> None:
 async def test_streaming_unread_text_bounded_oldest_dropped() -> None:
     live, call = TextStream(), CallRequest(run="r", node="n", attempt=1, kind="agent", name="a", inputs={})
     with live.open_reader((), ()) as unread, live.open_text(call) as first, live.open_text(call) as second:
-        first.add(Chunk("x" * (MAX_BUFFERED - 10)))
-        second.add(Chunk("y" * 11))
+        first.add("x" * (MAX_BUFFERED - 10))
+        second.add("y" * 11)
         piece = unread.take()
         assert piece is not None
         assert piece.text == "y" * 11
-        first.add(Chunk("z"))
+        first.add("z")
         piece = unread.take()
         assert piece is not None
         assert (piece.start, piece.text) == (MAX_BUFFERED - 10, "z"), "that something is missing is told"
-        second.add(Chunk("y" * (MAX_BUFFERED + 1)))
+        second.add("y" * (MAX_BUFFERED + 1))
         assert unread.take() is None
 
 
@@ -278,6 +273,16 @@ async def test_streaming_resumed_run_needs_new_request(
         with pytest.raises(InputError):
             (await orchestra.resume(run.id)).text()
         assert await read(await orchestra.options(live=True).resume(run.id)) == [], "it has ended"
+
+
+async def test_streaming_fork_has_text_of_new_calls_only(tmp_path: Path) -> None:
+    async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
+        first = await orchestra.start(article, text="a tower")
+        await first
+        live = orchestra.options(live=True)
+        assert await read((await live.fork(first.id)).run) == []
+        changed = await live.options(values={"writer": "twice"}).fork(first.id)
+        assert {piece.node for piece in await read(changed.run)} == {"shortener"}
 
 
 async def test_streaming_later_key_user_reads_from_then_on(tmp_path: Path) -> None:

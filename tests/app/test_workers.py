@@ -98,9 +98,7 @@ def call(name: str = "writer", kind: Any = "agent", **more: Any) -> CallRequest:
 
 
 async def only(troupe: ProjectWorkers, what: CallRequest) -> CallResult | CallError:
-    (reply,) = [reply async for reply in troupe.run(what)]
-    assert isinstance(reply, CallResult | CallError)
-    return reply
+    return await troupe.call(what)
 
 
 async def test_workers_models_on_fleet_tools_local(tmp_path: Path, server: SimulatedServer) -> None:

@@ -20,7 +20,7 @@ from orchestra.engine.run import Execution
 from orchestra.journal.errors import JournalError
 from orchestra.schema.strict_json import digest
 from tests.crash.points import Kill, Points, watched
-from tests.crash.stage import PROGRAMS, TEXTS, Entry, Lines, Quick, World, lines, stored
+from tests.crash.stage import PROGRAMS, TEXTS, Entry, Lines, World, lines, stored
 from tests.crash.stores import Place
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class Child:
         """Starts or resumes the runs and waits for their end; returns `OVER` or `WAITING`."""
         reach = self.points.reach
         self._record.write(msgspec.json.encode(Entry(self.number, f"born {time.time()!r}", "", "", 0, "", "")))
-        world = (World, Quick)[self.scene.point % 2](self._record, self.number, reach, self.scene.point)
+        world = World(self._record, self.number, reach, self.scene.point)
         async with self.scene.place.pierced(reach) as opened:
             journal = watched(opened, reach)
             if self.scene.hasty:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ import msgspec
 
 from orchestra.agents.contract import Catalog, Effect
 from orchestra.core.events import Usage
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, TextCallback
 from orchestra.schema.strict_json import canonical, digest
 from tests.engine.stage import CATALOG, NUMBER, TEXT, agent, listed, program, record, tool
 
@@ -213,11 +213,11 @@ class World:
         self._record, self._child, self._reach = record, child, reach
         self._chance = Random(seed)
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Executes one call; an agent's value follows a piece of text."""
-        if call.kind == "agent":
-            yield Chunk("…")
-        yield await self._answer(call)
+        if call.kind == "agent" and on_text is not None:
+            on_text("…")
+        return await self._answer(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Answers of `writer` are memoized."""
@@ -249,11 +249,3 @@ class World:
                 Entry(self._child, what, call.run, call.node, call.attempt, call.name, call.idempotency_key)
             )
         )
-
-
-class Quick(World):
-    """A world that also answers without a stream."""
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Executes one call."""
-        return await self._answer(call)

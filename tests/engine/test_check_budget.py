@@ -97,7 +97,7 @@ def spent(
     async def scene(clock: VirtualClock) -> Played:
         theatre = Theatre(clock)
         theatre.workers = troupe = workers({**ANSWERS, **dict(answers)}, clock=clock, **simulation)
-        theatre.engine.workers, theatre.engine.call = troupe, None
+        theatre.engine.workers = troupe
         run = theatre.start(compiled, inputs)
         finished = await run.wait()
         events = list(await run.history())
@@ -223,7 +223,7 @@ def test_check_budget_kept_after_crash() -> None:
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         theatre.workers = Measured(ANSWERS, clock=clock, latency=(1.0, 9.0))
-        theatre.engine.workers, theatre.engine.call = theatre.workers, None
+        theatre.engine.workers = theatre.workers
         run = theatre.start(compiled, texts(0.5, 0.9, 0.7, 0.2, 0.6))
         await clock.sleep(8)
         await theatre.crash()

@@ -164,7 +164,8 @@ def test_engine_every_subscriber_gets_all_events() -> None:
     run_simulated(scene)
 
 
-def test_engine_journal_failure_ends_run_with_error() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_engine_journal_failure_ends_run_with_error(seed: int) -> None:
     class Broken(MemoryJournal):
         def append(self, run: str, events: Any, delivered: Any = ()) -> None:
             if any(isinstance(event, AttemptFinished) for event in events):
@@ -177,7 +178,7 @@ def test_engine_journal_failure_ends_run_with_error() -> None:
         with pytest.raises(OrchestraError, match="disk is full"):
             await run.wait()
 
-    run_simulated(scene)
+    run_simulated(scene, seed)
 
 
 @settings(max_examples=60, deadline=None)

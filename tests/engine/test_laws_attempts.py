@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestra.core.events import AttemptFinished, CancelRequested, Event, NodeFinished, RetryPlanned, RunFinished
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
-from orchestra.core.protocols import CallRequest
+from orchestra.core.protocols import CallError, CallRequest, CallResult, TextCallback
 from orchestra.engine.engine import Engine
 from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
@@ -178,6 +178,26 @@ async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, An
     finished = await run.wait()
     await engine.close()
     return finished.outcome, ends(run.log)
+
+
+class Untyped(SimulatedWorkers):
+    """Workers without type checks, whose first attempts return nothing."""
+
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
+        reply = await super().call(call, on_text)
+        return cast("CallResult", None) if call.attempt == 1 else reply
+
+
+def test_worker_without_reply_fails_attempt() -> None:
+    async def scene(clock: VirtualClock) -> list[tuple[int, str, str]]:
+        engine = Engine(clock, MemoryJournal(), Untyped(ANSWERS, clock=clock))
+        flow = "output: ${made}\nnodes: {made: {agent: writer, with: {text: a}, retry: {attempts: 2}}}"
+        run = engine.start(program(flow), RunRequest(graph="0" * 32))
+        assert (await run.wait()).status == "done"
+        await engine.close()
+        return [(event.attempt, event.error, event.reason) for event in run.log if isinstance(event, AttemptFinished)]
+
+    assert run_simulated(scene) == [(1, "E007", "the worker of writer gave no reply"), (2, "", "")]
 
 
 @pytest.mark.parametrize(

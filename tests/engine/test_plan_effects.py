@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from orchestra.app.reuse import NodeChange, program_changes
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event, QuestionAnswered, QuestionAsked, RunStarted, TurnStarted
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
-from orchestra.core.protocols import CallError, InboxMessage
+from orchestra.core.protocols import CallError, CallRequest, InboxMessage
 from orchestra.engine.replay import replay
 from orchestra.engine.request import RunOptions
 from orchestra.router.capabilities import Capabilities
@@ -147,9 +148,12 @@ def test_plan_effect_constant_needs_allowed_literals(lines: tuple[str, ...]) -> 
 def test_plan_effect_argument_from_earlier_plan_refused() -> None:
     first = ("s1 = pick(text=input.mail)", "s2 = fetch(url=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", "repairs: 0\n    replans: 1")
-    played = planned(
-        first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: CallError(code="T009", reason="gone")
-    )
+
+    async def fetch(call: CallRequest) -> CallError:
+        await asyncio.sleep(1)  # virtual time: the first plan is complete before its step fails
+        return CallError(code="T009", reason="gone")
+
+    played = planned(first, ("s1 = wire(to=input.s1)",), text=text, fetch=fetch)
     assert isinstance(played.outcome, FailedOutcome)
     assert "input.s1 may contain text of a tool" in played.outcome.reason
     assert played.workers.counts["wire"] == 0

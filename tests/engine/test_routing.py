@@ -4,7 +4,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from orchestra.core.errors import InputErrors
 from orchestra.core.events import AttemptStarted
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
-from orchestra.core.protocols import CallError, CallReply, CallRequest, CallResult
+from orchestra.core.protocols import CallError, CallRequest, CallResult, TextCallback
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -84,9 +84,9 @@ class AtOnce(SimulatedWorkers):
 
     said: Mapping[int, CallResult | CallError]
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         self.calls.append(call)
-        yield CallResult(value=["a", "b", "c"]) if call.kind == "tool" else self.said[call.attempt]
+        return CallResult(value=["a", "b", "c"]) if call.kind == "tool" else self.said[call.attempt]
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

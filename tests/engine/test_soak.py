@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import psutil
@@ -18,11 +17,11 @@ from orchestra.core.events import Usage
 from orchestra.core.protocols import (
     NO_ESTIMATE,
     CallEstimate,
-    CallReply,
     CallRequest,
     CallResult,
     InboxMessage,
     Journal,
+    TextCallback,
 )
 from orchestra.engine.engine import Engine
 from orchestra.engine.request import RunRequest
@@ -61,7 +60,7 @@ class Quick:
     def __init__(self) -> None:
         self.count_of_calls = 0
 
-    async def call(self, call: CallRequest) -> CallResult:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult:
         """Returns the value and the transferred bytes."""
         self.count_of_calls += 1
         if not self.count_of_calls % 3:
@@ -70,10 +69,6 @@ class Quick:
         return CallResult(
             value=value, usage=USAGE, sent=call.idempotency_key.encode(), received=call.idempotency_key.encode()
         )
-
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Returns the same as a stream."""
-        yield await self.call(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """No estimate is known."""

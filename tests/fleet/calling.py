@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from orchestra.agents.card import Card
-from orchestra.core.protocols import CallError, CallReply, CallRequest, CallResult
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, FleetOptions
 from orchestra.fleet.progress import ProgressCallback
@@ -57,14 +57,15 @@ def opened(
     )
 
 
-async def replies(fleet: Fleet, what: CallRequest) -> list[CallReply]:
-    return [reply async for reply in fleet.run(what)]
+async def streamed(fleet: Fleet, what: CallRequest) -> tuple[list[str], CallResult | CallError]:
+    """Makes a streamed call. Returns the pieces of its text, and its reply."""
+    pieces = list[str]()
+    return pieces, await fleet.call(what, pieces.append)
 
 
-async def only(fleet: Fleet, what: CallRequest) -> CallResult | CallError:
-    (reply,) = await replies(fleet, what)
-    assert isinstance(reply, CallResult | CallError)
-    return reply
+async def only(fleet: Fleet, what: CallRequest, stream: bool = False) -> CallResult | CallError:
+    """Returns the reply of a call."""
+    return (await streamed(fleet, what))[1] if stream else await fleet.call(what)
 
 
 def says(text: str, model: str = "m") -> Callable[[Visit], Awaitable[None]]:

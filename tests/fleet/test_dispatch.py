@@ -20,7 +20,7 @@ from orchestra.core.errors import InputErrors
 from orchestra.core.events import AttemptFinished
 from orchestra.core.labels import Label
 from orchestra.core.outcomes import ValueOutcome
-from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.engine.engine import Engine
 from orchestra.engine.request import RunRequest
 from orchestra.fleet.config import FleetLimits, parse_config
@@ -30,7 +30,7 @@ from orchestra.testing.fake_vllm.server import SimulatedServer
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.yaml.reader import read
 
-from .calling import ANSWER, TEXT, WRITER, call, only, opened, replies, says
+from .calling import ANSWER, TEXT, WRITER, call, only, opened, says, streamed
 from .conftest import Visit, chat_answer, endpoints, eventually, local_config, raw_server
 
 ROUTED = """\
@@ -197,8 +197,8 @@ async def test_call_choice_stops_after_deciding_token(tmp_path: Path, choices: t
 @pytest.mark.parametrize("stream", [False, True])
 async def test_call_logprobs_not_requested_for_prose(stream: bool) -> None:
     async with SimulatedServer("m", answer=lambda request: '{"answer": "yes"}') as server:
-        async with opened(endpoints(server.url), stream=stream) as fleet:
-            read, written = [(await replies(fleet, call(name)))[-1] for name in ("reader", "writer")]
+        async with opened(endpoints(server.url)) as fleet:
+            read, written = [await only(fleet, call(name), stream) for name in ("reader", "writer")]
         async with opened(endpoints(server.url, dialect="openai")) as fleet:
             elsewhere = await only(fleet, call("reader"))
     assert [request.body.get("logprobs") for request in server.app.requests] == [True, None, None]
@@ -228,22 +228,19 @@ async def test_call_max_output_never_exceeds_card() -> None:
     assert [json.loads(visit.body)["max_tokens"] for visit in server.visits] == [256, 7, 256]
 
 
-async def test_run_stream_yields_chunks_before_value() -> None:
+async def test_call_text_is_read_before_the_reply() -> None:
     rows = [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in ("hel", "lo")]
     rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows) + b"data: [DONE]\n\n"
-    async with (
-        raw_server(lambda visit: visit.answer(body)) as server,
-        opened(endpoints(server.url), stream=True) as fleet,
-    ):
-        *chunks, done = await replies(fleet, call("writer"))
-    assert chunks == [Chunk("hel"), Chunk("lo")]
+    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url)) as fleet:
+        pieces, done = await streamed(fleet, call("writer"))
+    assert pieces == ["hel", "lo"]
     assert isinstance(done, CallResult)
     assert done.value == "hello"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_run_closed_iterator_closes_connection(stream: bool) -> None:
+async def test_cancelled_call_closes_connection(stream: bool) -> None:
     came, closed = asyncio.Event(), asyncio.Event()
 
     async def play(visit: Visit) -> None:
@@ -255,17 +252,20 @@ async def test_run_closed_iterator_closes_connection(stream: bool) -> None:
         await visit.gone()
         closed.set()
 
-    async with raw_server(play) as server, opened(endpoints(server.url), stream=stream) as fleet:
-        running = fleet.run(call("writer"))
-        if stream:
-            assert await anext(running) == Chunk("a")
-            await running.aclose()
-        else:
-            task = asyncio.ensure_future(anext(running))
-            await came.wait()
+    def stop(piece: str) -> None:
+        pieces.append(piece)
+        task.cancel()
+
+    pieces = list[str]()
+    async with raw_server(play) as server, opened(endpoints(server.url)) as fleet:
+        task = asyncio.create_task(fleet.call(call("writer"), stop if stream else None))
+        await came.wait()
+        if not stream:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(asyncio.CancelledError):
+            await task
         await asyncio.wait_for(closed.wait(), 60)
+    assert pieces == ["a"] * stream
 
 
 async def test_call_unknown_agent_has_suggestion() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from orchestra import Orchestra
 from orchestra.agents.card import Card
-from orchestra.core.protocols import CallResult, Chunk
+from orchestra.core.protocols import CallResult
 from orchestra.core.settings import Settings
 from orchestra.testing.fake_vllm.server import SimulatedServer
-from tests.fleet.calling import call, opened, replies
+from tests.fleet.calling import call, only, opened, streamed
 from tests.fleet.conftest import Visit, chat_answer, endpoints, raw_server
 
 SAYS = {"first": '{"best": "a", "why": "it is short"}', "second": "b"}
@@ -22,12 +22,11 @@ async def test_call_streams_only_if_requested() -> None:
         SimulatedServer("m", answer=lambda request: "hello there") as server,
         opened(endpoints(server.url)) as fleet,
     ):
-        *chunks, done = await replies(fleet, call("writer", stream=True))
-        others = [*await replies(fleet, call("writer")), await fleet.call(call("writer", stream=True))]
-    texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
+        texts, done = await streamed(fleet, call("writer"))
+        other = await fleet.call(call("writer"))
     assert ("".join(texts), len(texts) > 1) == ("hello there", True)
-    assert [one.value for one in (done, *others) if isinstance(one, CallResult)] == ["hello there"] * 3
-    assert [request.body.get("stream") for request in server.app.requests] == [True, None, None]
+    assert [one.value for one in (done, other) if isinstance(one, CallResult)] == ["hello there"] * 2
+    assert [request.body.get("stream") for request in server.app.requests] == [True, None]
 
 
 async def test_streamed_choice_costs_no_extra_token(tmp_path: Path) -> None:
@@ -46,11 +45,9 @@ async def test_streamed_choice_costs_no_extra_token(tmp_path: Path) -> None:
         await visit.answer(json.dumps(said).encode())
 
     async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": Card.load(tmp_path)}) as fleet:
-        found = [await replies(fleet, call("judge", inputs={"question": "?"}, stream=live)) for live in (False, True)]
-    assert [[getattr(reply, "value", {}).get("label") for reply in all_of_it] for all_of_it in found] == [
-        ["yes"],
-        ["yes"],
-    ]
+        asked = call("judge", inputs={"question": "?"})
+        (texts, live), plain = await streamed(fleet, asked), await only(fleet, asked)
+    assert (texts, [getattr(reply, "value", {}).get("label") for reply in (live, plain)]) == ([], ["yes", "yes"])
     assert server.visits[0].body == server.visits[1].body
 
 

@@ -18,7 +18,7 @@ from orchestra.core.errors import FleetError, InputError
 from orchestra.core.protocols import CallError, CallResult
 from orchestra.fleet import adapters, cpu
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.dispatch import Fleet, FleetOptions
+from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.prefix_cache import BLOCK_TOKENS
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.supervisor.folders import Folders
@@ -115,8 +115,8 @@ async def test_call_first_start_wait_is_bounded(
     config = FleetConfig.model_validate(
         kept(folders, model="sleepy").model_dump(by_alias=True, exclude_unset=True) | given
     )
-    async with faked(config, options=FleetOptions(stream=stream)) as fleet, asyncio.timeout(60):
-        refused = await only(fleet, call("writer", timeout=timeout))
+    async with faked(config) as fleet, asyncio.timeout(60):
+        refused = await only(fleet, call("writer", timeout=timeout), stream)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F216", True)
 

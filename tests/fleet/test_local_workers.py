@@ -82,9 +82,7 @@ async def run(name: str, inputs: dict[str, Any], **more: Any) -> CallResult | Ca
         "name": name,
         "inputs": inputs,
     } | more
-    (reply,) = [reply async for reply in workers().run(CallRequest(**given))]
-    assert isinstance(reply, CallResult | CallError)
-    return reply
+    return await workers().call(CallRequest(**given))
 
 
 @pytest.mark.parametrize(
@@ -136,9 +134,8 @@ async def test_tool_permanent_errors_are_not_retryable(error: Exception, lasting
     def broken(text: str) -> str:
         raise error
 
-    refused = await only(
-        known(ToolFunction.from_function(broken, effect="pure")), asked("broken", inputs={"text": "x"})
-    )
+    local = known(ToolFunction.from_function(broken, effect="pure"))
+    refused = await local.call(asked("broken", inputs={"text": "x"}))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable, refused.permanent) == ("T003", True, lasting)
 
@@ -169,7 +166,7 @@ async def test_model_agent_is_not_run_locally() -> None:
     card = Card.declare("reader", input=text, output={"type": "string"}, prompt="hi")
     known = Known(Registry().with_cards([card]))
     call = CallRequest(run="r", node="n", attempt=1, kind="agent", name="reader", inputs={})
-    (reply,) = [reply async for reply in LocalWorkers(known).run(call)]
+    reply = await LocalWorkers(known).call(call)
     assert isinstance(reply, CallError)
     assert reply.code == "F201"
 
@@ -204,29 +201,23 @@ def asked(name: str, **more: Any) -> CallRequest:
     return CallRequest(**given)
 
 
-async def only(local: LocalWorkers, call: CallRequest) -> CallResult | CallError:
-    (reply,) = [reply async for reply in local.run(call)]
-    assert isinstance(reply, CallResult | CallError)
-    return reply
-
-
 async def test_keyed_tool_gets_same_key_each_attempt() -> None:
     local = known(CHARGE)
-    given = [await only(local, asked("charge", inputs={"cents": 1}, attempt=n)) for n in (1, 2)]
+    given = [await local.call(asked("charge", inputs={"cents": 1}, attempt=n)) for n in (1, 2)]
     assert [done.value for done in given if isinstance(done, CallResult)] == ["r/n", "r/n"]
 
 
 async def test_tool_changed_version_is_refused() -> None:
-    done = await only(known(DOUBLE), asked("double", version=DOUBLE.contract.digest))
+    done = await known(DOUBLE).call(asked("double", version=DOUBLE.contract.digest))
     newer = ToolFunction.from_function(double, effect="pure", version="2")
-    refused = await only(known(newer), asked("double", version=DOUBLE.contract.digest))
+    refused = await known(newer).call(asked("double", version=DOUBLE.contract.digest))
     assert isinstance(done, CallResult)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.hint, refused.retryable) == ("T009", "orchestra runs fork", False)
 
 
 async def test_python_agent_unknown_version_is_refused() -> None:
-    refused = await only(known(), asked("banking_intent", kind="agent", version="0" * 32, inputs={"text": "hi"}))
+    refused = await known().call(asked("banking_intent", kind="agent", version="0" * 32, inputs={"text": "hi"}))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.hint) == ("F221", "orchestra runs fork")
 
@@ -234,9 +225,8 @@ async def test_python_agent_unknown_version_is_refused() -> None:
 async def test_agent_stored_earlier_version_is_used() -> None:
     older = CLASSICAL.model_copy(update={"digest": "0" * 32})
     local = LocalWorkers(Known(Registry().with_cards([CLASSICAL])), {older.digest: older})
-    done = await only(
-        local, asked("banking_intent", kind="agent", version=older.digest, inputs={"text": "my card was stolen"})
-    )
+    inputs = {"text": "my card was stolen"}
+    done = await local.call(asked("banking_intent", kind="agent", version=older.digest, inputs=inputs))
     assert isinstance(done, CallResult)
     assert done.model == older.digest
 
@@ -273,7 +263,7 @@ async def test_trained_agent_nan_has_no_confidence(tmp_path: Path) -> None:
     (tmp_path / "linear.npz").write_bytes(data)
     local = LocalWorkers(Known(Registry().with_cards([Card.load(tmp_path)])))
     with numpy.errstate(all="ignore"):
-        done = await only(local, asked("steep", kind="agent", inputs={"text": "a"}))
+        done = await local.call(asked("steep", kind="agent", inputs={"text": "a"}))
     assert isinstance(done, CallResult)
     assert done.confidence is None
 

@@ -11,7 +11,7 @@ import pytest
 from orchestra.core.protocols import CallError
 from orchestra.fleet.config import FleetLimits
 
-from .calling import call, opened, replies
+from .calling import call, only, opened
 from .conftest import Visit, endpoints, raw_server
 
 PRICE = {"prompt": 100, "output": 1000}
@@ -45,9 +45,9 @@ async def test_unusable_response_is_billed(name: str, stream: bool) -> None:
     body, code = UNUSABLE[name]
     async with (
         raw_server(lambda visit: visit.answer(body)) as server,
-        opened(endpoints(server.url, price=PRICE), stream=stream) as fleet,
+        opened(endpoints(server.url, price=PRICE)) as fleet,
     ):
-        (refused,) = await replies(fleet, call("writer"))
+        refused = await only(fleet, call("writer"), stream)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.usage.calls) == (code, 1)
     assert (refused.usage.prompt_tokens, refused.usage.output_tokens) == (5000, 4000)
@@ -69,9 +69,9 @@ async def test_unusable_stream_is_billed_as_reported(name: str) -> None:
     body, code = STREAMS[name]
     async with (
         raw_server(lambda visit: visit.answer(body)) as server,
-        opened(endpoints(server.url, price=PRICE), stream=True) as fleet,
+        opened(endpoints(server.url, price=PRICE)) as fleet,
     ):
-        refused = (await replies(fleet, call("writer")))[-1]
+        refused = await only(fleet, call("writer"), stream=True)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.usage.output_tokens) == (code, 4000)
     assert refused.usage.money == pytest.approx(4.5)
@@ -84,8 +84,8 @@ async def test_stalled_stream_is_billed_as_reported() -> None:
 
     async with raw_server(stall) as server:
         config = endpoints(server.url, price=PRICE, limits=FleetLimits(silence_seconds=0.05))
-        async with opened(config, stream=True) as fleet, asyncio.timeout(60):
-            refused = (await replies(fleet, call("writer")))[-1]
+        async with opened(config) as fleet, asyncio.timeout(60):
+            refused = await only(fleet, call("writer"), stream=True)
     assert isinstance(refused, CallError)
     assert refused.code == "F205"
     assert refused.usage.money == pytest.approx(4.5)
@@ -112,7 +112,7 @@ async def test_broken_response_costs_reserved_amount(name: str, price: Any) -> N
 
     async with raw_server(play) as server, opened(endpoints(server.url, price=price)) as fleet:
         what = call("writer", timeout=1)
-        (refused,) = await replies(fleet, what)
+        refused = await only(fleet, what)
         most = fleet.estimate(what)
     assert isinstance(refused, CallError)
     assert refused.code == code
@@ -130,9 +130,9 @@ async def test_unsent_request_costs_nothing() -> None:
     async with raw_server(lambda visit: visit.gone()) as silent:
         for url in (gone.url, silent.url.replace("http", "https")):
             async with opened(endpoints(url, price=PRICE)) as fleet:
-                found += [
-                    reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, CallError)
-                ]
+                reply = await only(fleet, call("writer", timeout=1))
+                assert isinstance(reply, CallError)
+                found.append(reply)
     assert [refused.code for refused in found] == ["F203", "F205"], "no server listens, and no handshake ends"
     assert [refused.usage.money for refused in found] == [0.0, 0.0]
 
@@ -142,8 +142,8 @@ async def test_refused_or_unsent_request_costs_no_tokens() -> None:
         raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server,
         opened(endpoints(server.url, price=PRICE)) as fleet,
     ):
-        (failed,) = await replies(fleet, call("writer"))
-        (nobody,) = await replies(fleet, call("nobody"))
+        failed = await only(fleet, call("writer"))
+        nobody = await only(fleet, call("nobody"))
     assert isinstance(failed, CallError)
     assert isinstance(nobody, CallError)
     assert (failed.usage.calls, failed.usage.money) == (1, 0.0)

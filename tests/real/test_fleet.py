@@ -79,9 +79,7 @@ PACKAGED = Path(__file__).resolve().parents[2] / "agents" / "generative_reader"
 
 
 async def only(fleet: Fleet, what: CallRequest) -> CallResult | CallError:
-    (reply,) = [reply async for reply in fleet.run(what)]
-    assert isinstance(reply, CallResult | CallError)
-    return reply
+    return await fleet.call(what)
 
 
 async def guesses_right(fleet: Fleet) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.events import Usage
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, EvidenceSource
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, EvidenceSource, TextCallback
 from orchestra.testing import CassetteError, Player, Recorder, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.testing.cassette_file import (
     FORMAT,
@@ -41,20 +41,29 @@ def call(name: str = "reader", **changed: Any) -> CallRequest:
     return CallRequest(**{**facts, **changed})
 
 
-async def replies(workers: Any, asked: CallRequest) -> list[CallReply]:
-    return [reply async for reply in workers.run(asked)]
+Reply: TypeAlias = str | CallResult | CallError
+"""A piece of text, or the reply of a call."""
+
+
+async def replies(workers: Any, asked: CallRequest) -> list[Reply]:
+    """Returns the pieces of text of a call, then its reply."""
+    pieces = list[Reply]()
+    reply = await workers.call(asked, pieces.append)
+    return [*pieces, reply]
 
 
 class Answering:
-    """Workers that give each call the same replies and the same estimate."""
+    """Workers that give each call the same reply and the same estimate."""
 
-    def __init__(self, *given: CallReply) -> None:
-        self.given, self.asked = given, 0
+    def __init__(self, reply: CallResult | CallError, text: Sequence[str] = ()) -> None:
+        self.reply, self.text, self.asked = reply, text, 0
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         self.asked += 1
-        for reply in self.given:
-            yield reply
+        if on_text is not None:
+            for piece in self.text:
+                on_text(piece)
+        return self.reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=12, max_output=7, min_output=3, memo_key="m")
@@ -76,8 +85,8 @@ def recorded(path: Path, workers: Any, *calls: CallRequest, **options: Any) -> R
     return run_simulated(scenario)
 
 
-def played(player: Player, *calls: CallRequest) -> list[list[CallReply]]:
-    async def scenario(clock: VirtualClock) -> list[list[CallReply]]:
+def played(player: Player, *calls: CallRequest) -> list[list[Reply]]:
+    async def scenario(clock: VirtualClock) -> list[list[Reply]]:
         return [await replies(player, one) for one in calls]
 
     return run_simulated(scenario)
@@ -96,16 +105,16 @@ REFUSED = CallError(code="F203", reason="no", hint="try", retryable=True, server
 
 
 @pytest.mark.parametrize("reply", [DONE, REFUSED, CallResult(value=None)], ids=["done", "refused", "nothing"])
-def test_cassette_reply_is_replayed_exactly(reply: CallReply, tmp_path: Path) -> None:
+def test_cassette_reply_is_replayed_exactly(reply: CallResult | CallError, tmp_path: Path) -> None:
     path = tmp_path / "new" / "c.jsonl"
-    recorded(path, Answering(Chunk("a"), Chunk("b"), reply), call())
-    assert played(Player(path), call()) == [[Chunk("ab"), reply]]
+    recorded(path, Answering(reply, ["a", "b"]), call())
+    assert played(Player(path), call()) == [["ab", reply]]
 
 
 def test_cassette_estimate_and_count_are_replayed(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
-    assert player.estimate(call()) == Answering().estimate(call())
+    assert player.estimate(call()) == Answering(DONE).estimate(call())
     assert asyncio.run(player.count_tokens(call())) == 11
     assert asyncio.run(player.count_tokens(call(inputs={}))) is None
 
@@ -158,10 +167,10 @@ def test_cassette_overlapping_equal_calls_keep_replies(tmp_path: Path) -> None:
     def latency(asked: CallRequest, _: Random) -> float:
         return 3.0 if asked.node == "n[0]" else 1.0
 
-    async def both(workers: Any) -> list[list[CallReply]]:
+    async def both(workers: Any) -> list[list[Reply]]:
         return await asyncio.gather(*(replies(workers, call(node=f"n[{n}]")) for n in range(2)))
 
-    async def record(clock: VirtualClock) -> list[list[CallReply]]:
+    async def record(clock: VirtualClock) -> list[list[Reply]]:
         recorder = Recorder(
             SimulatedWorkers(lambda asked: asked.node, clock=clock, latency=latency), tmp_path / "c", clock=clock
         )

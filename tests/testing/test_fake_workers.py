@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from orchestra import InputError, tool
 from orchestra.agents.contract import Catalog, Contract
-from orchestra.core.protocols import CallError, CallReply, CallRequest, CallResult, Chunk, EvidenceSource
+from orchestra.core.protocols import CallError, CallRequest, CallResult, EvidenceSource
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, answer_sequence, from_schemas, run_simulated
 
 
@@ -23,13 +22,20 @@ def faults_of(chances: dict[str, Any]) -> Faults:
     return Faults(**chances)
 
 
-async def replies(workers: SimulatedWorkers, call: CallRequest) -> list[CallReply]:
-    return [reply async for reply in workers.run(call)]
+Reply: TypeAlias = str | CallResult | CallError
+"""A piece of text, or the reply of a call."""
 
 
-def only(found: list[CallReply]) -> CallResult | CallError:
+async def replies(workers: SimulatedWorkers, call: CallRequest) -> list[Reply]:
+    """Returns the pieces of text of a call, then its reply."""
+    pieces = list[Reply]()
+    reply = await workers.call(call, pieces.append)
+    return [*pieces, reply]
+
+
+def only(found: list[Reply]) -> CallResult | CallError:
     (reply,) = found
-    assert not isinstance(reply, Chunk)
+    assert not isinstance(reply, str)
     return reply
 
 
@@ -120,7 +126,7 @@ async def test_workers_only_agents_use_tokens() -> None:
 
 async def test_workers_chunks_precede_value() -> None:
     *chunks, last = await replies(SimulatedWorkers(lambda call: "abcdefghij", chunks=3), ask())
-    assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "abcdefghij"
+    assert "".join(chunk for chunk in chunks if isinstance(chunk, str)) == "abcdefghij"
     assert len(chunks) == 3
     assert isinstance(last, CallResult)
 
@@ -135,7 +141,7 @@ async def test_workers_chunks_precede_value() -> None:
     ],
 )
 def test_workers_faults_have_code_and_delay(fault: str, code: str, retryable: bool, seconds: float) -> None:
-    async def scene(clock: VirtualClock) -> tuple[CallReply, float]:
+    async def scene(clock: VirtualClock) -> tuple[Reply, float]:
         workers = SimulatedWorkers(lambda call: "x", clock=clock, latency=2.0, faults=faults_of({fault: 1.0}))
         found = await replies(workers, ask(timeout=30.0))
         assert workers.fault_counts == {fault: 1}
@@ -155,13 +161,13 @@ async def test_workers_fault_wrong_type() -> None:
 
 
 def test_workers_fault_slow() -> None:
-    async def scene(clock: VirtualClock) -> tuple[list[CallReply], float]:
+    async def scene(clock: VirtualClock) -> tuple[list[Reply], float]:
         workers = SimulatedWorkers(lambda call: "abcdefgh", clock=clock, latency=1.0, faults=Faults(slow=1.0))
         return await replies(workers, ask()), clock.monotonic()
 
     found, spent = run_simulated(scene)
     assert spent == pytest.approx(10.0)
-    assert [type(reply) for reply in found] == [Chunk] * 4 + [CallResult]
+    assert [type(reply) for reply in found] == [str] * 4 + [CallResult]
 
 
 async def test_workers_faults_end_after_attempts() -> None:
@@ -206,13 +212,14 @@ def test_workers_cancelled_calls_are_recorded() -> None:
         assert [call.node for call in workers.in_flight.values()] == ["cancelled"]
         task.cancel()
         await asyncio.wait([task])
-        async with aclosing(workers.run(ask(node="closed"))) as early:
-            await anext(early)
-        async with aclosing(workers.run(ask(node="heard"))) as whole:
-            async for reply in whole:
-                if isinstance(reply, CallResult):
-                    break
-        assert [call.node for call in workers.cancelled] == ["cancelled", "closed"]
+
+        def stop_reading(piece: str) -> None:
+            early.cancel()
+
+        early = asyncio.create_task(workers.call(ask(node="read"), stop_reading))
+        await asyncio.wait([early])
+        await workers.call(ask(node="heard"))
+        assert [call.node for call in workers.cancelled] == ["cancelled", "read"]
         assert workers.in_flight == {}
         assert workers.max_in_flight == 1
 

@@ -6,14 +6,14 @@ Responses are typed. Failures are `RequestError` values.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 import msgspec
 
 from orchestra.core.labels import Label
+from orchestra.core.protocols import TextCallback
 from orchestra.fleet import vllm_metrics
 from orchestra.fleet.config import AUTO, Dialect, Endpoint
 from orchestra.fleet.http import openai_protocol
@@ -25,7 +25,6 @@ from orchestra.fleet.scheduling import NO_RUN, QueueRequest
 from orchestra.fleet.secrets import StreamRedactor, contains_split_key, redact
 from orchestra.fleet.sender import Deadline, Sender, SendResult, send_error, with_resends
 
-TextCallback: TypeAlias = Callable[[str], None]
 LARGE_RESPONSE_BYTES = 1 << 16
 """Size of a response from which on it is searched for the key on a thread: half a megabyte may take a tenth of a
 second.

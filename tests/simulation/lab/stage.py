@@ -41,7 +41,6 @@ from tests.simulation.lab.storms import (
     FaultPlan,
     FaultyWorkers,
     ProcessLife,
-    UnaryFaultyWorkers,
     seeded_random,
 )
 
@@ -240,8 +239,7 @@ class TrialRunner:
         trial, storm = self.trial, self.plan
         chance = Random(f"journal {storm.seed} {process.number}")  # reproducible randomness is required
         journal = CrashingJournal(trial.store, process, self.clock, chance, life.store_faults, self._committed)
-        made = UnaryFaultyWorkers if storm.unary else FaultyWorkers
-        workers = made(storm, trial.log, process, self.clock, lambda: self._position(journal))
+        workers = FaultyWorkers(storm, trial.log, process, self.clock, lambda: self._position(journal))
         engine = Engine(
             self.clock, journal, workers, concurrency=storm.concurrency, observe=lambda run, event: _count_step(process)
         )

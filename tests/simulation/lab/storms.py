@@ -8,15 +8,15 @@ can be computed (`tests.simulation.lab.oracle`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from orchestra.core.events import Usage
 from orchestra.core.labels import Label, is_allowed
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, Clock, TextCallback
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.testing.fake_workers import broken_error, refused_error, stalled_error
 from tests.simulation.lab.catalog import catalog
@@ -130,8 +130,6 @@ class FaultPlan:
     """
     memo: bool = False
     concurrency: int = 64
-    unary: bool = False
-    """Whether its workers support calls without a stream too."""
     earlier: EarlierRun | None = None
 
     @classmethod
@@ -169,7 +167,6 @@ class FaultPlan:
             subscribers=tuple(readers) if chance.random() < 0.3 else (),
             memo=chance.random() < 0.3,
             concurrency=chance.choice((1, 2, 64, 64, 256)),
-            unary=chance.random() < 0.5,
             earlier=EarlierRun.from_seed(seed),
         )
 
@@ -317,7 +314,7 @@ class FaultyWorkers:
         self._position = position
         self.in_flight = 0
 
-    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
+    async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Runs one call."""
         await self._process.step_or_hang()
         seen = ObservedCall(call, *self._position(), process=self._process.number)
@@ -326,12 +323,12 @@ class FaultyWorkers:
             # The fleet's part: the call stops here. The fleet guarantees that; the engine guarantees that the label is
             # right.
             self._log.count_fault("not cleared")
-            yield CallError(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
-            return
+            return CallError(
+                code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent"
+            )
         if code := refusal_code(self._plan.seed, call):
             self._log.count_fault("no larger model" if code == "F220" else "a larger model that is not cleared")
-            yield CallError(code=code, reason="no such model for this call", hint="escalate: NAME in the fleet file")
-            return
+            return CallError(code=code, reason="no such model for this call", hint="escalate: NAME in the fleet file")
         self._log.calls.append(seen)
         self.in_flight += 1
         fault = seen.fault = self._draw_fault(call)
@@ -339,12 +336,10 @@ class FaultyWorkers:
             self._log.count_fault(fault)
         ended = False
         try:
-            async for reply in self._replies(call, fault):
-                await self._process.step_or_hang()
-                if not isinstance(reply, Chunk):
-                    seen.reply, ended = reply, True
-                yield reply
-            ended = ended or fault == "silent"
+            seen.reply = await self._reply(call, fault, on_text)
+            await self._process.step_or_hang()
+            ended = True
+            return cast("CallResult | CallError", seen.reply)  # the fault `silent` breaks the type
         finally:
             self.in_flight -= 1
             if not ended and fault != "cancels itself":
@@ -358,7 +353,9 @@ class FaultyWorkers:
                 return name
         return ""
 
-    async def _replies(self, call: CallRequest, fault: str) -> AsyncGenerator[CallReply, None]:
+    async def _reply(
+        self, call: CallRequest, fault: str, on_text: TextCallback | None
+    ) -> CallResult | CallError | None:
         pace = seeded_random(self._plan.seed, "pace", call.run, call.node, call.attempt)
         seconds = (
             0.0
@@ -367,19 +364,19 @@ class FaultyWorkers:
         )
         match fault:
             case "refused":
-                yield refused_error(call)
-                return
+                return refused_error(call)
             case "stall":
                 await self._clock.sleep(call.timeout if call.timeout is not None else 900.0)
-                yield stalled_error(call)
-                return
+                return stalled_error(call)
             case "slow":
                 seconds = 1.0 + 10 * seconds
             case _:
                 pass
         if call.kind == "agent" and (fault in ("slow", "cut") or pace > 0.8):
             for text in CHUNK_TEXT.splitlines(keepends=True):
-                yield Chunk(text)
+                await self._process.step_or_hang()
+                if on_text is not None:
+                    on_text(text)
                 await self._clock.sleep(seconds / 3)
         elif seconds:
             await self._clock.sleep(seconds)
@@ -387,28 +384,28 @@ class FaultyWorkers:
             await asyncio.sleep(0)
         match fault:
             case "silent":
-                return
+                return None
             case "cancels itself":
                 raise asyncio.CancelledError
             case "broken":
-                yield broken_error(call)
+                return broken_error(call)
             case "cut" if call.kind == "tool":
-                yield CallError(code="T003", reason="it raised ValueError (simulated)", retryable=True, permanent=True)
+                return CallError(code="T003", reason="it raised ValueError (simulated)", retryable=True, permanent=True)
             case "cut":
-                yield CallError(
+                return CallError(
                     code="F206",
                     reason="the stream ended in the middle (simulated)",
                     retryable=True,
                     usage=self._usage(call, 3),
                 )
             case "invalid":
-                yield CallError(
+                return CallError(
                     code="M001", reason="the output is not JSON (simulated)", retryable=True, usage=self._usage(call, 9)
                 )
             case "wrong_type":
-                yield CallResult(value={"unexpected": [True]}, usage=self._usage(call, 9))
+                return CallResult(value={"unexpected": [True]}, usage=self._usage(call, 9))
             case _:
-                yield self._to_result(call, fault)
+                return self._to_result(call, fault)
 
     def _to_result(self, call: CallRequest, fault: str) -> CallResult:
         value = simulated_answer(self._plan.seed, call)
@@ -460,21 +457,6 @@ class FaultyWorkers:
         if share > 0.5:
             await self._clock.sleep(0.1)
         return None if share < 0.3 else prompt_tokens(call)
-
-
-class UnaryFaultyWorkers(FaultyWorkers):
-    """The same with calls without a stream."""
-
-    async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Returns the last reply of `run`."""
-        replies = self.run(call)
-        try:
-            async for reply in replies:
-                if not isinstance(reply, Chunk):
-                    return reply
-        finally:
-            await replies.aclose()
-        return CallError(code="E007", reason=f"the worker of {call.name} gave no reply", retryable=True)
 
 
 def prompt_tokens(call: CallRequest) -> int:
