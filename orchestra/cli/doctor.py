@@ -165,7 +165,7 @@ def _check_vllm(deep: bool) -> Iterator[Finding]:
     from orchestra.fleet.supervisor.vllm_launch import vllm_version
 
     if platform.system() != "Linux":
-        yield Finding("vLLM", "problem", "local servers run only on Linux", "orchestra run --fleet endpoint …")
+        yield Finding("vLLM", "problem", "local servers run only on Linux", "orchestra run … --endpoint URL")
         return
     try:
         yield Finding("vLLM", "ok", vllm_version())

@@ -39,7 +39,7 @@ OPENAI_FIELDS = frozenset(
 def answer_schema(body: Mapping[str, Any]) -> str:
     """Answers with an instance of the requested JSON Schema; with `yes` without one."""
     schema = requested_schema(body)
-    return "yes" if schema is None else json.dumps(make_instance(schema, Random(0)))
+    return "yes" if schema is None else json.dumps(make_instance(dict(schema), Random(0)))
 
 
 def requested_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -67,7 +67,7 @@ def vllm_version() -> str:
     raise FleetError(
         "F001",
         f"vLLM is not installed for {sys.executable}",
-        hint="pip install 'orchestra-slm[cpu]'   # or [gpu]; or use a server that runs elsewhere: --fleet endpoint",
+        hint="pip install 'orchestra-slm[cpu]'   # or [gpu]; or use a server that runs already: --endpoint URL",
     )
 
 
