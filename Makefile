@@ -118,4 +118,4 @@ lock: setup-base  ## write requirements/*.lock from pyproject.toml (UPGRADE=--up
 clean:  ## remove the output of builds and tools (rm -r .venv removes the environment)
 	rm -rf dist build site htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
-	find orchestra tests scripts bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find orchestra agents tests scripts bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

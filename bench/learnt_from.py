@@ -4,14 +4,14 @@ stored beside the weights.
     python -m bench.learnt_from --data FOLDER [--work FOLDER] [AGENT ...]
 
 `FOLDER` has the public sets that the cards name, each with its training split. Most data sets are built by the current
-scripts, others by those of an earlier commit, which are extracted from the history into `--work`. Each must have the
-digest given here, else nothing is written. These are the digests in `model.json`, `manifest.json` or the card, so the
-rows are identical. `entailment` has digests of texts and labels in `model.json`, and those are compared;
-`crf_extractor` was identical to the byte when it was trained again. For `difficulty`, and for the first sets of
-`generative_calculator`, `generative_reader` and `tool_planner`, cards have the command and the number of training rows,
-and no digest. What an encoder of another kind had learnt before (`table_reader`, which `deductive_calculator` started
-from) has other inputs, and is left out. The digests of several trainings form one record, as in a training that
-continues another. `router` has none: the generator of its first sets was not kept.
+scripts, others by those of an earlier commit, which are extracted from the history into `--work`; they were in `bench`
+then. Each must have the digest given here, else nothing is written. These are the digests in `model.json`,
+`manifest.json` or the card, so the rows are identical. `entailment` has digests of texts and labels in `model.json`,
+and those are compared; `crf_extractor` was identical to the byte when it was trained again. For `difficulty`, and for
+the first sets of `generative_calculator`, `generative_reader` and `tool_planner`, cards have the command and the number
+of training rows, and no digest. What an encoder of another kind had learnt before (`table_reader`, which
+`deductive_calculator` started from) has other inputs, and is left out. The digests of several trainings form one
+record, as in a training that continues another. `router` has none: the generator of its first sets was not kept.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ class Made:
     """The commit whose code builds it; empty for the current code."""
 
 
-_TABLES = "bench.table_data --data {data}/tatqa --longest 3000"
-_CLAIMS = "bench.entailment_data --data {data} --again"
-_SUMS = "bench.calculator_data --data {data}/gsm8k"
+_TABLES = "--data {data}/tatqa --longest 3000"
+_CLAIMS = "--data {data} --again"
+_SUMS = "--data {data}/gsm8k"
 _NEED = (
     "--column question=input.question --column need=expected.strong-expected.weak --licence Apache-2.0 --tune 0.2 "
     "--test 0"
 )
-_SLOTS = Made("7d6a27ea", "bench.extractor_data --data {data}/restaurant8k")
-_READER = Made("7ff5d862", "bench.reader_data --data {data} --kinds asked siblings")
+_SLOTS = Made("7d6a27ea", "agents.extractor.data.build --data {data}/restaurant8k")
+_READER = Made("7ff5d862", "agents.reader.data.build --data {data} --kinds asked siblings")
 MADE: dict[str, tuple[Made, ...]] = {
     "caller": (Made("9e347da6", "bench.caller_data --data {data}", "d080139"),),
     "crf_extractor": (_SLOTS,),
     "deductive_calculator": (
-        Made("e4f8340b", f"{_SUMS} --steps 7 --last 1000 --stories 4000"),
-        Made("de6925a3", f"{_SUMS} --steps 7 --last 1000 --stories 4000 --draws 3"),
+        Made("e4f8340b", f"agents.calculator.data.build {_SUMS} --steps 7 --last 1000 --stories 4000"),
+        Made("de6925a3", f"agents.calculator.data.build {_SUMS} --steps 7 --last 1000 --stories 4000 --draws 3"),
     ),
     "difficulty": (
         Made(
@@ -76,14 +76,14 @@ MADE: dict[str, tuple[Made, ...]] = {
     ),
     "encoder_extractor": (_SLOTS,),
     "entailment": (
-        Made("016633c5", f"{_CLAIMS} 1.0", "81f4c192"),
-        Made("15095753", f"{_CLAIMS} 0.12 --new shortened", "b92a2817"),
-        Made("a4b5103d", f"{_CLAIMS} 0.12 --new plain"),
+        Made("016633c5", f"bench.entailment_data {_CLAIMS} 1.0", "81f4c192"),
+        Made("15095753", f"bench.entailment_data {_CLAIMS} 0.12 --new shortened", "b92a2817"),
+        Made("a4b5103d", f"agents.entailment.data.build {_CLAIMS} 0.12 --new plain"),
     ),
-    "extractive_reader": (_READER, Made("f735618c", "bench.reader_data --data {data}")),
+    "extractive_reader": (_READER, Made("f735618c", "agents.reader.data.build --data {data}")),
     "generative_calculator": (
-        Made("5c472085", f"{_SUMS} --stories 15000", "f2c92a5"),
-        Made("82314541", f"{_SUMS} --steps 4 --last 1000 --stories 4000", "4734951e"),
+        Made("5c472085", f"bench.calculator_data {_SUMS} --stories 15000", "f2c92a5"),
+        Made("82314541", f"bench.calculator_data {_SUMS} --steps 4 --last 1000 --stories 4000", "4734951e"),
     ),
     "generative_reader": (
         _READER,
@@ -91,14 +91,14 @@ MADE: dict[str, tuple[Made, ...]] = {
         Made("ee772f80", "bench.reader_data --data {data}", "fe0d7be"),
     ),
     "table_reader": (
-        Made("f02bdeda", _TABLES, "ac66a1c"),
-        Made("5261369c", _TABLES, "2747bb7"),
-        Made("73943a21", _TABLES, "cdc9085"),
-        Made("b2f5d6f7", f"{_TABLES} --share 0.5", "bb3b8a5"),
+        Made("f02bdeda", f"bench.table_data {_TABLES}", "ac66a1c"),
+        Made("5261369c", f"bench.table_data {_TABLES}", "2747bb7"),
+        Made("73943a21", f"bench.table_data {_TABLES}", "cdc9085"),
+        Made("b2f5d6f7", f"bench.table_data {_TABLES} --share 0.5", "bb3b8a5"),
     ),
     "tool_planner": (
-        Made("56b14b14", "bench.planner_data --data {data}"),
-        Made("1339ed9b", "bench.planner_data --data {data} --again 7"),
+        Made("56b14b14", "agents.tool_planner.data.build --data {data}"),
+        Made("1339ed9b", "agents.tool_planner.data.build --data {data} --again 7"),
     ),
 }
 """By agent, in the order of its trainings."""

@@ -7,9 +7,10 @@ and the cost of a grammar.
     python -m bench.router --grammars
 
 The first form samples plans from the base of the fleet, without an adapter and at temperature 1, for the requests of
-`bench.router_data`. It counts the plans and the errors before any repair: unknown capabilities, undefined references
-and values of the wrong type, as validation finds them. A truncated line counts as wrong. `--kept` stores the result of
-each request in a file, and a second call continues there; `--page` writes the figures into docs/concepts/router.md.
+`agents.router.data.build`. It counts the plans and the errors before any repair: unknown capabilities, undefined
+references and values of the wrong type, as validation finds them. A truncated line counts as wrong. `--kept` stores the
+result of each request in a file, and a second call continues there; `--page` writes the figures into
+docs/concepts/router.md.
 
 The second form runs an agent on the held-out rows of a data set: the share of correct plans, line for line, and the F1
 of its capabilities. The third form measures the time of the grammar of a second step for 10, 100 and 1,000 agents, ours
@@ -31,10 +32,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from agents.router.data.build import VALUES, pieces, wanted
+from agents.router.data.request_forms import Forms
 from bench.evaluation_tables import between
 from bench.machine import ROOT, now
-from bench.request_forms import Forms
-from bench.router_data import VALUES, pieces, wanted
 from orchestra.agents.card_file import SamplingParameters
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, PlanResult, plan
@@ -329,9 +330,9 @@ def grammars() -> str:
 def main() -> None:
     """Runs one of the three forms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder with the sets of bench.router_data")
+    parser.add_argument("--data", type=Path, help="the folder with the sets of agents.router.data.build")
     parser.add_argument("--plans", type=int, default=200)
-    parser.add_argument("--rows", type=Path, help="a data set of bench.router_data")
+    parser.add_argument("--rows", type=Path, help="a data set of agents.router.data.build")
     parser.add_argument("--agent", default="router")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--whole", action="store_true")

@@ -3,13 +3,12 @@ or without repairs.
 
     python -m bench.router_ways --rows DATASET [--sample 0] [--seed 0] [--at-once 4] [--fleet NAME] [--dry]
 
-DATASET is one of `bench.router_data`; its held-out rows are used, all or a seeded sample. A plan is correct if it
-equals the row's, line for line; a request without a plan counts 0. Intervals are 95 % bootstrap intervals over the
+DATASET is one of `agents.router.data.build`; its held-out rows are used, all or a seeded sample. A plan is correct if
+it equals the row's, line for line; a request without a plan counts 0. Intervals are 95 % bootstrap intervals over the
 rows. *Seconds a row* are the time of all rows, run concurrently, divided by their number; *median wait* is the duration
 of one. Without a grammar the router writes to the end of the plan in every variant, so that variant is measured once. A
 variant without invalid lines is not measured with repairs. The journal is off, so no answer is reused. The table goes
-into docs/concepts/router.md.
-"""
+into docs/concepts/router.md."""
 
 from __future__ import annotations
 
@@ -142,7 +141,7 @@ def section(arms: Sequence[Measured], asked: Sequence[Asked], command: str, stam
 def main(page: Path = PAGE) -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, required=True, help="a data set of bench.router_data")
+    parser.add_argument("--rows", type=Path, required=True, help="a data set of agents.router.data.build")
     parser.add_argument("--sample", type=int, default=0, help="number of held-out rows; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)

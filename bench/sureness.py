@@ -3,8 +3,8 @@
     python -m bench.sureness [--tune FOLDER/tune.jsonl]
 
 Runs the shipped agent on the table questions of `bench/ask_tables.yaml`, each request as a whole; with `--tune` also on
-the TAT-QA rows that its data set was tuned on, and on the written ones with a condition (`python -m bench.table_data
---data PATH/tatqa --out FOLDER --longest 3000`). It needs no fleet.
+the TAT-QA rows that its data set was tuned on, and on the written ones with a condition (`python -m
+agents.table_reader.data.build --data PATH/tatqa --out FOLDER --longest 3000`). It needs no fleet.
 """
 
 from __future__ import annotations

@@ -1,23 +1,21 @@
 """Training of the agents `banking_intent` and `assistant_intent`: committees of tuned sentence encoders and a linear
 classifier.
 
-    python bench/train_intents.py banking_intent --data PATH [--out agents/banking_intent] [--measure]
+    python -m bench.train_intents banking_intent --data PATH [--out agents/banking_intent] [--measure]
 
 `PATH` has the folders banking77 (CC BY 4.0), clinc150 (CC BY 3.0) and routellm (Apache-2.0), each with its training
-split. All choices are made on folds of it that members leave out; `--measure` evaluates the written card on
-`dev.jsonl`, and writes nothing. Training needs torch, scikit-learn and safetensors, the agents themselves only numpy
-and tokenizers.
+split; `agents/NAME/data/build.py` reads the rows. All choices are made on folds of it that members leave out;
+`--measure` evaluates the written card on `dev.jsonl`, and writes nothing. Training needs torch, scikit-learn and
+safetensors, the agents themselves only numpy and tokenizers.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
-import json
-import re
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,46 +24,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from agents.assistant_intent.data import build as assistant_intent
+from agents.assistant_intent.data.build import OUTSIDE
+from agents.banking_intent.data import build as banking_intent
+from agents.banking_intent.data.build import labelled_texts
 from orchestra.agents.card import Card
 from orchestra.agents.inference.model_file import base_encoder
 from orchestra.agents.inference.text_classifier import TextClassifier
 from orchestra.fleet.weights.encoders import EncoderStore, describe_base
 from orchestra.learn.encoders.classifier import CommitteeRows, CommitteeSettings, train_committee
 from orchestra.learn.encoders.member import TrainingStep
-from orchestra.learn.encoders.texts import LabelledText, normalize_text
 from orchestra.learn.encoders.tuned import EncoderHyperparameters
 from orchestra.learn.linear import MANY_LABELS_HYPERPARAMETERS, ClassifierHyperparameters
 
 ROOT = Path(__file__).resolve().parents[1]
-
-OUTSIDE = "out_of_scope"
-_ABOUT_WORDS = re.compile(r"\b(mean|means|meaning|defin\w*|word|synonym\w*|spell\w*|tax\w*|credit|insurance)\b")
-"""Topics of an assistant's intents: such questions are not out of scope."""
-_ABOUT_NUMBERS = ("math", "algebra", "statistics")
-
-
-def labelled(path: Path) -> list[LabelledText]:
-    """Reads texts with their intents."""
-    found = (json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n"))
-    return [LabelledText(row["input"]["text"], row["expected"]["intent"]) for row in found]
-
-
-def questions(path: Path) -> list[LabelledText]:
-    """Returns short questions of MMLU from the training split of routellm, in the spelling of an assistant's messages:
-    all out of scope.
-    """
-    found: set[str] = set()
-    for line in gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n"):
-        row = json.loads(line)
-        question = row["input"]["question"].partition("\n")[0].strip()
-        words = question.lower().split()
-        if row["input"]["set"] != "mmlu" or any(name in row["expected"].get("subject", "") for name in _ABOUT_NUMBERS):
-            continue
-        if 4 <= len(words) <= 14 and question.endswith("?") and "following" not in question and "_" not in question:
-            text = " ".join(re.findall(r"[\w'-]+", question.lower()))
-            if not _ABOUT_WORDS.search(text):
-                found.add(text)
-    return [LabelledText(text, OUTSIDE) for text in sorted(found, key=normalize_text)]
 
 
 @dataclass(frozen=True)
@@ -73,33 +45,27 @@ class Recipe:
     """The training data and the settings of an agent."""
 
     folder: str
-    licence: str
+    """The folder of its public set."""
+    rows: Callable[[Path], CommitteeRows]
+    """Builds the rows from a folder of sets."""
     plan: CommitteeSettings
-    other: tuple[tuple[str, str], ...] = ()
-
-    def rows(self, data: Path) -> CommitteeRows:
-        """Returns the rows of a folder of sets."""
-        own = (self.folder, self.licence, labelled(data / self.folder / "train.jsonl"))
-        others = ((name, licence, questions(data / name / "train.jsonl.gz")) for name, licence in self.other)
-        return CommitteeRows.from_sources(own, *others)
 
 
 RECIPES = {
     "banking_intent": Recipe(
         "banking77",
-        "CC-BY-4.0",
+        banking_intent.rows,
         CommitteeSettings(EncoderHyperparameters(epochs=6), ClassifierHyperparameters(), members=3),
     ),
     "assistant_intent": Recipe(
         "clinc150",
-        "CC-BY-3.0",
+        assistant_intent.rows,
         CommitteeSettings(
             EncoderHyperparameters(epochs=5, blocks=4, learning_rate=7e-4),
             MANY_LABELS_HYPERPARAMETERS,
             members=2,
             out_of_scope_label=OUTSIDE,
         ),
-        (("routellm", "Apache-2.0"),),
     ),
 }
 
@@ -135,7 +101,7 @@ async def measure(card: Card, path: Path) -> None:
     """Prints the metrics of the written card on a part of its set."""
     encoder = await EncoderStore().encoder(card.model, base_encoder(card))
     committee = TextClassifier.load(card, encoder)
-    rows = labelled(path)
+    rows = labelled_texts(path)
     began = time.process_time()
     said = [committee.predict({"text": row.text}) for row in rows]
     each = 1e3 * (time.process_time() - began) / len(rows)

@@ -6,9 +6,10 @@
     python -m bench.written_rows passages FILE ... [--rows OUT]
     python -m bench.written_rows problems FILE ... [--rows OUT]
 
-The files of `bench/written` were written for this project (Apache-2.0) by several language models that had seen no
-row of a public set and none of `bench/ask_strangers.yaml`. This command checks files and prints their numbers of
-rows. An empty line separates blocks; a line that begins with a semicolon is a comment.
+The files of `agents/NAME/data/written` are training data, those of `bench/evaluations` are evaluation rows. They were
+written for this project (Apache-2.0) by several language models that had seen no row of a public set and none of
+`bench/ask_strangers.yaml`. This command checks files and prints their numbers of rows. An empty line separates blocks;
+a line that begins with a semicolon is a comment.
 
 A block of claims is a passage in one line, and claims below it: `+` is supported, `-` is contradicted, `?` is not
 stated.
@@ -108,7 +109,7 @@ from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 from orchestra.text.keywords import find_words
 from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UP_TO, filter_by_limit, find_extremes
 
-FOLDER = Path(__file__).with_name("written")
+ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
 SCALES = ("percent", "thousand", "million", "billion")
 SENTENCES, SHORTEST, LONGEST = 2, 25, 250
@@ -445,14 +446,22 @@ READERS = {
 }
 PLACES = {"sentences": "claims"}
 """The folders of kinds without a folder of their own name."""
+AGENTS = {"passages": "reader", "problems": "calculator", "tables": "table_reader"}
+"""The agents whose training data the kinds are; `entailment` for the others."""
+
+
+def folder_of(kind: str) -> Path:
+    """Returns the folder of the written training data of a kind."""
+    return ROOT / "agents" / AGENTS.get(kind, "entailment") / "data" / "written" / PLACES.get(kind, kind)
 
 
 def written(kind: str) -> tuple[list[DatasetRow], DatasetSource]:
     """Returns all rows of a kind in the tree, and their source. Raises `Unusable`."""
-    paths = sorted((FOLDER / PLACES.get(kind, kind)).glob("*.txt"))
+    folder = folder_of(kind)
+    paths = sorted(folder.glob("*.txt"))
     rows = [row for path in paths for row in READERS[kind](path)]
     place, made = (
-        f"bench/written/{PLACES.get(kind, kind)}",
+        folder.relative_to(ROOT).as_posix(),
         "sentences of the passages and edits" if kind in PLACES else "as they are",
     )
     return rows, DatasetSource(

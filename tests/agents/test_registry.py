@@ -35,6 +35,13 @@ def test_registry_user_agents_precede_packaged_ones(tmp_path: Path) -> None:
     assert "banking_intent" in registry.cards
 
 
+def test_registry_folder_of_training_data_is_no_agent(tmp_path: Path) -> None:
+    folder = agents(tmp_path, mine="mine") / "mine" / "data"
+    agents(folder, inner="inner")
+    (folder / "build.py").write_text("raise SystemExit\n")
+    assert Registry.load([tmp_path]).cards.keys() - Registry.load().cards.keys() == {"mine"}
+
+
 def test_registry_unknown_name_error_suggests_nearest() -> None:
     registry = Registry.load()
     with pytest.raises(InputError) as caught:

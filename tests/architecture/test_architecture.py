@@ -16,7 +16,9 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "orchestra").rglob("*.py"))
 ALL = sorted(
-    path for folder in ("orchestra", "scripts", "bench", "examples", "tests") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("orchestra", "agents", "scripts", "bench", "examples", "tests")
+    for path in (ROOT / folder).rglob("*.py")
 )
 
 HEAVY = {

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from bench.learnt_from import INTENTS, MADE
-from bench.written_rows import as_test, passages, problems
+from bench.written_rows import as_test, folder_of, passages, problems
 from orchestra.agents.card import Card
 from orchestra.learn.data import provenance
 from orchestra.learn.evaluation.rows import read_evaluation_set
 from orchestra.learn.promotion.promotion import PROVENANCE_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITTEN, EVALUATIONS = ROOT / "bench" / "written", ROOT / "bench" / "evaluations"
+EVALUATIONS = ROOT / "bench" / "evaluations"
 ROWS = {"passages": passages, "problems": problems}
 UNRECORDED = {"router"}
 """The generator of its first sets was not kept."""
@@ -63,7 +63,7 @@ def test_provenance_last_data_set_matches_agent_files(name: str) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("extractive_reader", "passages"), ("generative_calculator", "problems")])
 def test_provenance_detects_training_not_evaluation_rows(name: str, kind: str, tmp_path: Path) -> None:
     read = ROWS[kind]
-    for place, many in ((WRITTEN / kind, True), (EVALUATIONS / f"{kind}.txt", False)):
+    for place, many in ((folder_of(kind), True), (EVALUATIONS / f"{kind}.txt", False)):
         files = sorted(place.glob("*.txt")) if place.is_dir() else [place]
         path = tmp_path / "rows.jsonl"
         path.write_bytes(as_test(row for file in files for row in read(file)))

@@ -89,7 +89,7 @@ def test_allowed_files_are_data_that_exists() -> None:
     assert [
         pattern for pattern in RULES.allowed if not any(Rules((), (pattern,)).is_allowed(file) for file in files)
     ] == []
-    assert RULES.is_allowed("bench/requests/one.yaml")
+    assert RULES.is_allowed("agents/router/data/requests/one.yaml")
     assert not RULES.is_allowed("docs/index.md")
 
 

@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_library_and_its_data(built: tuple[Path, Path]) -> N
         source = {
             str(path.relative_to(ROOT))
             for path in (ROOT / kind).rglob("*")
-            if path.is_file() and not path.name.startswith(".")
+            if path.is_file() and not path.name.startswith(".") and "data" not in path.relative_to(ROOT).parts
         }
         assert source
         assert {f"orchestra/_builtin/{name}" for name in source} <= names
@@ -82,6 +82,14 @@ def test_the_wheel_tells_vllm_of_its_plugin(built: tuple[Path, Path]) -> None:
 def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
     tops = {name.partition("/")[0] for name in zipfile.ZipFile(built[1]).namelist()}
     assert {top for top in tops if not re.fullmatch(r"orchestra|orchestra_slm-[\d.]+\.dist-info", top)} == set()
+
+
+def test_distributions_without_builders_of_training_data(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        sources = archive.getnames()
+    assert [name for name in sources if re.match(r"[^/]+/agents/\w+/(data\b|.*\.py$)", name)] == []
+    packed = zipfile.ZipFile(built[1]).namelist()
+    assert [name for name in packed if re.match(r"orchestra/_builtin/agents/\w+/(data\b|.*\.py$)", name)] == []
 
 
 def test_the_sdist_holds_what_the_wheel_is_built_from_and_the_licence(built: tuple[Path, Path]) -> None:

@@ -16,7 +16,7 @@ def _german(number: int) -> str:
     ones = _words("null ein zwei drei vier fünf sechs sieben acht neun zehn elf zwölf")
     tens = _words("- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig")
     if number >= 1000:
-        return _german(number // 1000).removesuffix("s") + "tausend" + (_german(number % 1000) if number % 1000 else "")
+        return ones[number // 1000] + "tausend" + (_german(number % 1000) if number % 1000 else "")
     if number >= 100:
         return ones[number // 100] + "hundert" + (_german(number % 100) if number % 100 else "")
     if number == 1:
