@@ -1,4 +1,4 @@
-"""The own code for numbers in text beside babel, text2num, python-stdnum, pint and quantulum3 (decision 065).
+"""The own code for numbers in text beside babel, text2num, python-stdnum, pint and quantulum3 (decision 066).
 
     python -m bench.number_libraries [--data FOLDER] [--show 0] [--seed 1]
 
