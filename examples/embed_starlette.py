@@ -68,7 +68,7 @@ def as_reply(result: Result[Any]) -> dict[str, Any]:
 
 
 def build_app(workers: Workers | None = None) -> Starlette:
-    """The service; `workers` stands in for the fleet in a test."""
+    """Builds the service. `workers` replaces the fleet in a test."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:

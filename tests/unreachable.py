@@ -1,6 +1,5 @@
-"""A project whose fleet is nowhere, so that only simulated workers answer; its server says a revision, which
-certificates
-name.
+"""A project whose fleet is nowhere, so that only simulated workers answer; its server has a revision, which
+certificates contain.
 """
 
 from __future__ import annotations

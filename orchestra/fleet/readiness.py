@@ -29,7 +29,7 @@ def fleet_timeout(timeout: float) -> float:
 
 class ServerReadiness:
     """The servers that have been up. Whether one still is shows in its requests. Endpoints are waited for only with
-    `starts_within`, or with `auto` until they have told what they are.
+    `starts_within`, or with `auto` until it is known what they are.
     """
 
     def __init__(self, config: FleetConfig, bring_up: Callable[[str], Awaitable[None]]) -> None:

@@ -108,7 +108,7 @@ def test_every_module_has_a_docstring() -> None:
 
 
 def test_every_public_object_has_a_docstring() -> None:
-    """A method of a protocol documents its implementations. A scene of the journal conformance tests has a name, like a
+    """A method of a protocol documents its implementations. A case of the journal conformance tests has a name, like a
     test.
     """
 

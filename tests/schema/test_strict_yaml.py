@@ -36,7 +36,7 @@ def test_yaml_hostile_file_is_refused_with_location(case: dict[str, Any]) -> Non
         ("input: {a: dict[str, list[int]]}", "put the type in quotes: 'dict[str, list[int]]'"),
         ('input: {a: Literal["a", "b"]}', 'put the type in quotes: \'Literal["a", "b"]\''),
         ("input: {a: Literal['a']}", "put the type in quotes: \"Literal['a']\""),
-        ('output: "${x == null ? "nobody" : x}"', 'the quote inside ${…} ends the text: use \' inside "${…}"'),
+        ('output: "${x == null ? "none" : x}"', 'the quote inside ${…} ends the text: use \' inside "${…}"'),
         ('a: {b: "${x["k"]}", c: 1}', 'the quote inside ${…} ends the text: use \' inside "${…}"'),
         ("a: ['${x['k']}']", "the quote inside ${…} ends the text: use \" inside '${…}'"),
         ("a: [1, 2\nb: list[str]", "close the quote or bracket that is open"),
