@@ -20,7 +20,7 @@ from unittest import mock
 import orchestra
 from orchestra.cli.main import build_app
 from orchestra.fleet.http.client import HttpClient
-from orchestra.testing import SimulatedServer
+from orchestra.testing import SimulatedRequest, SimulatedServer
 
 PACKAGE = Path(orchestra.__file__).parent
 FILES = {
@@ -41,6 +41,17 @@ output: str
 max_output: 20
 """,
     "agents/writer/prompt.md": "Write a line about {{{{ topic }}}}.\n",
+    "agents/router/agent.yaml": """\
+schema: orchestra/v1
+name: router
+description: Plans.
+model: base
+input: {{request: str, skills: str, values: str, plan: str, grammar: str}}
+output: str
+grammar: grammar
+max_output: 100
+""",
+    "agents/router/prompt.md": "Plan {{{{ request }}}}\n{{{{ skills }}}}\n{{{{ values }}}}\nSo far: {{{{ plan }}}}\n",
     "workflows/line.yaml": """\
 schema: orchestra/v1
 name: line
@@ -50,6 +61,16 @@ nodes:
   text: {{agent: writer, with: {{topic: "${{input.topic}}"}}}}
 """,
 }
+
+
+PLAN = ('s1 = writer(topic="tea")', "return s1")
+"""The plan that the simulated server gives to the router."""
+
+
+def answer(request: SimulatedRequest) -> str:
+    """Answers the router with the next line of the plan, and the writer with a line."""
+    text = str(request.body)
+    return PLAN["s1 = " in text.partition("So far:")[2]] if "So far:" in text else "A line."
 
 
 def file_of(frame: FrameType) -> str:
@@ -133,7 +154,7 @@ def project() -> Iterator[Path]:
     found: list[str] = []
 
     async def serve() -> None:
-        async with SimulatedServer("m", answer=lambda _: "A line.") as server:
+        async with SimulatedServer("m", answer=answer) as server:
             found.append(server.url)
             ready.set()
             while not stop.is_set():  # noqa: ASYNC110 (another thread sets it)
@@ -183,6 +204,30 @@ def trace_compilation(package: str = "workflows/compile") -> Reentries:
         sys.setprofile(reentries)
         try:
             command("validate", "support_desk")
+        finally:
+            sys.setprofile(None)
+    return reentries
+
+
+ASK = ("ask", "Write a line about tea.", "--only", "writer", "--no-cache")
+
+
+def trace_ask() -> tuple[list[str], str]:
+    """The files from `orchestra ask` to the request to the router's model, and the output of the command."""
+    trace = Trace()
+    with project(), trace.recording():
+        output = command(*ASK)
+    return trace.path, output
+
+
+def trace_planning(package: str = "") -> Reentries:
+    """The calls that go back into a file of the package while `orchestra ask` plans a request and answers it."""
+    reentries = Reentries(package)
+    with project():
+        command(*ASK)  # imports happen here
+        sys.setprofile(reentries)
+        try:
+            command(*ASK)
         finally:
             sys.setprofile(None)
     return reentries
