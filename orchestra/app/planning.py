@@ -375,6 +375,8 @@ async def plan_result(
 def _run_node(orchestra: Orchestra, asked: Workflow[..., Any], started: RunStarted | None) -> CompiledNode:
     """Returns the `plan` node of a request workflow, with the options of its run."""
     program = orchestra.program(asked)
+    whole = program.nodes[0].body  # with the option `accept`, the workflow is judged as one node
+    program = program if whole is None else whole
     return (program if started is None else apply_run_options(program, started)).nodes[0]
 
 
