@@ -148,6 +148,10 @@ async def test_kept_plan_is_reused_by_plan_and_request(opened: Orchestra, worker
     again = await plan(opened, WHEN, VALUES, OPTIONS)
     assert again.recalled is not None
     assert (again.recalled.run, again.recalled.request, again.recalled.saved.calls) == (run.id, WHEN, 2)
+    repeated = await (await opened.plan(step, request=WHEN, **VALUES))
+    keep_plan(opened, step, await plan_result(opened, step, WHEN, repeated.events), repeated.events)
+    kept = await plan(opened, WHEN, VALUES, OPTIONS)
+    assert kept.recalled == again.recalled, "it stays the plan of the run that made it"
     assert (await opened.run(step, request=WHEN, **VALUES)).status == "done"
     assert workers.counts["router"] == before
 
