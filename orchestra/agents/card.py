@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Literal
@@ -64,7 +64,7 @@ class Card(CardFile):
             raise to_input_error(error, CardFile, marked) from error
         inputs, outputs = _read_types(file, models, marked)
         text = _read_prompt(folder, file.prompt, marked) if file.kind == "model" else ""
-        check_card(file, inputs, outputs, text, folder / file.prompt, lambda *path: marked.location(path))
+        check_card(file, inputs, outputs, text, folder / file.prompt, marked.locate)
         location = marked.location(("calibration",))
         if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, location)) is not None:
             Calibration.read(
@@ -482,12 +482,9 @@ def invalid_stored_card(why: str, name: str = "") -> InputError:
 
 
 def _read_types(file: CardFile, models: Mapping[str, Schema] | None, marked: YamlDocument) -> tuple[Schema, Schema]:
-    def at(*path: str) -> SourceLocation:
-        return marked.location(path)
-
-    known = resolve_types(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
-    inputs = _input_schema(file, known, lambda name: at("input", name))
-    outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
+    known = resolve_types(file.types, {**project_models(), **(models or {})}, partial(marked.locate, "types"))
+    inputs = _input_schema(file, known, partial(marked.locate, "input"))
+    outputs = output_type(file.output, known, partial(marked.locate, "output"))
     return inputs, outputs
 
 

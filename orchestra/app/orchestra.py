@@ -47,7 +47,7 @@ from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.engine.request import DEFAULT_OPTIONS, OptionChanges, RunOptions, RunRequest
 from orchestra.engine.run import Execution
-from orchestra.workflows.program import with_sample
+from orchestra.workflows.program import stop_at_plan, with_sample
 from orchestra.workflows.python.steps import Step
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
+
+PLANNING_PURPOSE = "planning"
+"""The recorded purpose of runs that only plan."""
 
 __all__ = ["Fork", "Orchestra", "Result", "Run", "RunOptions", "RunRequest"]
 
@@ -266,6 +269,26 @@ class Orchestra:
         """
         return await (await self._launch(step, args, inputs)).wait_started(has_key=self._has_key(step))
 
+    async def plan(self, step: Step[..., Any], /, **inputs: Any) -> Run[str]:
+        """Starts a run of a request that ends when its plan is accepted. Its output is the text of the plan.
+
+        Only the planners are called, no agent or tool of the plan. The run has a journal, a budget and a key as any
+        other, and is resumed as any other.
+
+            run = await orchestra.plan(request_workflow(orchestra, request, values), request=request, **values)
+
+        Args:
+            step: The workflow of a request (`orchestra.app.planning.request_workflow`).
+            inputs: The request and its values, by name.
+
+        Raises:
+            InputError: R030: another workflow; and as `start`.
+            FleetError: As `start`.
+            JournalError: As `start`.
+        """
+        options = dataclasses.replace(self._options, purpose=self._options.purpose or PLANNING_PURPOSE, accept=None)
+        return await self.start(RunRequest(workflow=step, inputs=inputs, options=options, plan_only=True))
+
     def _has_key(self, step: Step[..., Any] | RunRequest) -> bool:
         return bool((step.options if isinstance(step, RunRequest) else self._options).idempotency_key)
 
@@ -283,7 +306,7 @@ class Orchestra:
         program, snapshot = compiled.program, get_snapshot(self._project, compiled)
         bound = bind_arguments(program, args, request.inputs)
         if self._workers is not None:
-            await self._workers.prepare(program)
+            await self._workers.prepare(stop_at_plan(program) if request.plan_only else program)
         graph, versions = snapshot.put(self.journal)
         request = msgspec.structs.replace(
             request, inputs=bound, graph=graph, versions=versions, label=_data_label(program, request.options)
@@ -533,7 +556,7 @@ class Orchestra:
             program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs}
         )
         if self._workers is not None:
-            await self._workers.prepare(program)
+            await self._workers.prepare(stop_at_plan(program) if first.plan_only else program)
         graph, versions = get_snapshot(self._project, made).put(self.journal)
         program = _apply_options(program, self._options)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
@@ -543,12 +566,16 @@ class Orchestra:
         request = RunRequest(
             workflow=step,
             inputs=given,
-            options=self._options.replace(tags={**first.tags, **(self._options.tags or {})}),
+            options=self._options.replace(
+                tags={**first.tags, **(self._options.tags or {})},
+                purpose=PLANNING_PURPOSE if first.plan_only else None,
+            ),
             parent=run,
             graph=graph,
             versions=versions,
             label=fork_label(first, _data_label(program, self._options)),
             overrides=values,
+            plan_only=first.plan_only,
         )
         forked: Run[Any] = Run(await self._start_once(program, request, old.workers), step.read, by=self._options.by)
         return Fork(await forked.wait_started(has_key=self.has_key), old.changes, values)

@@ -105,14 +105,14 @@ def clearance(fleet: FleetConfig, card: Card) -> Label:
     model that is not in the fleet restricts nothing.
     """
     parts = [card, *card.member_cards]
-    return meet(label for part in parts for label in (part.label, *_server_labels(fleet, part)))
+    return meet([label for part in parts for label in (part.label, *_server_labels(fleet, part))])
 
 
 def _server_labels(fleet: FleetConfig, card: Card) -> Iterator[Label]:
     """Yields the strictest label for which one of an agent's servers is cleared."""
     names = fleet.servers_for(card.model) if card.kind == "model" and not card.member_cards else ()
     if names:
-        yield join(fleet.servers[name].label for name in names)
+        yield join([fleet.servers[name].label for name in names])
 
 
 def prompt_room(fleet: FleetConfig, planners: list[Card]) -> int:

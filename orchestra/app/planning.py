@@ -1,10 +1,8 @@
-"""Planning: a request as a workflow of one `plan` node, for `orchestra ask`; and the router alone, for `orchestra
-plan`.
+"""Planning: a request as a workflow of one `plan` node, for `orchestra ask` and `orchestra plan`.
 
 The router (`orchestra.router`) is pure. In a run, the engine puts its questions to the router's agent and runs steps of
-the plan while it is written (`orchestra.engine.kinds.plan`); `plan_result` reads the plan from the run's events. `plan`
-asks the same questions in runs of their own, and runs no step. Plans that were successful are stored in the journal's
-memo under keys of intent and shape (`orchestra.router.plan_cache`), the same for both.
+the plan while it is written (`orchestra.engine.kinds.plan`); `plan_result` reads the plan from the run's events. A run
+of `plan` ends when the plan is accepted, and runs no step.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ from orchestra.core.events import (
     TurnStarted,
     Usage,
 )
-from orchestra.core.labels import join
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.engine.kinds import plan as plan_module
 from orchestra.fleet.weights.encoders import missing_libraries
@@ -43,24 +40,22 @@ from orchestra.router.plan import LINE_NODE, Plan, build_plan, declare_inputs, t
 from orchestra.router.plan_syntax import PlanAnswer, PlanReference, parse_line
 from orchestra.router.planner import (
     DECLINED_CODE,
-    PlanFound,
     PlannerQuestion,
     PlannerState,
     PlanNotFound,
     PlanRequest,
     advance,
-    advance_unreadable,
     start,
 )
 from orchestra.router.shortlist import MAX_SHORTLIST, PACKAGE_TOOLS
 from orchestra.router.suggestions import nearest
 from orchestra.router.validation import Rejection
-from orchestra.router.voting import VoteResult, count_votes
+from orchestra.router.voting import VoteResult
 from orchestra.schema.types import Schema
-from orchestra.workflows.model import ANYTHING, ASK_WORKFLOW, REQUEST, Graph, PlanLimits, PlanNode
+from orchestra.workflows.model import ANYTHING, ASK_WORKFLOW, PLAN_WORKFLOW, REQUEST, Graph, PlanLimits, PlanNode
 from orchestra.workflows.program import CompiledNode
 from orchestra.workflows.python.name_resolution import ambiguous_name_error
-from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
+from orchestra.workflows.python.steps import Agent, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
@@ -126,10 +121,6 @@ class PlanResult:
     """Warnings, such as a stored plan that was ignored, with its code."""
     vote: VoteResult | None = None
     """The vote, if there was one."""
-    run: str = ""
-    """The run of the last question."""
-    cache_shape: str = ""
-    """The digest of what the plan may consist of, for the cache; empty if the cache is not used."""
     version: int = 1
     """The version of the plan in its run, from 1: a version follows a failed one."""
     recorded_graph: Any = None
@@ -155,9 +146,10 @@ class PlanResult:
         if self.plan is None:
             why = "; ".join(map(str, self.rejections)) or "it wrote nothing"
             raise InputError(NO_PLAN, f"the router gave no plan: {why}", hint=f"orchestra explain {NO_PLAN}")
-        if self.recorded_graph is not None:
-            return Graph.model_validate(self.recorded_graph, strict=False)
-        return to_workflow(self.plan, self.capabilities, "plan", self.request[:200])
+        if self.recorded_graph is None:
+            return to_workflow(self.plan, self.capabilities, PLAN_WORKFLOW, self.request[:200])
+        named = {"name": PLAN_WORKFLOW, "description": self.request[:200]}
+        return Graph.model_validate({**self.recorded_graph, **named}, strict=False)
 
 
 @dataclass(frozen=True)
@@ -324,7 +316,7 @@ async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflo
     """Returns the request workflow of a run, with what its node names today; None for another workflow. Raises
     `OrchestraError` E019.
     """
-    if started.workflow != ASK_WORKFLOW:
+    if started.workflow not in (ASK_WORKFLOW, PLAN_WORKFLOW):
         return None
     graph = await stored_graph(orchestra.journal, started)
     return Workflow.from_graph(graph) if isinstance(graph.nodes.get(NODE), PlanNode) and len(graph.nodes) == 1 else None
@@ -340,8 +332,7 @@ async def plan_result(
 ) -> PlanResult:
     """Returns the plan result of a run of a request workflow, from its events so far."""
     started = next((event for event in events if isinstance(event, RunStarted)), None)
-    program = orchestra.program(asked)
-    node = (program if started is None else apply_run_options(program, started)).nodes[0]
+    node = _run_node(orchestra, asked, started)
     given = started.inputs if started is not None else {}
     wanted, votes = (
         plan_module.limit_calls(plan_module.build_request(node, request), node, lambda: given),
@@ -356,8 +347,17 @@ async def plan_result(
     questions = sum(not plan_module.is_complete(one) for one in known)
     remarks = tuple(one.warning for one in known if one.warning)
     last = known[-1] if known else PlanDraft(None, version=1)
+    calls = (one.usage for one in events if isinstance(one, AttemptFinished) and one.node.startswith(f"{NODE}#"))
     draft = PlanResult(
-        request, wanted.capabilities, None, (), questions, last.repaired_lines, remarks=remarks, version=last.version
+        request,
+        wanted.capabilities,
+        None,
+        (),
+        questions,
+        last.repaired_lines,
+        sum(calls, NO_USAGE),
+        remarks=remarks,
+        version=last.version,
     )
     if plan_module.is_complete(last):
         sampled = len(last.sampled_plans) or votes
@@ -370,6 +370,14 @@ async def plan_result(
         return draft
     unplanned, won = _unplanned_reason(wanted, turns, votes, events)
     return replace(draft, rejections=_rejections_with_hint(orchestra, node, wanted, unplanned), vote=won)
+
+
+def _run_node(orchestra: Orchestra, asked: Workflow[..., Any], started: RunStarted | None) -> CompiledNode:
+    """Returns the `plan` node of a request workflow, with the options of its run."""
+    program = orchestra.program(asked)
+    whole = program.nodes[0].body  # with the option `accept`, the workflow is judged as one node
+    program = program if whole is None else whole
+    return (program if started is None else apply_run_options(program, started)).nodes[0]
 
 
 async def _recalled_from(orchestra: Orchestra, known: PlanDraft) -> RecalledPlan:
@@ -415,132 +423,39 @@ def _unplanned_reason(
 async def plan(
     orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> PlanResult:
-    """Plans a request over the given values: with a stored plan (`keep_plan`), or with the router's agent. No other
-    agent is called.
+    """Plans a request over the given values, in a run that ends when the plan is accepted (`Orchestra.plan`).
 
     Raises:
-        InputError: C004: an unknown capability or router.
+        InputError: C004: an unknown capability or router; R022: the request is empty.
         OrchestraError: The call of the router's agent failed.
     """
-    options = options or PlanOptions()
     step = request_workflow(orchestra, request, values, options)
-    program = orchestra.program(step)
-    node, told = program.nodes[0], plan_module.require_node_plan_settings(program.nodes[0])
-    agents = [Agent.from_contract(one) for one in (told.router, told.larger) if one is not None]
-    agent, larger = agents[0], agents[1] if len(agents) > 1 else None
-    remarks: tuple[str, ...] = ()
-    shape = ""
-    if options.cache:
-        shape = plan_module.cache_shape(node, request, join((program.label, orchestra.label)))
-        found, remarks = await _recall(orchestra, request, plan_module.all_capabilities(node, request), shape)
-        if found is not None:
-            return found
-    asked = plan_module.build_request(node, request)
-    if options.votes > 1:
-        made = await _vote(orchestra, asked, agent, larger, options.votes)
-    else:
-        made = await _ask_router(orchestra.options(idempotency_key="", purpose="planning"), asked, agent, larger)
-    rejections = (
-        _rejections_with_hint(orchestra, node, asked, PlanNotFound(made.rejections))
-        if made.declined
-        else made.rejections
-    )
-    return replace(made, rejections=rejections, remarks=remarks, cache_shape=shape)
-
-
-async def _ask_router(
-    router: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None
-) -> PlanResult:
-    """Asks the router's agent for a plan, and the larger agent if that fails."""
-    state, wanted = start(request)
-    asked, usage, run = 0, NO_USAGE, ""
-    while isinstance(wanted, PlannerQuestion):
-        asked += 1
-        reply = await router.run(larger if wanted.escalated and larger is not None else agent, **wanted.inputs)
-        usage, run = usage + reply.usage, reply.run
-        if (
-            reply.error is not None
-            and (other := advance_unreadable(state, reply.error.code, reply.error.message)) is not None
-        ):
-            state, wanted = other
-            continue
-        state, wanted = advance(state, str(reply.output))
-    match wanted:
-        case PlanFound(found, repaired):
-            return PlanResult(
-                request.text, request.capabilities, found, state.rejected, asked, repaired, usage, run=run
-            )
-        case PlanNotFound(rejections):
-            return PlanResult(
-                request.text, request.capabilities, None, rejections, asked, state.repair_count, usage, run=run
-            )
-
-
-async def _vote(
-    orchestra: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None, votes: int
-) -> PlanResult:
-    """Samples several plans in parallel; returns the most frequent one, with the usage of all.
-
-    A sample whose calls fail has no plan. Raises the first error if all fail.
-    """
-    sampled = [
-        orchestra.options(idempotency_key="", purpose="planning", sample=number) for number in range(1, votes + 1)
-    ]
-    tasks = [asyncio.create_task(_ask_router(one, request, agent, larger)) for one in sampled]
+    run = await orchestra.plan(step, **{REQUEST: request, **values})
     try:
-        await asyncio.wait(tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    faults = [one for one in ended if isinstance(one, BaseException)]
-    drafts = [one for one in ended if isinstance(one, PlanResult)]
-    if not drafts or any(not isinstance(fault, OrchestraError) for fault in faults):
-        raise next((fault for fault in faults if not isinstance(fault, OrchestraError)), faults[0])
-    won = count_votes([_candidate(one) if isinstance(one, PlanResult) else None for one in ended])
-    chosen = drafts[0] if won is None else ended[won.winner]
-    assert isinstance(chosen, PlanResult), "a sample that failed has no votes"
-    usage = sum((one.usage for one in drafts), NO_USAGE)
-    return replace(chosen, question_count=sum(one.question_count for one in drafts), usage=usage, vote=won)
+        result = await run.wait()
+    except (asyncio.CancelledError, OrchestraError) as error:
+        raise run.abandon(error, has_key=orchestra.has_key)  # noqa: B904 - it has its cause
+    draft = await plan_result(orchestra, step, request, result.events)
+    if draft.plan is None and not draft.rejections and result.error is not None:
+        raise result.error
+    return draft
 
 
-def _candidate(draft: PlanResult) -> Plan | None:
-    """Returns the vote of a sample: its plan, or `return nothing`."""
-    return Plan((), PlanAnswer(())) if draft.declined else draft.plan
+def keep_plan(orchestra: Orchestra, asked: Workflow[..., Any], draft: PlanResult, events: Sequence[Event]) -> None:
+    """Stores a plan for later requests, because it was saved; not one from the cache, or without the option `cache`.
 
-
-async def _recall(
-    orchestra: Orchestra, request: str, offer: Capabilities, shape: str
-) -> tuple[PlanResult | None, tuple[str, ...]]:
-    """Returns a stored plan that fits, and warnings about stored ones that are invalid."""
-    remarks: list[str] = []
-    for key in plan_cache.cache_keys(request, shape):
-        try:
-            known = await orchestra.journal.get_memo(key)
-            if known is None:
-                continue
-            run, stored = known
-            plan, entry = plan_cache.fit_cached_plan(stored, request, offer, shape)
-        except plan_cache.CachedPlanError as error:
-            remarks += [plan_cache.ignored_message(error.reason)] if error.is_corrupt else []
-        except OrchestraError as error:  # The journal is damaged there: plan without it.
-            remarks.append(plan_cache.ignored_message(f"{error.code}: {error.message}"))
-        else:
-            known_from = RecalledPlan(run, entry.request, entry.cost)
-            return PlanResult(request, offer, plan, recalled=known_from, remarks=tuple(remarks), vote=entry.vote), ()
-    return None, tuple(remarks)
-
-
-def keep_plan(orchestra: Orchestra, draft: PlanResult, run: str = "") -> None:
-    """Stores a plan for later requests, because it was successful in `run`, or because it was saved.
-
-    It is on disk with the journal's next commit, and deleted with that run.
+    It is on disk with the journal's next commit, and deleted with its run.
     """
-    if draft.plan is None or draft.recalled is not None or not draft.cache_shape:
+    started = next((event for event in events if isinstance(event, RunStarted)), None)
+    if started is None or draft.plan is None or draft.recalled is not None:
         return
-    stored = plan_cache.build_entry(draft.plan, draft.request, draft.cache_shape, draft.usage, draft.vote)
-    for key in plan_cache.cache_keys(draft.request, draft.cache_shape):
-        orchestra.journal.put_memo(key, run or draft.run, stored)
+    node = _run_node(orchestra, asked, started)
+    if not plan_module.require_node_plan_settings(node).cache:
+        return
+    shape = plan_module.cache_shape(node, draft.request, started.label)
+    stored = plan_cache.build_entry(draft.plan, draft.request, shape, draft.usage, draft.vote)
+    for key in plan_cache.cache_keys(draft.request, shape):
+        orchestra.journal.put_memo(key, started.run, stored)
 
 
 def _rejections_with_hint(

@@ -19,7 +19,14 @@ from orchestra.core.labels import Label
 from orchestra.core.protocols import Journal
 from orchestra.schema.types import Schema
 from orchestra.workflows.model import Budget, Graph
-from orchestra.workflows.program import CompiledNode, Program, node_contracts, reachable_programs, with_sample
+from orchestra.workflows.program import (
+    CompiledNode,
+    Program,
+    node_contracts,
+    reachable_programs,
+    stop_at_plan,
+    with_sample,
+)
 
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
@@ -106,7 +113,7 @@ async def stored_code_digests(journal: Journal, started: RunStarted) -> dict[str
 def reachable_contracts(node: CompiledNode) -> Iterator[Contract]:
     """Yields what a node may call, with what the workflows call that its plan may call; without its body."""
     yield from node_contracts(node)
-    for one in node.plan_settings.workflows.values() if node.plan_settings is not None else ():
+    for one in node.plan_settings.callable_workflows.values() if node.plan_settings is not None else ():
         yield from called_contracts(one.program)
 
 
@@ -263,13 +270,14 @@ def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) 
 
 
 def apply_run_options(program: Program, started: RunStarted) -> Program:
-    """Applies a run's recorded options to its program: the sample number, the limits of plans, and the budget. Raises
-    `OrchestraError` E019 for invalid ones.
+    """Applies a run's recorded options to its program: the sample number, the limits of plans, the budget, and whether
+    it ends at its plan. Raises `OrchestraError` E019 for invalid ones.
     """
     program = with_sample(program, _sample_number(started.options.get("sample")))
     budget = started.options.get("budget")
     program = program if budget is None else replace(program, budget=_decode_budget(started.run, budget))
-    return apply_plan_limits(program, started.options)
+    program = apply_plan_limits(program, started.options)
+    return stop_at_plan(program) if started.plan_only else program
 
 
 def apply_plan_limits(program: Program, told: Mapping[str, Any]) -> Program:

@@ -406,6 +406,7 @@ async def simulate_run(
             versions=first.versions,
             tiers=first.tiers,
             overrides=values,
+            plan_only=first.plan_only,
         )
         run = stage.start(program, request)
         stops = await _replay_answers(stage, run, recorded.events)

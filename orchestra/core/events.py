@@ -151,6 +151,8 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     """
     overrides: dict[str, Override] | None = None
     """Values set by a person, by path of the step. No call is made for such a step. None for most runs."""
+    plan_only: bool = False
+    """Whether the run ends when the plan of its request is accepted. Its output is the text of the plan."""
 
     @property
     def tags(self) -> dict[str, str]:

@@ -30,7 +30,7 @@ from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.engine.state import RunState, WorkItem
 from orchestra.schema.types import Validator
-from orchestra.workflows.program import Program
+from orchestra.workflows.program import Program, stop_at_plan
 
 if TYPE_CHECKING:
     from orchestra.engine.run_context import RunContext
@@ -92,7 +92,11 @@ class Engine:
             program: The compiled workflow.
             request: The request; its inputs are already checked against the types of `program`.
             workers: Makes the calls of this run instead of the engine's own workers.
+
+        Raises:
+            InputError: R030: only a plan is requested, and `program` is not that of a request.
         """
+        program = stop_at_plan(program) if request.plan_only else program
         handle = Execution(request.run or self.clock.new_id(), self.journal).enable_text_stream(request.options.live)
         started = request.started_event(handle.id, program.name, program.budget, self.clock.now())
         handle.started = started

@@ -48,7 +48,7 @@ from orchestra.engine.state import (
     internal_error,
 )
 from orchestra.verification.check_budget import CheckBudget
-from orchestra.workflows.program import Program
+from orchestra.workflows.program import Program, stop_at_plan
 
 RUNNING, READY = Phase.RUNNING, Phase.READY
 
@@ -72,6 +72,7 @@ def evolve(state: RunState, event: Event, program: Program) -> None:
 def _run_started(state: RunState, event: RunStarted, program: Program) -> None:
     state.run, state.label, state.tiers, state.active_seconds = event.run, event.label, event.tiers, 0.0
     state.overrides = event.overrides
+    program = stop_at_plan(program) if event.plan_only else program
     if state.keep_budgets and program.budget is not None and program.budget.check_tokens is not None:
         state.check_budget = CheckBudget(program.budget.check_tokens)
     state.root = state.open_scope("", program, ScopeBindings(input=event.inputs), None)
@@ -327,6 +328,9 @@ def _plan_drafted(state: RunState, unit: WorkItem, event: TurnStarted, draft: Pl
         progress.samples, progress.answered = {}, []
     progress.draft, unit.turn, unit.phase = draft, event.turn, Phase.IN_BODY
     whole = kinds.plan.is_complete(draft)
+    if whole and kinds.plan.require_plan_settings(unit).plan_only:
+        state.request_decision(unit, Phase.BODY_DONE)
+        return
     grown = draft.graph if whole and draft.version else draft.plan
     if grown is not None:
         program = kinds.plan.program(unit, grown)

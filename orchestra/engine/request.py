@@ -14,7 +14,7 @@ from orchestra.core.errors import InputError
 from orchestra.core.events import Override, RunStarted
 from orchestra.core.labels import Label
 from orchestra.schema.strict_json import digest
-from orchestra.workflows.model import Budget
+from orchestra.workflows.model import PLAN_WORKFLOW, Budget
 
 if TYPE_CHECKING:
     from orchestra.core.tags import Tags
@@ -203,6 +203,10 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Values that persons gave for nodes, by path. Such a node is not run."""
     plan_limits: Mapping[str, Any] = {}
     """What fleet and budget allow the run's plans, as `RunStarted.options` stores it."""
+    plan_only: bool = False
+    """Whether the run ends when the plan of its request is accepted. Only planners are called, and the output is the
+    text of the plan.
+    """
 
     def started_event(self, run: str, workflow: str, budget: Budget | None, at: float) -> RunStarted:
         """Returns the first event of a run with this request.
@@ -217,7 +221,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             seq=1,
             at=at,
             run=run,
-            workflow=workflow,
+            workflow=PLAN_WORKFLOW if self.plan_only else workflow,
             graph=self.graph,
             inputs=dict(self.inputs),
             label=self.label,
@@ -226,6 +230,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             options={**self.options.to_record(budget), **self.plan_limits},
             tiers=self.tiers,
             overrides=dict(self.overrides) if self.overrides else None,
+            plan_only=self.plan_only,
         )
 
     def key_conflict(self, run: str, started: RunStarted | None) -> InputError | None:
@@ -242,6 +247,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         if had.parent != self.parent:
             reason = f"{said}, {_parent_text(had.parent)}; this is to be {_parent_text(self.parent)}"
             return InputError("E015", reason, hint=f"give each fork a key of its own, such as {key + '/2'!r}")
+        if had.plan_only != self.plan_only:
+            other = "which only plans its request" if had.plan_only else "which also runs its plan"
+            return InputError("E015", f"{said}, {other}", hint="use a key of its own for a plan that is not run")
         if had.graph != self.graph:
             hint = (
                 "use a key of its own for each request; "

@@ -85,6 +85,10 @@ class YamlDocument:
             here = here[step]
         return _location_at(self.file, self.lines, position)
 
+    def locate(self, *path: str | int) -> SourceLocation:
+        """Returns the location of the value at a path, as `location` does: a callable for checks in other modules."""
+        return self.location(path)
+
 
 def load_yaml(text: str | bytes, file: str) -> YamlDocument:
     """Parses YAML strictly. Raises `InputError` L001 to L013 with the location of the error."""

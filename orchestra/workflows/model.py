@@ -187,6 +187,8 @@ REQUEST = "request"
 """The name of the value that contains the request to the router."""
 ASK_WORKFLOW = "ask"
 """The workflow of a request of `orchestra ask`."""
+PLAN_WORKFLOW = "plan"
+"""The recorded name of a run that stops when the plan of its request is accepted, as of `orchestra plan`."""
 
 
 class PlanNode(Node):

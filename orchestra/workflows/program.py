@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import msgspec
 
 from orchestra.agents.contract import Contract, Schema, ToolUse
+from orchestra.core.errors import InputError
 from orchestra.core.labels import Label
 from orchestra.schema.json_schema import bundle_definitions, object_type, subschema
 from orchestra.workflows.model import DEFAULT_RETRY, Action, AnyNode, AtLeast, Budget, Graph, PlanLimits, Retry
@@ -129,6 +130,18 @@ class PlanSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Set for a run: the calls of its budget; None without a limit."""
     prompt_tokens: int = 0
     """Set for a run: the prompt tokens that its planners have; 0 if unknown."""
+    plan_only: bool = False
+    """Set for a run: whether the node ends when its plan is accepted, with the text of the plan as its value."""
+
+    @property
+    def callable_workflows(self) -> Mapping[str, CalledWorkflow]:
+        """The workflows that a run may call by its plans."""
+        return {} if self.plan_only else self.workflows
+
+    @property
+    def callable_contracts(self) -> tuple[Contract, ...]:
+        """The agents and tools that a run may call by its plans, without those of its planners."""
+        return () if self.plan_only else (*self.capabilities, *self.reachable, *self.judges)
 
     def blocked_clearance(self, kind: str, name: str) -> Label | None:
         """Returns the clearance of an agent or tool that must not see the run's data; None for one that may."""
@@ -391,7 +404,7 @@ def _walk_programs(program: Program, seen: set[int]) -> Iterator[Program]:
     for node in program.nodes:
         if node.body is not None:
             yield from _walk_programs(node.body, seen)
-        for called in node.plan_settings.workflows.values() if node.plan_settings is not None else ():
+        for called in node.plan_settings.callable_workflows.values() if node.plan_settings is not None else ():
             yield from _walk_programs(called.program, seen)
 
 
@@ -402,8 +415,9 @@ def _collect_agents(program: Program, *, always: bool) -> Iterator[AgentIdentity
         yield from _required_agents(node) if always else _possible_agents(node)
         if node.body is not None:
             yield from node.body.required_agents if always else node.body.possible_agents
-        for called in node.plan_settings.workflows.values() if node.plan_settings is not None and not always else ():
-            yield from called.program.possible_agents
+        if node.plan_settings is not None and not always:
+            for called in node.plan_settings.callable_workflows.values():
+                yield from called.program.possible_agents
 
 
 def _required_tools(program: Program) -> Iterator[Contract]:
@@ -428,9 +442,7 @@ def _possible_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
     more: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
     if (plan_settings := node.plan_settings) is not None:
         more += (
-            *plan_settings.capabilities,
-            *plan_settings.reachable,
-            *plan_settings.judges,
+            *plan_settings.callable_contracts,
             *((plan_settings.larger,) if plan_settings.larger is not None else ()),
         )
     yield from ((contract.name, contract.digest) for contract in more if contract.kind == "agent")
@@ -439,10 +451,10 @@ def _possible_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
 def _may_escalate(node: CompiledNode) -> bool:
     if node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise):
         return True
-    if node.plan_settings is not None and node.plan_settings.workflows:
+    if node.plan_settings is not None and node.plan_settings.callable_workflows:
         return True
     capabilities = (
-        node.plan_settings.capabilities
+        node.plan_settings.callable_contracts
         if node.plan_settings is not None
         else node.tool_use.reachable
         if node.tool_use is not None
@@ -460,9 +472,7 @@ def node_contracts(node: CompiledNode) -> Iterator[Contract]:
     if node.acceptance is not None:
         yield from node.acceptance.judges.values()
     if (plan_settings := node.plan_settings) is not None:
-        yield from plan_settings.capabilities
-        yield from plan_settings.reachable
-        yield from plan_settings.judges
+        yield from plan_settings.callable_contracts
         if plan_settings.router is not None:
             yield plan_settings.router
         if plan_settings.larger is not None:
@@ -479,3 +489,18 @@ def with_sample(program: Program, sample: int) -> Program:
         msgspec.structs.replace(node, sample=sample) if node.kind == "agent" else node for node in program.nodes
     )
     return replace(program, nodes=nodes)
+
+
+def stop_at_plan(program: Program) -> Program:
+    """Returns the program of a request for a run that ends when the plan is accepted: no step of the plan is run, and
+    no check judges it.
+
+    Raises:
+        InputError: R030: the program is not one `plan` node.
+    """
+    node = program.nodes[0] if len(program.nodes) == 1 else None
+    if node is None or node.plan_settings is None or node.each is not None:
+        hint = "pass what request_workflow(orchestra, request, values) returns"
+        raise InputError("R030", f"the workflow {program.name!r} is not that of a request", hint=hint)
+    planning = msgspec.structs.replace(node.plan_settings, plan_only=True)
+    return replace(program, nodes=(msgspec.structs.replace(node, acceptance=None, plan_settings=planning),))

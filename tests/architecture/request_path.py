@@ -1,6 +1,7 @@
 """Traces a real run and prints the files on the way of a request: `python -m tests.architecture.request_path`.
 
-The trace runs the commands `orchestra run` and `orchestra validate` in this process. A simulated vLLM server answers.
+The trace runs the commands `orchestra run`, `orchestra ask` and `orchestra validate` in this process. A simulated vLLM
+server answers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from unittest import mock
 import orchestra
 from orchestra.cli.main import build_app
 from orchestra.fleet.http.client import HttpClient
-from orchestra.testing import SimulatedServer
+from orchestra.testing import SimulatedRequest, SimulatedServer
 
 PACKAGE = Path(orchestra.__file__).parent
 FILES = {
@@ -41,6 +42,17 @@ output: str
 max_output: 20
 """,
     "agents/writer/prompt.md": "Write a line about {{{{ topic }}}}.\n",
+    "agents/router/agent.yaml": """\
+schema: orchestra/v1
+name: router
+description: Plans.
+model: base
+input: {{request: str, skills: str, values: str, plan: str, grammar: str}}
+output: str
+grammar: grammar
+max_output: 100
+""",
+    "agents/router/prompt.md": "Plan {{{{ request }}}}\n{{{{ skills }}}}\n{{{{ values }}}}\nSo far: {{{{ plan }}}}\n",
     "workflows/line.yaml": """\
 schema: orchestra/v1
 name: line
@@ -50,6 +62,19 @@ nodes:
   text: {{agent: writer, with: {{topic: "${{input.topic}}"}}}}
 """,
 }
+
+
+PLAN = ('s1 = writer(topic="tea")', "return s1")
+"""The plan that the simulated server gives to the router."""
+
+
+ASK = ("ask", "Write a line about tea.", "--only", "writer")
+
+
+def answer(request: SimulatedRequest) -> str:
+    """Answers the router with the next line of the plan, and the writer with a line."""
+    text = str(request.body)
+    return PLAN["s1 = " in text.partition("So far:")[2]] if "So far:" in text else "A line."
 
 
 def file_of(frame: FrameType) -> str:
@@ -133,7 +158,7 @@ def project() -> Iterator[Path]:
     found: list[str] = []
 
     async def serve() -> None:
-        async with SimulatedServer("m", answer=lambda _: "A line.") as server:
+        async with SimulatedServer("m", answer=answer) as server:
             found.append(server.url)
             ready.set()
             while not stop.is_set():  # noqa: ASYNC110 (another thread sets it)
@@ -188,16 +213,45 @@ def trace_compilation(package: str = "workflows/compile") -> Reentries:
     return reentries
 
 
+def trace_ask() -> tuple[list[str], str]:
+    """The files from `orchestra ask` to the request to the router's model, and the output of the command.
+
+    Without the cache of plans: a callback of the event loop continues after it is read, and has no stack.
+    """
+    trace = Trace()
+    with project(), trace.recording():
+        output = command(*ASK, "--no-cache")
+    return trace.path, output
+
+
+def trace_planning(package: str = "") -> Reentries:
+    """The calls that go back into a file of a package while `orchestra ask` plans a request and runs the plan.
+
+    The plan may use one agent. With all capabilities, `ask` also compiles the packaged workflows: `trace_compilation`
+    counts what the compiler does.
+    """
+    reentries = Reentries(package)
+    with project():
+        command(*ASK)  # imports happen here
+    with project():  # has no stored plan
+        sys.setprofile(reentries)
+        try:
+            command(*ASK)
+        finally:
+            sys.setprofile(None)
+    return reentries
+
+
 def main() -> None:
-    """Prints the path of a request, and the re-entries of the compiler."""
-    path, _ = trace_run()
-    print(f"from `orchestra run` to the HTTP request: {len(path)} files")
-    for number, name in enumerate(path, 1):
-        print(f"  {number:2} {name}")
-    sites = trace_compilation().sites
-    print(f"compilation of `support_desk`: {len(sites)} call sites go back into a file that is on the stack")
-    for (source, line, callee), count in sorted(sites.items()):
-        print(f"  {source}:{line} -> {callee} ({count} times)")
+    """Prints the paths of a workflow and of a request, and the re-entries of planning and of the compiler."""
+    for words, (path, _) in (("run", trace_run()), ("ask", trace_ask())):
+        print(f"from `orchestra {words}` to the HTTP request: {len(path)} files")
+        for number, name in enumerate(path, 1):
+            print(f"  {number:2} {name}")
+    for what, traced in (("planning by `orchestra ask`", trace_planning()), ("compilation", trace_compilation())):
+        print(f"{what}: {len(traced.sites)} call sites go back into a file that is on the stack")
+        for (source, line, callee), count in sorted(traced.sites.items()):
+            print(f"  {source}:{line} -> {callee} ({count} times)")
 
 
 if __name__ == "__main__":

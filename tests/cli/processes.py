@@ -36,7 +36,7 @@ async def deaf(call):
 def router(call):
     return "return s1" if call.inputs["plan"] else "s1 = answerer(question=input.request, context=input.text)"
 
-build_app(Simulated({"answerer": {SCRIPT}, "router": router}))(prog_name="orchestra")
+build_app(Simulated({"answerer": {SCRIPT}, "router": {ROUTER}}))(prog_name="orchestra")
 """
 
 
@@ -45,9 +45,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
 
 
-def started(*arguments: str, script: str = "GOOD") -> subprocess.Popen[str]:
-    """A process without a terminal. `script` is the behaviour of its model: `GOOD`, `forever` or `deaf`."""
-    command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", script), *arguments]
+def _command(arguments: tuple[str, ...], script: str = "GOOD", router: str = "router") -> list[str]:
+    program = PROGRAM.replace("{SCRIPT}", script).replace("{ROUTER}", router)
+    return [sys.executable, "-c", program, *arguments]
+
+
+def started(*arguments: str, script: str = "GOOD", router: str = "router") -> subprocess.Popen[str]:
+    """A process without a terminal. `script` is the behaviour of its model: `GOOD`, `forever` or `deaf`; `router` that
+    of its router: `router` or `forever`.
+    """
+    command = _command(arguments, script, router)
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
@@ -58,7 +65,7 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
-        command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", "GOOD"), *arguments]
+        command = _command(arguments)
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True
         )

@@ -67,7 +67,7 @@ def test_runs_show_prints_the_savings_of_a_cached_plan(desk: Shell) -> None:
     shown = desk("runs", "show", again)
     assert f"answer: the plan was written for run {first}: 4 calls of the router and" in shown.out
     turn = desk("runs", "show", again, "--json").json["events"][1]
-    assert (turn["drafted"]["recalled"], turn["drafted"]["saved"]["calls"]) == (first, 4)
+    assert (turn["draft"]["reused_from"], turn["draft"]["saved_usage"]["calls"]) == (first, 4)
 
 
 def test_cached_plan_gets_the_literals_of_the_new_request(desk: Shell) -> None:

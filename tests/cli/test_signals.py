@@ -32,8 +32,8 @@ def called(shell: Shell) -> Iterator[Starter]:
     """Starts `orchestra run ask` with a model that is `forever` or `deaf`, and waits until the model is called."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(script: str = "forever", *arguments: str) -> subprocess.Popen[str]:
-        process = started(*(arguments or ("run", "ask", *INPUTS)), script=script)
+    def start(script: str = "forever", *arguments: str, router: str = "router") -> subprocess.Popen[str]:
+        process = started(*(arguments or ("run", "ask", *INPUTS)), script=script, router=router)
         processes.append(process)
         assert process.stderr is not None
         assert process.stderr.readline() == "called\n"
@@ -83,6 +83,28 @@ def test_released_request_continues_its_plan(shell: Shell, called: Starter) -> N
     assert (found.get("status"), found.get("output")) == ("done", GOOD), found
     assert shell.opener.workers is not None
     assert [call.inputs["plan"] for call in shell.opener.workers.calls if call.name == "router"] in ([], [PLAN[0]])
+
+
+@pytest.mark.parametrize(("number", "code", "end"), [("INT", 130, "cancelled"), ("TERM", 143, "interrupted")])
+def test_stopped_plan_is_recorded_as_one_run(shell: Shell, called: Starter, number: str, code: int, end: str) -> None:
+    process = called("GOOD", "plan", *ASKED[1:], router="forever")
+    process.send_signal(signal.Signals[f"SIG{number}"])
+    process.communicate(timeout=PATIENCE)
+    assert (process.returncode, status(shell)) == (code, end)
+    assert [run["workflow"] for run in shell("runs", "list", "--json").json] == ["plan"]
+
+
+def test_released_plan_is_resumed_and_runs_no_step(shell: Shell, called: Starter) -> None:
+    process = called("GOOD", "plan", *ASKED[1:], router="forever")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    command = err.partition("stopped; resume with: orchestra ")[2].split()
+    shell.opener = Simulated({"answerer": GOOD, "router": lambda call: PLAN[bool(call.inputs["plan"])]})
+    said = shell(*command)
+    assert (said.code, said.out.startswith("\n".join(PLAN))) == (0, True)
+    assert "no check was run" not in said.out, "a plan states nothing that a check could judge"
+    assert shell.opener.workers is not None
+    assert {call.name for call in shell.opener.workers.calls} == {"router"}
 
 
 def test_second_ctrl_c_exits_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:

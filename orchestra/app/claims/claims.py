@@ -23,7 +23,7 @@ from orchestra.app.claims.evidence import CitedEvidence, EvidenceByPath, Stateme
 from orchestra.app.claims.leaves import Leaf, leaves, record_path, records
 from orchestra.app.claims.lineage import NodeOrigin, OriginGroup, OutputLineage, PartOrigins, PathSteps
 from orchestra.app.claims.locations import EvidenceLocation, RunTexts, TableCell, TextSpan
-from orchestra.core.events import Event, OutputJudged
+from orchestra.core.events import Event, OutputJudged, RunStarted
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.paths import format_path
 from orchestra.journal.history import History, NodeAttempt, NodeRow
@@ -90,7 +90,7 @@ class OutputClaim(msgspec.Struct, frozen=True):
 
 
 def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[OutputClaim, ...]:
-    """Returns the claims of a run's output, in its order; none without an output, or if it is null or empty.
+    """Returns the claims of a run's output, in its order; none without an output, or if it is null, empty or a plan.
 
     Args:
         events: The events of the run.
@@ -98,7 +98,8 @@ def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> t
     """
     events = list(events)
     history = History.of(events)
-    if not isinstance(history.outcome, ValueOutcome):
+    plans = bool(events) and isinstance(events[0], RunStarted) and events[0].plan_only
+    if plans or not isinstance(history.outcome, ValueOutcome):
         return ()
     return tuple(
         _ClaimExtractor(history, OutputLineage.of(history, events, workflows), RunTexts.of(history)).claims(

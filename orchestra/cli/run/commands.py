@@ -229,6 +229,12 @@ class AskArguments(PlannerArguments):
 class PlanArguments(PlannerArguments):
     """The arguments of `orchestra plan`."""
 
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIMITS", help="Limits of the planning; a plan keeps to the calls: calls=10,tokens=20000."
+        ),
+    ] = None
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as a workflow file.", show_default=False)
     ] = None
@@ -268,12 +274,16 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
 def plan(context: typer.Context, arguments: PlanArguments) -> None:
     """Show the plan for a request and its maximum cost. Only the router is called; nothing else runs.
 
-    Exits with 3 if the router gave no plan, and with 1 if one of its steps would be refused.
+    The planning is a run: `orchestra runs show` lists its calls, and `orchestra runs resume` continues it.
+
+    Exits with 3 if the router gave no plan, with 1 if one of its steps would be refused, and with 4 if the budget is
+    exhausted.
     """
+    from orchestra.cli.options import parse_budget
     from orchestra.cli.run import plan as plan_module
     from orchestra.cli.signals import run_with_signals
 
-    wanted = replace(arguments.to_request(), save=arguments.save)
+    wanted = replace(arguments.to_request(), save=arguments.save, budget=parse_budget(arguments.budget or ()))
     if arguments.save is not None and not arguments.force:
         plan_module.refuse_existing(arguments.save)
     exit_with(

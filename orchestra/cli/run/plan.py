@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.agents.registry import builtin_folder
+from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import (
     NODE,
     PlanOptions,
     PlanResult,
     keep_plan,
     nearest_capability,
-    plan,
     plan_result,
     request_workflow,
 )
@@ -123,20 +123,26 @@ async def plan_request(open_: Opener, settings: Settings, request: AskRequest, a
     """Plans a request and shows the plan with its maximum cost. Returns the exit code."""
     waiting = StatusLine()
     async with open_orchestra(open_, settings, waiting) as orchestra:
-        draft = await plan(orchestra, request.request, request.values, request.options)
-        waiting.close()
+        step, given = _request_run(orchestra, request)
+        run = await orchestra.options(budget=request.budget).plan(step, **given)
+        display = DisplayOptions(as_json=as_json, on_event=_ignore_event)
+        ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
+        draft = await plan_result(orchestra, step, request.request, ending.events)
         _print_remarks(draft)
+        if draft.rejections:
+            return _report_no_plan(draft, as_json, run.id)
         if draft.plan is None:
-            return _report_no_plan(draft, as_json)
+            _raise_failure(ending)
         graph = draft.graph
         program = orchestra.program(Workflow.from_graph(graph))
         if request.save is not None:
             _save_workflow(request.save, graph)
-            keep_plan(orchestra, draft)
-        found = explained(Project.load(settings), program, _plan_inputs(request, graph))
+            keep_plan(orchestra, step, draft, ending.events)
+        inputs = _plan_inputs(request, graph)
+        found = explained(Project.load(settings), program, inputs, budget=request.budget)
         if as_json:
             written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-            print_json({**_plan_data(draft), "workflow": written, "explain": as_data(found)})
+            print_json({"run": run.id, **_plan_data(draft), "workflow": written, "explain": as_data(found)})
             return REFUSED_EXIT_CODE if found.has_refused_steps else 0
         print_text(escape_invisible(str(draft.plan)))
         _report_plan(draft)
@@ -152,9 +158,8 @@ async def run_request(
     waiting = StatusLine()
     as_json = display.as_json
     display = replace(display, on_event=_ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
-    given = {REQUEST: request.request, **request.values}
     async with open_orchestra(open_, settings, waiting) as orchestra:
-        step = request_workflow(orchestra, request.request, request.values, request.options)
+        step, given = _request_run(orchestra, request)
         run = await orchestra.options(budget=request.budget, live=display.live, tags=request.tags).start(step, **given)
         ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
         draft = await plan_result(orchestra, step, request.request, ending.events)
@@ -187,6 +192,12 @@ async def run_request(
     else:
         ending.show(display, {**_plan_data(draft), "explain": as_data(found)}, partial(show_explanation, found))
     return ending.exit_code
+
+
+def _request_run(orchestra: Orchestra, request: AskRequest) -> tuple[Workflow[..., Any], dict[str, Any]]:
+    """The workflow of a request, and its inputs."""
+    step = request_workflow(orchestra, request.request, request.values, request.options)
+    return step, {REQUEST: request.request, **request.values}
 
 
 def _raise_failure(end: RunEnd) -> None:
@@ -272,10 +283,10 @@ def _plan_inputs(request: AskRequest, graph: Graph) -> dict[str, Any]:
     return {name: value for name, value in {REQUEST: request.request, **request.values}.items() if name in graph.input}
 
 
-def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
+def _report_no_plan(draft: PlanResult, as_json: bool, run: str) -> int:
     """Prints that there is no plan and why. `run` is the run of the request."""
     if as_json:
-        print_json({**({"run": run} if run else {}), **_plan_data(draft), "status": "failed"})
+        print_json({"run": run, **_plan_data(draft), "status": "failed"})
         return NO_PLAN_EXIT_CODE
     said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
     if draft.declined:

@@ -34,7 +34,7 @@ from orchestra.core.untrusted_text import escape_invisible, shorten
 from orchestra.journal.errors import JournalError
 from orchestra.journal.history import History
 from orchestra.journal.summary import summary_at
-from orchestra.workflows.model import ASK_WORKFLOW, REQUEST
+from orchestra.workflows.model import ASK_WORKFLOW, PLAN_WORKFLOW, REQUEST
 
 
 @asynccontextmanager
@@ -129,6 +129,7 @@ def _author_suffix(letter: InboxMessage) -> str:
     return f" by {letter.by}" if letter.by else ""
 
 
+_REQUEST_WORKFLOWS = (ASK_WORKFLOW, PLAN_WORKFLOW)
 MAX_REQUEST_LENGTH = 50
 """The maximum number of characters of a request in a table."""
 
@@ -140,7 +141,7 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
             run_filter = replace(run_filter, before=await find_run(journal, run_filter.before))
         found = await latest_runs(journal, time.time(), run_filter) if journal is not None else []
         none = not found and (journal is None or not await journal.list_runs(1))
-        asked = [run.run for run in found if run.workflow == ASK_WORKFLOW and journal is not None and not as_json]
+        asked = [run.run for run in found if run.workflow in _REQUEST_WORKFLOWS and not as_json]
         requests = {
             run: shorten_request(request_of(History.of((await journal.read(run))[:1])))
             for run in asked
@@ -199,10 +200,10 @@ def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
 
 
 def request_of(history: History) -> str:
-    """The request of a run of `orchestra ask`; empty for other workflows."""
+    """The request of a run of `orchestra ask` or `orchestra plan`; empty for other workflows."""
     said = (
         history.inputs.get(REQUEST)
-        if history.workflow == ASK_WORKFLOW and isinstance(history.inputs, Mapping)
+        if history.workflow in _REQUEST_WORKFLOWS and isinstance(history.inputs, Mapping)
         else None
     )
     return said if isinstance(said, str) else ""

@@ -111,6 +111,8 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
     """
     progress = require_plan_progress(unit)
     draft, plan = progress.draft, progress.plan_scope
+    if is_complete(draft) and require_plan_settings(unit).plan_only:
+        return settle(unit, ValueOutcome("\n".join(draft.lines)))
     if is_complete(draft):
         outcome = _plan_outcome(unit)
         if isinstance(outcome, ValueOutcome) or not draft.version or not _may_replan(unit, outcome):
@@ -416,7 +418,8 @@ def next_turn(
             lines: tuple[PlanLine, ...] = drafting.steps
             sample = before.sample if before.parallel else len(plans) + 1 if planning.votes > 1 else 0
             # While samples run, it is not known which one becomes the plan.
-            if before.version and planning.streaming and not sample and len(lines) > len(before.lines):
+            streaming = planning.streaming and not planning.plan_only
+            if before.version and streaming and not sample and len(lines) > len(before.lines):
                 plan = partial_workflow(drafting.steps, offer, unit.node.name)
         case PlanFound(found):
             graph = to_workflow(found, offer, unit.node.name)

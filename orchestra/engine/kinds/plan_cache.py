@@ -103,10 +103,10 @@ class CachedPlan:
 def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPlan | None:
     """Returns what to store of a `plan` node with its outcome: its plan, if it was made here and gave the value.
 
-    A plan that follows a failed one uses its values, and is not stored.
+    A plan that follows a failed one uses its values, and is not stored. A plan that did not run is not either.
     """
-    progress = unit.plan_progress
-    if progress is None or not isinstance(outcome, ValueOutcome) or not plan_module.require_plan_settings(unit).cache:
+    progress, planning = unit.plan_progress, plan_module.require_plan_settings(unit)
+    if progress is None or not isinstance(outcome, ValueOutcome) or not planning.cache or planning.plan_only:
         return None
     draft = progress.draft
     plan = build_plan([parse_line(line) for line in draft.lines])
