@@ -19,34 +19,42 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 from minijinja import Environment
 
-from orchestra.app.claims.claims import ClaimVerdict, Computation, OutputClaim, Support, dropped_claims, extract_claims
+from orchestra.app.claims.claims import (
+    QUOTE_NOTE,
+    ClaimVerdict,
+    Computation,
+    OutputClaim,
+    Support,
+    dropped_claims,
+    extract_claims,
+    is_quote_only,
+    outermost_evidence,
+)
 from orchestra.app.claims.locations import EvidenceLocation, RunTexts, TableCell, TextSpan
 from orchestra.app.inputs import unanswered_questions
 from orchestra.app.result import outcome_score
+from orchestra.app.run_text import describe_choices, describe_given, describe_model_choice, format_value
 from orchestra.app.snapshot_store import restore_program, stored_workflows
+from orchestra.app.stored_certificates import StoredCertificate, iter_guarantees
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.learn.audit import StoredCertificate, iter_guarantees
-from orchestra.cli.output import format_duration, format_money, format_size, format_time, print_json, print_text
+from orchestra.cli.output import print_json, print_text
 from orchestra.cli.run.questions import format_open_questions, question_data
 from orchestra.cli.run.result_view import (
-    QUOTE_NOTE,
     claim_data,
     format_cost,
-    format_value,
-    is_quote_only,
-    outermost_evidence,
     show_claims,
     show_defaults,
     show_guarantees,
     show_nodes,
 )
 from orchestra.cli.runs.find import describe_owner, open_journal_of, request_of, status_of, why_interrupted
-from orchestra.cli.runs.tail import describe_choices, describe_given, describe_incident, describe_model_choice
+from orchestra.cli.runs.tail import describe_incident
 from orchestra.core.atomic_files import open_private_file
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import Event, RunStarted, TurnStarted, encode, last_read_message, tier_name
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
 from orchestra.core.protocols import Journal
+from orchestra.core.quantities import format_duration, format_money, format_size, format_time
 from orchestra.core.suggestions import closest_match
 from orchestra.core.tags import Tags, format_tags
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
@@ -164,7 +172,7 @@ async def write_page(name: str, target: Path) -> None:
     """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 if it cannot be
     written.
     """
-    from orchestra.cli.learn.audit import read_certificates
+    from orchestra.app.stored_certificates import read_certificates
 
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
