@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.runs.show import MAX_TEXT_LENGTH
+from orchestra.app.html.content import PAGE
 from orchestra.core.events import (
     AttemptFinished,
     Event,
@@ -169,8 +169,8 @@ def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
 def test_a_text_of_a_megabyte_is_cut_and_says_so(shell: Shell) -> None:
     text = "word " * 200_000 + "in 1889"
     page = page_of(shell, told(text))
-    assert len(page.source) < 10 * MAX_TEXT_LENGTH
-    assert f"and {len(text) - MAX_TEXT_LENGTH} more characters, which are left out here" in page.words
+    assert len(page.source) < 10 * PAGE.text
+    assert f"and {len(text) - PAGE.text} more characters, which are left out here" in page.words
     assert page.marked == ["in 1889"], "the evidence is shown though it stands beyond what is shown of the text"
 
 
