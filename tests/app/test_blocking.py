@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestra import TextPiece, agent, answered_by_model, blocking, tool, workflow
-from orchestra.app.blocking import _run_on_loop
+from orchestra.app.loop_thread import LoopThread
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import RunFinished, RunStarted
 from orchestra.core.protocols import CallError, CallRequest
@@ -92,18 +92,14 @@ def test_blocking_interrupt_raised_after_work_ended(monkeypatch: pytest.MonkeyPa
         begun.wait(10)
         raise KeyboardInterrupt
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
+    loop = LoopThread()
     monkeypatch.setattr(Future, "result", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt):
-            _run_on_loop(loop, slow())
+            loop.run(slow())
         assert ended.is_set()  # otherwise the next close raises "asynchronous generator is already running"
     finally:
         ended.wait(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
         loop.close()
 
 
