@@ -41,7 +41,7 @@ def signature(program: Program) -> str:
         f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}"
         for name, field in program.inputs.items()
     )
-    return _sanitize(f"{program.name}({', '.join(inputs)}) -> {format_type(program.output_schema)}")
+    return sanitize(f"{program.name}({', '.join(inputs)}) -> {format_type(program.output_schema)}")
 
 
 def _draw_body(program: Program, prefix: str, width: int, level: int) -> Iterator[str]:
@@ -109,7 +109,7 @@ def describe_node(node: CompiledNode) -> list[str]:
     limits = [f"retry {node.source.retry.attempts}"] if node.source.retry is not None else []
     limits += [f"timeout {node.timeout:g} s"] if node.timeout is not None else []
     limits += ["with a fallback"] if node.fallback is not None else []
-    return [_sanitize(text) for text in (*found, *([", ".join(limits)] if limits else []))]
+    return [sanitize(text) for text in (*found, *([", ".join(limits)] if limits else []))]
 
 
 def _headline(node: CompiledNode) -> str:
@@ -168,7 +168,7 @@ def _arrow(names: list[str]) -> str:
     return f"← {', '.join(names)}" if names else ""
 
 
-def _sanitize(text: str) -> str:
+def sanitize(text: str) -> str:
     """Returns the text in one line, without control sequences of a terminal."""
     return escape_invisible(" ".join(text.split()), keep="")
 
@@ -251,7 +251,7 @@ _SAFE = re.compile(r"[A-Za-z0-9 _.,()/=+-]")
 
 def _mermaid_label(*texts: str) -> str:
     """Returns a label of several lines. ASCII signs become entity codes of Mermaid, such as `#quot;` or `#35;`."""
-    return "<br/>".join("".join(_mermaid_entity(char) for char in _sanitize(_truncate(text))) for text in texts)
+    return "<br/>".join("".join(_mermaid_entity(char) for char in sanitize(_truncate(text))) for text in texts)
 
 
 def _mermaid_entity(char: str) -> str:

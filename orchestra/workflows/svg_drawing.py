@@ -13,14 +13,14 @@ from html import escape
 from orchestra.core.errors import display_width
 from orchestra.core.untrusted_text import pluralize
 from orchestra.schema.json_schema import format_type
-from orchestra.workflows.analysis import layers
-from orchestra.workflows.drawing import describe_node, expression_references, output_nodes, wrap_text
+from orchestra.workflows.analysis import layers, max_shown_depth
+from orchestra.workflows.drawing import describe_node, expression_references, output_nodes, sanitize, wrap_text
 from orchestra.workflows.program import CompiledNode, Program
 
 MAX_NODES = 100
 """Nodes of a program that are drawn; of a larger one only the first layers."""
-MAX_LEVELS = 3
-"""Levels of bodies that are drawn."""
+MAX_BODY_NODES = 200
+"""Nodes that are drawn with bodies. Bodies are drawn down to the level at which they have no more in total."""
 MAX_ROUTED = 400
 """Layers that all edges together may cross to be led around nodes. Beyond, edges are straight."""
 _MAX_LINES = 7
@@ -89,9 +89,9 @@ def draw_svg(program: Program) -> str:
 
     A node that needs other nodes, and reads an input too, says so in its text, without an edge.
     """
-    layout = _layout(program, MAX_LEVELS)
+    layout = _layout(program, max_shown_depth(program, MAX_BODY_NODES))
     width, height = layout.width + 4, layout.height + 4
-    label = escape(f"graph of {program.name}")
+    label = escape(f"graph of {sanitize(program.name)}")
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label="{label}" fill="currentColor" '
@@ -170,7 +170,7 @@ def _node_box(program: Program, node: CompiledNode, levels: int) -> _Box:
 
 def _text_box(name: str, texts: Iterable[str], *, rounded: bool = False) -> _Box:
     """Returns a box with a name and lines of text, of the size that they need."""
-    wrapped = [line for text in (name, *texts) for line in wrap_text(" ".join(text.split()), _COLUMNS)]
+    wrapped = [line for text in (name, *texts) for line in wrap_text(sanitize(text), _COLUMNS)]
     lines = wrapped if len(wrapped) <= _MAX_LINES else [*wrapped[: _MAX_LINES - 1], "…"]
     width = max(display_width(line) for line in lines) * _CHAR + 2 * _PAD + 6
     return _Box(max(60.0, width), len(lines) * _LINE + 2 * _PAD - 4, lines, round=rounded)
