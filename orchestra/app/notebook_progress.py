@@ -95,9 +95,11 @@ class NotebookProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Shows the end of the run, if the line is there."""
-        if self._shown_in is not None and self._shown_in == self._execution():
+        """Shows the end of the run, if it took long enough, or if an earlier run of the cell did."""
+        if self._shown_in == self._execution():
             self._publish(self.line())
+        else:
+            self.show()
 
     async def follow(self, run: Run[R], *, has_key: bool) -> Result[R]:
         """Notes the events of a run to its end, and returns its result. Raises as awaiting the run does, and as

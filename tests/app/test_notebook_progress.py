@@ -92,6 +92,15 @@ def test_progress_of_fast_run_shows_nothing() -> None:
     assert output.lines == {}
 
 
+def test_progress_of_run_without_updates_shows_its_end() -> None:
+    output = Output()
+    with output.progress:
+        output.now = 2 * DELAY_SECONDS
+        output.progress.on_event(STARTED)
+        output.progress.on_event(end())
+    assert output.line == f"answer: done in {2 * DELAY_SECONDS:.2f} s · 2 calls"
+
+
 def test_progress_of_runs_in_one_cell_shares_a_line() -> None:
     output = Output()
     for _ in range(3):
