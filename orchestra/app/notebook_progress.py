@@ -73,11 +73,9 @@ class NotebookProgress:
     @classmethod
     def find(cls) -> NotebookProgress | None:
         """Returns the progress of this process's notebook; None without a kernel, or at a terminal."""
-        module = sys.modules.get("IPython")
-        if module is None or sys.stdout.isatty():
-            return None
-        shell: Any = module.get_ipython()  # IPython has types only where it is installed
-        if not hasattr(shell, "kernel"):
+        get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+        shell: Any = None if get_shell is None else get_shell()  # IPython has types only where it is installed
+        if not hasattr(shell, "kernel") or sys.stdout.isatty():
             return None
         return cls(shell.display_pub, lambda: shell.execution_count)
 

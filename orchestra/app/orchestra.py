@@ -787,6 +787,9 @@ def _blocking_method(
 class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
     """An open `Orchestra` whose methods block. They raise `OrchestraError` E027 on its own loop, and E028 after it is
     closed.
+
+    `view`, `runs`, `questions`, `answer`, `cancel`, `check`, `costs`, `whatif` and `fleet_status` have the parameters
+    of the methods of `Orchestra`.
     """
 
     def __init__(
@@ -808,15 +811,12 @@ class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
         self._loop.close()
 
     @overload
-    def run(self, step: RunRequest, /) -> Result[Any]: ...
-
-    @overload
     def run(self, step: str, /, *args: Any, **inputs: Any) -> Result[Any]: ...
 
     @overload
     def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]: ...
 
-    def run(self, step: Step[..., Any] | RunRequest | str, /, *args: Any, **inputs: Any) -> Result[Any]:
+    def run(self, step: Step[..., Any] | str, /, *args: Any, **inputs: Any) -> Result[Any]:
         """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `Orchestra.run` does."""
         if self._text is not None:
             run = self._loop.run(self.inner.options(live=True).start(step, *args, **inputs))

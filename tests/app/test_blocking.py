@@ -204,6 +204,11 @@ def test_blocking_use_after_close_reported(tmp_path: Path) -> None:
     assert caught.value.code == "E028"
 
 
+def loop_threads() -> list[threading.Thread]:
+    """The threads with an event loop of a blocking `Orchestra`."""
+    return [thread for thread in threading.enumerate() if thread.name == "orchestra"]
+
+
 async def test_open_sync_blocks_under_a_running_loop(tmp_path: Path) -> None:
     orchestra = Orchestra.open_sync(settings(tmp_path), fleet="none")
     assert asyncio.get_running_loop().is_running()
@@ -213,12 +218,11 @@ async def test_open_sync_blocks_under_a_running_loop(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_open_sync_close_is_idempotent_and_ends_thread(tmp_path: Path) -> None:
-    before = set(threading.enumerate())
     orchestra = Orchestra.open_sync(settings(tmp_path), fleet="none")
-    assert set(threading.enumerate()) > before
+    assert len(loop_threads()) == 1
     orchestra.close()
     orchestra.close()
-    assert set(threading.enumerate()) == before
+    assert loop_threads() == []
     with pytest.raises(OrchestraError) as caught:
         orchestra.run(shout, text="tea")
     assert caught.value.code == "E028"
@@ -233,11 +237,10 @@ def test_open_sync_is_a_context_manager(tmp_path: Path) -> None:
 
 
 def test_open_sync_failure_leaves_no_thread(tmp_path: Path) -> None:
-    before = set(threading.enumerate())
     with pytest.raises(OrchestraError) as caught:
         Orchestra.open_sync(project=tmp_path / "nowhere")
     assert caught.value.code == "C045"
-    assert set(threading.enumerate()) == before
+    assert loop_threads() == []
 
 
 def test_blocking_close_on_own_loop_refused(tmp_path: Path) -> None:

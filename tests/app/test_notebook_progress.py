@@ -4,14 +4,17 @@ real kernel.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from orchestra import Orchestra, tool
 from orchestra.app.notebook_progress import DELAY_SECONDS, MAX_LENGTH, NotebookProgress
 from orchestra.core.events import (
     AttemptFinished,
@@ -24,7 +27,9 @@ from orchestra.core.events import (
     Usage,
 )
 from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.settings import Settings
 from orchestra.fleet.progress import Progress
+from orchestra.journal.memory import MemoryJournal
 
 STARTED = RunStarted(seq=1, at=0.0, run="r", workflow="answer", graph="", inputs={})
 CALL = AttemptStarted(seq=2, at=0.0, node="reading", attempt=1, name="reader")
@@ -149,6 +154,29 @@ def test_progress_line_of_hostile_texts_is_short_and_visible() -> None:
     output.run(STARTED, asked)
     assert len(output.line) == MAX_LENGTH
     assert output.line.isprintable()
+
+
+@tool(effect="pure")
+async def wait_forever(text: str) -> str:
+    """Never ends."""
+    await asyncio.Event().wait()
+    return text
+
+
+@pytest.mark.parametrize(("key", "status"), [("", "cancelled"), ("tea", "running")])
+async def test_progress_interrupted_cancels_run_without_key(tmp_path: Path, key: str, status: str) -> None:
+    settings = Settings.load({"journal": "off"}, start=tmp_path)
+    async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
+        orchestra = orchestra.options(idempotency_key=key)
+        run = await orchestra.start(wait_forever, text="tea")
+        following = asyncio.create_task(Output().progress.follow(run, has_key=bool(key)))
+        await asyncio.sleep(0)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        if status == "cancelled":
+            await run.wait()
+        assert (await orchestra.view(run.id)).status == status
 
 
 def test_progress_is_found_only_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
