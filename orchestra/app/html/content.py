@@ -102,8 +102,8 @@ class RunContent:
     """Open questions to persons."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Failed elements that are missing in their lists, with the reason."""
-    certificates: Sequence[StoredCertificate] | None = None
-    """The certificates that the run started with; None if they were not read."""
+    certificates: Sequence[StoredCertificate] = ()
+    """The certificates that the run started with. Only the page shows their figures."""
 
     @cached_property
     def history(self) -> History:
@@ -210,16 +210,15 @@ class _ContentParts:
 
     def _guarantee_parts(self) -> Iterator[dict[str, Any]]:
         """The guarantees of accepted values with their certificates; once for all elements of a list."""
-        read = self._content.certificates
         nodes = dict[tuple[str, str], tuple[int, StoredCertificate | None]]()
-        for path, said, one in iter_guarantees(self._history, read or ()):
+        for path, said, one in iter_guarantees(self._history, self._content.certificates):
             about = re.sub(r"\[\d+\]|#\d+", "", path), said
             nodes[about] = nodes.get(about, (0, None))[0] + 1, one
         for (path, said), (count, one) in islice(nodes.items(), self._limits.choices):
             facts = (
                 list(_guarantee_facts(one.summary))
                 if one is not None
-                else [("", "its certificate is missing or unreadable")] * (read is not None)
+                else [("", "its certificate is missing or unreadable")]
             )
             yield {
                 "node": self._line(path) + (f" ({count} values)" if count > 1 else ""),
