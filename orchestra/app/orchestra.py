@@ -273,19 +273,16 @@ class Orchestra:
     async def run(self, step: RunRequest, /) -> Result[Any]: ...
 
     @overload
-    async def run(self, step: str, /, *args: Any, **inputs: Any) -> Result[Any]: ...
-
-    @overload
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]: ...
 
-    async def run(self, step: Step[..., Any] | RunRequest | str, /, *args: Any, **inputs: Any) -> Result[Any]:
+    async def run(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Result[Any]:
         """Runs a workflow, an agent or a tool to its end.
 
         Cancelling the call cancels the run; a run with an idempotency key continues.
 
         Args:
-            step: What to run, its name, or a complete request. A request has its own options; those of this `Orchestra`
-            do not apply.
+            step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
+            apply.
             args: Inputs by position.
             inputs: Inputs by name.
 
@@ -310,18 +307,15 @@ class Orchestra:
     async def start(self, step: RunRequest, /) -> Run[Any]: ...
 
     @overload
-    async def start(self, step: str, /, *args: Any, **inputs: Any) -> Run[Any]: ...
-
-    @overload
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]: ...
 
-    async def start(self, step: Step[..., Any] | RunRequest | str, /, *args: Any, **inputs: Any) -> Run[Any]:
+    async def start(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Run[Any]:
         """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk
         when this returns.
 
         Args:
-            step: What to run, its name, or a complete request. A request has its own options; those of this `Orchestra`
-            do not apply.
+            step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
+            apply.
             args: Inputs by position.
             inputs: Inputs by name.
 
@@ -332,11 +326,11 @@ class Orchestra:
         """
         return await (await self._launch(step, args, inputs)).wait_started(has_key=self._has_key(step))
 
-    def _has_key(self, step: Step[..., Any] | RunRequest | str) -> bool:
+    def _has_key(self, step: Step[..., Any] | RunRequest) -> bool:
         return bool((step.options if isinstance(step, RunRequest) else self._options).idempotency_key)
 
     async def _launch(
-        self, step: Step[..., Any] | RunRequest | str, args: Sequence[Any], inputs: Mapping[str, Any]
+        self, step: Step[..., Any] | RunRequest, args: Sequence[Any], inputs: Mapping[str, Any]
     ) -> Run[Any]:
         """Starts the run of a request, or returns the existing run with its idempotency key."""
         self._affinity.check()
@@ -817,7 +811,15 @@ class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
     def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]: ...
 
     def run(self, step: Step[..., Any] | str, /, *args: Any, **inputs: Any) -> Result[Any]:
-        """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `Orchestra.run` does."""
+        """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `find` and
+        `Orchestra.run` do.
+
+        Args:
+            step: What to run, or its name.
+            args: Inputs by position.
+            inputs: Inputs by name.
+        """
+        step = self.find(step) if isinstance(step, str) else step
         if self._text is not None:
             run = self._loop.run(self.inner.options(live=True).start(step, *args, **inputs))
             with closing(self._iterate(run, run.text())) as pieces:
