@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestra.app.blocking import blocking
-    from orchestra.app.orchestra import Orchestra
+    from orchestra.app.orchestra import BlockingOrchestra, Orchestra
     from orchestra.app.result import Result
     from orchestra.app.run import Run
     from orchestra.app.run_status import RunView
+    from orchestra.app.workflow_view import WorkflowView
     from orchestra.core.errors import (
         Abstained,
         BudgetExceeded,
@@ -75,6 +76,7 @@ __all__ = [
     "Abstained",
     "Agent",
     "Answer",
+    "BlockingOrchestra",
     "Budget",
     "BudgetExceeded",
     "Check",
@@ -106,6 +108,7 @@ __all__ = [
     "TextPiece",
     "Tool",
     "Workflow",
+    "WorkflowView",
     "abstain",
     "accepted",
     "agent",
@@ -151,10 +154,11 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "app.blocking": "blocking",
-    "app.orchestra": "Orchestra",
+    "app.orchestra": "BlockingOrchestra Orchestra",
     "app.result": "Result",
     "app.run": "Run",
     "app.run_status": "RunView",
+    "app.workflow_view": "WorkflowView",
     "core.errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "engine.streaming": "TextPiece",
     "fleet.status": "FleetStatus ServerStatus",

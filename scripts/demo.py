@@ -19,9 +19,10 @@ from typing import Any
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
-from orchestra.cli.output import StatusLine, format_duration, print_table, print_text
+from orchestra.cli.output import StatusLine, print_table, print_text
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import NO_USAGE
+from orchestra.core.quantities import format_duration
 from orchestra.core.untrusted_text import escape_invisible
 from orchestra.fleet.progress import Progress
 from orchestra.journal.history import History, NodeRow

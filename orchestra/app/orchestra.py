@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractContextManager, AsyncExitStack, closing
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Unpack, overload
 
 import msgspec
 from typing_extensions import TypeVar
@@ -29,6 +40,7 @@ from orchestra.app.inputs import (
 )
 from orchestra.app.result import Result, identity
 from orchestra.app.run import Fork, Run
+from orchestra.app.run_options import PLANNING_PURPOSE, apply_options, data_label
 from orchestra.app.snapshot_store import (
     apply_plan_limits,
     get_snapshot,
@@ -47,7 +59,7 @@ from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.engine.request import DEFAULT_OPTIONS, OptionChanges, RunOptions, RunRequest
 from orchestra.engine.run import Execution
-from orchestra.workflows.program import stop_at_plan, with_sample
+from orchestra.workflows.program import stop_at_plan
 from orchestra.workflows.python.steps import Step
 
 if TYPE_CHECKING:
@@ -55,15 +67,19 @@ if TYPE_CHECKING:
     from orchestra.agents.contract import Contract
     from orchestra.agents.registry import Registry
     from orchestra.app.costs import CostKey, CostReport, TimeSpec
+    from orchestra.app.loop_thread import LoopThread
+    from orchestra.app.notebook_progress import NotebookProgress
     from orchestra.app.project import Project
     from orchestra.app.run_status import RunStatus, RunView
     from orchestra.app.whatif import WhatifResult
     from orchestra.app.workers import FleetMode, ProjectWorkers
+    from orchestra.app.workflow_view import WorkflowView
     from orchestra.core.events import Event
     from orchestra.core.protocols import Clock, Journal, RunSummary, Workers
     from orchestra.core.tags import Tags
     from orchestra.engine.engine import Engine
     from orchestra.engine.replay import ReplayResult
+    from orchestra.engine.streaming import TextPiece
     from orchestra.fleet.progress import Progress
     from orchestra.fleet.status import FleetStatus
     from orchestra.verification.acceptance import VerificationResult
@@ -72,11 +88,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
+T = TypeVar("T")
 
-PLANNING_PURPOSE = "planning"
-"""The recorded purpose of runs that only plan."""
-
-__all__ = ["Fork", "Orchestra", "Result", "Run", "RunOptions", "RunRequest"]
+__all__ = ["BlockingOrchestra", "Fork", "Orchestra", "Result", "Run", "RunOptions", "RunRequest"]
 
 
 class Orchestra:
@@ -162,6 +176,42 @@ class Orchestra:
             stack.push_async_callback(engine.close)
             yield cls(loaded, engine, project_workers, LoopAffinity())
 
+    @classmethod
+    def open_sync(
+        cls,
+        config: str | Path | Settings | None = None,
+        *,
+        project: str | Path | None = None,
+        fleet: FleetMode = "start",
+        workers: Workers | None = None,
+        journal: Journal | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        text: Callable[[TextPiece], None] | None = None,
+    ) -> BlockingOrchestra:
+        """Opens an `Orchestra` whose methods block, for scripts, notebooks and consoles. It has an event loop of its
+        own, in a thread, and works where another loop already runs. `close` closes it; it is a context manager, too.
+
+        In a notebook, `run` shows its progress below the cell, unless `text` is given.
+
+        Args:
+            config: As in `open`, and so are `project`, `fleet`, `workers` and `journal`.
+            progress: Called about downloads and starting servers, on the thread of the loop.
+            text: Called with each piece of text that models write, on the thread that called `run`; not verified
+            (`Run.text`).
+
+        Raises:
+            InputError: As `open`.
+        """
+        from orchestra.app.loop_thread import LoopThread
+        from orchestra.app.notebook_progress import NotebookProgress
+
+        shown = NotebookProgress.find()
+        if progress is None and shown is not None:
+            progress = shown.on_fleet
+        opened = cls.open(config, project=project, fleet=fleet, workers=workers, journal=journal, progress=progress)
+        loop = LoopThread()
+        return BlockingOrchestra(loop.enter(opened), loop, text, shown)
+
     @property
     def registry(self) -> Registry:
         """The agents and tools, by name."""
@@ -200,13 +250,21 @@ class Orchestra:
         """
         return self._project.find(name)
 
+    def workflow(self, step: Step[..., Any] | str, /) -> WorkflowView:
+        """Returns a workflow that shows its graph: as text at a console, drawn in a notebook. Raises as `find` and
+        `program` do.
+        """
+        from orchestra.app.workflow_view import WorkflowView
+
+        return WorkflowView(self.program(self.find(step) if isinstance(step, str) else step))
+
     def program(self, step: Step[..., Any], /) -> Program:
         """Compiles a step. Raises `InputError` or `InputErrors` if it does not compile."""
         program = self._project.program(step, self._options.accept)
         told = plan_limit_options(
             self._project,
             program,
-            _data_label(program, self._options),
+            data_label(program, self._options),
             fleet=self._workers is not None,
             fresh=not self._options.memo,
         )
@@ -309,9 +367,9 @@ class Orchestra:
             await self._workers.prepare(stop_at_plan(program) if request.plan_only else program)
         graph, versions = snapshot.put(self.journal)
         request = msgspec.structs.replace(
-            request, inputs=bound, graph=graph, versions=versions, label=_data_label(program, request.options)
+            request, inputs=bound, graph=graph, versions=versions, label=data_label(program, request.options)
         )
-        execution = await self._start_once(_apply_options(program, request.options), request)
+        execution = await self._start_once(apply_options(program, request.options), request)
         known = None if request.options.idempotency_key else snapshot
         return Run(execution, step.read, known, by=request.options.by)
 
@@ -558,7 +616,7 @@ class Orchestra:
         if self._workers is not None:
             await self._workers.prepare(stop_at_plan(program) if first.plan_only else program)
         graph, versions = get_snapshot(self._project, made).put(self.journal)
-        program = _apply_options(program, self._options)
+        program = apply_options(program, self._options)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
         values = collect_overrides(
             program, self._options, ParentRun(first, None if inputs else events, old.changes), given
@@ -573,7 +631,7 @@ class Orchestra:
             parent=run,
             graph=graph,
             versions=versions,
-            label=fork_label(first, _data_label(program, self._options)),
+            label=fork_label(first, data_label(program, self._options)),
             overrides=values,
             plan_only=first.plan_only,
         )
@@ -733,12 +791,109 @@ class Orchestra:
         return await self._workers.status(probe=probe) if self._workers is not None else FleetStatus()
 
 
-def _data_label(program: Program, options: RunOptions) -> Label:
-    """Returns the strictest label of the workflow, the options and the caller's context."""
-    return join((program.label, options.label or program.label, CURRENT_LABEL.get()))
+def _blocking_method(
+    method: Callable[Concatenate[Orchestra, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[BlockingOrchestra, P], T]:
+    """Returns a method of `BlockingOrchestra` that waits for a method of `Orchestra`."""
+
+    @wraps(method)
+    def wait(self: BlockingOrchestra, /, *args: P.args, **named: P.kwargs) -> T:
+        return self._loop.run(method(self.inner, *args, **named))
+
+    return wait
 
 
-def _apply_options(program: Program, options: RunOptions) -> Program:
-    """Returns the program with the budget and the sample number of the options."""
-    program, budget = with_sample(program, options.sample), options.budget
-    return program if budget is None else dataclasses.replace(program, budget=budget.with_defaults(program.budget))
+class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
+    """An open `Orchestra` whose methods block. They raise `OrchestraError` E027 on its own loop, and E028 after it is
+    closed.
+
+    `view`, `runs`, `questions`, `answer`, `cancel`, `check`, `costs`, `whatif` and `fleet_status` have the parameters
+    of the methods of `Orchestra`.
+    """
+
+    def __init__(
+        self,
+        inner: Orchestra,
+        loop: LoopThread,
+        text: Callable[[TextPiece], None] | None = None,
+        progress: NotebookProgress | None = None,
+    ) -> None:
+        self.inner = inner
+        """The `Orchestra`; use it on its own loop only."""
+        self._loop, self._text, self._progress = loop, text, progress
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops its runs, and closes journal, connections and loop. Idempotent."""
+        self._loop.close()
+
+    @overload
+    def run(self, step: str, /, *args: Any, **inputs: Any) -> Result[Any]: ...
+
+    @overload
+    def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]: ...
+
+    def run(self, step: Step[..., Any] | str, /, *args: Any, **inputs: Any) -> Result[Any]:
+        """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `find` and
+        `Orchestra.run` do.
+
+        Args:
+            step: What to run, or its name.
+            args: Inputs by position.
+            inputs: Inputs by name.
+        """
+        step = self.find(step) if isinstance(step, str) else step
+        if self._text is not None:
+            run = self._loop.run(self.inner.options(live=True).start(step, *args, **inputs))
+            with closing(self._iterate(run, run.text())) as pieces:
+                for piece in pieces:
+                    self._text(piece)
+            return self._loop.run(_await_run(run))
+        if (progress := self._progress) is None or not progress.is_usable:
+            return self._loop.run(self.inner.run(step, *args, **inputs))
+        with progress:
+            run = self._loop.run(self.inner.start(step, *args, **inputs), progress.show)
+            return self._loop.run(progress.follow(run, has_key=self.inner.has_key), progress.show)
+
+    def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
+        """Runs a step and yields its events once they are on disk. Leaving it early (`break`, `close()`, Ctrl-C)
+        cancels the run; a run with an idempotency key continues. Raises as `Orchestra.start` and `Run.events` do.
+        """
+        run = self._loop.run(self.inner.start(step, *args, **inputs))
+        yield from self._iterate(run, run.events())
+
+    def _iterate(self, run: Run[Any], items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """Yields items of a run, to its end. Leaving it early cancels the run, unless it has a key."""
+        return self._loop.iterate(items, on_end=lambda: None if self.inner.has_key else run.cancel())
+
+    def options(self, **changes: Unpack[OptionChanges]) -> BlockingOrchestra:
+        """Returns the same `Orchestra` with other options for its runs, as `Orchestra.options`."""
+        return BlockingOrchestra(self.inner.options(**changes), self._loop, self._text, self._progress)
+
+    def find(self, name: str, /) -> Step[..., Any]:
+        """Returns a workflow, agent or tool by name, as `Orchestra.find`."""
+        return self.inner.find(name)
+
+    def workflows(self) -> list[str]:
+        """Returns the names of all workflows, as `Orchestra.workflows`."""
+        return self.inner.workflows()
+
+    def workflow(self, step: Step[..., Any] | str, /) -> WorkflowView:
+        """Returns a workflow that shows its graph, as `Orchestra.workflow`."""
+        return self.inner.workflow(step)
+
+    view = _blocking_method(Orchestra.view)
+    runs = _blocking_method(Orchestra.runs)
+    questions = _blocking_method(Orchestra.questions)
+    answer = _blocking_method(Orchestra.answer)
+    cancel = _blocking_method(Orchestra.cancel)
+    check = _blocking_method(Orchestra.check)
+    costs = _blocking_method(Orchestra.costs)
+    whatif = _blocking_method(Orchestra.whatif)
+    fleet_status = _blocking_method(Orchestra.fleet_status)
+
+
+async def _await_run(run: Run[R]) -> Result[R]:
+    return await run

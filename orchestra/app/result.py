@@ -17,6 +17,7 @@ from orchestra.core.paths import is_inside
 
 if TYPE_CHECKING:
     from orchestra.app.claims.claims import OutputClaim
+    from orchestra.app.html.content import RunContent
 
 R = TypeVar("R", covariant=True, default=Any)
 Status: TypeAlias = Literal["done", "failed", "abstained", "budget", "cancelled"]
@@ -145,6 +146,12 @@ class Result(Generic[R]):
             case outcomes.SkippedOutcome(reason, by):
                 return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(self.run, by)
 
+    def _repr_html_(self) -> str:
+        """The result in a notebook: the answer, its evidence with the verdicts, its guarantees and its cost."""
+        from orchestra.app.html.render import render_result
+
+        return render_result(run_content(self))
+
     def _error_frames(self, code: str, node: str) -> tuple[str, ...]:
         """Returns where the tool's own code raised that made the run fail."""
         raised = (
@@ -153,6 +160,20 @@ class Result(Generic[R]):
             if isinstance(event, AttemptFinished) and event.error == code and event.frames
         )
         return next((event.frames for event in raised if event.node == node or is_inside(event.node, node)), ())
+
+
+def run_content(result: Result[Any]) -> RunContent:
+    """Returns what HTML shows of a result."""
+    from orchestra.app.html.content import RunContent
+
+    return RunContent(
+        result.events,
+        result.status,
+        result.claims,
+        result.dropped,
+        result.confidence,
+        left_out=result.left_out,
+    )
 
 
 def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | None:

@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from msgspec.structs import replace
 
 from orchestra.app.inputs import run_not_found, unanswered_questions
-from orchestra.app.result import Result, build_result, identity
+from orchestra.app.result import Result, build_result, identity, run_content
 from orchestra.app.run_queries import first_and_last_events, run_pages
 from orchestra.app.snapshot_store import stored_workflows
 from orchestra.core.errors import InputError
-from orchestra.core.events import QuestionAsked, RunFinished, RunStarted, last_read_message
+from orchestra.core.events import Event, QuestionAsked, RunFinished, RunStarted, last_read_message
 from orchestra.core.labels import Label
 from orchestra.core.protocols import Journal, RunSelection, RunSummary
 from orchestra.core.suggestions import closest_match
@@ -55,6 +55,19 @@ class RunView:
     """The result, with the output as plain JSON; None if the run has not ended."""
     tags: Tags = field(default_factory=dict)
     """The tags of the run."""
+    events: Sequence[Event] = field(default=(), repr=False)
+    """The run's events so far."""
+
+    def _repr_html_(self) -> str:
+        """The run in a notebook: its timeline, its open questions, and its answer with the evidence."""
+        from orchestra.app.html.content import RunContent
+        from orchestra.app.html.render import render_run
+
+        return render_run(
+            run_content(self.result)
+            if self.result is not None
+            else RunContent(self.events, self.status, questions=self.questions)
+        )
 
 
 async def view_run(journal: Journal, run: str, now: float) -> RunView:
@@ -68,9 +81,9 @@ async def view_run(journal: Journal, run: str, now: float) -> RunView:
             unanswered_questions(History.of(events).open_questions, await journal.inbox(run, last_read_message(events)))
         )
         status = cast(RunStatus, summary_at(summary, now).status)
-        return RunView(run, first.workflow, status, first.label, first.at, None, asked, None, first.tags)
+        return RunView(run, first.workflow, status, first.label, first.at, None, asked, None, first.tags, events)
     result = build_result(last, events, run, identity, await stored_workflows(journal, first))
-    return RunView(run, first.workflow, result.status, first.label, first.at, last.at, (), result, first.tags)
+    return RunView(run, first.workflow, result.status, first.label, first.at, last.at, (), result, first.tags, events)
 
 
 @dataclass(frozen=True, slots=True)

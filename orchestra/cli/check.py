@@ -286,8 +286,8 @@ def _print_data(ruling: VerificationResult, more: dict[str, Any]) -> None:
 def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
     from rich.text import Text
 
+    from orchestra.app.run_text import format_value
     from orchestra.cli.output import print_text
-    from orchestra.cli.run.result_view import format_value
     from orchestra.core.untrusted_text import escape_invisible
 
     score = "" if ruling.score is None else f", score {ruling.score:.2f}"

@@ -18,9 +18,10 @@ import typer
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.fleet import connection_error, describe_cpu
 from orchestra.cli.options import JsonOption
-from orchestra.cli.output import format_size, make_console, print_json, print_text
+from orchestra.cli.output import make_console, print_json, print_text
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import OrchestraError
+from orchestra.core.quantities import format_size
 from orchestra.core.untrusted_text import pluralize
 
 if TYPE_CHECKING:

@@ -11,17 +11,10 @@ import typer
 
 from orchestra.cli.context import load_settings, load_settings_to_inspect
 from orchestra.cli.options import FleetOption, JsonOption
-from orchestra.cli.output import (
-    StatusLine,
-    format_duration,
-    format_size,
-    print_json,
-    print_note,
-    print_table,
-    print_text,
-)
+from orchestra.cli.output import StatusLine, print_json, print_note, print_table, print_text
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import FleetError
+from orchestra.core.quantities import format_duration, format_size
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from orchestra.core.errors import OrchestraError, display_width
+from orchestra.core.quantities import format_duration, format_size
 from orchestra.core.untrusted_text import escape_invisible
 
 if TYPE_CHECKING:
@@ -155,44 +156,6 @@ def truncate(text: str, width: int) -> str:
         if (left := left - display_width(char)) < 0:
             return text[:end]
     return text
-
-
-def format_time(at: float) -> str:
-    """Formats a journal timestamp. An invalid number, possible in a damaged journal, is returned as it is."""
-    from datetime import datetime
-
-    try:
-        return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"{at:g}"
-
-
-def format_duration(value: float) -> str:
-    """Formats a duration in seconds."""
-    if value < 10:
-        return f"{value:.2f} s"
-    if value < 120:
-        return f"{value:.0f} s"
-    minutes = value / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def format_money(value: float) -> str:
-    """Formats an amount in the currency of the fleet's prices; empty for 0."""
-    if value <= 0:
-        return ""
-    if value >= 1:
-        return f"{value:,.2f}"
-    return f"{value:.6f}" if value >= 1e-6 else "<0.000001"
-
-
-def format_size(count: float) -> str:
-    """Formats a number of bytes."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def check_writable(target: Path, option: str, *, folder: bool = False) -> None:

@@ -80,11 +80,11 @@ def critical_path(program: Program) -> list[str]:
     return found
 
 
-def max_shown_depth(program: Program) -> int:
-    """Returns how many levels of bodies can be shown with at most `MAX_SHOWN_NODES` nodes in total."""
+def max_shown_depth(program: Program, max_nodes: int = MAX_SHOWN_NODES) -> int:
+    """Returns how many levels of bodies can be shown with at most `max_nodes` nodes in total."""
     known: dict[tuple[int, int], int] = {}
     level, before = 0, len(program.nodes)
-    while (count := _count_nodes(program, level + 1, known)) <= MAX_SHOWN_NODES and count > before:
+    while (count := _count_nodes(program, level + 1, known)) <= max_nodes and count > before:
         level, before = level + 1, count
     return level
 

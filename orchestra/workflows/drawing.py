@@ -1,4 +1,4 @@
-"""Drawings of programs: as text for a terminal, and as Mermaid for web pages."""
+"""Drawings of programs: as text for a terminal, and as Mermaid for web pages. `svg_drawing` draws them as SVG."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ def draw(program: Program, width: int = 100) -> str:
     below their node.
     """
     width = max(width, MIN_WIDTH)
-    lines = [*_wrap(_signature(program), width), "│", *_draw_body(program, "", width, max_shown_depth(program))]
+    lines = [*wrap_text(signature(program), width), "│", *_draw_body(program, "", width, max_shown_depth(program))]
     if _has_soft(program):
-        lines += ["", *_wrap("name?  runs all the same where that node gives no value", width)]
+        lines += ["", *wrap_text("name?  runs all the same where that node gives no value", width)]
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _signature(program: Program) -> str:
+def signature(program: Program) -> str:
+    """Returns the name of a program with its inputs and its output, on one line."""
     inputs = (
         f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}"
         for name, field in program.inputs.items()
     )
-    return _sanitize(f"{program.name}({', '.join(inputs)}) -> {format_type(program.output_schema)}")
+    return sanitize(f"{program.name}({', '.join(inputs)}) -> {format_type(program.output_schema)}")
 
 
 def _draw_body(program: Program, prefix: str, width: int, level: int) -> Iterator[str]:
@@ -56,14 +57,14 @@ def _draw_body(program: Program, prefix: str, width: int, level: int) -> Iterato
         for node in layer:
             yield from _draw_node(program, node, prefix, column, width, level)
         yield f"{prefix}▼"
-    yield from (f"{prefix}{line}" for line in _wrap(f"output {_arrow(_output_nodes(program))}", width - len(prefix)))
+    yield from (f"{prefix}{line}" for line in wrap_text(f"output {_arrow(output_nodes(program))}", width - len(prefix)))
 
 
 def _draw_node(program: Program, node: CompiledNode, prefix: str, column: int, width: int, level: int) -> Iterator[str]:
     under = f"{prefix}│  "
     texts = _describe_lines(program, node, width - len(under) - column - 2)
     if len(node.name) > column:
-        first, *rest = _wrap(node.name, width - len(under))
+        first, *rest = wrap_text(node.name, width - len(under))
         yield f"{prefix}├─ {first}"
         yield from (f"{under}{line}" for line in rest)
     else:
@@ -75,11 +76,11 @@ def _draw_node(program: Program, node: CompiledNode, prefix: str, column: int, w
 
 def _describe_lines(program: Program, node: CompiledNode, room: int) -> list[str]:
     """Returns the lines of a node's description and its needs; one line if they fit."""
-    said = [line for sentence in describe_node(node) for line in _wrap(sentence, room)]
+    said = [line for sentence in describe_node(node) for line in wrap_text(sentence, room)]
     needs = _arrow(_need_names(program, node))
     if needs and display_width(said[-1]) + 2 + display_width(needs) <= room:
         return [*said[:-1], f"{said[-1]}  {needs}"]
-    return [*said, *(_wrap(needs, room) if needs else ())]
+    return [*said, *(wrap_text(needs, room) if needs else ())]
 
 
 def describe_node(node: CompiledNode) -> list[str]:
@@ -108,7 +109,7 @@ def describe_node(node: CompiledNode) -> list[str]:
     limits = [f"retry {node.source.retry.attempts}"] if node.source.retry is not None else []
     limits += [f"timeout {node.timeout:g} s"] if node.timeout is not None else []
     limits += ["with a fallback"] if node.fallback is not None else []
-    return [_sanitize(text) for text in (*found, *([", ".join(limits)] if limits else []))]
+    return [sanitize(text) for text in (*found, *([", ".join(limits)] if limits else []))]
 
 
 def _headline(node: CompiledNode) -> str:
@@ -133,11 +134,11 @@ def _truncate(template: Any) -> str:
 
 
 def _need_names(program: Program, node: CompiledNode) -> list[str]:
-    given = ["input"] if program.inputs and "input" in _references(node) else []
+    given = ["input"] if program.inputs and "input" in expression_references(node) else []
     return given + [program.nodes[need].name + "?" * (need in node.soft_needs) for need in node.needs]
 
 
-def _references(node: CompiledNode) -> frozenset[str]:
+def expression_references(node: CompiledNode) -> frozenset[str]:
     """Returns the names that a node's own expressions read, without those of its body."""
     against = node.acceptance.against if node.acceptance is not None else None
     given: tuple[Expression | None, ...] = (
@@ -153,7 +154,7 @@ def _references(node: CompiledNode) -> frozenset[str]:
     return frozenset().union(*(one.references for one in given if one is not None))
 
 
-def _output_nodes(program: Program) -> list[str]:
+def output_nodes(program: Program) -> list[str]:
     """Returns the nodes that a program's output reads, in order; `input` if it reads only that."""
     read = program.output.references
     return [node.name for node in program.nodes if node.name in read] or ["input"] * ("input" in read)
@@ -167,12 +168,12 @@ def _arrow(names: list[str]) -> str:
     return f"← {', '.join(names)}" if names else ""
 
 
-def _sanitize(text: str) -> str:
+def sanitize(text: str) -> str:
     """Returns the text in one line, without control sequences of a terminal."""
     return escape_invisible(" ".join(text.split()), keep="")
 
 
-def _wrap(text: str, room: int) -> list[str]:
+def wrap_text(text: str, room: int) -> list[str]:
     """Wraps a text at spaces to at most `room` columns. Later lines are indented."""
     lines = [""]
     for word in text.split(" "):
@@ -229,7 +230,7 @@ def _mermaid_lines(program: Program, stem: str, pad: str, level: int) -> Iterato
 def _mermaid_edges(program: Program, stem: str) -> Iterator[str]:
     read = program.output.references
     for node in program.nodes:
-        if program.inputs and "input" in _references(node):
+        if program.inputs and "input" in expression_references(node):
             yield f"{stem}_in --> {stem}{node.index}"
         for need in node.needs:
             yield f"{stem}{need} {'-.->' if need in node.soft_needs else '-->'} {stem}{node.index}"
@@ -250,7 +251,7 @@ _SAFE = re.compile(r"[A-Za-z0-9 _.,()/=+-]")
 
 def _mermaid_label(*texts: str) -> str:
     """Returns a label of several lines. ASCII signs become entity codes of Mermaid, such as `#quot;` or `#35;`."""
-    return "<br/>".join("".join(_mermaid_entity(char) for char in _sanitize(_truncate(text))) for text in texts)
+    return "<br/>".join("".join(_mermaid_entity(char) for char in sanitize(_truncate(text))) for text in texts)
 
 
 def _mermaid_entity(char: str) -> str:

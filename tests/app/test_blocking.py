@@ -1,4 +1,4 @@
-"""`blocking`, the interface without asyncio: results of its calls, and calls that it refuses."""
+"""`Orchestra.open_sync` and `blocking`, the interface without asyncio: results of its calls, and refused calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from orchestra import TextPiece, agent, answered_by_model, blocking, tool, workflow
-from orchestra.app.blocking import _run_on_loop
+from orchestra import Orchestra, TextPiece, agent, answered_by_model, blocking, tool, workflow
+from orchestra.app.loop_thread import LoopThread
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import RunFinished, RunStarted
 from orchestra.core.protocols import CallError, CallRequest
 from orchestra.core.settings import Settings
+from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 
 
@@ -92,18 +93,14 @@ def test_blocking_interrupt_raised_after_work_ended(monkeypatch: pytest.MonkeyPa
         begun.wait(10)
         raise KeyboardInterrupt
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
+    loop = LoopThread()
     monkeypatch.setattr(Future, "result", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt):
-            _run_on_loop(loop, slow())
+            loop.run(slow())
         assert ended.is_set()  # otherwise the next close raises "asynchronous generator is already running"
     finally:
         ended.wait(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
         loop.close()
 
 
@@ -205,3 +202,86 @@ def test_blocking_use_after_close_reported(tmp_path: Path) -> None:
     with pytest.raises(OrchestraError, match="closed") as caught:
         orchestra.run(shout, text="tea")
     assert caught.value.code == "E028"
+
+
+def loop_threads() -> list[threading.Thread]:
+    """The threads with an event loop of a blocking `Orchestra`."""
+    return [thread for thread in threading.enumerate() if thread.name == "orchestra"]
+
+
+async def test_open_sync_blocks_under_a_running_loop(tmp_path: Path) -> None:
+    orchestra = Orchestra.open_sync(settings(tmp_path), fleet="none")
+    assert asyncio.get_running_loop().is_running()
+    assert orchestra.run(shout, text="tea").value == "TEA"
+    orchestra.close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_open_sync_close_is_idempotent_and_ends_thread(tmp_path: Path) -> None:
+    orchestra = Orchestra.open_sync(settings(tmp_path), fleet="none")
+    assert len(loop_threads()) == 1
+    orchestra.close()
+    orchestra.close()
+    assert loop_threads() == []
+    with pytest.raises(OrchestraError) as caught:
+        orchestra.run(shout, text="tea")
+    assert caught.value.code == "E028"
+    assert "Orchestra.open_sync()" in caught.value.hint
+
+
+def test_open_sync_is_a_context_manager(tmp_path: Path) -> None:
+    with Orchestra.open_sync(settings(tmp_path), fleet="none") as orchestra:
+        assert orchestra.run(shout, text="tea").value == "TEA"
+    with pytest.raises(OrchestraError, match="closed"):
+        orchestra.run(shout, text="tea")
+
+
+def test_open_sync_failure_leaves_no_thread(tmp_path: Path) -> None:
+    with pytest.raises(OrchestraError) as caught:
+        Orchestra.open_sync(project=tmp_path / "nowhere")
+    assert caught.value.code == "C045"
+    assert loop_threads() == []
+
+
+def test_blocking_close_on_own_loop_refused(tmp_path: Path) -> None:
+    with Orchestra.open_sync(settings(tmp_path), fleet="none") as orchestra:
+
+        @tool(effect="pure")
+        async def close(text: str) -> str:
+            try:
+                orchestra.close()
+            except OrchestraError as error:
+                return error.code
+            return text
+
+        assert orchestra.run(close, text="tea").value == "E027"
+
+
+def test_blocking_runs_workflow_by_name(tmp_path: Path) -> None:
+    workers = SimulatedWorkers({"reader": {"answer": "1889"}})
+    with Orchestra.open_sync(settings(tmp_path), workers=workers) as orchestra:
+        assert orchestra.run("reader", question="When?", context="In 1889.").value == {"answer": "1889"}
+        with pytest.raises(OrchestraError, match="did you mean"):
+            orchestra.run("raeder", question="When?", context="In 1889.")
+
+
+def test_blocking_methods_return_what_coroutines_return(tmp_path: Path) -> None:
+    with Orchestra.open_sync(settings(tmp_path), fleet="none", journal=MemoryJournal()) as orchestra:
+        result = orchestra.options(tags={"drink": "tea"}).run(shout, text="tea")
+        view = orchestra.view(result.run)
+        assert (view.status, view.tags, view.result and view.result.value) == ("done", {"drink": "tea"}, "TEA")
+        assert [run.run for run in orchestra.runs(tags={"drink": "tea"})] == [result.run]
+        assert orchestra.questions(result.run) == []
+        with pytest.raises(OrchestraError) as caught:
+            orchestra.view("nowhere")
+        assert caught.value.code == "E020"
+
+
+def test_blocking_workflow_shows_its_graph(tmp_path: Path) -> None:
+    with Orchestra.open_sync(settings(tmp_path), fleet="none") as orchestra:
+        view = orchestra.workflow("answer_from_documents")
+        assert repr(view).startswith("answer_from_documents(question: str, documents: list[Document]) -> Answer\n")
+        html = view._repr_html_()
+        assert html.count("<svg") == html.count("</svg>") == 1
+        assert all(f">{name}</text>" in html for name in ("input", "passages", "readings", "answer", "output"))
+        assert repr(orchestra.workflow(shout)).startswith("shout(text: str) -> str\n")

@@ -1,8 +1,12 @@
-"""Tests of the blocking façade in a notebook cell with a running event loop: a real kernel, simulated workers."""
+"""Tests of the interface without asyncio in cells of a notebook, where an event loop runs: a real kernel, simulated
+workers.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import nbformat
@@ -31,12 +35,32 @@ with blocking(workers=workers) as orchestra:
     events = list(orchestra.stream(orchestra.find("reader"), question="When?", context="It was completed in 1889."))
 [type(event).__name__ for event in events][-1]
 """,
+    """
+from orchestra import Orchestra
+from orchestra.app import notebook_progress
+
+notebook_progress.DELAY_SECONDS = 0.0  # otherwise a fast run shows no progress
+orc = Orchestra.open_sync(workers=SimulatedWorkers({"reader": {"answer": "<script>alert(1)</script>"}}))
+for _ in range(3):
+    result = orc.run("reader", question="What?", context="The page says <script>alert(1)</script>.")
+result
+""",
+    "orc.view(result.run)",
+    "orc.workflow('answer_from_documents')",
+    """
+orc.close()
+try:
+    orc.run("reader", question="When?", context="")
+except Exception as error:
+    code = error.code
+code
+""",
 ]
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the last expression of each cell was."""
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[Mapping[str, str]]]:
+    """The outputs of each cell, by media type; a displayed one that is updated is one output."""
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
@@ -51,15 +75,35 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         NotebookClient(
             notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
         ).execute()
-    results = (
-        [output["data"]["text/plain"] for output in cell["outputs"] if "data" in output] for cell in notebook.cells
-    )
-    return [found[-1] if found else "" for found in results]
+    return [[output["data"] for output in cell["outputs"] if "data" in output] for cell in notebook.cells]
 
 
-def test_notebook_cell_runs_agent(outputs: list[str]) -> None:
-    assert outputs[1] == "'1889'"
+def test_notebook_cell_runs_agent(outputs: list[list[Mapping[str, str]]]) -> None:
+    assert outputs[1][-1]["text/plain"] == "'1889'"
 
 
-def test_notebook_cell_reads_events(outputs: list[str]) -> None:
-    assert outputs[2] == "'RunFinished'"
+def test_notebook_cell_reads_events(outputs: list[list[Mapping[str, str]]]) -> None:
+    assert outputs[2][-1]["text/plain"] == "'RunFinished'"
+
+
+def test_notebook_cell_shows_one_line_of_progress(outputs: list[list[Mapping[str, str]]]) -> None:
+    progress, _ = outputs[3]
+    assert list(progress) == ["text/plain"]
+    assert re.fullmatch(r"reader: done in [0-9.]+ s · 1 call", progress["text/plain"])
+
+
+def test_notebook_cell_shows_result_as_html(outputs: list[list[Mapping[str, str]]]) -> None:
+    html = outputs[3][-1]["text/html"]
+    assert "&lt;script&gt;alert(1)" in html
+    assert "<script" not in html
+
+
+def test_notebook_cell_shows_run_and_workflow_as_html(outputs: list[list[Mapping[str, str]]]) -> None:
+    [run], [workflow] = outputs[4:6]
+    assert "Timeline" in run["text/html"]
+    assert "<svg" in workflow["text/html"]
+    assert workflow["text/plain"].startswith("answer_from_documents(question: str")
+
+
+def test_notebook_cell_uses_closed_orchestra(outputs: list[list[Mapping[str, str]]]) -> None:
+    assert outputs[6][-1]["text/plain"] == "'E028'"

@@ -41,6 +41,8 @@ NUMBERS = "numbers"
 """The check whose evidence is the location of a number: for one field only."""
 SCALES = (1, 100)
 """Factors by which a number may be written: a share is shown as per cent."""
+QUOTE_NOTE = "quote: these words are in the source. This does not prove that they answer the question."
+"""Shown for a claim that passed only the check `quote`."""
 
 
 class Operand(msgspec.Struct, frozen=True):
@@ -537,3 +539,25 @@ def _format_number(number: Fraction) -> str:
     from orchestra.text import arithmetic
 
     return str(number.numerator) if number.denominator == 1 else arithmetic.format_fraction(number)
+
+
+def is_quote_only(claim: OutputClaim) -> bool:
+    """True if a claim passed no check except `quote`."""
+    return {one.check for one in claim.verdicts if one.outcome == "pass"} <= {"quote", "schema"}
+
+
+def outermost_evidence(evidence: Iterable[Support]) -> list[Support]:
+    """Evidence without spans that lie within other spans."""
+    every = list(evidence)
+    spans = [one for one in every if isinstance(one, TextSpan)]
+    return [one for one in every if not (isinstance(one, TextSpan) and any(_is_within(one, other) for other in spans))]
+
+
+def _is_within(one: TextSpan, other: TextSpan) -> bool:
+    """True if a span lies within a different span."""
+    if one.start is None or one.end is None or other.start is None or other.end is None:
+        return False
+    same = (one.source, one.where) == (other.source, other.where)
+    return (
+        same and other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
+    )

@@ -5,10 +5,10 @@ shows certificates.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,19 +17,16 @@ from orchestra.agents.registry import Registry
 from orchestra.app import certificates
 from orchestra.app.certificates import AgentCertificates, ClaimsCertificates, find_certificate
 from orchestra.app.project import Project
-from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE
+from orchestra.app.run_text import format_value
 from orchestra.cli.options import parse_time
 from orchestra.cli.output import is_interactive, print_json, print_note, print_table, print_text
 from orchestra.cli.run import questions
-from orchestra.cli.run.result_view import format_value
 from orchestra.cli.runs.find import open_existing_journal
 from orchestra.cli.typer_adapter import STATUS_CODES
 from orchestra.core.errors import InputError
-from orchestra.core.events import Event, RunStarted
 from orchestra.core.protocols import Journal
 from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible, pluralize
-from orchestra.journal.history import History
 from orchestra.learn.certification import audit as audit_module
 from orchestra.learn.certification.audit import AuditPeriod, AuditView
 from orchestra.learn.certification.audit_log import AuditLogFile
@@ -478,43 +475,3 @@ def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
         f"[{format_percent(one.low)}, {format_percent(one.high)}]"
     )
     yield f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept"
-
-
-StoredCertificate: TypeAlias = Certificate | ClaimsCertificate
-
-
-async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[StoredCertificate]:
-    """The certificates that a run started with. Missing or unreadable ones are left out."""
-    started = events[0] if events else None
-    found: list[StoredCertificate] = []
-    for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
-        kind = name.partition("/")[0]
-        data = await journal.get_blob(mark) if kind in (CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE) else None
-        if data is not None:
-            try:
-                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).from_bytes(data))
-            except InputError:
-                continue
-    return found
-
-
-def iter_guarantees(
-    history: History, certificates: Sequence[StoredCertificate]
-) -> Iterator[tuple[str, str, StoredCertificate | None]]:
-    """The nodes with a guarantee, its sentence, and its certificate; None if that is unknown."""
-    for row in history.rows:
-        said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
-        same = [one for one in certificates if one.guarantee == said]
-        if said:
-            yield (
-                row.path,
-                said,
-                next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None),
-            )
-
-
-def certificates_by_node(
-    history: History, certificates: Sequence[StoredCertificate]
-) -> Mapping[str, Mapping[str, Any]]:
-    """The certificates behind guarantees, by the path of their node."""
-    return {path: one.summary for path, _, one in iter_guarantees(history, certificates) if one is not None}

@@ -18,8 +18,9 @@ from orchestra.agents.card import Card
 from orchestra.agents.encoder_tasks import encoder_task
 from orchestra.app.project import Project
 from orchestra.cli.context import load_settings
-from orchestra.cli.output import check_writable, format_duration, print_note, print_text, writing_output
+from orchestra.cli.output import check_writable, print_note, print_text, writing_output
 from orchestra.core.errors import InputError
+from orchestra.core.quantities import format_duration
 from orchestra.fleet.config import FleetConfig, LocalServer, configured_fleet
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights.weights import ModelStore, find_weights, missing_error, verify_weights

@@ -11,11 +11,12 @@ from typing import Any
 
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
-from orchestra.cli.output import format_duration, format_money, make_console, print_table, print_text
+from orchestra.cli.output import make_console, print_table, print_text
 from orchestra.core.errors import InputError
 from orchestra.core.errors import display_width as wide
 from orchestra.core.labels import Label, is_allowed, meet
 from orchestra.core.paths import workflow_path
+from orchestra.core.quantities import format_duration, format_money
 from orchestra.core.untrusted_text import escape_invisible
 from orchestra.fleet.config import FleetConfig, configured_fleet
 from orchestra.fleet.local_workers import LOCAL_SERVER as LOCAL

@@ -12,10 +12,10 @@ from typing import Any
 
 from orchestra.app.inputs import select_question
 from orchestra.cli.inputs import InputType, StdinReader, resolve_text
-from orchestra.cli.output import format_time
 from orchestra.core.errors import InputError
 from orchestra.core.events import QuestionAsked, WithheldOutput
 from orchestra.core.protocols import InboxMessage
+from orchestra.core.quantities import format_time
 from orchestra.core.untrusted_text import escape_invisible, shorten
 from orchestra.schema.strict_json import StrictJsonError, canonical, digest, parse_untrusted
 

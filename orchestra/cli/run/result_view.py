@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
-from orchestra.app.claims.claims import ClaimVerdict, Computation, OutputClaim, Support
+from orchestra.app.claims.claims import (
+    QUOTE_NOTE,
+    ClaimVerdict,
+    Computation,
+    OutputClaim,
+    Support,
+    is_quote_only,
+    outermost_evidence,
+)
 from orchestra.app.claims.locations import TableCell, TextSpan
 from orchestra.app.result import Result
-from orchestra.cli.output import format_duration, format_money, print_table, print_text
+from orchestra.app.run_text import format_value
+from orchestra.cli.output import print_table, print_text
 from orchestra.cli.typer_adapter import error_data
 from orchestra.core.events import Event, Usage
+from orchestra.core.quantities import format_duration, format_money
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.journal.history import History, NodeRow
 
@@ -69,18 +78,6 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
 def format_cost(usage: Usage) -> str:
     """The cost of a run as a suffix of its duration; empty without prices."""
     return f" for {format_money(usage.money)} of money" if usage.money > 0 else ""
-
-
-def format_value(value: Any) -> str:
-    """Formats a value: a text as it is, an answer by its text, other values as indented JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict) and set(value) == {"text", "citations"}:
-        return value["text"] if isinstance(value["text"], str) else "The documents do not contain the answer."
-    try:
-        return json.dumps(value, indent=2, ensure_ascii=False)
-    except RecursionError:  # Orchestra writes no such value, but a journal's may be nested that deep
-        return "(nested too deep to be shown; see --json)"
 
 
 def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
@@ -166,8 +163,6 @@ MAX_CLAIMS = 20
 MAX_EVIDENCE = 6
 MAX_QUOTE_LENGTH = 400
 MAX_VALUE_LENGTH = 120
-QUOTE_NOTE = "quote: these words are in the source. This does not prove that they answer the question."
-"""Printed for a claim that passed only the check `quote`."""
 
 
 def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[OutputClaim] = ()) -> None:
@@ -205,21 +200,9 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
         print_text(f"and {len(dropped) - MAX_CLAIMS} more dropped parts; see --json", style="dim")
 
 
-def is_quote_only(claim: OutputClaim) -> bool:
-    """True if a claim passed no check except `quote`."""
-    return {one.check for one in claim.verdicts if one.outcome == "pass"} <= {"quote", "schema"}
-
-
 def claim_data(claims: Sequence[OutputClaim], dropped: Sequence[OutputClaim] = ()) -> dict[str, Any]:
     """Claims as JSON values; `unsupported` are the paths of unsupported claims."""
     return {"claims": claims, "unsupported": [claim.path for claim in claims if claim.unsupported], "dropped": dropped}
-
-
-def outermost_evidence(evidence: Iterable[Support]) -> list[Support]:
-    """Evidence without spans that lie within other spans."""
-    every = list(evidence)
-    spans = [one for one in every if isinstance(one, TextSpan)]
-    return [one for one in every if not (isinstance(one, TextSpan) and any(_is_within(one, other) for other in spans))]
 
 
 def format_claim_value(value: Any, max_length: int) -> str:
@@ -280,16 +263,6 @@ def _format_location(place: TextSpan | TableCell) -> str:
         return f"{named or 'the cell'} [{place.row}][{place.column}]"
     at = f" [{place.start}:{place.end}]" if place.start is not None else ""
     return f"{place.source or place.where or 'the input'}{at}"
-
-
-def _is_within(one: TextSpan, other: TextSpan) -> bool:
-    """True if a span lies within a different span."""
-    if one.start is None or one.end is None or other.start is None or other.end is None:
-        return False
-    same = (one.source, one.where) == (other.source, other.where)
-    return (
-        same and other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
-    )
 
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:

@@ -208,7 +208,7 @@ class RunWatcher:
     async def _load_certificates(self, result: Result[Any] | None) -> Mapping[str, Any]:
         if not self._display.as_json or result is None or not result.guarantees:
             return {}
-        from orchestra.cli.learn.audit import certificates_by_node, read_certificates
+        from orchestra.app.stored_certificates import certificates_by_node, read_certificates
 
         return certificates_by_node(
             History.of(self._events), await read_certificates(self._orchestra.journal, self._events)

@@ -19,17 +19,10 @@ import typer
 
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.options import JsonOption, SinceOption, TagFilterOption, UntilOption, parse_period
-from orchestra.cli.output import (
-    format_duration,
-    format_money,
-    make_console,
-    print_json,
-    print_note,
-    print_table,
-    print_text,
-)
+from orchestra.cli.output import make_console, print_json, print_note, print_table, print_text
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
+from orchestra.core.quantities import format_duration, format_money
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
 if TYPE_CHECKING:

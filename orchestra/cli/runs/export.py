@@ -21,7 +21,7 @@ from orchestra.app.run_queries import delete_runs, derived_runs, first_and_last_
 from orchestra.app.run_status import RunListQuery, latest_runs
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.options import parse_age
-from orchestra.cli.output import format_size, format_time, is_interactive, json_line, print_json, print_note, print_text
+from orchestra.cli.output import is_interactive, json_line, print_json, print_note, print_text
 from orchestra.cli.run import questions
 from orchestra.cli.run.batch_row_state import KEYED_RUN_PREFIX, BatchMarks
 from orchestra.cli.run.batch_rows import rereadable_file
@@ -32,6 +32,7 @@ from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import InputError, OrchestraError, SourceLocation
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, decode, encode
 from orchestra.core.protocols import NO_LIMIT, InboxMessage, Journal, OutboxMessage, RunSummary
+from orchestra.core.quantities import format_size, format_time
 from orchestra.core.tags import Tags, format_tags
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 from orchestra.journal.errors import JournalError, undelivered_error

@@ -15,20 +15,13 @@ from orchestra.app.open_journal import journal_exists, open_journal
 from orchestra.app.run_queries import first_and_last_events
 from orchestra.app.run_status import RunListQuery, latest_runs
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.output import (
-    format_duration,
-    format_money,
-    format_time,
-    print_json,
-    print_note,
-    print_table,
-    print_text,
-)
+from orchestra.cli.output import print_json, print_note, print_table, print_text
 from orchestra.cli.signals import suspend_between_commits
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event, RunFinished, RunStarted, last_read_message
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, SkippedOutcome
 from orchestra.core.protocols import InboxMessage, Journal
+from orchestra.core.quantities import format_duration, format_money, format_time
 from orchestra.core.tags import format_tags
 from orchestra.core.untrusted_text import escape_invisible, shorten
 from orchestra.journal.errors import JournalError

@@ -19,15 +19,15 @@ from orchestra.app.planning import recorded_request
 from orchestra.app.reuse import NodeChange, compare_runs
 from orchestra.app.run import Run
 from orchestra.app.run_status import RunListQuery, latest_runs, started_events
+from orchestra.app.run_text import describe_given, format_value
 from orchestra.cli.context import Opener, load_settings
 from orchestra.cli.inputs import StdinReader, read_inputs, read_node_values
 from orchestra.cli.output import StatusLine, print_json, print_note, print_table, print_text
 from orchestra.cli.run.batch_row_state import BatchMarks, next_key, next_run
-from orchestra.cli.run.result_view import format_value
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR, DisplayOptions, RunEnd, RunWatcher
 from orchestra.cli.runs.find import find_run, open_journal_of
 from orchestra.cli.runs.resume import MAX_CONCURRENT_RUNS, open_recorded_orchestra
-from orchestra.cli.runs.tail import describe_given, format_event
+from orchestra.cli.runs.tail import format_event
 from orchestra.cli.signals import StopSignal, map_in_order
 from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import InputError, OrchestraError

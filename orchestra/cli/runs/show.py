@@ -1,57 +1,48 @@
-"""`orchestra runs show`: shows a run, one of its nodes or the bytes of a model call, as text, JSON or one HTML page.
-
-The page loads and executes nothing. All texts are untrusted: the template escapes them, and bidi controls and invisible
-characters are spelled out.
-"""
+"""`orchestra runs show`: shows a run, one of its nodes or the bytes of a model call, as text, JSON or one HTML page."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from minijinja import Environment
 
-from orchestra.app.claims.claims import ClaimVerdict, Computation, OutputClaim, Support, dropped_claims, extract_claims
-from orchestra.app.claims.locations import EvidenceLocation, RunTexts, TableCell, TextSpan
+from orchestra.app.claims.claims import (
+    OutputClaim,
+    dropped_claims,
+    extract_claims,
+)
 from orchestra.app.inputs import unanswered_questions
 from orchestra.app.result import outcome_score
+from orchestra.app.run_text import describe_choices, describe_given, describe_model_choice, format_value
 from orchestra.app.snapshot_store import restore_program, stored_workflows
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.learn.audit import StoredCertificate, iter_guarantees
-from orchestra.cli.output import format_duration, format_money, format_size, format_time, print_json, print_text
+from orchestra.cli.output import print_json, print_text
 from orchestra.cli.run.questions import format_open_questions, question_data
 from orchestra.cli.run.result_view import (
-    QUOTE_NOTE,
     claim_data,
     format_cost,
-    format_value,
-    is_quote_only,
-    outermost_evidence,
     show_claims,
     show_defaults,
     show_guarantees,
     show_nodes,
 )
 from orchestra.cli.runs.find import describe_owner, open_journal_of, request_of, status_of, why_interrupted
-from orchestra.cli.runs.tail import describe_choices, describe_given, describe_incident, describe_model_choice
+from orchestra.cli.runs.tail import describe_incident
 from orchestra.core.atomic_files import open_private_file
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import Event, RunStarted, TurnStarted, encode, last_read_message, tier_name
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.events import Event, RunStarted, encode, last_read_message, tier_name
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
+from orchestra.core.quantities import format_duration, format_money, format_size, format_time
 from orchestra.core.suggestions import closest_match
 from orchestra.core.tags import Tags, format_tags
-from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
+from orchestra.core.untrusted_text import escape_invisible, pluralize
 from orchestra.journal.history import PERSON, History, NodeAttempt, NodeRow, PlanReuse, TierUsage, usage_by_tier
-from orchestra.verification.certificates.certify import format_percent
 
 if TYPE_CHECKING:
     from orchestra.cli.run.explain import ProgramExplanation
@@ -164,14 +155,18 @@ async def write_page(name: str, target: Path) -> None:
     """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 if it cannot be
     written.
     """
-    from orchestra.cli.learn.audit import read_certificates
+    from orchestra.app.html.content import RunContent
+    from orchestra.app.html.render import render_page
+    from orchestra.app.stored_certificates import read_certificates
 
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
         found, status = await _claims_and_status(journal, run, events, history)
         held = await read_certificates(journal, events)
-    _write_text(target, render_page(history, events, found, status, held))
+    confidence = outcome_score(history.outcome, events)
+    content = RunContent(events, status, found, dropped_claims(events), confidence, certificates=held)
+    _write_text(target, render_page(content))
 
 
 def _write_text(target: Path, text: str) -> None:
@@ -434,341 +429,3 @@ def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -
 
 def _format_score(score: float | None) -> str:
     return "" if score is None else f" with {score:.2f}"
-
-
-MAX_TEXT_LENGTH = 20_000
-"""The maximum number of characters of a text on the page; the page states how many are omitted."""
-FOLD_CHARACTERS, FOLD_LINES = 1_200, 12
-"""Characters and lines above which a text is folded."""
-CONTEXT_CHARACTERS = 240
-"""Characters of a source shown before and after cited words."""
-MAX_CHOICES = 100
-MAX_CLAIMS = 200
-MAX_DOCUMENTS = 50
-MAX_EVIDENCE = 20
-MAX_ROWS = 500
-MAX_WITHHELD = 100
-NEAR_ROWS = 1
-"""Table rows shown above and below a cited cell."""
-
-
-def render_page(
-    history: History,
-    events: Sequence[Event],
-    claims: Sequence[OutputClaim],
-    status: str,
-    certificates: Sequence[StoredCertificate] = (),
-) -> str:
-    """Renders the page of a run."""
-    environment = Environment(
-        auto_escape_callback=lambda _: True, undefined_behavior="strict", trim_blocks=True, lstrip_blocks=True
-    )
-    environment.add_template("page", files("orchestra.cli.runs").joinpath("html_page.html").read_text("utf-8"))
-    return environment.render_template(
-        "page",
-        **_template_values(history, events, claims, status),
-        guarantees=list(_guarantee_parts(history, certificates)),
-    )
-
-
-def _template_values(
-    history: History, events: Sequence[Event], claims: Sequence[OutputClaim], status: str
-) -> dict[str, Any]:
-    texts = RunTexts.of(history)
-    outcome = history.outcome
-    supported = sum(not claim.unsupported for claim in claims)
-    shown = (*claims, *dropped_claims(events))
-    return {
-        "run": _one_line(history.run),
-        "workflow": _one_line(history.workflow),
-        "status": status,
-        "facts": list(_run_facts(history, events)),
-        "inputs": [(_one_line(name), _text_part(value)) for name, value in _named_inputs(history.inputs)],
-        "answer": _text_part(outcome.value) if isinstance(outcome, ValueOutcome) else None,
-        "why": ""
-        if outcome is None or isinstance(outcome, ValueOutcome)
-        else _one_line(f"{outcome.origin}: {outcome.reason}".removeprefix(": ")),
-        "claims": [_claim_part(claim, texts) for claim in shown[:MAX_CLAIMS]],
-        "claims_left": max(0, len(shown) - MAX_CLAIMS),
-        "supported": supported,
-        "claimed": len(claims),
-        "withheld": list(_withheld_parts(history.rows))[:MAX_WITHHELD],
-        "plans": list(_plan_parts(events)),
-        "rows": [_row_part(row) for row in history.rows[:MAX_ROWS]],
-        "paid": any(row.usage.money > 0 for row in history.rows),
-        "choices": [_one_line(text) for text in islice(describe_choices(history.rows), MAX_CHOICES)],
-        "rows_left": max(0, len(history.rows) - MAX_ROWS),
-        "digests": list(_run_digests(history, events)),
-    }
-
-
-def _guarantee_parts(history: History, certificates: Sequence[StoredCertificate]) -> Iterator[dict[str, Any]]:
-    """The guarantees of accepted values with their certificates; once for all elements of a list."""
-    nodes = dict[tuple[str, str], tuple[int, StoredCertificate | None]]()
-    for path, said, one in iter_guarantees(history, certificates):
-        about = re.sub(r"\[\d+\]|#\d+", "", path), said
-        nodes[about] = nodes.get(about, (0, None))[0] + 1, one
-    for (path, said), (count, one) in islice(nodes.items(), MAX_CHOICES):
-        facts = (
-            list(_guarantee_facts(one.summary))
-            if one is not None
-            else [("", "its certificate is missing or unreadable")]
-        )
-        yield {
-            "node": _one_line(path) + (f" ({count} values)" if count > 1 else ""),
-            "said": _one_line(said),
-            "facts": [(_one_line(name), _one_line(text)) for name, text in facts],
-        }
-
-
-def _guarantee_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts of a certificate in words."""
-    rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["held_out"], terms["data"]
-    delta = f", delta {terms['delta']:g}" if "delta" in terms else ""
-    yield "terms", f"alpha {terms['alpha']:g}{delta}; from a score of {terms['threshold']:.6g}"
-    if attempt := terms.get("attempt"):
-        yield (
-            "attempt",
-            f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of "
-            f"{format_percent(terms['delta'])}",
-        )
-    yield "coverage", format_percent(terms["coverage"])
-    yield (
-        "rows",
-        f"{sum(rows.values()):,} of {data['name']}: "
-        + ", ".join(f"{count:,} {part.replace('_', ' ')}" for part, count in rows.items()),
-    )
-    if any((left := terms.get("left_out", {})).values()):
-        yield (
-            "left out",
-            f"{left['duplicates']:,} rows with the input of another, {left['grouped']:,} of one group with another",
-        )
-    yield "rows' digest", data["digest"]
-    low, high = map(format_percent, rest["interval"])
-    yield "calibrated", f"{seen['wrong']:,} wrong of {seen['accepted']:,} accepted"
-    yield "on the rest", f"{rest['wrong']:,} wrong of {rest['accepted']:,} accepted, 95 % from {low} to {high}"
-    yield "right by", ", ".join(terms["metrics"])
-    yield "made", terms["created_at"]
-    yield "assumed", terms["assumed"]
-    yield "certificate", terms["certificate"]
-
-
-def _run_facts(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:
-    usage = history.usage
-    yield "started", format_time(history.started)
-    if history.seconds is not None:
-        yield "took", format_duration(history.seconds)
-    score = outcome_score(history.outcome, events)
-    if score is not None:
-        yield "confidence", f"{score:.2f}"
-    yield "tokens", f"{usage.prompt_tokens:,} in, {usage.output_tokens:,} out"
-    if usage.money > 0:
-        yield "money", format_money(usage.money)
-    yield "calls", f"{usage.calls:,}"
-
-
-def _named_inputs(inputs: Any) -> Iterator[tuple[str, Any]]:
-    """The inputs by name; each document of a list separately."""
-    for name, value in inputs.items() if isinstance(inputs, Mapping) else [("input", inputs)]:
-        documents = value if isinstance(value, list) and value and all(map(_is_document, value)) else []
-        if not documents:
-            yield str(name), value
-        for at, one in enumerate(documents[:MAX_DOCUMENTS]):
-            yield f"{name}[{at}]: {one['source']}", one["text"]
-        if len(documents) > MAX_DOCUMENTS:
-            yield str(name), f"and {len(documents) - MAX_DOCUMENTS} more"
-
-
-def _is_document(value: Any) -> bool:
-    match value:
-        case {"source": str(), "text": str(), **rest}:
-            return not rest
-        case _:
-            return False
-
-
-def _text_part(value: Any) -> dict[str, Any]:
-    """A value for the page: at most `MAX_TEXT_LENGTH` characters, and the number of omitted ones; JSON unless it is a
-    text.
-    """
-    text = format_value(value)
-    folded = len(text) > FOLD_CHARACTERS or text.count("\n", 0, FOLD_CHARACTERS) > FOLD_LINES
-    data = not isinstance(value, str) and text[:1] in ("{", "[")
-    return {
-        "text": escape_invisible(text[:MAX_TEXT_LENGTH]),
-        "left": max(0, len(text) - MAX_TEXT_LENGTH),
-        "long": folded,
-        "json": data,
-    }
-
-
-def _one_line(text: str, max_length: int = 2_000) -> str:
-    """A text on one line."""
-    return escape_invisible(" ".join(shorten(text, max_length).split()), keep="")
-
-
-def _claim_part(claim: OutputClaim, texts: RunTexts) -> dict[str, Any]:
-    shown = outermost_evidence(claim.evidence)
-    return {
-        "path": _one_line(claim.path) or "the answer",
-        "value": _text_part(claim.value),
-        "unsupported": _one_line(claim.unsupported),
-        "score": "" if claim.score is None else f"{claim.score:.2f}",
-        "nodes": [_one_line(node) for node in claim.nodes[:MAX_EVIDENCE]],
-        "evidence": [_evidence_part(one, texts) for one in shown[:MAX_EVIDENCE]],
-        "evidence_left": max(0, len(shown) - MAX_EVIDENCE),
-        "quote_shows": QUOTE_NOTE if not claim.unsupported and is_quote_only(claim) else "",
-        "verdicts": [_verdict_part(one) for one in claim.verdicts[:MAX_EVIDENCE]],
-    }
-
-
-def _verdict_part(verdict: ClaimVerdict) -> dict[str, str]:
-    score, reason = f"{verdict.score:.2f}", _one_line(verdict.reason)
-    return {
-        "node": _one_line(verdict.node),
-        "check": _one_line(verdict.check),
-        "outcome": verdict.outcome,
-        "score": score,
-        "reason": reason,
-    }
-
-
-def _evidence_part(evidence: Support, texts: RunTexts) -> dict[str, Any]:
-    match evidence:
-        case TextSpan():
-            return _span_part(evidence, texts)
-        case TableCell():
-            return _table_part(evidence, texts)
-        case Computation():
-            operands = [
-                {
-                    "text": _one_line(one.text),
-                    "where": "; ".join(_one_line(_format_location(place)) for place in one.places),
-                }
-                for one in evidence.operands
-            ]
-            return {
-                "kind": "computation",
-                "expression": _one_line(evidence.expression),
-                "result": _one_line(evidence.result),
-                "operands": operands,
-            }
-        case never:
-            assert_never(never)
-
-
-def _span_part(span: TextSpan, texts: RunTexts) -> dict[str, Any]:
-    """Cited words within their text; alone if no text of the run contains them."""
-    source = texts.get(span.where)
-    before, after = "", ""
-    if source is not None and span.start is not None and span.end is not None:
-        begin = max(0, span.start - CONTEXT_CHARACTERS)
-        before = ("…" if begin else "") + source.text[begin : span.start]
-        after = source.text[span.end : span.end + CONTEXT_CHARACTERS] + (
-            "…" if span.end + CONTEXT_CHARACTERS < len(source.text) else ""
-        )
-    return {
-        "kind": "span",
-        "before": escape_invisible(before),
-        "quote": _text_part(span.quote),
-        "after": escape_invisible(after),
-        "where": _one_line(_format_location(span)),
-        "found": source is not None,
-    }
-
-
-def _table_part(cell: TableCell, texts: RunTexts) -> dict[str, Any]:
-    """A cited cell within its table: the header and neighbouring rows."""
-    source = texts.get(cell.where)
-    table = source.table if source is not None else ()
-    first = max(1, cell.row - NEAR_ROWS)
-    chosen = [0, *range(first, min(len(table), cell.row + NEAR_ROWS + 1))] if table else []
-    rows = [
-        {"head": at == 0, "cells": [_cell_part(text, (at, column), cell) for column, text in enumerate(table[at])]}
-        for at in chosen
-    ]
-    return {"kind": "cell", "text": _one_line(cell.text), "where": _one_line(_format_location(cell)), "rows": rows}
-
-
-def _cell_part(text: str, at: tuple[int, int], wanted: TableCell) -> dict[str, Any]:
-    return {"text": _one_line(text, 200), "here": at == (wanted.row, wanted.column)}
-
-
-def _format_location(place: EvidenceLocation) -> str:
-    if isinstance(place, TableCell):
-        named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
-        return f"{named + ' — ' if named else ''}row {place.row}, column {place.column}"
-    at = f", characters {place.start} to {place.end}" if place.start is not None else ""
-    return f"{place.source or place.where or 'a text outside of the journal'}{at}"
-
-
-def _withheld_parts(rows: Sequence[NodeRow]) -> Iterator[dict[str, Any]]:
-    """The rejected values, and the nodes without an output."""
-    for row in rows:
-        for tried in row.attempts:
-            if tried.accepted is False:
-                yield _withheld_part(row, f"attempt {tried.number}", tried.rejection_reason, _text_part(tried.value))
-            elif tried.error:
-                yield _withheld_part(row, f"attempt {tried.number}", f"{tried.error}: {tried.reason}")
-        match row.outcome:
-            case AbstainedOutcome(reason, by) | FailedOutcome(_, reason, by):
-                told_by = by if by not in ("", row.path) else ""
-                yield _withheld_part(row, row.status, f"{told_by}: {reason}" if told_by else reason)
-            case _ if row.original_outcome is not None:
-                yield _withheld_part(row, row.display_status, row.fallback_reason)
-            case _:
-                pass
-
-
-def _withheld_part(row: NodeRow, what: str, why: str, value: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"node": _one_line(row.path), "what": what, "value": value, "why": _one_line(why)}
-
-
-def _plan_parts(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
-    """The lines of each plan at the last turn of its router."""
-    last = {event.node: event.draft for event in events if isinstance(event, TurnStarted) and event.draft is not None}
-    for node, drafted in last.items():
-        yield {
-            "node": _one_line(node),
-            "lines": _text_part("\n".join(drafted.lines)),
-            "repaired": drafted.repaired_lines,
-        }
-
-
-def _row_part(row: NodeRow) -> dict[str, Any]:
-    return {
-        "path": _one_line(row.path),
-        "depth": min(row.depth, 12),
-        "name": _callee_name(row),
-        "status": row.display_status,
-        "time": "" if row.seconds is None else format_duration(row.seconds),
-        "attempts": len(row.attempts) or "",
-        "tokens_in": f"{row.usage.prompt_tokens:,}" if row.usage.prompt_tokens else "",
-        "tokens_out": f"{row.usage.output_tokens:,}" if row.usage.output_tokens else "",
-        "money": format_money(row.usage.money),
-    }
-
-
-def _callee_name(row: NodeRow) -> str:
-    """The called agent or tool, and the author of an override; for a list, those of its elements."""
-    said = describe_given(row.overridden_by) if row.overridden_by is not None else ""
-    return (
-        _one_line(", ".join(filter(None, (row.name, said))))
-        if row.elements is None
-        else pluralize(row.elements, "element")
-    )
-
-
-def _run_digests(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:
-    """The digests of the workflow and of everything it calls, and the models that answered."""
-    if history.graph:
-        yield "workflow", _one_line(history.graph)
-    first = events[0] if events else None
-    if isinstance(first, RunStarted):
-        for name, mark in first.versions.items():
-            yield _one_line(name), _one_line(mark)
-    if history.parent:
-        yield "forked from run", _one_line(history.parent)
-    models = {(tried.server, tried.model) for row in history.rows for tried in row.attempts if tried.model}
-    for server, model in sorted(models):
-        yield f"model on {_one_line(server)}", _one_line(model)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
-from orchestra.cli.output import format_duration, format_time, json_line, print_note, print_text
+from orchestra.app.run_text import describe_given, format_value
+from orchestra.cli.output import json_line, print_note, print_text
 from orchestra.cli.run import questions
-from orchestra.cli.run.result_view import format_value
 from orchestra.cli.runs.find import open_journal_of, status_of, why_interrupted
 from orchestra.core.events import (
     AttemptFinished,
@@ -21,7 +21,6 @@ from orchestra.core.events import (
     MapExpanded,
     NodeFinished,
     OutputJudged,
-    OverrideSource,
     PlanDraft,
     QuestionAnswered,
     QuestionAsked,
@@ -35,8 +34,9 @@ from orchestra.core.events import (
 )
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.core.protocols import Journal
+from orchestra.core.quantities import format_duration, format_time
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
-from orchestra.journal.history import History, NodeAttempt, NodeRow
+from orchestra.journal.history import History
 
 POLL_SECONDS = 0.5
 """Seconds between two reads."""
@@ -155,24 +155,6 @@ def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejecte
             return f"asked to end{_author_suffix(event.by)}"
         case never:
             assert_never(never)
-
-
-def describe_given(given: OverrideSource) -> str:
-    """Describes the override of a step: its author and its run."""
-    return f"given by {given.by or 'a person'}{f', in run {given.run}' if given.run else ''}"
-
-
-def describe_model_choice(tried: NodeAttempt) -> str:
-    """The model selected by a condition, and why."""
-    return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.escalation_reason}"
-
-
-def describe_choices(rows: Iterable[NodeRow]) -> Iterator[str]:
-    """The selected agents and models, and why."""
-    for row in rows:
-        if row.choice_reason:
-            yield f"{row.path}: chose {row.choice_reason}"
-        yield from (f"{row.path}: {describe_model_choice(tried)}" for tried in row.attempts if tried.escalation_reason)
 
 
 def _describe_plan(drafted: PlanDraft) -> str:

@@ -14,9 +14,10 @@ import typer
 
 from orchestra.cli.context import Opener, get_opener, load_settings
 from orchestra.cli.options import FleetOption, JsonOption
-from orchestra.cli.output import format_duration, print_table, print_text
+from orchestra.cli.output import print_table, print_text
 from orchestra.cli.typer_adapter import add_command, error_data
 from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.quantities import format_duration
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 
@@ -327,7 +328,7 @@ def _accepted_share(sides: Sequence[WhatifRun]) -> str:
 
 def show_report(report: WhatIfReport) -> None:
     """Prints the report."""
-    from orchestra.cli.run.result_view import format_value
+    from orchestra.app.run_text import format_value
 
     print_text(escape_invisible(f"{report.title}: {report.summary}"), style="bold")
     print_text()
@@ -394,7 +395,7 @@ def _stop_reason(stop: StoppedNode) -> str:
 
 
 def _format_outcome(outcome: Outcome | None) -> str:
-    from orchestra.cli.run.result_view import format_value
+    from orchestra.app.run_text import format_value
     from orchestra.core.outcomes import ValueOutcome
 
     if outcome is None:

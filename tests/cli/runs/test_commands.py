@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli import output
 from orchestra.core.events import (
     AttemptFinished,
     AttemptStarted,
@@ -171,14 +170,6 @@ def test_where_nothing_has_a_price_nothing_speaks_of_money(shell: Shell) -> None
     shell("runs", "show", "--html", "run.html")
     said = shell("runs", "show").out + shell("runs", "list").out + Path("run.html").read_text("utf-8")
     assert "money" not in said
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0, ""), (1e-9, "<0.000001"), (0.000045, "0.000045"), (0.5, "0.500000"), (1, "1.00"), (1234.567, "1,234.57")],
-)
-def test_money_is_told_to_the_cent_and_below_one_to_a_millionth(value: float, shown: str) -> None:
-    assert output.format_money(value) == shown
 
 
 def test_elements_of_a_long_list_are_left_out_unless_all_are_wanted(shell: Shell) -> None:

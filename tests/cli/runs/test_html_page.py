@@ -4,101 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.runs.show import MAX_TEXT_LENGTH
+from orchestra.app.html.content import PAGE
 from orchestra.core.events import (
-    AttemptFinished,
     Event,
-    NodeFinished,
     OutputJudged,
-    RunFinished,
-    RunStarted,
-    Usage,
-    Verdict,
 )
-from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
+from tests.app.html_pages import GRAPH, HOSTILE, Page, quoting_run
 from tests.cli.shell import Shell
 from tests.cli.stage import FLEET, GOOD, TEXT, Simulated, furnish
-
-GRAPH = b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'  # noqa: E501
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</p></main></html><script src=//evil.example/x.js></script>",
-    "<img src=x onerror=alert(1)>",
-    "'\"><svg/onload=alert(1)>",
-    "{{ 7 * 7 }}{% for x in range(9) %}x{% endfor %}",
-    "&lt;script&gt;",
-    "\u202egnp.exe\u2066 \u200b\x1b[31m \x00",
-    "javascript:alert(1) https://evil.example/",
-    "</style><style>body{display:none}</style>",
-]
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-
-class Page(HTMLParser):
-    """A parsed page: its tags in order, all attributes, and the texts of its marks."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.source = text
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.open: list[str] = []
-        self.marked: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: Iterable[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag == "mark":
-            self.marked.append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes what is not open"
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "mark":
-            self.marked[-1] += data
-        if "style" not in self.open:
-            self.words += data
-
-
-def told(
-    text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True
-) -> list[Event]:
-    """A run with one reading that quotes a text."""
-    start = text.find(quote)
-    evidence = (Evidence("quote", quote, "", start, start + len(quote), "quote"),)
-    verdict = Verdict("quote", "pass" if accepted else "fail", float(accepted), reason, evidence=evidence)
-    value = {"answer": answer, "quote": quote}
-    outcome: Any = ValueOutcome(value, 1.0) if accepted else AbstainedOutcome(reason, "reading")
-    usage = Usage(1234, 0, 5, 1, 0.5)
-    begun: Any = {"run": "aaaa1111", "workflow": "ask", "graph": digest(GRAPH), "inputs": {"text": text}}
-    who: Any = {"node": "reading", "attempt": 1}
-    return [
-        RunStarted(seq=1, at=1e9, **begun, versions={"card/answerer": "f" * 32}),
-        AttemptFinished(
-            seq=2, at=1e9 + 1, **who, name="answerer", value=value, usage=usage, server="smol", model="tiny"
-        ),
-        OutputJudged(
-            seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason
-        ),
-        NodeFinished(seq=4, at=1e9 + 2, node="reading", outcome=outcome),
-        RunFinished(seq=5, at=1e9 + 2, status="done" if accepted else "abstained", outcome=outcome, usage=usage),
-    ]
 
 
 def page_of(shell: Shell, events: list[Event]) -> Page:
@@ -117,7 +37,7 @@ def page_of(shell: Shell, events: list[Event]) -> Page:
 
 
 def test_page_shows_answer_evidence_and_digests(shell: Shell) -> None:
-    page = page_of(shell, told("It was opened in 1889, in May."))
+    page = page_of(shell, quoting_run("It was opened in 1889, in May."))
     assert page.marked == ["in 1889"]
     words = " ".join(page.words.split())
     said = ("It was opened in 1889, in May.", "1 of 1 claim supported", "quote: pass", "1,234 in, 5 out")
@@ -128,7 +48,7 @@ def test_page_shows_answer_evidence_and_digests(shell: Shell) -> None:
 
 def test_what_was_withheld_stands_there_with_its_reason(shell: Shell) -> None:
     why = "'in 1890' does not occur in the evidence"
-    page = page_of(shell, told("It was opened in 1889.", quote="in 1890", reason=why, accepted=False))
+    page = page_of(shell, quoting_run("It was opened in 1889.", quote="in 1890", reason=why, accepted=False))
     words = " ".join(page.words.split())
     assert f"There is no answer: reading: {why}" in words
     assert "What was withheld, and why" in words
@@ -136,13 +56,20 @@ def test_what_was_withheld_stands_there_with_its_reason(shell: Shell) -> None:
     assert "What it rests on" not in words
 
 
+def test_page_has_a_bar_for_each_node_at_its_time(shell: Shell) -> None:
+    page = page_of(shell, quoting_run("It was opened in 1889."))
+    bars = [value for tag, name, value in page.attributes if (tag, name) == ("div", "style")]
+    assert bars == ["margin-left: 50.00%; width: 50.00%"]  # from second 1 to second 2 of 2
+    assert "label internal" in " ".join(page.words.split())
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_of_strangers_are_shown_and_do_nothing(shell: Shell, text: str) -> None:
-    plain = page_of(shell, told("in 1889 and so on", answer="x", reason="y"))
+    plain = page_of(shell, quoting_run("in 1889 and so on", answer="x", reason="y"))
     Path(".orchestra/journal.db").unlink()
     for side in (".orchestra/journal.db-wal", ".orchestra/journal.db-shm", ".orchestra/journal.db-mark"):
         Path(side).unlink(missing_ok=True)
-    page = page_of(shell, told(f"in 1889 {text}", answer=text, quote=f"in 1889 {text}", reason=text))
+    page = page_of(shell, quoting_run(f"in 1889 {text}", answer=text, quote=f"in 1889 {text}", reason=text))
     assert page.tags == plain.tags, "no text adds an element"
     assert page.attributes == plain.attributes, "nor an attribute"
     assert not {"\u202e", "\u2066", "\u200b", "\x1b", "\x00"} & set(page.source)
@@ -151,7 +78,7 @@ def test_texts_of_strangers_are_shown_and_do_nothing(shell: Shell, text: str) ->
 
 
 def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
-    page = page_of(shell, told("in 1889 https://evil.example/x.png"))
+    page = page_of(shell, quoting_run("in 1889 https://evil.example/x.png"))
     assert not {"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "svg"} & set(page.tags)
     assert {name for _, name, _ in page.attributes} <= {
         "lang",
@@ -168,14 +95,14 @@ def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
 
 def test_a_text_of_a_megabyte_is_cut_and_says_so(shell: Shell) -> None:
     text = "word " * 200_000 + "in 1889"
-    page = page_of(shell, told(text))
-    assert len(page.source) < 10 * MAX_TEXT_LENGTH
-    assert f"and {len(text) - MAX_TEXT_LENGTH} more characters, which are left out here" in page.words
+    page = page_of(shell, quoting_run(text))
+    assert len(page.source) < 10 * PAGE.text
+    assert f"and {len(text) - PAGE.text} more characters, which are left out here" in page.words
     assert page.marked == ["in 1889"], "the evidence is shown though it stands beyond what is shown of the text"
 
 
 def test_a_page_of_an_output_that_nobody_checked_says_so_of_each_part(shell: Shell) -> None:
-    events = [event for event in told("It was opened in 1889.") if not isinstance(event, OutputJudged)]
+    events = [event for event in quoting_run("It was opened in 1889.") if not isinstance(event, OutputJudged)]
     page = page_of(shell, [replace(event, seq=at) for at, event in enumerate(events, 1)])
     words = " ".join(page.words.split())
     assert "0 of 2 claims supported" in words
@@ -184,7 +111,7 @@ def test_a_page_of_an_output_that_nobody_checked_says_so_of_each_part(shell: She
 
 
 def test_a_page_is_about_a_whole_run_and_goes_where_it_can_be_written(shell: Shell) -> None:
-    page_of(shell, told("in 1889"))
+    page_of(shell, quoting_run("in 1889"))
     said = shell("runs", "show", "last", "reading", "--html", "x.html")
     assert (said.code, said.err[:4]) == (2, "C019")
     said = shell("runs", "show", "last", "--html", "no/such/folder.html")
