@@ -45,7 +45,7 @@ def resolve_endpoint(target: Endpoint, models: tuple[ListedModel, ...], software
         software: Its software.
 
     Returns:
-        The endpoint; or F223 if no model is named and the server does not list exactly one, or if it does not list the
+        The endpoint; or F225 if no model is named and the server does not list exactly one, or if it does not list the
         named one.
     """
     names = [model.id for model in models if not model.parent]
@@ -55,7 +55,7 @@ def resolve_endpoint(target: Endpoint, models: tuple[ListedModel, ...], software
         chats = [name for name in names if "embed" not in name.lower()] or names
         if len(chats) != 1:
             reason = f"{target.endpoint} lists {_enumerate(chats) if chats else 'no models'}, and no model is named"
-            return RequestError.not_reached("F223", reason, "name one: --model NAME, or OPENAI_MODEL")
+            return RequestError.not_reached("F225", reason, "name one: --model NAME, or OPENAI_MODEL")
         model = chats[0]
     elif dialect in ("vllm", "ollama") and not any(name in (model, f"{model}:latest") for name in names):
         near = closest_match(model, names)
@@ -63,7 +63,7 @@ def resolve_endpoint(target: Endpoint, models: tuple[ListedModel, ...], software
         if software == "Ollama":
             hint = f"ollama pull {model}; or {hint}"
         return RequestError.not_reached(
-            "F223", f"{target.endpoint} has no model {model!r}, but {_enumerate(names)}", hint
+            "F225", f"{target.endpoint} has no model {model!r}, but {_enumerate(names)}", hint
         )
     return target.model_copy(update={"dialect": dialect, "model": model})
 

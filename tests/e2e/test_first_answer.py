@@ -52,7 +52,7 @@ def test_first_answer_by_the_variables_of_openai(shell: Shell, monkeypatch: pyte
         monkeypatch.setenv("OPENAI_BASE_URL", address)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
         several = shell("run", "hello", *INPUTS)
-        assert (several.code, "F223" in several.err) == (1, True), several.err
+        assert (several.code, "F225" in several.err) == (1, True), several.err
         monkeypatch.setenv("OPENAI_MODEL", "large")
         assert shell("run", "hello", *INPUTS).code == 0
     assert {chat["model"] for chat in server.chats} == {"large"}

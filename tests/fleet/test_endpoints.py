@@ -104,7 +104,7 @@ async def test_endpoint_without_the_model_is_refused(
     async with serve(server) as address, opened(endpoint_fleet(address, wanted)) as fleet:
         refused = await only(fleet, call("writer"))
     assert isinstance(refused, CallError)
-    assert (refused.code, refused.retryable) == ("F223", False)
+    assert (refused.code, refused.retryable) == ("F225", False)
     assert reason in refused.reason
     assert hint in refused.hint
     assert server.chats == []
