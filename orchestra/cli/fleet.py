@@ -238,6 +238,10 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
     for server in found.servers:
         if error := server.error:
             print_text(escape_invisible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
+        elif error := server.last_failure:
+            when = f"restarted; {format_duration(server.since_failure)} ago"
+            text = f"\n{server.name}: {when}: {error.code}: {error.message}\n  {error.hint}"
+            print_text(escape_invisible(text), style="yellow")
     for end in found.endpoints:
         where = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
         why = f" cannot be reached: {end.error}" if end.error else ", accepts connections"

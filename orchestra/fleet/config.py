@@ -42,6 +42,10 @@ Qwen2.5
 TEMPLATE_TOKENS = 96
 BF16_PER_Q4_BYTE = 2.8
 """Bytes of bfloat16 per byte of a Q4_1 file: 269.1 MB from 98.4 MB for SmolLM2-135M (its embeddings are Q8)."""
+STALL_SECONDS = 600.0
+"""A long prefill takes minutes without a token if other programs use the cores. An alternative of 90 s ended servers
+that worked.
+"""
 FIRST_START_SECONDS = 900.0
 """A cold GPU server compiles for minutes, and a slow machine reads weights for as long."""
 Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
@@ -440,6 +444,10 @@ class FleetConfig(FleetModel):
     """The name in `models` for escalation from a smaller model; several names are tried in order."""
     idle_stop: Seconds = 900.0
     """Seconds without a client or a request after which the supervisor stops the servers and exits."""
+    stall_timeout: Seconds = STALL_SECONDS
+    """Seconds without a token, the end of a request or a log line after which the supervisor restarts a local server
+    that has requests. A server that is only slow is not restarted.
+    """
     patience: Seconds = 300.0
     """Seconds that a call waits for a server that starts or restarts. The default is 900 for the first start."""
     order: Ordering = "programs"
@@ -502,7 +510,8 @@ class FleetConfig(FleetModel):
             name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"})
             for name, server in self.local_servers.items()
         }
-        return digest(canonical({"protocol": PROTOCOL_VERSION, "servers": servers, "idle_stop": self.idle_stop}))[:16]
+        common = {"protocol": PROTOCOL_VERSION, "idle_stop": self.idle_stop, "stall_timeout": self.stall_timeout}
+        return digest(canonical({**common, "servers": servers}))[:16]
 
 
 def _model_of(server: LocalServer | Endpoint) -> str:

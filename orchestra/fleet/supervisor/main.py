@@ -65,7 +65,7 @@ class Supervisor:
     def __init__(self, config: FleetConfig, folders: Folders, launcher: Launcher, timing: Timing | None = None) -> None:
         self.config = config
         self._runtime_folder, self._log_folder = folders.runtime_folder(config.digest), folders.logs(config.digest)
-        self._timing = timing or Timing()
+        self._timing = timing or Timing(stall_timeout=config.stall_timeout)
         self._key = secrets.token_urlsafe(KEY_BYTES)
         start_lock = asyncio.Lock()
 
