@@ -113,6 +113,7 @@ def _load_fleet(
 
 async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
     """Starts the local servers and shows them. With `wait`, waits until they are ready. Raises `FleetError`."""
+    from orchestra.fleet.memory import available_memory, check_memory
     from orchestra.fleet.supervisor import vllm_launch
     from orchestra.fleet.weights import weights
 
@@ -121,10 +122,12 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
     try:
         if config.local_servers:
             vllm_launch.vllm_version()
-            for server in config.local_servers.values():
-                await weights.ensure_weights(
-                    server.weights, weights.ModelStore.from_environment(hub=chosen.hub), waiting
-                )
+            running = await supervision.status() is not None
+            model_store = weights.ModelStore.from_environment(hub=chosen.hub)
+            for place, server in config.local_servers.items():
+                if not running:
+                    check_memory(f"servers.{place}", server, model_store, available_memory())
+                await weights.ensure_weights(server.weights, model_store, waiting)
             await supervision.start()
             if wait:
                 await supervision.wait_until_ready(waiting)

@@ -18,7 +18,7 @@ from orchestra.core.errors import InputError, InputErrors
 from orchestra.core.events import Usage
 from orchestra.core.labels import Label
 from orchestra.core.xdg import expand_home
-from orchestra.fleet.config_errors import suggestion, unknown_name_error, validation_errors
+from orchestra.fleet.config_errors import located_error, suggestion, validation_errors
 from orchestra.fleet.scheduling import Ordering
 from orchestra.schema import strict_yaml
 from orchestra.schema.strict_json import canonical, digest
@@ -464,13 +464,25 @@ class FleetConfig(FleetModel):
                 if name not in self.servers:
                     near = suggestion(name, self.servers)
                     message = f"models.{model} names the server {name!r}, which does not exist{near}"
-                    raise unknown_name_error(message, "models", model, number)
+                    raise located_error(message, "models", model, number)
         for number, model in enumerate(self.tiers):
             if model not in self.models:
                 said = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
-                raise unknown_name_error(said, "escalate", number)
+                raise located_error(said, "escalate", number)
             if model in self.tiers[:number]:
-                raise unknown_name_error(f"escalate names the model {model!r} twice", "escalate", number)
+                raise located_error(f"escalate names the model {model!r} twice", "escalate", number)
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> FleetConfig:
+        owners: dict[int, str] = {}
+        for name, server in self.local_servers.items():
+            if server.port is None:
+                continue
+            if (owner := owners.setdefault(server.port, name)) != name:
+                message = f"servers.{name}.port is {server.port}, and so is servers.{owner}.port"
+                hint = f"give {name} another port, or leave `port:` out: then a free one is chosen"
+                raise located_error(message, "servers", name, "port", hint=hint)
         return self
 
     @property

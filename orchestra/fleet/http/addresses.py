@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from orchestra.core.errors import FleetError
 from orchestra.core.protocols import Clock
 from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.memory import available_memory, check_memory
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.supervisor import vllm_launch
@@ -70,6 +71,7 @@ class LocalAddresses:
 
     async def _start(self, server: str, progress: ProgressCallback) -> None:
         vllm_launch.vllm_version()
+        check_memory(f"servers.{server}", self.config.local_servers[server], self._model_store, available_memory())
         await weights.ensure_weights(self.config.local_servers[server].weights, self._model_store, progress)
         progress(Progress("start", f"starting {server}"))
         await self.supervisor.start()
