@@ -57,7 +57,8 @@ def test_available_memory_unknown_is_none(tmp_path: Path) -> None:
 
 
 def server(**settings: Any) -> LocalServer:
-    return local_config("m", **({"device": "cpu", "kv_cache_gib": 1, "weights": HUB} | settings)).local_servers["m"]
+    given: dict[str, Any] = {"device": "cpu", "kv_cache_gib": 1, "weights": HUB, **settings}
+    return local_config("m", **given).local_servers["m"]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,8 @@ async def test_start_without_memory_downloads_nothing(
     monkeypatch.setattr("orchestra.fleet.weights.weights.ensure_weights", ensure)
     tight = AvailableMemory(GIB, "the memory of the machine")
     monkeypatch.setattr("orchestra.fleet.http.addresses.available_memory", lambda: tight)
-    source = {"licence": "none", "sources": [{"package": "p==1", "member": "m.gguf", "sha256": "0" * 64}]}
-    source["sources"][0] |= {"bytes": 4 * GIB, "download_bytes": GIB}  # type: ignore[index] # a literal
+    package = {"package": "p==1", "member": "m.gguf", "sha256": "0" * 64, "bytes": 4 * GIB, "download_bytes": GIB}
+    source = {"licence": "none", "sources": [package]}
     async with faked(local_config("m", device="cpu", weights=source)) as fleet:
         with pytest.raises(FleetError, match=r"servers\.m needs at least") as caught:
             await fleet.wait_until_ready()

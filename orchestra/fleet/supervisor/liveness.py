@@ -67,7 +67,7 @@ class Liveness:
         self._progress_at, self.suspected = now, False
 
     def suspect(self, now: float) -> None:
-        """Records that a request of a client timed out, so the server has requests, also if its last load shows none."""
+        """Records that a client's request timed out, so the server has requests, also if its last load shows none."""
         if not self.has_requests:
             self._progress_at = now
         self.suspected = True

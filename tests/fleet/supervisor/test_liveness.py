@@ -34,7 +34,7 @@ def test_liveness_failed_health_is_failure_after_limit() -> None:
     assert error is not None
     assert error.code == "F216"
     for health in ("ok", "late"):
-        sick.observe_health(health, 101.0)  # type: ignore[arg-type] # of the loop
+        sick.observe_health(health, 101.0)
         assert sick.failure(500.0) is None
         sick.observe_health("failed", 102.0)
         assert sick.failure(102 + FAILURE + 1) is not None
