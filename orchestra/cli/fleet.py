@@ -106,6 +106,7 @@ def _load_fleet(
 
 async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
     """Starts the local servers and shows them. With `wait`, waits until they are ready. Raises `FleetError`."""
+    from orchestra.fleet.memory import available_memory, check_memory
     from orchestra.fleet.supervisor import vllm_launch
     from orchestra.fleet.weights import weights
 
@@ -114,10 +115,12 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
     try:
         if config.local_servers:
             vllm_launch.vllm_version()
-            for server in config.local_servers.values():
-                await weights.ensure_weights(
-                    server.weights, weights.ModelStore.from_environment(hub=chosen.hub), waiting
-                )
+            running = await supervision.status() is not None
+            model_store = weights.ModelStore.from_environment(hub=chosen.hub)
+            for place, server in config.local_servers.items():
+                if not running:
+                    check_memory(f"servers.{place}", server, model_store, available_memory())
+                await weights.ensure_weights(server.weights, model_store, waiting)
             await supervision.start()
             if wait:
                 await supervision.wait_until_ready(waiting)
@@ -231,6 +234,10 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
     for server in found.servers:
         if error := server.error:
             print_text(escape_invisible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
+        elif error := server.last_failure:
+            when = f"restarted; {format_duration(server.since_failure)} ago"
+            text = f"\n{server.name}: {when}: {error.code}: {error.message}\n  {error.hint}"
+            print_text(escape_invisible(text), style="yellow")
     for end in found.endpoints:
         where = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
         why = f" cannot be reached: {end.error}" if end.error else ", accepts connections"

@@ -251,7 +251,7 @@ class StatusLine:
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._message, self._last_report, self._line_open = "", float("-inf"), False
+        self._step, self._last_report, self._line_open = ("", ""), float("-inf"), False
         self._console: Any = None
         """Prints model text; created at the first text."""
         self._text_open = False
@@ -260,17 +260,19 @@ class StatusLine:
     def __call__(self, progress: Progress) -> None:
         """Shows a step: each new one at once, a continuing one every few seconds, or at once on a terminal."""
         now = self._monotonic()
-        new = progress.message != self._message
+        step = progress.message, progress.phase
+        new = step != self._step
         terminal = sys.stderr.isatty()
         if not new and now - self._last_report < (0.1 if terminal else REPORT_SECONDS):
             return
-        self._message, self._last_report = progress.message, now
+        new_message = progress.message != self._step[0]
+        self._step, self._last_report = step, now
         text = escape_invisible(progress.message, keep="") + _format_progress(progress)
         if not terminal:
             self.close()
             print(text, file=sys.stderr)
             return
-        if new and self._line_open:
+        if new_message and self._line_open:
             sys.stderr.write("\n")
         self.show_line(text)
 
@@ -301,13 +303,17 @@ class StatusLine:
 
 
 def _format_progress(progress: Progress) -> str:
+    phase = f"; {progress.phase}" if progress.phase else ""
     if progress.done is None:
-        return ""
+        return phase
     show: Callable[[float], str] = {"bytes": format_size, "seconds": format_duration}.get(progress.unit, "{:g}".format)
-    if progress.total:
-        about = "about " if progress.unit == "seconds" else ""
-        return f": {show(progress.done)} of {about}{show(progress.total)}"
-    return f": {show(progress.done)}"
+    if not progress.total:
+        return f": {show(progress.done)}{phase}"
+    if progress.unit != "seconds":
+        return f": {show(progress.done)} of {show(progress.total)}{phase}"
+    if progress.done > progress.total:
+        return f": {show(progress.done)}, longer than usual (about {show(progress.total)}){phase}"
+    return f": {show(progress.done)} of about {show(progress.total)}{phase}"
 
 
 def is_interactive() -> bool:

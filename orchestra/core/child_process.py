@@ -202,6 +202,23 @@ def last_lines(log: Path, count: int) -> list[str]:
     return [line for line in lines if line.strip()][-count:]
 
 
+class LogReader:
+    """Reads what is appended to a log, which may be rotated."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._size = log, 0
+
+    def new_lines(self) -> list[str]:
+        """Returns the lines that were appended since the last call; of many the last ones. A part of a line counts."""
+        try:
+            size = self._log.stat().st_size
+        except OSError:
+            return []
+        appended = size - self._size if size >= self._size else size
+        self._size = size
+        return read_tail(self._log, min(appended, 65_536)).decode("utf-8", "replace").splitlines() if appended else []
+
+
 def last_write_time(log: Path) -> float:
     """Returns the time of the last write to a log, in seconds since the epoch; 0 if it does not exist."""
     try:

@@ -20,7 +20,7 @@ from orchestra.core.events import Usage
 from orchestra.core.labels import Label
 from orchestra.core.trust import is_loopback
 from orchestra.core.xdg import expand_home
-from orchestra.fleet.config_errors import suggestion, unknown_name_error, validation_errors
+from orchestra.fleet.config_errors import located_error, suggestion, validation_errors
 from orchestra.fleet.scheduling import Ordering
 from orchestra.schema import strict_yaml
 from orchestra.schema.strict_json import canonical, digest
@@ -47,6 +47,10 @@ Qwen2.5
 TEMPLATE_TOKENS = 96
 BF16_PER_Q4_BYTE = 2.8
 """Bytes of bfloat16 per byte of a Q4_1 file: 269.1 MB from 98.4 MB for SmolLM2-135M (its embeddings are Q8)."""
+STALL_SECONDS = 600.0
+"""A long prefill takes minutes without a token if other programs use the cores. An alternative of 90 s ended servers
+that worked.
+"""
 FIRST_START_SECONDS = 900.0
 """A cold GPU server compiles for minutes, and a slow machine reads weights for as long."""
 ENDPOINT_NAME = "endpoint"
@@ -459,6 +463,10 @@ class FleetConfig(FleetModel):
     """The name in `models` for escalation from a smaller model; several names are tried in order."""
     idle_stop: Seconds = 900.0
     """Seconds without a client or a request after which the supervisor stops the servers and exits."""
+    stall_timeout: Seconds = STALL_SECONDS
+    """Seconds without a token, the end of a request or a log line after which the supervisor restarts a local server
+    that has requests. A server that is only slow is not restarted.
+    """
     patience: Seconds = 300.0
     """Seconds that a call waits for a server that starts or restarts. The default is 900 for the first start."""
     order: Ordering = "programs"
@@ -475,16 +483,28 @@ class FleetConfig(FleetModel):
                 if name not in self.servers:
                     near = suggestion(name, self.servers)
                     message = f"models.{model} names the server {name!r}, which does not exist{near}"
-                    raise unknown_name_error(message, "models", model, number)
+                    raise located_error(message, "models", model, number)
         if self.default is not None and self.default not in self.models:
             near = suggestion(self.default, self.models)
-            raise unknown_name_error(f"default names the model {self.default!r}, which does not exist{near}", "default")
+            raise located_error(f"default names the model {self.default!r}, which does not exist{near}", "default")
         for number, model in enumerate(self.tiers):
             if model not in self.models:
                 said = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
-                raise unknown_name_error(said, "escalate", number)
+                raise located_error(said, "escalate", number)
             if model in self.tiers[:number]:
-                raise unknown_name_error(f"escalate names the model {model!r} twice", "escalate", number)
+                raise located_error(f"escalate names the model {model!r} twice", "escalate", number)
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> FleetConfig:
+        owners: dict[int, str] = {}
+        for name, server in self.local_servers.items():
+            if server.port is None:
+                continue
+            if (owner := owners.setdefault(server.port, name)) != name:
+                message = f"servers.{name}.port is {server.port}, and so is servers.{owner}.port"
+                hint = f"give {name} another port, or leave `port:` out: then a free one is chosen"
+                raise located_error(message, "servers", name, "port", hint=hint)
         return self
 
     @property
@@ -524,7 +544,8 @@ class FleetConfig(FleetModel):
             name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"})
             for name, server in self.local_servers.items()
         }
-        return digest(canonical({"protocol": PROTOCOL_VERSION, "servers": servers, "idle_stop": self.idle_stop}))[:16]
+        common = {"protocol": PROTOCOL_VERSION, "idle_stop": self.idle_stop, "stall_timeout": self.stall_timeout}
+        return digest(canonical({**common, "servers": servers}))[:16]
 
 
 def _model_of(server: LocalServer | Endpoint) -> str:

@@ -15,14 +15,12 @@ from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_yaml import YamlDocument
 
 ModelType: TypeAlias = type[BaseModel]
-_UNKNOWN_NAME = "misnamed"
+_LOCATED = "located"
 
 
-def unknown_name_error(message: str, *path: str | int) -> PydanticCustomError:
-    """Returns an error for an unknown name, with its path. A list index behind a single name that is no list is
-    ignored.
-    """
-    return PydanticCustomError(_UNKNOWN_NAME, "{message}", {"message": message, "at": path})
+def located_error(message: str, *path: str | int, hint: str = "") -> PydanticCustomError:
+    """Returns an error with its path. A list index behind a single name that is no list is ignored."""
+    return PydanticCustomError(_LOCATED, "{message}", {"message": message, "at": path, "hint": hint})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -61,8 +59,8 @@ def _to_input_error(
         )
     elif fault["type"] == "missing":
         message, path = f"{key} is missing", path[:-1]
-    elif fault["type"] == _UNKNOWN_NAME:
-        message, path = fault["msg"], fault["ctx"]["at"]
+    elif fault["type"] == _LOCATED:
+        message, path, hint = fault["msg"], fault["ctx"]["at"], fault["ctx"]["hint"]
     else:
         message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
         if path and path[-1] == "api_key":

@@ -60,6 +60,10 @@ class FleetOptions:
     """Separates the prefix caches of tenants (vLLM's `cache_salt`)."""
 
 
+BROKEN_CONNECTION = ("F203", "F206", "F217")
+"""Codes of requests whose server may have ended."""
+
+
 class Fleet:
     """Local and remote servers as an implementation of `Workers`. Create it with `Fleet.open`."""
 
@@ -333,6 +337,8 @@ class Fleet:
         if isinstance(result, RequestError):
             if result.code == "F205" and not result.timed_out:
                 await self._addresses.report_stall(name)
+            if result.code in BROKEN_CONNECTION and (ended := await self._addresses.end_error(name, began)) is not None:
+                result = replace(result, reason=f"{result.reason}; {ended.code}: {ended.message}", hint=ended.hint)
             return _to_call_error(result, name, self._failure_usage(result, call, name, tried))
         card = choice.card
         adapted = card.adapter is None or self._is_adapted(name, card)

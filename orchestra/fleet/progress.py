@@ -21,6 +21,8 @@ class Progress:
     done: float | None = None
     total: float | None = None
     unit: Literal["", "bytes", "seconds"] = ""
+    phase: str = ""
+    """What is done within the step."""
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]

@@ -40,3 +40,27 @@ def test_waiting_says_each_new_step_once_and_a_long_one_again(capsys: pytest.Cap
         "fetching: 6 MB of 12 MB",
         "the fleet is \\x1b[31mready",
     ]
+
+
+def test_status_line_late_start_says_longer_than_usual(capsys: pytest.CaptureFixture[str]) -> None:
+    time = Time()
+    waiting = StatusLine(monotonic=time)
+    for done, phase in ((12.0, "loading weights"), (39.0, "loading weights"), (87.0, "loading weights"), (88.0, "")):
+        waiting(Progress("wait", "vLLM is starting with m", done, 40.0, "seconds", phase))
+        time.now += 30
+    assert capsys.readouterr().err.splitlines() == [
+        "vLLM is starting with m: 12 s of about 40 s; loading weights",
+        "vLLM is starting with m: 39 s of about 40 s; loading weights",
+        "vLLM is starting with m: 87 s, longer than usual (about 40 s); loading weights",
+        "vLLM is starting with m: 88 s, longer than usual (about 40 s)",
+    ]
+
+
+def test_status_line_new_phase_is_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = StatusLine(monotonic=Time())
+    for phase in ("loading weights", "loading weights", "warming up"):
+        waiting(Progress("wait", "vLLM is starting", 3.0, 40.0, "seconds", phase))
+    assert [line.partition("; ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "loading weights",
+        "warming up",
+    ]

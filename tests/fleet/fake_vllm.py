@@ -1,6 +1,8 @@
 """A server that behaves like vLLM for a supervisor. It is run by its path, and uses the standard library only.
 
-`POST /test/die`, `/test/freeze` (no more answers) and `/test/hang` (healthy, but requests never end) make it misbehave.
+`POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but requests never end), `/test/slow`
+(answers late) and `/test/sick` (`/health` answers 503) make it misbehave. The model `tardy` answers late from its
+start.
 """
 
 from __future__ import annotations
@@ -16,6 +18,11 @@ from typing import Any
 MODEL, PORT, KEY = sys.argv[1], int(sys.argv[2]), os.environ.get("ORCHESTRA_SERVER_KEY", "")
 frozen = threading.Event()
 hanging = threading.Event()
+sick = threading.Event()
+TARDY_SECONDS, SLOW_SECONDS = 0.7, 1.5
+"""Less and more than the supervisor's `stall_timeout` in `fake_supervisor.py`."""
+delay = TARDY_SECONDS if MODEL == "tardy" else 0.0
+probes = 0
 adapters: list[str] = []
 refused: list[str] = []
 thought: list[str] = []
@@ -50,11 +57,12 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        if frozen.is_set():
-            time.sleep(3600)
+        global probes
+        probes += self.path == "/health"
+        time.sleep(3600 if frozen.is_set() else delay)
         match self.path:
             case "/health":
-                self.answer("")
+                self.answer("", 503 if sick.is_set() else 200)
             case "/version":
                 self.answer({"version": "0.0-fake"})
             case "/metrics":
@@ -68,19 +76,27 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer({"data": [{"id": name} for name in [MODEL, *adapters]]})
 
     def do_POST(self) -> None:
-        global running
+        global running, delay
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         match self.path:
             case "/test/die":
                 os._exit(1)
             case "/test/refused":
-                self.answer({"refused": refused, "thought": thought})
+                self.answer({"refused": refused, "thought": thought, "probes": probes})
+            case "/test/slow":
+                delay = SLOW_SECONDS
+                self.answer({})
+            case "/test/sick":
+                sick.set()
+                self.answer({})
             case "/test/freeze":
                 frozen.set()
                 self.answer({})
             case "/test/hang":
                 hanging.set()
                 self.answer({})
+            case "/v1/completions" if frozen.is_set():
+                time.sleep(3600)
             case "/v1/completions":
                 thought.append(body["prompt"])
                 self.answer({})

@@ -46,6 +46,19 @@ def faults(text: str) -> list[InputError]:
     return list(caught.value.errors) if isinstance(caught.value, InputErrors) else [caught.value]
 
 
+def test_config_two_servers_on_one_port_are_refused() -> None:
+    one = LOCAL.replace("    model: m\n", "    model: m\n    port: 8101\n")
+    other = one[one.index("  one:") : one.index("models: {base")].replace("one:", "two:")
+    text = one.replace("models: {base", f"{other}models: {{base")
+    (fault,) = faults(text)
+    assert (fault.code, fault.message) == ("F100", "servers.two.port is 8101, and so is servers.one.port")
+    assert fault.location is not None
+    assert text.splitlines()[fault.location.line - 1].strip() == "port: 8101"
+    assert fault.location.line > text.splitlines().index("  two:")
+    assert "give two another port" in fault.hint
+    assert parse_config(text.replace("8101", "8102", 1), "fleet.yaml").servers
+
+
 @pytest.mark.parametrize("name", ["laptop", "endpoint", "gpu-24g", "gpu-80g"])
 def test_config_packaged_fleets_are_valid(name: str) -> None:
     config = read_config(CONFIGS / f"{name}.yaml")

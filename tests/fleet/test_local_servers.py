@@ -71,9 +71,14 @@ async def test_server_killed_in_call_costs_one_attempt(faked: Any, folders: Fold
         broken = await task
         assert isinstance(broken, CallError)
         assert (broken.code, broken.retryable) == ("F206", True)
+        assert broken.reason.endswith("; F223: the kernel ended the server (signal 9, out of memory?)")
+        assert "kv_cache_gib" in broken.hint
         again = await only(fleet, call("writer", attempt=2))
+        (server,) = (await fleet.health()).servers
     assert isinstance(again, CallResult)
     assert again.value != done.value, "another process"
+    assert (server.state, server.error) == ("ready", "")
+    assert server.supervisor_report["last_failure"]["code"] == "F223"
 
 
 async def test_call_waits_for_restarting_server(faked: Any, folders: Folders) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,20 @@ def test_train_agent_second_time_uses_checkpoint(
     options = ("--epochs", "1", "--rank", "2", "--batch", "200", "--device", "cpu", "--out", "adapter")
     said = shell("learn", "train", "finder", "--data", "set", *options)
     assert said.code == 0, said.err
-    assert "rows to train on" in said.err
+    lines = said.err.splitlines()
+    phases = (
+        "looking for",
+        "reading the rows",
+        "checking",
+        "splitting",
+        "rows to train on",
+        "checkpoints",
+        "loading",
+        "training",
+    )
+    assert [phase in line for line, phase in zip(lines, phases, strict=False)] == [True] * len(phases), lines
+    assert lines[len(phases)].startswith("step 1/")
+    assert re.match(r"trained \d+ steps, 1\.00 epochs, [\d,]+ tokens in ", lines[-1])
     assert "loss on the tune part" in said.out
     assert json.loads(Path("adapter/learnt_from.json").read_text())["data"] == "set"
     made = json.loads(Path("adapter/manifest.json").read_text())
@@ -222,7 +236,7 @@ def test_train_agent_second_time_uses_checkpoint(
     assert any(path.is_dir() for path in Path("cache/orchestra/learn/finder").iterdir())
     again = shell("learn", "train", "finder", "--data", "set", *options)
     assert again.code == 0
-    assert "step" not in again.err
+    assert not any(line.startswith("step ") for line in again.err.splitlines())
     assert json.loads(Path("adapter/manifest.json").read_text())["sha256"] == made["sha256"]
 
 
@@ -259,6 +273,26 @@ def test_train_progress_every_ten_seconds_and_evaluation(capsys: pytest.CaptureF
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["step 1/30", "step 11/30", "step 15/30", "step 25/30"]
     assert lines[2].endswith("15 s left | tune: loss 1.5000, exact 0.400")
+
+
+def test_train_progress_long_phase_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    reporter = TrainingReporter(lambda: now)
+    reporter.repeat()
+    reporter.phase("first step")
+    for _ in range(25):
+        now += 1.0
+        reporter.repeat()
+    reporter(TrainingProgress(1, 30, 0.1, 1.25, 300.0, 29.0))
+    now += 12.0
+    reporter.repeat()
+    assert capsys.readouterr().err.splitlines() == [
+        "first step",
+        "first step: at work for 10 s",
+        "first step: at work for 20 s",
+        "step 1/30, epoch 0.10, loss 1.250, 300 tokens/s, 29 s left",
+        "after step 1: the next step or an evaluation: at work for 12 s",
+    ]
 
 
 def test_train_progress_omits_unknown_values() -> None:

@@ -150,7 +150,10 @@ class TrainArguments:
         Path | None, typer.Option("--out", "-o", help="The folder for the adapter.", show_default="in DATA")
     ] = None
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="The approximate training time in minutes.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0.01, help="The training time in minutes. The step at that time is the last one.", show_default=False
+        ),
     ] = None
     epochs: Annotated[
         float | None,

@@ -397,12 +397,19 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
         said += (
             f"\nIts calibration was made for the previous adapter, and is void: orchestra learn calibrate {spec.agent}"
         )
-    if certificates.find_certificate(settings, Project.load(settings).registry, spec.agent) is not None:
-        said += (
-            "\nIts certificate was made for the previous adapter, and is void: orchestra certify "
-            f"{spec.agent} --data FILE"
-        )
-    return PromotionResult(report, judgement, True, said)
+    return PromotionResult(report, judgement, True, said + _certificate_note(settings, spec.agent))
+
+
+def _certificate_note(settings: Settings, agent: str) -> str:
+    """Returns why the agent's certificate does not apply to its current weights; empty without a certificate, or with
+    one that applies: it may have been made for weights that were promoted again.
+    """
+    registry = Project.load(settings).registry
+    try:
+        certificates.AgentCertificates(settings, lambda: registry).get(agent)
+    except InputError as error:
+        return f"\n{error.code}: {error.message}: {error.hint}"
+    return ""
 
 
 def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet, *, force: bool) -> tuple[str, ...]:

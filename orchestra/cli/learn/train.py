@@ -5,10 +5,12 @@ progress.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +35,7 @@ from orchestra.learn.lora.distillation import DistillationSettings
 from orchestra.learn.lora.loop import TrainingHyperparameters, TrainingProgress
 from orchestra.learn.lora.model import DEVICES, TARGET_LAYERS, AdapterShape, Device, check_packages
 from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
-from orchestra.learn.lora_adapter import StartingAdapter, check_output_folder
+from orchestra.learn.lora_adapter import AdapterTrainingRecord, StartingAdapter, check_output_folder
 from orchestra.learn.training_lock import lock_training
 
 if TYPE_CHECKING:
@@ -113,11 +115,32 @@ def _check_supported(card: Card, given_options: Iterable[str]) -> None:
 def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _AdapterSettings, target: Path) -> None:
     check_packages()
     check_output_folder(target)
+    reporter = TrainingReporter()
+    with reporter.repeating():
+        made, training, before = _run_adapter_training(card, arguments, adapter_settings, target, reporter)
+    with writing_output(target, "--out"):
+        provenance.write_provenance(card, training.data, target, before)
+    kept = next(point for point in made.curve if point.step == made.best_step)
+    print_note(_trained_amount(made, arguments.minutes))
+    print_text(
+        f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step "
+        f"{made.best_step} of {made.steps})"
+    )
+
+
+def _run_adapter_training(
+    card: Card, arguments: TrainArguments, adapter_settings: _AdapterSettings, target: Path, reporter: TrainingReporter
+) -> tuple[AdapterTrainingRecord, AdapterTraining, TrainingProvenance | None]:
+    """Reads the inputs and trains. Returns the record, the training and the provenance of the starting weights."""
+    reporter.phase("looking for the weights of the base")
     base_name, folder = _base_weights(card)
     taught = _load_teacher(arguments)
+    reporter.phase(f"reading the rows of {arguments.data}")
+    data = Dataset.load(arguments.data)
+    reporter.phase(f"checking the weights in {folder}")
     training = AdapterTraining(
         card=card,
-        data=Dataset.load(arguments.data),
+        data=data,
         base=folder,
         base_name=base_name,
         base_digest=verify_weights(folder).digest,
@@ -134,6 +157,7 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
         else None,
     )
     before = _initial_provenance(card, arguments)
+    reporter.phase("splitting the rows into tokens")
     prepared = prepare_examples(training)
     print_note(
         f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; "
@@ -141,14 +165,19 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
     )
     print_note(f"checkpoints: {training.checkpoint_folder}")
     with lock_training(training.checkpoint_folder):
-        made = train_adapter(training, prepared, target, TrainingReporter(), fresh=arguments.fresh)
-    with writing_output(target, "--out"):
-        provenance.write_provenance(card, training.data, target, before)
-    kept = next(point for point in made.curve if point.step == made.best_step)
-    print_text(
-        f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step "
-        f"{made.best_step} of {made.steps})"
+        made = train_adapter(training, prepared, target, reporter, fresh=arguments.fresh, on_phase=reporter.phase)
+    return made, training, before
+
+
+def _trained_amount(made: AdapterTrainingRecord, minutes: float | None) -> str:
+    """Says how much was trained, and whether the time limit ended it before each row was seen once."""
+    epochs = made.curve[-1].epoch
+    text = (
+        f"trained {made.steps:,} steps, {epochs:.2f} epochs, {made.tokens:,} tokens in {format_duration(made.seconds)}"
     )
+    if minutes is not None and epochs < 1:
+        text += "; --minutes ended it before each row was seen once: give it more"
+    return text
 
 
 def _adapter_command(
@@ -184,6 +213,7 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
     if course is not None and arguments.minutes is not None:
         reason = f"{card.name} predicts no labels: its training is limited by epochs, not by minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
+    print_note(f"reading the rows of {arguments.data}")
     rows, base = Dataset.load(arguments.data), _encoder_weights(card.model)
     before = _initial_provenance(card, arguments)
     training = (
@@ -355,20 +385,56 @@ def _refusal(reason: str, hint: str) -> InputError:
 
 
 class TrainingReporter:
-    """Reports training: a line every ten seconds, and one for each evaluation on the tune split."""
+    """Reports training: a line for each phase, every ten seconds, and for each evaluation on the tune split.
+
+    Within `repeating` a phase or a step that takes longer is reported too, so that a slow machine is not silent.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic, self._last_report = monotonic, -math.inf
+        self._current, self._began = "", monotonic()
+        self._has_steps = False
+        self._lock = threading.Lock()
 
     def __call__(self, tick: TrainingProgress) -> None:
-        self.report(format_tick(tick), now=tick.point is not None)
+        self.report(format_tick(tick), now=tick.point is not None or not self._has_steps)
+        self._has_steps = True
+        self._current, self._began = f"after step {tick.step}: the next step or an evaluation", self._monotonic()
+
+    def phase(self, text: str) -> None:
+        """Prints what begins."""
+        self.report(text, now=True)
+        self._current, self._began = text, self._monotonic()
 
     def report(self, text: str, *, now: bool = False) -> None:
         """Prints a line if the last one is old enough, or `now`."""
-        at = self._monotonic()
-        if now or at - self._last_report >= REPORT_SECONDS:
-            self._last_report = at
-            print(text, file=sys.stderr, flush=True)
+        with self._lock:
+            at = self._monotonic()
+            if now or at - self._last_report >= REPORT_SECONDS:
+                self._last_report = at
+                print(text, file=sys.stderr, flush=True)
+
+    def repeat(self) -> None:
+        """Prints that the current phase or step continues, if the last line is old enough."""
+        if self._current:
+            self.report(f"{self._current}: at work for {format_duration(self._monotonic() - self._began)}")
+
+    @contextlib.contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Calls `repeat` from a thread until the context ends. A step releases the interpreter's lock."""
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.wait(REPORT_SECONDS / 10):
+                self.repeat()
+
+        thread = threading.Thread(target=run, name="training progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def _step_reporter() -> Callable[[TrainingStep], None]:

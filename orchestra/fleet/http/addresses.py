@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from orchestra.core.errors import FleetError
 from orchestra.core.protocols import Clock
 from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.memory import available_memory, check_memory
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.supervisor import vllm_launch
@@ -23,6 +24,10 @@ SupervisorMode: TypeAlias = Literal["start", "adopt", "none"]
 """`start` uses a running supervisor or starts one; `adopt` requires a running one; `none` uses endpoints only."""
 POLL_INTERVAL = 0.3
 """Seconds between two requests to the supervisor while a server is not ready."""
+END_REPORT_SECONDS = 1.0
+"""Seconds for which the supervisor's report of an end is awaited after a connection broke."""
+CLOCK_SLACK = 0.1
+"""Seconds by which the rounded age of an end may be too high."""
 
 
 class LocalAddresses:
@@ -66,6 +71,7 @@ class LocalAddresses:
 
     async def _start(self, server: str, progress: ProgressCallback) -> None:
         vllm_launch.vllm_version()
+        check_memory(f"servers.{server}", self.config.local_servers[server], self._model_store, available_memory())
         await weights.ensure_weights(self.config.local_servers[server].weights, self._model_store, progress)
         progress(Progress("start", f"starting {server}"))
         await self.supervisor.start()
@@ -153,6 +159,30 @@ class LocalAddresses:
         if server in self.config.local_servers and self.mode != "none":
             with contextlib.suppress(FleetError):
                 await self.supervisor.notify(SuspectRequest(server))
+
+    async def end_error(self, server: str, since: float) -> FleetError | None:
+        """Returns why a local server ended, if it did since a time of the clock; None if it runs, or if the supervisor
+        does not know.
+
+        The connection breaks before the supervisor has seen the end of the process, so the report is awaited for
+        `END_REPORT_SECONDS`.
+        """
+        if server not in self.config.local_servers or self.mode == "none":
+            return None
+        deadline = self._clock.monotonic() + END_REPORT_SECONDS
+        with contextlib.suppress(FleetError):
+            while (status := await self.supervisor.status()) is not None:
+                report = next((one for one in status.servers if one.name == server), None)
+                if (
+                    report is not None
+                    and report.last_failure is not None
+                    and report.since_failure <= self._clock.monotonic() - since + CLOCK_SLACK
+                ):
+                    return report.last_failure.to_error()
+                if self._clock.monotonic() >= deadline:
+                    break
+                await self._clock.sleep(POLL_INTERVAL / 3)
+        return None
 
     async def send_heartbeats(self, seconds: float) -> None:
         """Sends heartbeats to the supervisor until it is cancelled."""

@@ -7,6 +7,7 @@ __all__ = [
     "auth_middleware",
     "client",
     "folders",
+    "liveness",
     "main",
     "messages",
     "port_owner",

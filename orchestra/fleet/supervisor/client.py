@@ -40,7 +40,8 @@ from orchestra.fleet.weights import weights
 ResponseT = TypeVar("ResponseT")
 RESPONSE_TIMEOUT = 15.0
 TYPICAL_START_SECONDS = 40.0
-"""Seconds that SmolLM2-135M takes to start on two cores: 31 to 42 (SERVING.md)."""
+"""Seconds that SmolLM2-135M takes to start on two cores: 31 to 42 (SERVING.md). It is used until a start was measured.
+"""
 MAX_RESPONSE_BYTES = 1 << 22
 
 
@@ -208,11 +209,9 @@ class SupervisorClient:
             told = True
             first = waiting[0]
             verb = "starting" if first.phase == "starting" else "restarting"
-            progress(
-                Progress(
-                    "wait", f"vLLM is {verb} with {first.model}", first.since_start, TYPICAL_START_SECONDS, "seconds"
-                )
-            )
+            usual = first.usual_start or TYPICAL_START_SECONDS
+            message = f"vLLM is {verb} with {first.model}"
+            progress(Progress("wait", message, first.since_start, usual, "seconds", first.start_phase))
             await asyncio.sleep(0.2)
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
 

@@ -27,6 +27,7 @@ from orchestra.core import child_process
 from orchestra.core.child_process import ProcessSpec
 from orchestra.fleet import cpu
 from orchestra.fleet.config import PROTOCOL_VERSION, FleetConfig, LocalServer
+from orchestra.fleet.memory import available_memory, check_memory
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.supervisor.folders import LOCK_FILE, SOCKET_FILE, Folders
 from orchestra.fleet.supervisor.messages import (
@@ -65,7 +66,7 @@ class Supervisor:
     def __init__(self, config: FleetConfig, folders: Folders, launcher: Launcher, timing: Timing | None = None) -> None:
         self.config = config
         self._runtime_folder, self._log_folder = folders.runtime_folder(config.digest), folders.logs(config.digest)
-        self._timing = timing or Timing()
+        self._timing = timing or Timing(stall_timeout=config.stall_timeout)
         self._key = secrets.token_urlsafe(KEY_BYTES)
         start_lock = asyncio.Lock()
 
@@ -203,6 +204,7 @@ def weights_launcher(folders: Folders) -> Launcher:
         folder = weights.find_weights(server.weights, weights.ModelStore(folders))
         if folder is None:
             raise weights.missing_error(server.weights)
+        check_memory(server.model, server, weights.ModelStore(folders), available_memory())
         if server.device == "cpu" and server.dtype == "auto":
             cpu.ensure_speeds(folders.cache)
         return vllm_launch.build_launch(

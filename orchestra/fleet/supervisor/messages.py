@@ -98,6 +98,10 @@ class ServerFailure(msgspec.Struct, frozen=True):
         """Returns the report of an error."""
         return cls(error.code, error.message, error.hint, error.why)
 
+    def to_error(self) -> FleetError:
+        """Returns the error."""
+        return FleetError(self.code, self.message, why=self.why, hint=self.hint)
+
 
 class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """The report on one server in `orchestra fleet status --json`."""
@@ -128,6 +132,14 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     adapters: list[str] = []
     log: str = ""
     error: ServerFailure | None = None
+    last_failure: ServerFailure | None = None
+    """Why it last ended or was ended after it had been ready."""
+    since_failure: float = 0.0
+    """Seconds since that end."""
+    start_phase: str = ""
+    """What a starting server does, by its log; empty if the log does not show it."""
+    usual_start: float = 0.0
+    """Seconds of its last start on this machine; 0 if none was measured."""
 
     @property
     def to_error(self) -> FleetError:

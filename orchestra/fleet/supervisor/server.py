@@ -7,25 +7,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import aiohttp
 import msgspec
 
 from orchestra.core import child_process
+from orchestra.core.atomic_files import write_file
 from orchestra.core.child_process import ChildProcess, ProcessSpec
 from orchestra.core.errors import FleetError
 from orchestra.fleet import vllm_metrics
-from orchestra.fleet.config import LocalServer
+from orchestra.fleet.config import STALL_SECONDS, LocalServer
 from orchestra.fleet.request_errors import error_policy
 from orchestra.fleet.secrets import auth_headers
 from orchestra.fleet.supervisor import port_owner, vllm_launch
 from orchestra.fleet.supervisor.auth_middleware import PUBLIC_PATH
+from orchestra.fleet.supervisor.liveness import Health, Liveness
 from orchestra.fleet.supervisor.messages import ServerFailure, ServerPhase, ServerReport
 
+Probe: TypeAlias = Callable[[aiohttp.ClientSession], Coroutine[Any, Any, None]]
+StartSeconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Launcher: TypeAlias = Callable[[LocalServer, int], ProcessSpec]
 
 
@@ -34,17 +38,21 @@ class Timing:
     """Time limits in seconds."""
 
     start_timeout: float = 900.0
-    """Limit until the first successful /health. A cold GPU server compiles for minutes."""
+    """Limit without log output until the first successful /health. A cold GPU server compiles for minutes, and a start
+    that writes log lines continues.
+    """
     silence_timeout: float = 180.0
     """Limit without log output during a start; then other starts stop waiting for it. A compiler is silent for a minute
     or
     two.
     """
     poll_interval: float = 2.0
-    request_timeout: float = 20.0
-    """Timeout of the supervisor's own requests. The event loop of a busy CPU server answers late."""
-    stall_timeout: float = 90.0
-    """Limit without a successful /health, or with requests and no new token; then the server counts as dead."""
+    stall_timeout: float = STALL_SECONDS
+    """Limit without progress while there are requests; then the server counts as dead. It is also the timeout of the
+    supervisor's own requests, because the event loop of a busy CPU server answers late.
+    """
+    failure_timeout: float = 90.0
+    """Limit of failed health requests (an error status, or a refused connection); then the server counts as dead."""
     initial_backoff: float = 0.5
     max_backoff: float = 60.0
     backoff_reset: float = 60.0
@@ -83,7 +91,28 @@ class ServerSupervisor:
         self._healthy_since: float | None = None
         self._wake = asyncio.Event()
         self._stopping = False
-        self._suspected = False
+        self._liveness = self._new_liveness()
+        self.last_failure: FleetError | None = None
+        """Why the server last ended or was ended, after it was ready."""
+        self._failed_at = 0.0
+        self._start_file = logs / f"{name}.start.json"
+        self._usual_start = self._read_start()
+
+    def _read_start(self) -> float:
+        """Returns the seconds of the last start; 0 without a record."""
+        try:
+            return msgspec.json.decode(self._start_file.read_bytes(), type=StartSeconds)
+        except (OSError, msgspec.MsgspecError):
+            return 0.0
+
+    def _record_start(self, seconds: float) -> None:
+        """Records the duration of a start. The next start is expected to take as long."""
+        self._usual_start = round(seconds, 1)
+        with contextlib.suppress(OSError):  # only an estimate depends on it
+            write_file(self._start_file, msgspec.json.encode(self._usual_start))
+
+    def _new_liveness(self) -> Liveness:
+        return Liveness(self._timing.stall_timeout, self._timing.failure_timeout, time.monotonic())
 
     @property
     def url(self) -> str:
@@ -94,7 +123,7 @@ class ServerSupervisor:
         """Starts the server, and restarts it when it ends or stalls, until `stop`."""
         pause, failures = self._timing.initial_backoff, 0
         async with aiohttp.ClientSession(
-            trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.request_timeout)
+            trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.stall_timeout)
         ) as session:
             while not self._stopping:
                 healthy_for = await self._run_once(session)
@@ -122,12 +151,7 @@ class ServerSupervisor:
 
     async def _run_once(self, session: aiohttp.ClientSession) -> float | None:
         """Runs the server once. Returns the seconds of health, or None if it never became healthy."""
-        self._started_at, self._healthy_since, self._suspected, self.load = (
-            time.monotonic(),
-            None,
-            False,
-            vllm_metrics.ServerLoad(),
-        )
+        self._started_at, self._healthy_since, self.load = time.monotonic(), None, vllm_metrics.ServerLoad()
         self._peak_tokens_per_second = 0.0
         await self._start_lock.acquire()
         with contextlib.ExitStack() as release_lock:
@@ -139,7 +163,12 @@ class ServerSupervisor:
         try:
             self._healthy_since = time.monotonic()
             await self._watch(session, ended)
-            return time.monotonic() - self._healthy_since
+            healthy_for = time.monotonic() - self._healthy_since
+            if not self._stopping:
+                if ended.done():
+                    self.error = vllm_launch.diagnose_end(child_process.last_lines(self.log, 40), ended.result())
+                self.last_failure, self._failed_at = self.error, time.monotonic()
+            return healthy_for
         finally:
             self._healthy_since = None
             await child.stop(self._timing.grace_period if self._stopping else 0.0)
@@ -155,6 +184,7 @@ class ServerSupervisor:
         if self._stopping:
             return None
         try:
+            self._started_at = time.monotonic()  # the wait for other servers does not count
             self.port = vllm_launch.choose_port(self.server.port)
             # The launcher reads all bytes of the weights, so it runs on a thread.
             self.launch = await asyncio.to_thread(self._launcher, self.server, self.port)
@@ -170,6 +200,7 @@ class ServerSupervisor:
         try:
             if healthy := await self._wait_until_healthy(session, ended, release_lock):
                 self.phase, self.error = "ready", None
+                self._record_start(time.monotonic() - self._started_at)
                 return self.child
             if not self._stopping:
                 status = self.child.returncode
@@ -186,46 +217,76 @@ class ServerSupervisor:
     async def _wait_until_healthy(
         self, session: aiohttp.ClientSession, ended: asyncio.Task[int], release_lock: contextlib.ExitStack
     ) -> bool:
-        began, deadline = time.time(), time.monotonic() + self._timing.start_timeout
-        while not ended.done() and not self._stopping and time.monotonic() < deadline:
-            if await self._get(session, "/health") is not None:
-                version = await self._get(session, "/version")
-                with contextlib.suppress(msgspec.MsgspecError):
-                    self.version = msgspec.json.decode(version or b"null")
-                return True
-            if time.time() - max(began, child_process.last_write_time(self.log)) > self._timing.silence_timeout:
-                release_lock.close()
-            await asyncio.wait({ended}, timeout=min(0.25, self._timing.poll_interval))
-        return False
+        began, probe = time.time(), asyncio.create_task(self._probe_health(session))
+        try:
+            while not ended.done() and not self._stopping:
+                if probe.done():
+                    if probe.result() == "ok":
+                        version = await self._get(session, "/version")
+                        with contextlib.suppress(msgspec.MsgspecError):
+                            self.version = msgspec.json.decode(version or b"null")
+                        return True
+                    probe = asyncio.create_task(self._probe_health(session))
+                silence = time.time() - max(began, child_process.last_write_time(self.log))
+                if silence > self._timing.silence_timeout:
+                    release_lock.close()
+                if silence > self._timing.start_timeout:
+                    break
+                await asyncio.wait({ended}, timeout=min(0.25, self._timing.poll_interval))
+            return False
+        finally:
+            await _cancel(probe)
 
     async def _watch(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> None:
-        """Returns when the server has ended, is dead although its process runs, or is to be stopped."""
-        sound = moved = time.monotonic()
-        while not ended.done() and not self._stopping:
-            if await self._get(session, "/health") is not None:
-                sound = time.monotonic()
-            if await self._has_progressed(session) or not self.load.busy:
-                moved = time.monotonic()
-            now = time.monotonic()
-            if now - sound > self._timing.stall_timeout or now - moved > self._timing.stall_timeout:
-                self.error = FleetError("F216", "the server stopped answering and was killed")
-                return
-            if self._suspected:
-                self._suspected = False
-                if not await self._can_generate(session):
-                    if not await self._has_progressed(session):
-                        self.error = FleetError(
-                            "F216", "the server answered /health, but no longer generated, and was killed"
-                        )
-                        return
-                    moved = time.monotonic()  # it generates for others, and our one token had to wait
-            child_process.rotate_log(self.log)
-            self._wake.clear()
-            waiting = asyncio.create_task(self._wake.wait())
-            await asyncio.wait(
-                {ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
-            )
-            waiting.cancel()
+        """Returns when the server has ended, is dead although its process runs, or is to be stopped.
+
+        Requests to the server are not awaited here: a slow server may answer them late, and its end is seen at once.
+        """
+        liveness = self._liveness = self._new_liveness()
+        log = child_process.LogReader(self.log)
+        log.new_lines()
+        probes: dict[Probe, asyncio.Task[None]] = {}
+        try:
+            while not ended.done() and not self._stopping:
+                for probe in (self._probe, *((self._probe_generation,) if liveness.suspected else ())):
+                    if probe not in probes or probes[probe].done():
+                        probes[probe] = asyncio.create_task(probe(session))
+                self._wake.clear()
+                waiting = asyncio.create_task(self._wake.wait())
+                await asyncio.wait(
+                    {ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
+                )
+                waiting.cancel()
+                liveness.observe_log(log.new_lines(), time.monotonic())
+                if not ended.done() and (error := liveness.failure(time.monotonic())) is not None:
+                    self.error = error
+                    return
+                child_process.rotate_log(self.log)
+        finally:
+            await _cancel(*probes.values())
+
+    async def _probe(self, session: aiohttp.ClientSession) -> None:
+        """Requests the health and the load."""
+        health, progressed = await asyncio.gather(self._probe_health(session), self._has_progressed(session))
+        self._liveness.observe_health(health, time.monotonic())
+        self._liveness.observe_load(busy=self.load.busy, progressed=progressed, now=time.monotonic())
+
+    async def _probe_generation(self, session: aiohttp.ClientSession) -> None:
+        """Requests a token. A server with a good /health can hang."""
+        if await self._can_generate(session):
+            self._liveness.observe_progress(time.monotonic())
+
+    async def _probe_health(self, session: aiohttp.ClientSession) -> Health:
+        """Requests /health. A connection that breaks or times out is `late`."""
+        if not port_owner.is_own_port(self.port):
+            return "failed"
+        try:
+            async with session.get(self.url + PUBLIC_PATH, allow_redirects=False) as response:
+                return "ok" if response.status == 200 else "failed"
+        except aiohttp.ClientConnectorError:
+            return "failed"
+        except (aiohttp.ClientError, TimeoutError):
+            return "late"
 
     async def _has_progressed(self, session: aiohttp.ClientSession) -> bool:
         """Reads the load. Returns whether the server has worked since the last reading."""
@@ -249,11 +310,8 @@ class ServerSupervisor:
         if not port_owner.is_own_port(self.port):
             return False
         try:
-            timeout = aiohttp.ClientTimeout(total=self._timing.stall_timeout)
             url, headers = self.url + "/v1/completions", self._headers()
-            async with session.post(
-                url, json=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with session.post(url, json=body, headers=headers, allow_redirects=False) as response:
                 return response.status < 500
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -287,7 +345,7 @@ class ServerSupervisor:
 
     def check_liveness(self) -> None:
         """Checks at once whether the server still generates, because a client's request timed out."""
-        self._suspected = True
+        self._liveness.suspect(time.monotonic())
         self._wake.set()
 
     async def report(self) -> ServerReport:
@@ -320,4 +378,16 @@ class ServerSupervisor:
             adapters=adapters,
             log=str(self.log),
             error=ServerFailure.from_error(self.error) if self.error else None,
+            last_failure=ServerFailure.from_error(self.last_failure) if self.last_failure else None,
+            since_failure=round(now - self._failed_at, 1) if self.last_failure else 0.0,
+            start_phase=vllm_launch.start_phase(child_process.last_lines(self.log, 200))
+            if self.phase == "starting"
+            else "",
+            usual_start=self._usual_start,
         )
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,23 @@ PROMPT_LOOKUP_RANGE = (1, 4)
 """The least and most tokens that must match an earlier place of the request, for the tokens after it to be proposed."""
 QUANTIZATION_KEY, THREADS_KEY = "orchestra_quantization", "orchestra_threads"
 """Keys of our worker in vLLM's `--additional-config`."""
+
+MEMORY_HINT = "close other programs, or lower kv_cache_gib, max_model_len or gpu_memory_utilization"
+ENGINE_DEATHS = ("EngineDeadError", "Engine core proc", "died unexpectedly")
+"""Parts of the lines that vLLM's API server writes when its engine process has ended."""
+START_PHASES = {
+    "Starting vLLM server": "opening its port",
+    "init engine": "opening its port",
+    "KV cache size": "warming up",
+    "Capturing CUDA graphs": "warming up",
+    "torch.compile": "compiling",
+    "Loading weights took": "preparing the model",
+    "Loading safetensors": "loading weights",
+    "Starting to load model": "loading weights",
+    "Initializing a V1 LLM engine": "starting the engine",
+    "Resolved architecture": "reading the configuration",
+}
+"""Parts of lines of vLLM 0.32 to the phase of a start that begins with them."""
 
 
 def vllm_version() -> str:
@@ -273,7 +291,7 @@ def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
             "F005",
             "vLLM did not start: not enough memory",
             why=why,
-            hint="close other programs, or lower kv_cache_gib, max_model_len or gpu_memory_utilization",
+            hint=MEMORY_HINT,
         )
     if "KV cache" in text and "larger than" in text:
         return FleetError(
@@ -286,3 +304,26 @@ def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
     return FleetError(
         "F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows its complete log"
     )
+
+
+def diagnose_end(lines: Sequence[str], status: int) -> FleetError:
+    """Returns why a server that had been ready ended, from its exit status and the last lines of its log."""
+    why = "\n   ".join(lines[-8:])
+    if status == -signal.SIGKILL:
+        return FleetError("F223", "the kernel ended the server (signal 9, out of memory?)", why=why, hint=MEMORY_HINT)
+    if any(text in line for line in lines for text in ENGINE_DEATHS):
+        return FleetError(
+            "F223", f"vLLM's engine process died (out of memory?), and the server ended with status {status}", why=why,
+            hint=MEMORY_HINT,
+        )  # fmt: skip
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return FleetError("F223", f"the server ended with {how}", why=why, hint="orchestra fleet logs")
+
+
+def start_phase(lines: Sequence[str]) -> str:
+    """Returns what a starting server does, by the last known line of its log; empty if none is known."""
+    for line in reversed(lines):
+        for part, phase in START_PHASES.items():
+            if part in line:
+                return phase
+    return ""

@@ -1,7 +1,7 @@
 """The training loop: AdamW, warm-up and decay, early stopping, checkpoints, exact resume.
 
 Everything that determines the result is in the plan or in the checkpoint. A time budget is converted once into a number
-of steps, after the first steps have been timed.
+of steps, after the first steps have been timed. It also ends the training after a step, if the time is over earlier.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ class _TrainingLoop:
                 self._step(batch)
                 state.batch += 1
                 state.seconds = self.clock() - began
-                if not state.total_steps and course.minutes is not None and state.step >= TIMED_STEPS:
-                    state.total_steps = max(TIMED_STEPS, round(state.step * course.minutes * 60 / state.seconds))
+                self._apply_time_budget()
                 done = bool(state.total_steps) and state.step >= state.total_steps
                 last = state.points[-1].step if state.points else 0
                 point = self._evaluate(len(epoch)) if state.step - last >= look or done else None
@@ -178,6 +177,18 @@ class _TrainingLoop:
                 state.epoch, state.batch = state.epoch + 1, 0
         self.learner.load_weights(self.checkpoints.load_best())
         return state
+
+    def _apply_time_budget(self) -> None:
+        """Converts a time budget into a number of steps, once. If the time is over earlier, because the machine is slow
+        or became slower, this step is the last one.
+        """
+        state, minutes = self.state, self.hyperparameters.minutes
+        if minutes is None:
+            return
+        if not state.total_steps and state.step >= TIMED_STEPS:
+            state.total_steps = max(TIMED_STEPS, round(state.step * minutes * 60 / state.seconds))
+        if state.seconds >= minutes * 60:
+            state.total_steps = state.step
 
     def _is_finished(self) -> bool:
         return self.state.stopped_early or (bool(self.state.total_steps) and self.state.step >= self.state.total_steps)

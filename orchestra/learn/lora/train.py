@@ -124,12 +124,23 @@ def train_adapter(
     on_step: Callable[[TrainingProgress], None],
     *,
     fresh: bool = False,
+    on_phase: Callable[[str], None] = lambda phase: None,
 ) -> lora_adapter.AdapterTrainingRecord:
-    """Trains, or resumes a killed training; writes the adapter to `out`."""
+    """Trains, or resumes a killed training; writes the adapter to `out`.
+
+    Args:
+        training: The inputs and settings.
+        prepared: The examples.
+        out: The folder of the adapter.
+        on_step: Called after each step.
+        fresh: Whether to ignore a checkpoint.
+        on_phase: Called with what begins, before the first step.
+    """
     check_packages()
     kept = Checkpoints(training.checkpoint_folder)
     if fresh:
         kept.clear()
+    on_phase(f"loading the base {training.base_name}")
     device = pick_device(training.device)
     teacher = SoftTeacher.load(training.teacher, device) if training.teacher is not None else None
     learner = Learner(load_base(training.base), training.shape, training.hyperparameters.seed, device, teacher=teacher)
@@ -138,6 +149,7 @@ def train_adapter(
     batches, held = (
         Batcher.from_examples(examples, training.batch_tokens) for examples in (prepared.train, prepared.tune)
     )
+    on_phase(f"training on {device}, in batches of at most {training.batch_tokens:,} tokens")
     state = train(learner, batches, held, training.hyperparameters, training.plan_digest, kept, on_step)
     data = training.data.manifest
     made = lora_adapter.AdapterTrainingRecord(

@@ -22,8 +22,10 @@ from orchestra.core.child_process import ProcessSpec
 from orchestra.core.errors import FleetError
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.progress import Progress
-from orchestra.fleet.supervisor.client import SupervisorClient
+from orchestra.fleet.supervisor import vllm_launch
+from orchestra.fleet.supervisor.client import TYPICAL_START_SECONDS, SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.main import Supervisor
 from orchestra.fleet.supervisor.messages import (
     HeartbeatRequest,
     LogsRequest,
@@ -126,30 +128,86 @@ async def test_server_killed_is_restarted(folders: Folders, supervisions: Superv
     assert server.restarts == 1
 
 
-@pytest.mark.parametrize("how", ["/test/freeze", "/test/hang"])
+@pytest.mark.parametrize("how", ["/test/freeze", "/test/hang", "/test/sick"])
 async def test_server_stalled_is_killed_and_restarted(how: str, folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
     first = status.servers[0]
     await post(str(first.url), how)
+    if how == "/test/freeze":  # it has no requests as far as its load shows, until one of a client times out
+        await supervision.notify(SuspectRequest("m"))
     server = await until(supervision, lambda server: server.phase == "ready" and server.pid != first.pid)
     assert server.restarts == 1
+    assert server.last_failure is not None
+    assert server.last_failure.code == "F216"
+
+
+async def test_server_slow_is_not_restarted(folders: Folders, supervisions: Supervisions) -> None:
+    """`tardy` answers each probe late, and then later than the limit of a stall. It has no requests."""
+    supervision, status = await started(local_config("tardy"), folders, supervisions)
+    url, pid = str(status.servers[0].url), pid_of(status)
+    await post(url, "/test/slow")
+    before = await probe_count(url)
+
+    async def probed_often() -> bool:
+        return await probe_count(url) > before + 3
+
+    await eventually(probed_often)
+    (server,) = (await supervision.require_status()).servers
+    assert (server.pid, server.restarts, server.last_failure, server.error) == (pid, 0, None, None)
+
+
+async def probe_count(url: str) -> int:
+    """Returns the number of health requests that a server has received."""
+    async with aiohttp.ClientSession() as session, session.post(url + "/test/refused", json={}) as response:
+        return int(msgspec.json.decode(await response.read())["probes"])
+
+
+async def test_server_killed_by_kernel_reports_why(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    pid = pid_of(status)
+    os.kill(pid, signal.SIGKILL)
+    server = await until(supervision, lambda server: server.phase == "ready" and server.pid != pid)
+    assert server.error is None
+    assert server.last_failure is not None
+    assert (server.last_failure.code, server.last_failure.message) == (
+        "F223",
+        "the kernel ended the server (signal 9, out of memory?)",
+    )
+    assert "kv_cache_gib" in server.last_failure.hint
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "message"),
+    [
+        (["vllm.v1.engine.exceptions.EngineDeadError: x"], 1, "vLLM's engine process died (out of memory?)"),
+        (["bye"], 3, "the server ended with status 3"),
+        ([], -15, "the server ended with signal 15"),
+    ],
+)
+def test_diagnose_end_states_cause(lines: list[str], status: int, message: str) -> None:
+    error = vllm_launch.diagnose_end(lines, status)
+    assert error.code == "F223"
+    assert error.message.startswith(message)
+    assert error.hint
 
 
 @pytest.mark.parametrize(("works", "killed"), [(False, True), (True, False)])
 async def test_server_busy_probe_timeout_is_not_killed(
     works: bool, killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens, probed = 7, asyncio.Event()
+    tokens, probes = 7, 0
 
     async def get(session: Any, path: str) -> bytes:
         return (
             f'vllm:num_requests_running{{engine="0"}} 3\nvllm:generation_tokens_total{{engine="0"}} {tokens}\n'.encode()
         )
 
+    async def healthy(session: Any) -> str:
+        return "ok"
+
     async def thinks(session: Any) -> bool:
-        nonlocal tokens
-        tokens += works
-        probed.set()
+        nonlocal tokens, probes
+        tokens, probes = tokens + works, probes + 1
         return False
 
     keeper = ServerSupervisor(
@@ -157,17 +215,22 @@ async def test_server_busy_probe_timeout_is_not_killed(
         local_config("m").local_servers["m"],
         lambda *_: ProcessSpec((), {}, "", 0),
         tmp_path,
-        Timing(poll_interval=0.01),
+        Timing(poll_interval=0.01, stall_timeout=60 if works else 0.1),
         asyncio.Lock(),
     )
     monkeypatch.setattr(keeper, "_get", get)
+    monkeypatch.setattr(keeper, "_probe_health", healthy)
     monkeypatch.setattr(keeper, "_can_generate", thinks)
-    keeper.check_liveness()
     ended: asyncio.Task[int] = asyncio.create_task(asyncio.sleep(60, 0))
     async with aiohttp.ClientSession() as session:
         watching = asyncio.create_task(keeper._watch(session, ended))
-        await probed.wait()
-        await asyncio.wait({watching}, timeout=0.2)
+        await asyncio.sleep(0)
+        keeper.check_liveness()
+
+        async def decided() -> bool:
+            return watching.done() or (works and probes > 0 and not keeper._liveness.suspected)
+
+        await eventually(decided)
         assert (watching.done(), keeper.error is not None) == (killed, killed)
         keeper.stop()
         await watching
@@ -375,12 +438,42 @@ def test_request_messages_round_trip(question: SupervisorRequest) -> None:
 
 
 async def test_start_reports_progress(folders: Folders, supervisions: Supervisions) -> None:
+    """The first start is compared with a typical one, the next with the last one on this machine."""
     told: list[Progress] = []
-    supervision = FakeSupervision(local_config("m"), folders)
+    config = local_config("tardy")
+    supervision = FakeSupervision(config, folders)
     supervisions.append(supervision)
     await supervision.start()
-    await supervision.wait_until_ready(told.append, timeout=10)
+    status = await supervision.wait_until_ready(told.append, timeout=10)
     assert {progress.stage for progress in told} <= {"wait", "ready"}
+    assert {progress.total for progress in told if progress.stage == "wait"} == {TYPICAL_START_SECONDS}
+    measured = status.servers[0].usual_start
+    assert 0 < measured < TYPICAL_START_SECONDS
+    assert await supervision.stop()
+    told.clear()
+    await supervision.start()
+    await supervision.wait_until_ready(told.append, timeout=10)
+    assert {progress.total for progress in told if progress.stage == "wait"} == {measured}
+
+
+@pytest.mark.parametrize(
+    ("lines", "phase"),
+    [
+        ([], ""),
+        (["something else"], ""),
+        (["Starting to load model /m...", "Initializing model took 0.2 seconds"], "loading weights"),
+        (["Loading safetensors checkpoint shards: 100%", "Loading weights took 1.18 seconds"], "preparing the model"),
+        (["Loading weights took 1.18 seconds", "CPU KV cache size: 46,592 tokens", "x"], "warming up"),
+    ],
+)
+def test_start_phase_is_that_of_last_known_line(lines: list[str], phase: str) -> None:
+    assert vllm_launch.start_phase(lines) == phase
+
+
+async def test_config_stall_timeout_is_that_of_supervisor(folders: Folders) -> None:
+    config = local_config("m").model_copy(update={"stall_timeout": 7.0})
+    assert config.digest != local_config("m").digest
+    assert Supervisor(config, folders, lambda *_: ProcessSpec((), {}))._timing.stall_timeout == 7.0
 
 
 async def test_socket_long_path_is_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

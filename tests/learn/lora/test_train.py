@@ -17,7 +17,7 @@ from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.learn.compatibility import contract_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow
-from orchestra.learn.lora.checkpoint import TrainingPoint
+from orchestra.learn.lora.checkpoint import TrainingPoint, TrainingState
 from orchestra.learn.lora.loop import (
     TIMED_STEPS,
     TrainingHyperparameters,
@@ -205,7 +205,10 @@ def test_train_keeps_weights_of_best_point(tmp_path: Path, tiny: Path, card: Car
     assert not all(torch.equal(master, looks[3][name]) for name, master in learner.master_weights.items())
 
 
-def test_train_time_budget_becomes_steps(tmp_path: Path, tiny: Path, card: Card) -> None:
+def timed(
+    tmp_path: Path, tiny: Path, card: Card, minutes: float, tick: Callable[[int], float]
+) -> tuple[TrainingState, list[TrainingProgress]]:
+    """Trains with a time budget. `tick` returns the seconds that each reading of the clock adds."""
     from orchestra.learn.batching import Batcher
     from orchestra.learn.lora.base_model import load_base
     from orchestra.learn.lora.checkpoint import Checkpoints
@@ -214,21 +217,54 @@ def test_train_time_budget_becomes_steps(tmp_path: Path, tiny: Path, card: Card)
 
     work = training(tmp_path, tiny, card)
     prepared = prepare_examples(work)
-    now = 0.0
+    now, readings = 0.0, 0
 
     def clock() -> float:
-        nonlocal now
-        now += 1.0
+        nonlocal now, readings
+        readings += 1
+        now += tick(readings)
         return now
 
     learner = Learner(load_base(tiny), work.shape, 0, "cpu")
     ticks: list[TrainingProgress] = []
     batches, held = Batcher.from_examples(prepared.train, 120), Batcher.from_examples(prepared.tune, 120)
-    course = TrainingHyperparameters(minutes=1.0, patience=99)
-    state = train(learner, batches, held, course, "plan", Checkpoints(tmp_path / "kept"), ticks.append, clock)
+    course = TrainingHyperparameters(minutes=minutes, patience=99)
+    return train(learner, batches, held, course, "plan", Checkpoints(tmp_path / "kept"), ticks.append, clock), ticks
+
+
+def test_train_time_budget_becomes_steps(tmp_path: Path, tiny: Path, card: Card) -> None:
+    state, ticks = timed(tmp_path, tiny, card, 1.0, lambda reading: 1.0)
     assert all(tick.total_steps == 0 and tick.seconds_left > 0 for tick in ticks[: TIMED_STEPS - 1])
     assert state.total_steps == state.step == 60
     assert math.isclose(ticks[TIMED_STEPS].seconds_left, 60 - TIMED_STEPS - 1)
+
+
+@pytest.mark.parametrize(
+    ("tick", "steps"),
+    [(lambda reading: 25.0, 3), (lambda reading: 1.0 if reading < 31 else 20.0, 31)],
+    ids=["slow", "became slower"],
+)
+def test_train_time_budget_ends_slow_training(
+    tmp_path: Path, tiny: Path, card: Card, tick: Callable[[int], float], steps: int
+) -> None:
+    """The last step has an evaluation, so that there are weights to keep."""
+    state, ticks = timed(tmp_path, tiny, card, 1.0, tick)
+    assert (state.step, state.total_steps) == (steps, steps)
+    assert ticks[-1].point is not None
+    assert state.best_step > 0
+
+
+def test_train_reports_phases_before_first_step(tmp_path: Path, tiny: Path, card: Card) -> None:
+    work = training(tmp_path, tiny, card, replace(COURSE, epochs=0.1))
+    events: list[str] = []
+    train_adapter(
+        work,
+        prepare_examples(work),
+        tmp_path / "out",
+        lambda tick: events.append(f"step {tick.step}"),
+        on_phase=events.append,
+    )
+    assert events[:3] == ["loading the base tiny", "training on cpu, in batches of at most 120 tokens", "step 1"]
 
 
 def test_adapter_is_small_safe_and_has_provenance(tmp_path: Path, tiny: Path, card: Card) -> None:

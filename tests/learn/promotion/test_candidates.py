@@ -37,6 +37,7 @@ output: {team: "Literal['IT', 'HR']"}
 """
 LOG = Path("agents/tickets/promotions.jsonl")
 GOOD = "set/tickets-trained"
+CERTIFY = ("certify", "tickets", "--data", "certified.jsonl")
 
 
 @pytest.fixture
@@ -233,3 +234,24 @@ def test_rollback_first_promotion_leaves_no_weights(shell: Shell) -> None:
     assert shell("learn", "rollback", "tickets").err.startswith("N303: every promotion of tickets is rolled back")
     assert promote(shell, GOOD, "--force").code == 0
     assert '"team":"HR"' in shell("run", "tickets", "-i", "mail=the holidays", "--json").out.replace(" ", "")
+
+
+def test_promote_reports_certificate_void_only_if_it_is(shell: Shell) -> None:
+    """A certificate is bound to the weights, and applies again when they are promoted again."""
+    other = changed(arrays=lambda had: {**had, "weights": had["weights"] * numpy.float32(1.5)})
+    assert promote(shell, GOOD, "--force").code == 0
+    rows, answers = [], []
+    for number in range(1000):
+        row = {"id": f"c{number}", "input": {"mail": f"letter {number}"}, "expected": {"team": "IT"}}
+        output = {"team": "IT" if number > 300 else "HR"}
+        rows.append(row)
+        answers.append({"id": row["id"], "output": output, "score": number / 1000})
+    for name, lines in (("certified.jsonl", rows), ("answers.jsonl", answers)):
+        Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = shell(*CERTIFY, "--checks", "confidence", "--predictions", "answers.jsonl")
+    assert made.code == 0, made.out + made.err
+    void = promote(shell, other, "--force").out
+    assert "V002: the certificate of 'tickets' is void: " in void
+    assert f"its adapter or arrays changed since it was made: orchestra {' '.join(CERTIFY[:2])}" in void
+    again = promote(shell, GOOD, "--force")
+    assert (again.code, "tickets has" in again.out, "void" in again.out) == (0, True, False), again.out
