@@ -176,7 +176,7 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
     """
     from rich.text import Text
 
-    supported = [claim for claim in claims if not claim.unsupported]
+    supported = [claim for claim in claims if is_supported(claim)]
     for claim in supported[:MAX_CLAIMS]:
         print_text()
         value = format_claim_value(claim.value, MAX_VALUE_LENGTH)
@@ -203,6 +203,11 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
         print_text(escape_invisible(said, keep=""), style="yellow")
     if len(dropped) > MAX_CLAIMS:
         print_text(f"and {len(dropped) - MAX_CLAIMS} more dropped parts; see --json", style="dim")
+
+
+def is_supported(claim: OutputClaim) -> bool:
+    """True if evidence and checks support a claim; False also for what a person gave."""
+    return not (claim.unsupported or claim.person)
 
 
 def is_quote_only(claim: OutputClaim) -> bool:
@@ -293,7 +298,8 @@ def _is_within(one: TextSpan, other: TextSpan) -> bool:
 
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
-    if claims and not any(claim.verdicts or claim.evidence for claim in claims):
+    _show_given(claims)
+    if claims and not any(claim.verdicts or claim.evidence or claim.person for claim in claims):
         print_text("\nno check was run on this answer", style="dim")
         return
     why: dict[str, list[str]] = {}
@@ -307,6 +313,19 @@ def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
         print_text(
             escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow"
         )
+
+
+def _show_given(claims: Sequence[OutputClaim]) -> None:
+    """Prints which parts a person gave."""
+    by_person: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim.person:
+            by_person.setdefault(claim.person, []).append(_claim_path(claim))
+    if by_person:
+        print_text()
+    for person, paths in by_person.items():
+        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+        print_text(escape_invisible(f"{', '.join(paths[:MAX_CLAIMS])}{more}: {person}", keep=""), style="dim")
 
 
 def _claim_path(claim: OutputClaim) -> str:

@@ -34,6 +34,7 @@ from orchestra.cli.run.result_view import (
     format_cost,
     format_value,
     is_quote_only,
+    is_supported,
     outermost_evidence,
     show_claims,
     show_defaults,
@@ -476,7 +477,7 @@ def _template_values(
 ) -> dict[str, Any]:
     texts = RunTexts.of(history)
     outcome = history.outcome
-    supported = sum(not claim.unsupported for claim in claims)
+    supported = sum(map(is_supported, claims))
     shown = (*claims, *dropped_claims(events))
     return {
         "run": _one_line(history.run),
@@ -491,6 +492,7 @@ def _template_values(
         "claims": [_claim_part(claim, texts) for claim in shown[:MAX_CLAIMS]],
         "claims_left": max(0, len(shown) - MAX_CLAIMS),
         "supported": supported,
+        "given": sum(bool(claim.person) for claim in claims),
         "claimed": len(claims),
         "withheld": list(_withheld_parts(history.rows))[:MAX_WITHHELD],
         "plans": list(_plan_parts(events)),
@@ -613,11 +615,12 @@ def _claim_part(claim: OutputClaim, texts: RunTexts) -> dict[str, Any]:
         "path": _one_line(claim.path) or "the answer",
         "value": _text_part(claim.value),
         "unsupported": _one_line(claim.unsupported),
+        "person": _one_line(claim.person),
         "score": "" if claim.score is None else f"{claim.score:.2f}",
         "nodes": [_one_line(node) for node in claim.nodes[:MAX_EVIDENCE]],
         "evidence": [_evidence_part(one, texts) for one in shown[:MAX_EVIDENCE]],
         "evidence_left": max(0, len(shown) - MAX_EVIDENCE),
-        "quote_shows": QUOTE_NOTE if not claim.unsupported and is_quote_only(claim) else "",
+        "quote_shows": QUOTE_NOTE if is_supported(claim) and is_quote_only(claim) else "",
         "verdicts": [_verdict_part(one) for one in claim.verdicts[:MAX_EVIDENCE]],
     }
 
