@@ -5,8 +5,8 @@
     .venv/bin/python scripts/build_docs.py --docs FOLDER  # writes them into another copy of docs/
 
 In version control are the error codes, the command line, the settings and the list of decisions. Not in version control
-are the pages of the Python API, which change with every docstring, and the copies of CONTRIBUTING.md and CHANGELOG.md.
-Each build writes them.
+are the pages of the Python API, which change with every docstring, the JSON Schemas of files, and the copies of
+CONTRIBUTING.md and CHANGELOG.md. Each build writes them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds `scripts.api_reference` when run by path
 
+from orchestra.cli.file_schemas import FileKind, format_schema, schema_file_name
 from orchestra.cli.main import build_app
 from orchestra.core.error_help import CODE_AREAS, load_explanations
 from orchestra.core.settings import ENVIRONMENT_PREFIX, SETTING_NAMES, Settings
@@ -253,8 +254,9 @@ def copied_page(name: str) -> str:
 
 
 def built_pages(docs: Path = DOCS) -> dict[Path, str]:
-    """The generated pages that each build writes: the Python API, and the copies of pages of the root."""
+    """The generated files that each build writes: the Python API, the schemas, and the copies of pages of the root."""
     return {
+        **{docs / "reference" / "schemas" / schema_file_name(kind): format_schema(kind) for kind in get_args(FileKind)},
         **{docs / "reference" / "api" / name: text for name, text in api_reference.pages().items()},
         **{docs / page: copied_page(name) for name, page in COPIES.items()},
     }

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.file_schemas import write_schemas
 from orchestra.cli.options import JsonOption
 from orchestra.cli.output import print_json, print_table, print_text
 from orchestra.cli.typer_adapter import add_command, describe_needs
@@ -93,11 +94,12 @@ def create_project(folder: Path) -> list[Path]:
         for source, target in targets.items():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / target)
+        schemas = write_schemas(folder)
     except OSError as error:
         raise OrchestraError(
             "C023", f"{error.filename or folder} cannot be written: {error.strerror}", hint="choose another folder"
         ) from error
-    return list(targets.values())
+    return [*targets.values(), *schemas]
 
 
 def _format_value(value: object) -> str:
