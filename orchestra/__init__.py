@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestra.app.blocking import blocking
+    from orchestra.app.disconnection import run_until_disconnected
     from orchestra.app.orchestra import Orchestra
     from orchestra.app.result import Result
     from orchestra.app.run import Run
@@ -141,6 +142,7 @@ __all__ = [
     "rederive",
     "require",
     "retry",
+    "run_until_disconnected",
     "support",
     "tool",
     "values",
@@ -151,6 +153,7 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "app.blocking": "blocking",
+    "app.disconnection": "run_until_disconnected",
     "app.orchestra": "Orchestra",
     "app.result": "Result",
     "app.run": "Run",

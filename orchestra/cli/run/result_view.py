@@ -299,8 +299,10 @@ def _is_within(one: TextSpan, other: TextSpan) -> bool:
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
     _show_given(claims)
-    if claims and not any(claim.verdicts or claim.evidence or claim.person for claim in claims):
-        print_text("\nno check was run on this answer", style="dim")
+    others = [claim for claim in claims if not claim.person]
+    if others and not any(claim.verdicts or claim.evidence for claim in others):
+        part = "this answer" if len(others) == len(claims) else "the rest of this answer"
+        print_text(f"\nno check was run on {part}", style="dim")
         return
     why: dict[str, list[str]] = {}
     for claim in claims:
