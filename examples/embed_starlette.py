@@ -62,7 +62,7 @@ async def answers(request: Request) -> Response:
         return JSONResponse({"error": error.message, "hint": error.hint, "code": error.code}, 503)
     except JournalError as error:
         return JSONResponse({"error": error.message, "code": error.code}, 409 if error.code == "J022" else 500)
-    return Response(status_code=499) if result is None else JSONResponse(as_reply(result))  # nobody reads a 499
+    return Response(status_code=499) if result is None else JSONResponse(as_reply(result))  # no client is left
 
 
 def as_reply(result: Result[Any]) -> dict[str, Any]:
