@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from orchestra.core.error_help import load_explanations
@@ -140,12 +139,9 @@ def test_starter_files_are_valid_by_the_schemas_that_they_name(shell: Shell) -> 
         assert named is not None
         schema = json.loads((file.parent / named[1]).read_text())
         assert schema == json.loads(shell("schema", what).out)
-        jsonschema.Draft202012Validator.check_schema(schema)
         content = strict_yaml.load_yaml(text, name).value
-        jsonschema.Draft202012Validator(schema).validate(content)
         assert Validator(schema).check(content) is None
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.Draft202012Validator(schema).validate({**content, "descripton": "x"})
+        assert Validator(schema).check({**content, "descripton": "x"}) is not None
 
 
 @pytest.mark.parametrize("what", ["workflow", "agent", "fleet"])
