@@ -254,12 +254,16 @@ def copied_page(name: str) -> str:
 
 
 def built_pages(docs: Path = DOCS) -> dict[Path, str]:
-    """The generated files that each build writes: the Python API, the schemas, and the copies of pages of the root."""
+    """The generated pages that each build writes: the Python API, and the copies of pages of the root."""
     return {
-        **{docs / "reference" / "schemas" / schema_file_name(kind): format_schema(kind) for kind in get_args(FileKind)},
         **{docs / "reference" / "api" / name: text for name, text in api_reference.pages().items()},
         **{docs / page: copied_page(name) for name, page in COPIES.items()},
     }
+
+
+def schema_files(docs: Path = DOCS) -> dict[Path, str]:
+    """The JSON Schemas that each build writes; their addresses are their `$id`."""
+    return {docs / "reference" / "schemas" / schema_file_name(kind): format_schema(kind) for kind in get_args(FileKind)}
 
 
 def main() -> int:
@@ -268,7 +272,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of the pages")
     given = parser.parse_args()
-    wanted = pages(given.docs) | ({} if given.check else built_pages(given.docs))
+    wanted = pages(given.docs) | ({} if given.check else built_pages(given.docs) | schema_files(given.docs))
     stale = [(path, text) for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     for path, text in stale:
         print(f"{path.relative_to(given.docs.parent)} {'is out of date: make docs' if given.check else 'written'}")
