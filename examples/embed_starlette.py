@@ -19,14 +19,24 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from orchestra import Budget, BudgetExceeded, FleetError, InputError, JournalError, Orchestra, Result, RunFailed
+from orchestra import (
+    Budget,
+    BudgetExceeded,
+    FleetError,
+    InputError,
+    JournalError,
+    Orchestra,
+    Result,
+    RunFailed,
+    run_until_disconnected,
+)
 from orchestra.core.protocols import Workers
 
 
-async def answers(request: Request) -> JSONResponse:
+async def answers(request: Request) -> Response:
     """Answers one question from the documents of the request."""
     orchestra: Orchestra = request.state.orchestra
     try:
@@ -35,12 +45,13 @@ async def answers(request: Request) -> JSONResponse:
     except (ValueError, KeyError, TypeError):
         return JSONResponse({"error": "send JSON with question and documents"}, 422)
     # The same key never runs twice: a client that hung up, or whose reply was lost, repeats its request and gets the
-    # answer of the first one, a failure too. It takes a new key for another try. Without a key, the run of a request
-    # that is cancelled is cancelled.
+    # answer of the first one, a failure too. It takes a new key for another try. Without a key, the run is cancelled
+    # when its client has gone.
     key = request.headers.get("idempotency-key", "")
     limited = orchestra.options(idempotency_key=key, budget=Budget(tokens=20_000, seconds=60))
     try:
-        result = await limited.run(orchestra.find("answer_from_documents"), **inputs)
+        run = limited.run(orchestra.find("answer_from_documents"), **inputs)
+        result = await run_until_disconnected(run, request.is_disconnected)
     except InputError as error:
         return JSONResponse({"error": error.message, "hint": error.hint, "code": error.code}, 422)
     except BudgetExceeded as error:
@@ -51,7 +62,7 @@ async def answers(request: Request) -> JSONResponse:
         return JSONResponse({"error": error.message, "hint": error.hint, "code": error.code}, 503)
     except JournalError as error:
         return JSONResponse({"error": error.message, "code": error.code}, 409 if error.code == "J022" else 500)
-    return JSONResponse(as_reply(result))
+    return Response(status_code=499) if result is None else JSONResponse(as_reply(result))  # no client is left
 
 
 def as_reply(result: Result[Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestra.app.blocking import blocking
+    from orchestra.app.disconnection import run_until_disconnected
     from orchestra.app.orchestra import BlockingOrchestra, Orchestra
     from orchestra.app.result import Result
     from orchestra.app.run import Run
@@ -144,6 +145,7 @@ __all__ = [
     "rederive",
     "require",
     "retry",
+    "run_until_disconnected",
     "support",
     "tool",
     "values",
@@ -154,6 +156,7 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "app.blocking": "blocking",
+    "app.disconnection": "run_until_disconnected",
     "app.orchestra": "BlockingOrchestra Orchestra",
     "app.result": "Result",
     "app.run": "Run",

@@ -5,8 +5,8 @@
     .venv/bin/python scripts/build_docs.py --docs FOLDER  # writes them into another copy of docs/
 
 In version control are the error codes, the command line, the settings and the list of decisions. Not in version control
-are the pages of the Python API, which change with every docstring, and the copies of CONTRIBUTING.md and CHANGELOG.md.
-Each build writes them.
+are the pages of the Python API, which change with every docstring, the JSON Schemas of files, and the copies of
+CONTRIBUTING.md and CHANGELOG.md. Each build writes them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds `scripts.api_reference` when run by path
 
+from orchestra.cli.file_schemas import FileKind, format_schema, schema_file_name
 from orchestra.cli.main import build_app
 from orchestra.core.error_help import CODE_AREAS, load_explanations
 from orchestra.core.settings import ENVIRONMENT_PREFIX, SETTING_NAMES, Settings
@@ -260,13 +261,18 @@ def built_pages(docs: Path = DOCS) -> dict[Path, str]:
     }
 
 
+def schema_files(docs: Path = DOCS) -> dict[Path, str]:
+    """The JSON Schemas that each build writes; their addresses are their `$id`."""
+    return {docs / "reference" / "schemas" / schema_file_name(kind): format_schema(kind) for kind in get_args(FileKind)}
+
+
 def main() -> int:
     """Writes or checks the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of the pages")
     given = parser.parse_args()
-    wanted = pages(given.docs) | ({} if given.check else built_pages(given.docs))
+    wanted = pages(given.docs) | ({} if given.check else built_pages(given.docs) | schema_files(given.docs))
     stale = [(path, text) for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     for path, text in stale:
         print(f"{path.relative_to(given.docs.parent)} {'is out of date: make docs' if given.check else 'written'}")

@@ -14,16 +14,28 @@ from orchestra.app.inputs import to_jsonable
 from orchestra.app.reuse import NEW, NodeChange
 from orchestra.app.snapshot_store import called_contracts, reachable_contracts
 from orchestra.core.errors import InputError
-from orchestra.core.events import Event, Override, OverrideSource, QuestionAnswered, QuestionAsked, RunStarted
+from orchestra.core.events import (
+    Event,
+    Override,
+    OverrideSource,
+    QuestionAnswered,
+    QuestionAsked,
+    RunStarted,
+)
+from orchestra.core.outcomes import SkippedOutcome, ValueOutcome
 from orchestra.core.paths import root_name
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import pluralize
 from orchestra.engine.kinds.ask import incomplete_reason
 from orchestra.engine.request import RunOptions
+from orchestra.journal.history import History
 from orchestra.schema.json_schema import bundle_definitions
 from orchestra.schema.strict_json import storage_error
 from orchestra.schema.types import Schema, Validator, format_type
 from orchestra.workflows.program import CompiledNode, Program
+
+SETTLED = (ValueOutcome, SkippedOutcome)
+"""Outcomes that a fork has too, unless something has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +55,8 @@ def collect_overrides(
     """Collects the values of persons for the nodes of a fork on these inputs: those of the options, and those given in
     the parent, by the names of nodes.
 
-    With new values, the parent's answers to questions are reused too, unless they depend on a new value or a change, or
-    an effect that depends on one waits for them: such an effect was approved as it was then.
+    The parent's answers to questions are reused too, unless they depend on a new value or a change, or an effect waits
+    for them that is repeated or whose inputs may differ: such an effect was approved as it was then.
 
     Raises `InputError` E033 for a value that no node of the program accepts.
     """
@@ -56,11 +68,12 @@ def collect_overrides(
     held = {name: one for name, one in held.items() if name not in let_go}
     names = {node.name for node in program.nodes}
     found: dict[str, Override] = {}
-    if values and events is not None:
+    if events is not None:
         again = {*values, *let_go, *(root_name(change.node) for change in changed)}
         other = _dependents(program, again)
+        effects = names if options.again else other | _dependents_of_new_values(program, events)
         found |= _reusable_answers(
-            first, events, names - other - _prerequisites_of_effects(program, other - values.keys())
+            first, events, names - other - _prerequisites_of_effects(program, effects - values.keys())
         )
     _require_nodes(program, held, values.keys(), changed)
     found |= {name: one for name, one in held.items() if name in names}
@@ -169,6 +182,13 @@ def _dependents(program: Program, names: Iterable[str]) -> set[str]:
                 found.add(child.name)
                 line.append(child)
     return found
+
+
+def _dependents_of_new_values(program: Program, events: Sequence[Event]) -> set[str]:
+    """Returns the nodes that depend on a node without a value in the parent: the fork gives it one."""
+    known = {row.path for row in History.of(events).rows if isinstance(row.outcome, SETTLED)}
+    children = (index for node in program.nodes if node.name not in known for index in node.children)
+    return _dependents(program, {program.nodes[index].name for index in children})
 
 
 def _prerequisites_of_effects(program: Program, names: Set[str]) -> set[str]:

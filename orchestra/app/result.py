@@ -102,7 +102,7 @@ class Result(Generic[R]):
     @property
     def unsupported(self) -> tuple[OutputClaim, ...]:
         """The claims without evidence or without a passed check: `OutputClaim.unsupported` is the reason. If nothing
-        was checked, all claims. Dropped ones come last.
+        was checked, all claims. Those that a person gave are not among them. Dropped ones come last.
         """
         return (*(claim for claim in self.claims if claim.unsupported), *self.dropped)
 
@@ -123,7 +123,8 @@ class Result(Generic[R]):
     @property
     def confidence(self) -> float | None:
         """The score of the output in [0, 1], if checks or its producer gave one: of an agent's answer the lowest of its
-        verdicts and its confidence; of a withheld output the score that was too low, and 0 if a check failed.
+        verdicts and its confidence; of a withheld output the score that was too low, and 0 if a check failed. What a
+        person gave does not lower it.
         """
         return outcome_score(self.outcome, self.events)
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.file_schemas import write_schemas
 from orchestra.cli.options import EndpointOption, JsonOption, ModelOption
 from orchestra.cli.output import print_json, print_table, print_text
 from orchestra.cli.typer_adapter import add_command, describe_needs
@@ -140,11 +141,12 @@ def create_project(folder: Path, endpoint: Mapping[str, str] | None = None) -> l
                 settings.writelines(
                     f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in endpoint.items()
                 )
+        schemas = write_schemas(folder)
     except OSError as error:
         raise OrchestraError(
             "C023", f"{error.filename or folder} cannot be written: {error.strerror}", hint="choose another folder"
         ) from error
-    return list(targets.values())
+    return [*targets.values(), *schemas]
 
 
 def _format_value(value: object) -> str:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import update_wrapper
 from inspect import Parameter, Signature, cleandoc, signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,9 +22,9 @@ import typer
 from typer.core import TyperCommand
 
 from orchestra.cli.output import is_interactive, print_json
-from orchestra.core.errors import InputErrors, OrchestraError
+from orchestra.core.errors import InputError, InputErrors, OrchestraError
 from orchestra.core.trust import ProjectGuard, TrustStore, UntrustedError
-from orchestra.core.untrusted_text import escape_invisible
+from orchestra.core.untrusted_text import escape_invisible, shorten
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -39,12 +42,24 @@ STATUS_CODES: Mapping[str, int] = {
     "cancelled": INTERRUPTED,
 }
 """Exit codes of a run's statuses (docs/reference/glossary.md)."""
+INPUT_OPTION, INPUT_METAVAR = "-i", "KEY=VALUE"
+"""The option of all commands that take inputs."""
+KEY_VALUE = re.compile(r"[^\W\d]\w*=")
+_ALL_ARGUMENTS = "orchestra.all_arguments"
+"""The key of a command's arguments in its context."""
 DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Error numbers of a full disk."""
 
 
 class OrchestraCommand(TyperCommand):
     """A command that prints its errors and exits with their codes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments. Superfluous ones of a command with inputs are reported by `invoke`, with a hint."""
+        if any(getattr(param, "metavar", "") == INPUT_METAVAR for param in self.params):
+            ctx.allow_extra_args = True
+            ctx.meta[_ALL_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
@@ -77,12 +92,28 @@ class OrchestraCommand(TyperCommand):
         """Runs the command. An untrusted project is refused before any work; if the user then trusts it, the command
         runs once more.
         """
+        if ctx.args:
+            raise _superfluous_argument_error(ctx)
         try:
             return super().invoke(ctx)
         except UntrustedError as error:
             if not ask_for_trust(error):
                 raise
         return super().invoke(ctx)
+
+
+def _superfluous_argument_error(ctx: Any) -> InputError:
+    """The error for arguments that no parameter takes; usually inputs without their option."""
+    hint, rest = f"an input is written {INPUT_OPTION} {INPUT_METAVAR}", list(ctx.args)
+    if all(KEY_VALUE.match(argument) for argument in rest):
+        command = ctx.command_path.split()
+        for before, argument in pairwise(["", *ctx.meta[_ALL_ARGUMENTS]]):
+            if argument in rest and before != INPUT_OPTION:
+                rest.remove(argument)
+                command.append(INPUT_OPTION)
+            command.append(argument)
+        hint = f"{hint}: {shlex.join(argument for argument in command if argument != '--')}"
+    return InputError("C010", f"unexpected argument {shorten(ctx.args[0], 60)!r}", hint=hint)
 
 
 def _show_disk_full(error: OSError, *, as_json: bool) -> int:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.file_schemas import FileKind, format_schema, write_schemas
 from orchestra.cli.options import JsonOption
 from orchestra.cli.output import print_json, print_text, terminal_width
 from orchestra.cli.typer_adapter import add_command, error_data, format_error, split_error
@@ -276,28 +277,25 @@ def explain(
 
 
 def schema(
-    what: Annotated[Literal["workflow", "fleet", "agent"], typer.Argument(help="The kind of file.")] = "workflow",
+    what: Annotated[FileKind, typer.Argument(help="The kind of file.")] = "workflow",
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the schemas of all kinds into .orchestra/schemas of the project.")
+    ] = False,
 ) -> None:
-    """Print the JSON Schema of a kind of file, for editors."""
-    import json
+    """Print the JSON Schema of a kind of file, for editors. With --write, renew the copies that editors read.
 
-    sys.stdout.write(json.dumps(file_schema(what), indent=2, ensure_ascii=False) + "\n")
-
-
-def file_schema(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any]:
-    """Returns the JSON Schema of workflow, fleet or agent files."""
-    match what:
-        case "fleet":
-            from orchestra.fleet.config import FleetConfig
-
-            body = FleetConfig.model_json_schema(by_alias=True)
-        case "agent":
-            from orchestra.agents.card_file import CardFile
-
-            body = CardFile.model_json_schema(by_alias=True)
-        case "workflow":
-            from orchestra.workflows.yaml import json_schema
-
-            return json_schema.workflow_schema()
-    title = "a fleet" if what == "fleet" else "an agent's card"
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "title": f"Orchestra: {title}"}
+    Files of `orchestra init` name their schema in a line `# yaml-language-server: $schema=...`.
+    """
+    if not write:
+        sys.stdout.write(format_schema(what))
+        return
+    project = load_settings_to_inspect().project or Path()
+    try:
+        for path in write_schemas(project):
+            print_text(f"  {path}")
+    except OSError as error:
+        raise OrchestraError(
+            "C023",
+            f"{error.filename or project} cannot be written: {error.strerror}",
+            hint="free some disk space, or make the folder writable",
+        ) from error

@@ -187,7 +187,7 @@ def _node_finished(state: RunState, event: NodeFinished, program: Program) -> No
     if state.check_budget is not None:
         check_budget.release(state.check_budget, unit)
     if unit.scope.finished_items is not None and event.overridden_by is not None:
-        unit.scope.finished_items.has_person_value = True
+        unit.scope.finished_items.person_values.add(event.node)
     _set_outcome(state, unit, event.outcome)
 
 

@@ -241,13 +241,13 @@ class PlanProgress:
 class FinishedItems:
     """The units that ended inside a workflow whose whole output is judged."""
 
-    __slots__ = ("has_person_value", "units")
+    __slots__ = ("person_values", "units")
 
     def __init__(self) -> None:
         self.units: dict[str, WorkItem] = {}
         """By path."""
-        self.has_person_value = False
-        """Whether a person gave the value of one of them: then no guarantee applies."""
+        self.person_values: set[str] = set()
+        """The paths of those whose value a person gave in place of a call: then no guarantee applies."""
 
 
 class ExecutionScope:

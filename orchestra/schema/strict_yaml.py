@@ -32,6 +32,8 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _UNQUOTED_TYPE = re.compile(r"\b(?:list|dict|Literal)\[$")
 _ENDED_EXPRESSION = re.compile(r"""(?P<quote>["'])\$\{[^"'}]*(?P=quote)\s*$""")
 """A string that ended inside an expression, up to the position of an error."""
+_PLAIN_SCALAR_IN_FLOW = re.compile(r"[^\s,\[\]{}:'\"][^,\[\]{}:'\"]*$")
+"""The start of an unquoted string in `{…}` or `[…]`, up to the position of an error."""
 _NUMBER_START = frozenset("0123456789+-.")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029]|\r(?!\n)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -182,8 +184,8 @@ def _syntax_error(problem: str, position: YamlPosition, reader: _Reader) -> Inpu
 
 
 def _quoting_hint(text: str, column: int) -> str:
-    """Returns a hint for an error at a column where a bracketed type lacks quotes, or where a quote inside an
-    expression ended the string; otherwise empty.
+    """Returns a hint for an error at a column where a bracketed type or an expression lacks quotes, or where a quote
+    inside an expression ended the string; otherwise empty.
     """
     if typed := _UNQUOTED_TYPE.search(text, 0, column + 1):
         whole = text[typed.start() :].partition("]")[0]
@@ -194,7 +196,32 @@ def _quoting_hint(text: str, column: int) -> str:
         outer = ended["quote"]
         inner = "'" if outer == '"' else '"'
         return f"the quote inside ${{…}} ends the text: use {inner} inside {outer}${{…}}{outer}"
+    if text.startswith("${", column - 1) and (start := _PLAIN_SCALAR_IN_FLOW.search(text, 0, column)) is not None:
+        whole = text[start.start() : _end_of_template(text, column - 1)].rstrip()
+        quote = "'" if '"' in whole else '"'
+        shown = "${…}" if quote in whole or whole.count("{") != whole.count("}") else whole
+        return f"inside {{…}} and […], a text with ${{…}} needs quotes: {quote}{shown}{quote}"
     return ""
+
+
+def _end_of_template(text: str, start: int) -> int:
+    """Returns the end of an unquoted text with expressions, the first of them at `start`: the comma, colon or
+    bracket of the YAML around it, or the end of the line.
+    """
+    depth, quote = 0, ""
+    for position in range(start, len(text)):
+        char = text[position]
+        if quote:
+            quote = "" if char == quote else quote
+        elif depth and char in "\"'":
+            quote = char
+        elif char == "{":
+            depth += 1
+        elif depth and char == "}":
+            depth -= 1
+        elif not depth and (char in ",[]}" or text.startswith(": ", position)):
+            return position
+    return len(text)
 
 
 class _Container:

@@ -175,7 +175,7 @@ async def test_progress_interrupted_cancels_run_without_key(tmp_path: Path, key:
         with pytest.raises(asyncio.CancelledError):
             await following
         if status == "cancelled":
-            await asyncio.wait_for(run.wait(), 10)
+            await asyncio.wait_for(run.wait(), 60)
         assert (await orchestra.view(run.id)).status == status
 
 

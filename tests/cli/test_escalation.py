@@ -79,7 +79,8 @@ def test_the_answer_is_the_value_and_the_run_says_who_gave_it(desk: Shell) -> No
     assert desk("runs", "answer", made, '{"answer": "x"}').err.startswith("E022")
     said = desk("runs", "answer", made, json.dumps(PERSON), "--by", "ada", "--json")
     assert (said.code, said.json["output"], said.json["confidence"]) == (0, PERSON, None)
-    assert said.json["unsupported"]
+    assert said.json["claims"]
+    assert all(claim["person"].startswith("ada gave it") for claim in said.json["claims"])
     shown = desk("runs", "show", made).out
     assert "its own model: 1 call, 0 accepted" in shown
     assert "large: 1 call, 0 accepted" in shown
@@ -100,8 +101,8 @@ def test_claims_of_a_persons_value_rest_on_the_person(desk: Shell) -> None:
     made = run(desk, "impossible").json["run"]
     desk("runs", "answer", made, json.dumps(PERSON))
     claims = desk("runs", "show", made, "--json").json["claims"]
-    assert {claim["unsupported"] for claim in claims if claim["path"] == "answer"} == {
-        "a person gave it instead of a value that its checks rejected (reading)"
+    assert {(claim["unsupported"], claim["person"]) for claim in claims if claim["path"] == "answer"} == {
+        ("", "a person gave it instead of a value that its checks rejected (reading)")
     }
     assert all(not claim["verdicts"] for claim in claims)
 

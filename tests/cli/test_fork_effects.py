@@ -262,7 +262,7 @@ nodes:
     )
     run = shell("run", "buy", "-i", "item=desk", "--json").json["run"]
     assert shell("runs", "answer", run, "desk").code == 0
-    assert shell("runs", "fork", run).code == 5
+    assert shell("runs", "fork", run, "-i", "item=chair").code == 5
     said = shell("runs", "answer", "last", "chair")
     fork = shell("runs", "show", "last", "--json").json["run"]
     assert (said.code, f"orchestra runs fork {fork} --again" in said.err) == (1, True)

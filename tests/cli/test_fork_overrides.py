@@ -27,6 +27,71 @@ nodes:
 """
 
 
+PRICED = """
+schema: orchestra/v1
+name: order
+input: {topics: "list[str]"}
+output: ${done}
+nodes:
+  allowed: {ask: "Pay?", options: ["yes", "no"]}
+  price: {tool: draft, after: [allowed], with: {topic: "${input.topics[0]}"}}
+  paid: {tool: pay, with: {item: "${price}"}}
+  done: {tool: write, with: {lines: ["${allowed}"], receipt: "${paid}"}}
+"""
+
+
+async def questions_of_fork(
+    shop: Path, run: str, *, again: bool = False
+) -> tuple[list[str], dict[str, OverrideSource]]:
+    """The questions that a fork asks first, and the reused answers."""
+    async with opened(shop) as orchestra:
+        fork = await orchestra.options(again=again).fork(run)
+        await fork.run.wait_until_blocked()
+        asked = [question.node for question in fork.run.questions]
+        fork.run.cancel()
+        await fork.run.wait()
+        return asked, {path: one.source for path, one in fork.overrides.items()}
+
+
+async def test_fork_reuses_answers_unless_something_before_them_changed(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    ada = OverrideSource("ada", run)
+    assert await questions_of_fork(shop, run) == ([], {"allowed": ada, "sure": ada})
+    (shop / "workflows" / "order.yaml").write_text(WORKFLOW.replace('"${lines.values}"', '["a", "b"]'))
+    assert await questions_of_fork(shop, run) == (["sure"], {"allowed": ada})
+    (shop / "workflows" / "order.yaml").write_text(WORKFLOW.replace("Order about", "Buy for"))
+    assert (await questions_of_fork(shop, run))[0] == ["allowed"]
+
+
+async def test_fork_of_fork_keeps_reused_answers(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        second = await (await orchestra.fork(run)).run
+        assert second.output == "about tea; tea 1"
+        assert [claim.person for claim in second.claims] == [""]
+    assert (await questions_of_fork(shop, second.run))[0] == []
+    assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+async def test_fork_that_repeats_effects_asks_for_approval_again(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    assert await questions_of_fork(shop, run, again=True) == (["allowed"], {"sure": OverrideSource("ada", run)})
+
+
+async def test_fork_with_new_input_of_effect_asks_for_approval_again(shop: Path) -> None:
+    (shop / "workflows" / "order.yaml").write_text(PRICED)
+    module = (shop / "given_tools.py").read_text()
+    (shop / "given_tools.py").write_text(
+        module.replace('return f"about', 'raise OSError("no list of prices")\n    return f"about')
+    )
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        await run.wait_until_blocked()
+        await orchestra.answer(run.id, "yes", by="ada")
+        assert (await run.wait()).status == "failed"
+    assert await questions_of_fork(shop, run.id) == (["allowed"], {})
+
+
 async def test_fork_with_an_override_reruns_dependent_nodes(shop: Path) -> None:
     run = await ended(shop, "tea", "milk")
     (shop / "drafted.txt").unlink()
@@ -55,7 +120,11 @@ async def test_fork_with_an_override_reruns_dependent_nodes(shop: Path) -> None:
         (claim,) = result.claims
         assert claim.unsupported == "a person gave it: bob (lines)"
         held = await orchestra.fork(again.id)
-        assert {path: one.source for path, one in held.overrides.items()} == {"lines": OverrideSource("bob", again.id)}
+        assert {path: one.source for path, one in held.overrides.items()} == {
+            "allowed": OverrideSource("ada", run),
+            "lines": OverrideSource("bob", again.id),
+            "sure": OverrideSource("", again.id),
+        }
         held.run.cancel()
         await held.run.wait()
     found = rows(events)

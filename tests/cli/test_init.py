@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -132,12 +133,40 @@ def test_explain_refuses_an_unknown_code(shell: Shell, code: str) -> None:
     assert (said.code, said.err[:4]) == (2, "C007")
 
 
-def test_the_starter_s_files_are_valid_by_the_printed_schemas(shell: Shell) -> None:
+def test_starter_files_are_valid_by_the_schemas_that_they_name(shell: Shell) -> None:
     shell("init", "hello")
     for what, name in (("workflow", "workflows/hello.yaml"), ("agent", "agents/title/agent.yaml")):
-        schema = json.loads(shell("schema", what).out)
         file = Path("hello") / name
-        assert Validator(schema).check(strict_yaml.load_yaml(file.read_text(), name).value) is None
+        text = file.read_text()
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
+        assert named is not None
+        schema = json.loads((file.parent / named[1]).read_text())
+        assert schema == json.loads(shell("schema", what).out)
+        content = strict_yaml.load_yaml(text, name).value
+        assert Validator(schema).check(content) is None
+        assert Validator(schema).check({**content, "descripton": "x"}) is not None
+
+
+@pytest.mark.parametrize("what", ["workflow", "agent", "fleet"])
+def test_schema_has_a_stable_id(shell: Shell, what: str) -> None:
+    schema = json.loads(shell("schema", what).out)
+    assert schema["$id"] == f"https://orchestra-slm.github.io/orchestra/reference/schemas/{what}.v1.json"
+
+
+def test_schema_write_renews_the_copies_of_the_project(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shell.project / ".orchestra" / "schemas"
+    (shell.project / "workflows").mkdir()
+    monkeypatch.chdir("workflows")
+    for _ in range(2):
+        assert shell("schema", "--write").code == 0
+        assert sorted(path.name for path in folder.iterdir()) == ["agent.v1.json", "fleet.v1.json", "workflow.v1.json"]
+        assert (folder / "fleet.v1.json").read_text() == shell("schema", "fleet").out
+        (folder / "fleet.v1.json").write_text("of an earlier version")
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.write_text("")
+    assert shell("schema", "--write").err.startswith("C023: ")
 
 
 def test_the_schema_of_a_fleet_takes_a_fleet_and_refuses_a_typing_error(shell: Shell) -> None:

@@ -239,12 +239,13 @@ def test_deadline_default_is_not_a_human_answer() -> None:
             await answered.wait_until_blocked()
             await orchestra.answer(answered.id, "no")
             said = [
-                [claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())
+                [claim.unsupported or claim.person for claim in result.claims]
+                for result in (silent, declined, await answered.wait())
             ]
             assert said == [
                 ["no answer in time; the default applies (asked)"],
                 ["ada declined to answer: I was not there; the default applies (asked)"],
-                ["a person gave it, and it was not checked (asked)"],
+                ["answered by a person (asked)"],
             ]
 
     run_simulated(scene)

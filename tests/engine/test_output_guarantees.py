@@ -10,12 +10,14 @@ import pytest
 from orchestra.core.errors import InputError
 from orchestra.core.events import OutputJudged
 from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
-from orchestra.core.protocols import CallResult
+from orchestra.core.protocols import CallResult, InboxMessage
 from orchestra.engine.replay import replay
+from orchestra.testing import VirtualClock, run_simulated
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.python.trace import to_python
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
+from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, READING, agent, play, program, record, tool
 from tests.simulation.lab.invariants import AuditCase, audit
 from tests.verification.samples import certified
@@ -152,6 +154,47 @@ def test_output_score_traced_through_all_node_kinds() -> None:
 
     assert scored(0.9, 0.5) == ValueOutcome("A", 0.5)
     assert scored(0.4, 0.5) == ValueOutcome("A", 0.4)
+
+
+DECIDED = """
+input: {text: str}
+output: {said: "${said}", sure: "${sure}"}
+accept: 0.1
+nodes:
+  said: {agent: writer, with: {text: "${input.text}"}}
+  kind: {agent: sorter, with: {text: "${input.text}"}}
+  sure: {ask: "Is ${kind} right?", options: ["yes", "no"]MORE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "answer", "score"),
+    [("", "yes", 0.9), (", timeout: 60, fallback: 'no'", "yes", 0.9), (", timeout: 60, fallback: 'no'", None, 0.2)],
+)
+def test_output_score_not_lowered_by_answer_of_person(more: str, answer: str | None, score: float) -> None:
+    known = replace(KNOWN, agents={**KNOWN.agents, "sorter": agent("sorter", record(text=TEXT), TEXT)})
+    compiled = program(DECIDED.replace("MORE", more), known)
+    script = {"writer": CallResult(value="a", confidence=0.9), "sorter": CallResult(value="x", confidence=0.2)}
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, script)
+        run = theatre.start(compiled, {"text": "t"})
+        if answer is not None:
+            assert await run.wait_until_blocked() is None
+            (question,) = run.questions
+            digest = question.question_digest
+            await clock.sleep(1)
+            await theatre.journal.send(
+                run.id, InboxMessage(kind="answer", node=question.node, value=answer, by="ada", question_digest=digest)
+            )
+        finished = await run.wait()
+        events = list(await run.history())
+        await theatre.engine.close()
+        assert finished.outcome == ValueOutcome({"said": "a", "sure": answer or "no"}, score)
+        assert replay(compiled, events).first_difference is None
+        assert audit(AuditCase(compiled, events)) == []
+
+    run_simulated(scene)
 
 
 def test_output_without_any_score_withheld() -> None:

@@ -50,6 +50,23 @@ def test_yaml_missing_quotes_have_hint(text: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("a: {b: ${input.x}, c: 1}", '"${input.x}"'),
+        ("a: [1, say ${x} and ${y[0]}, 2]", '"say ${x} and ${y[0]}"'),
+        ("a: {\n  ${x}: 1}", '"${x}"'),
+        ("""a: {b: ${m.map(k, {"k": 1, "l": [2]})}}""", """'${m.map(k, {"k": 1, "l": [2]})}'"""),
+        ("""a: [${x == 'a' ? "b" : 'c'}]""", "'${…}'"),
+        ("a: {b: ${x", '"${…}"'),
+    ],
+)
+def test_yaml_unquoted_expression_in_flow_style_has_hint(text: str, quoted: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_yaml(text, "f.yaml")
+    assert caught.value.hint == f"inside {{…}} and […], a text with ${{…}} needs quotes: {quoted}"
+
+
+@pytest.mark.parametrize(
     ("text", "number"), [("007", "7"), ("-007", "-7"), ("+05", "5"), ("-00.5", "-0.5"), ("00", "0"), ("01e3", "1e3")]
 )
 def test_yaml_leading_zero_hint_is_valid(text: str, number: str) -> None:

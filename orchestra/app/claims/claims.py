@@ -1,7 +1,7 @@
 """Claims: the parts of a run's output, each with its evidence, verdicts and score. Pure.
 
 Computed from a run's events and its stored workflow, so that an old run gives the same claims. A claim is supported if
-it has evidence and a check that passed; any other is unsupported, with the reason.
+it has evidence and a check that passed; a person may have given it; any other is unsupported, with the reason.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class OutputClaim(msgspec.Struct, frozen=True):
     score: float | None = None
     """In [0, 1]: the lowest of the nodes' scores; None if nothing gave one."""
     unsupported: str = ""
-    """Why it is not supported; empty if it is."""
+    """Why it is not supported; empty if it is, or if a person gave it."""
+    person: str = ""
+    """Which person gave it, and where; empty for another claim. No check has to support a person's decision."""
     dropped: bool = False
     """Whether the output does not contain it any more: a node with back-off removed it from its value, at this path."""
 
@@ -148,6 +150,8 @@ class _ClaimBasis:
     score: float | None
     unsupported: str
     """Why it is unsupported, independent of its evidence."""
+    person: str
+    """Which person gave it."""
     node_names: frozenset[str]
 
 
@@ -174,7 +178,8 @@ class _ClaimEvidence:
 
     @classmethod
     def of(cls, claim: OutputClaim) -> Self:
-        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), not claim.unsupported)
+        supported = not (claim.unsupported or claim.person)
+        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), supported)
 
     def covers(self, quote: OutputClaim, places: frozenset[Support]) -> bool:
         """Whether the quote is in this evidence with its verdicts, and this claim is not less supported than the
@@ -255,8 +260,10 @@ class _ClaimExtractor:
             self._cited_support(leaf, cited, told),
         )
         evidence = _distinct(backing)
-        why = told.unsupported or ("" if evidence else "its checks pass, and none of them gives evidence")
-        return OutputClaim(leaf.path, leaf.value, told.nodes, evidence, told.verdicts, told.score, why)
+        why = told.unsupported
+        if not (evidence or why or told.person):
+            why = "its checks pass, and none of them gives evidence"
+        return OutputClaim(leaf.path, leaf.value, told.nodes, evidence, told.verdicts, told.score, why, told.person)
 
     def _basis(self, exact: tuple[NodeOrigin, ...], speaking: Attribution) -> _ClaimBasis:
         key = (tuple((one.node, one.kind, one.covered) for one in exact), speaking.base, speaking.additional)
@@ -268,8 +275,11 @@ class _ClaimExtractor:
         scores = [
             score for node in nodes if (row := self._row(node)) is not None and (score := _row_score(row)) is not None
         ]
-        why = self._unsupported_reason(origins, verdicts)
-        told = self._basis_cache[key] = _ClaimBasis(nodes, verdicts, min(scores, default=None), why, frozenset(nodes))
+        person = self._person(exact, origins, verdicts)
+        why = "" if person else self._unsupported_reason(origins, verdicts)
+        told = self._basis_cache[key] = _ClaimBasis(
+            nodes, verdicts, min(scores, default=None), why, person, frozenset(nodes)
+        )
         return told
 
     def _cited_support(self, leaf: Leaf, cited: EvidenceByPath, told: _ClaimBasis) -> Iterator[Support]:
@@ -391,29 +401,60 @@ class _ClaimExtractor:
                 found.append(CitedEvidence(format_path(steps), place, steps=steps))
         return found
 
+    def _person(
+        self, exact: Iterable[NodeOrigin], origins: Sequence[NodeOrigin], verdicts: Sequence[ClaimVerdict]
+    ) -> str:
+        """Returns which person gave a part; empty if none did, if it also has another unchecked source, or if it was
+        computed from what the person gave.
+        """
+        if any(one.outcome == FAIL for one in verdicts):
+            return ""
+        given = {origin: said for origin in exact if (said := self._given_by(origin))}
+        if any(origin not in given and self._unchecked_reason(origin) for origin in origins):
+            return ""
+        return next(iter(given.values()), "")
+
+    def _given_by(self, origin: NodeOrigin) -> str:
+        """Returns who gave the value of an origin, if it was a person and no check covers the value; otherwise
+        empty.
+        """
+        if origin.covered or (row := self._row(origin.node)) is None:
+            return ""
+        if row.correction is not None:
+            by = row.correction.by or "a person"
+            return f"{by} gave it instead of a value that its checks rejected ({origin.node})"
+        if row.overridden_by is not None:
+            return f"given by {row.overridden_by.by or 'a person'} ({origin.node})"
+        if origin.kind == "ask" and not row.unanswered_reason and not self.verdicts[origin.node]:
+            return f"answered by a person ({origin.node})"
+        return ""
+
     def _unsupported_reason(self, origins: Iterable[NodeOrigin], verdicts: Sequence[ClaimVerdict]) -> str:
         if any(one.outcome == FAIL for one in verdicts):
             return "a check of it fails"
-        for origin in origins:
-            if not origin.covered and (row := self._row(origin.node)) is not None and row.correction is not None:
-                return f"a person gave it instead of a value that its checks rejected ({origin.node})"
-            if not origin.covered and (row := self._row(origin.node)) is not None and row.overridden_by is not None:
-                return f"a person gave it{f': {row.overridden_by.by}' if row.overridden_by.by else ''} ({origin.node})"
-            if (
-                origin.kind == "ask"
-                and not origin.covered
-                and (row := self._row(origin.node)) is not None
-                and row.unanswered_reason
-            ):
-                return f"{row.unanswered_reason}; the default applies ({origin.node})"
-            if origin.kind == "ask" and not origin.covered and not self.verdicts[origin.node]:
-                return f"a person gave it, and it was not checked ({origin.node})"
-            if origin.kind == "agent" and not origin.covered and not self.verdicts[origin.node]:
-                return f"nothing checked what {origin.node} says"
+        if reason := next(filter(None, map(self._unchecked_reason, origins)), ""):
+            return reason
         if not any(one.outcome == PASS for one in verdicts):
             if self.lineage.root is None:
                 return "the workflow of this run is not stored, so its checks are unknown"
             return "nothing checked it"
+        return ""
+
+    def _unchecked_reason(self, origin: NodeOrigin) -> str:
+        """Returns why the value of an origin counts as unchecked; empty if it does not."""
+        if origin.covered:
+            return ""
+        if (row := self._row(origin.node)) is not None:
+            if row.correction is not None:
+                return f"a person gave it instead of a value that its checks rejected ({origin.node})"
+            if row.overridden_by is not None:
+                return f"a person gave it{f': {row.overridden_by.by}' if row.overridden_by.by else ''} ({origin.node})"
+            if origin.kind == "ask" and row.unanswered_reason:
+                return f"{row.unanswered_reason}; the default applies ({origin.node})"
+        if origin.kind == "ask" and not self.verdicts[origin.node]:
+            return f"a person gave it, and it was not checked ({origin.node})"
+        if origin.kind == "agent" and not self.verdicts[origin.node]:
+            return f"nothing checked what {origin.node} says"
         return ""
 
     def _row(self, node: str) -> NodeRow | None:
@@ -539,6 +580,11 @@ def _format_number(number: Fraction) -> str:
     from orchestra.text import arithmetic
 
     return str(number.numerator) if number.denominator == 1 else arithmetic.format_fraction(number)
+
+
+def is_supported(claim: OutputClaim) -> bool:
+    """True if evidence and checks support a claim; False also for what a person gave."""
+    return not (claim.unsupported or claim.person)
 
 
 def is_quote_only(claim: OutputClaim) -> bool:

@@ -16,6 +16,7 @@ from orchestra.app.claims.claims import (
     OutputClaim,
     Support,
     is_quote_only,
+    is_supported,
     outermost_evidence,
 )
 from orchestra.app.claims.locations import EvidenceLocation, RunTexts, TableCell, TextSpan
@@ -150,7 +151,8 @@ class _ContentParts:
             "guarantees": list(self._guarantee_parts()),
             "claims": [self._claim_part(claim) for claim in shown[: limits.claims]],
             "claims_left": max(0, len(shown) - limits.claims),
-            "supported": sum(not claim.unsupported for claim in content.claims),
+            "supported": sum(map(is_supported, content.claims)),
+            "given": sum(bool(claim.person) for claim in content.claims),
             "claimed": len(content.claims),
             "left_out": [
                 (self._line(path), self._line(why)) for path, why in islice(content.left_out.items(), limits.withheld)
@@ -232,11 +234,12 @@ class _ContentParts:
             "path": self._line(claim.path) or "the answer",
             "value": self._text(claim.value),
             "unsupported": self._line(claim.unsupported),
+            "person": self._line(claim.person),
             "score": "" if claim.score is None else f"{claim.score:.2f}",
             "nodes": [self._line(node) for node in claim.nodes[:most]],
             "evidence": [self._evidence_part(one) for one in shown[:most]],
             "evidence_left": max(0, len(shown) - most),
-            "quote_shows": QUOTE_NOTE if not claim.unsupported and is_quote_only(claim) else "",
+            "quote_shows": QUOTE_NOTE if is_supported(claim) and is_quote_only(claim) else "",
             "verdicts": [self._verdict_part(one) for one in claim.verdicts[:most]],
             "verdicts_left": max(0, len(claim.verdicts) - most),
         }

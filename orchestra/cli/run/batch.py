@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from orchestra.cli.context import Opener, open_orchestra
 from orchestra.cli.output import ProgressMeter, print_note
 from orchestra.cli.run.batch_row_state import BatchMarks, RowRunner
 from orchestra.cli.run.batch_rows import BatchRow, ResultFile, RowResult, check_files, reread_rows, scan_rows
+from orchestra.cli.run.batch_table import ResultTable, check_table, record_path
 from orchestra.cli.signals import map_in_order
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.settings import Settings
@@ -34,6 +35,7 @@ class BatchJob:
     source: Path
     """A file that can be read several times."""
     target: Path
+    """The output: JSON lines, or a table beside which they are."""
     concurrency: int
     budget: Budget | None
     checks: tuple[str, ...] | None
@@ -47,6 +49,11 @@ class BatchJob:
     """The acceptance of whole outputs; None for that of the workflow."""
     inputs: Mapping[str, InputField] = dataclasses.field(default_factory=dict)
     """The columns of a table; set after the program is compiled."""
+
+    @property
+    def record(self) -> Path:
+        """The file of JSON lines from which the batch continues."""
+        return record_path(self.target)
 
 
 @dataclasses.dataclass(slots=True)
@@ -77,24 +84,29 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
     """Runs a job, or the rest of it. Raises `InputError` before anything starts, and `FleetError` if no server is
     available.
     """
-    check_files(job.source, job.target, job.source_name)
+    check_files(job.source, job.record, job.source_name)
+    if job.record != job.target:
+        check_table(job.source, job.target)
     async with open_orchestra(open_, settings) as orchestra:
         step = step_with_checks(orchestra, job.name, job.checks)
         orchestra = orchestra.options(accept=job.accept)
         program = orchestra.program(step)
         job = dataclasses.replace(job, inputs=program.inputs)
         ids = scan_rows(job.source, InputValidator(program), job.source_name, job.inputs, job.accept)
-        results = ResultFile(job.target, ids)
-        try:
+        table = None
+        if job.record != job.target:
+            table = ResultTable.of(job.target, job.source, tuple(job.inputs), program.output_schema)
+        results = ResultFile(job.record, ids)
+        with _write_table_at_end(job, table, ids, results):
             if results.repaired:
-                print_note(f"{job.target}: the last line was incomplete; its row runs again")
+                print_note(f"{job.record}: the last line was incomplete; its row runs again")
             view = orchestra.options(budget=job.budget, tags=job.tags)
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = BatchSummary(len(ids), len(results.done) - len(again))
             marks = BatchMarks(orchestra.journal)
             written, ask = (
                 WrittenMarks(marks, results),
-                RowRunner(view, step, job.target, again, results.waiting, marks),
+                RowRunner(view, step, job.record, again, results.waiting, marks),
             )
             try:
                 async with written.sync_in_background():
@@ -102,9 +114,33 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
             except asyncio.CancelledError:
                 print_note(f"{summary}; to continue, repeat the command")
                 raise
+    return summary
+
+
+@contextmanager
+def _write_table_at_end(
+    job: BatchJob, table: ResultTable | None, ids: Mapping[str, str], results: ResultFile
+) -> Iterator[None]:
+    """Closes the results at the end of the context, also of an interrupted one, after their table was written.
+
+    Raises:
+        OrchestraError: C023 if the table cannot be written after all rows; the results are kept. After another error it
+            is only reported.
+    """
+    complete = False
+    try:
+        yield
+        complete = True
+    finally:
+        try:
+            if table is not None and (table.outdated or results.changed):
+                table.write(lambda: reread_rows(job.source, ids, job.source_name, job.inputs, job.accept), results)
+        except OrchestraError as error:
+            if complete:
+                raise
+            print_note(f"{job.target} lacks results, which {job.record} has: {error.message}")
         finally:
             results.close()
-    return summary
 
 
 def step_with_checks(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> Step[..., Any]:

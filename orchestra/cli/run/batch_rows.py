@@ -57,6 +57,8 @@ class BatchRow:
     line: int
     accept: AcceptThreshold | None = None
     """The acceptance of its whole output; None for that of the workflow."""
+    cells: Mapping[str, str] | None = None
+    """The cells of a row of a table, also of columns that are no inputs."""
 
     @property
     def digest(self) -> str:
@@ -83,6 +85,19 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def failed(self) -> bool:
         """True without an output, unless it was withheld or waits for a person."""
         return self.error is not None and not self.abstained and self.waiting is None
+
+    @property
+    def status(self) -> str:
+        """One word for it: `done`, `abstained`, `failed` or `waiting`."""
+        return (
+            "waiting"
+            if self.waiting is not None
+            else "abstained"
+            if self.abstained
+            else "failed"
+            if self.failed
+            else "done"
+        )
 
 
 @contextmanager
@@ -161,7 +176,7 @@ def _read_table(
             for field, cell in cells.items()
             if cell or fields[field].required
         }
-        yield BatchRow(line.values.get("id") or str(number), given, line.number)
+        yield BatchRow(line.values.get("id") or str(number), given, line.number, cells=line.values)
 
 
 def _check_columns(
@@ -283,13 +298,15 @@ class ResultFile:
         """Written rows that failed."""
         self._ids = ids
         self.repaired = False
+        self.changed = False
+        """Whether results were written since it was opened."""
         with _open_existing(path):
             pass
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
         except OSError as error:
-            raise _unwritable_error(path, error) from error
+            raise unwritable_error(path, error) from error
         try:
             self._lock_and_load()
         except BaseException:
@@ -311,9 +328,10 @@ class ResultFile:
         end = self._load_existing()
         try:
             self.repaired = self._file.seek(0, os.SEEK_END) > end
-            self._file.truncate(end)
+            if self.repaired:  # otherwise the time of its last change stays
+                self._file.truncate(end)
         except OSError as error:
-            raise _unwritable_error(self.path, error) from error
+            raise unwritable_error(self.path, error) from error
 
     def _load_existing(self) -> int:
         """Collects the ids; returns the length of all complete lines in bytes."""
@@ -363,11 +381,32 @@ class ResultFile:
 
     def write(self, result: RowResult) -> None:
         """Appends a result with one write."""
+        self.changed = True
         try:
             self._file.write(_encode(result) + b"\n")
             self._file.flush()
         except OSError as error:
-            raise _unwritable_error(self.path, error) from error
+            raise unwritable_error(self.path, error) from error
+
+    def index(self) -> Callable[[str], RowResult | None]:
+        """Returns a function that reads the result of a row by its id; None if it has none.
+
+        Only offsets are kept in memory. The function is valid until the next write.
+        """
+        offsets: dict[str, int] = {}
+        end = 0
+        self._file.seek(0)
+        for raw in self._file:
+            offsets[_decode(raw).id] = end
+            end += len(raw)
+
+        def read(row: str) -> RowResult | None:
+            if (offset := offsets.get(row)) is None:
+                return None
+            self._file.seek(offset)
+            return _decode(self._file.readline())
+
+        return read
 
     def sync(self) -> None:
         """Syncs written results to disk. Raises `OrchestraError` C023."""
@@ -375,13 +414,14 @@ class ResultFile:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _unwritable_error(self.path, error) from error
+            raise unwritable_error(self.path, error) from error
 
     def replace(self, results: Mapping[str, RowResult]) -> None:
         """Replaces results of existing rows atomically: a crash leaves the old file.
 
         Raises `OrchestraError` C023 if the folder does not allow it; the file is unchanged then.
         """
+        self.changed = True
         path = self.path.resolve()
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -400,7 +440,7 @@ class ResultFile:
         except OSError as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise _unwritable_error(self.path, error) from error
+            raise unwritable_error(self.path, error) from error
         self._file.close()
         self._file = fresh
 
@@ -411,20 +451,14 @@ class ResultFile:
             os.fsync(self._file.fileno())
             self._file.close()
         except OSError as error:
-            raise _unwritable_error(self.path, error) from error
+            raise unwritable_error(self.path, error) from error
 
 
 def check_files(source: Path, target: Path, name: str = "") -> None:
     """Checks both files before a fleet is started: the first row, and whether results can be appended.
 
-    Raises `InputError` C010, C014 and C020, and `OrchestraError` C023.
+    Raises `InputError` C014 and C020, and `OrchestraError` C023.
     """
-    if is_table(target):
-        raise InputError(
-            "C010",
-            f"results are JSON lines, but {target} is the name of a table",
-            hint=f"--output {target.with_suffix('.jsonl')}",
-        )
     next(read_rows(source, name), None)
     with _open_existing(target):
         pass
@@ -439,7 +473,7 @@ def _open_existing(path: Path) -> IO[bytes]:
     except PermissionError as error:
         raise _unreadable_error(path, error) from error
     except OSError as error:
-        raise _unwritable_error(path, error) from error
+        raise unwritable_error(path, error) from error
 
 
 def _unreadable_error(path: Path, error: OSError) -> InputError:
@@ -447,7 +481,8 @@ def _unreadable_error(path: Path, error: OSError) -> InputError:
     return InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint)
 
 
-def _unwritable_error(path: Path, error: OSError) -> OrchestraError:
+def unwritable_error(path: Path, error: OSError) -> OrchestraError:
+    """The error C023 for an output that cannot be written."""
     hint = "free some disk space, or choose another --output; then repeat the command, which resumes the batch"
     return OrchestraError("C023", f"{path} cannot be written: {error.strerror or error}", hint=hint)
 

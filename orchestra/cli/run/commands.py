@@ -320,7 +320,7 @@ class BatchArguments:
         typer.Option(
             "--output",
             "-o",
-            help="The result file, in the order of the rows; its ids tell which rows are done.",
+            help="The result file, in the order of the rows, as .jsonl; or as .csv with the input columns.",
             show_default=False,
         ),
     ]

@@ -14,6 +14,7 @@ from orchestra.app.claims.claims import (
     OutputClaim,
     Support,
     is_quote_only,
+    is_supported,
     outermost_evidence,
 )
 from orchestra.app.claims.locations import TableCell, TextSpan
@@ -171,7 +172,7 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
     """
     from rich.text import Text
 
-    supported = [claim for claim in claims if not claim.unsupported]
+    supported = [claim for claim in claims if is_supported(claim)]
     for claim in supported[:MAX_CLAIMS]:
         print_text()
         value = format_claim_value(claim.value, MAX_VALUE_LENGTH)
@@ -266,8 +267,11 @@ def _format_location(place: TextSpan | TableCell) -> str:
 
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
-    if claims and not any(claim.verdicts or claim.evidence for claim in claims):
-        print_text("\nno check was run on this answer", style="dim")
+    _show_given(claims)
+    others = [claim for claim in claims if not claim.person]
+    if others and not any(claim.verdicts or claim.evidence for claim in others):
+        part = "this answer" if len(others) == len(claims) else "the rest of this answer"
+        print_text(f"\nno check was run on {part}", style="dim")
         return
     why: dict[str, list[str]] = {}
     for claim in claims:
@@ -280,6 +284,19 @@ def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
         print_text(
             escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow"
         )
+
+
+def _show_given(claims: Sequence[OutputClaim]) -> None:
+    """Prints which parts a person gave."""
+    by_person: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim.person:
+            by_person.setdefault(claim.person, []).append(_claim_path(claim))
+    if by_person:
+        print_text()
+    for person, paths in by_person.items():
+        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+        print_text(escape_invisible(f"{', '.join(paths[:MAX_CLAIMS])}{more}: {person}", keep=""), style="dim")
 
 
 def _claim_path(claim: OutputClaim) -> str:

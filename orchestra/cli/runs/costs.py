@@ -1,23 +1,17 @@
-"""`orchestra runs costs`: sums the cost of runs, as a table, JSON or CSV.
-
-A CSV cell that starts with = + - @, a tab or a line break is a formula for spreadsheets, and may start programs or send
-data (OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection). Such a text gets a leading single
-quote, which spreadsheets do not display. Numbers stay numbers, also as texts.
-"""
+"""`orchestra runs costs`: sums the cost of runs, as a table, JSON or CSV."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import StringIO
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.csv_writer import to_csv
 from orchestra.cli.options import JsonOption, SinceOption, TagFilterOption, UntilOption, parse_period
 from orchestra.cli.output import make_console, print_json, print_note, print_table, print_text
 from orchestra.cli.typer_adapter import add_command
@@ -28,36 +22,6 @@ from orchestra.core.untrusted_text import escape_invisible, pluralize
 if TYPE_CHECKING:
     from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal
     from orchestra.fleet.config import Endpoint, LocalServer
-
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""Prefixes of formulas; spreadsheets accept the full-width characters too."""
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-def to_csv(rows: Iterable[Iterable[object]]) -> str:
-    """Formats rows as CSV; each row ends with a line break."""
-    return "".join(f"{_format_row([escape_formula(cell) for cell in row])}\n" for row in rows)
-
-
-def _format_row(cells: list[object]) -> str:
-    """Formats one row. The CSV writer quotes the characters of its line terminator, and a carriage return must be
-    quoted too.
-    """
-    import csv
-
-    text = StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().removesuffix("\r\n")
-
-
-def escape_formula(cell: object) -> object:
-    """Adds a leading single quote to a text that a spreadsheet would compute; returns other cells unchanged."""
-    return (
-        f"'{cell}"
-        if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell)
-        else cell
-    )
-
 
 MAX_NOTES = 5
 MIN_NAME_WIDTH = 14

@@ -76,7 +76,7 @@ def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
         and not unit.tier
         and not (unit.person_answer is not None and unit.person_answer.call_happened)
     )
-    if unit.body is not None and unit.body.finished_items is not None and unit.body.finished_items.has_person_value:
+    if unit.body is not None and unit.body.finished_items is not None and unit.body.finished_items.person_values:
         own = False
     return certificate.guarantee if certificate is not None and own else ""
 

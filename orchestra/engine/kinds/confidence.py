@@ -2,7 +2,8 @@
 
 Each agent and each check states a confidence for its value. The output is as confident as the least confident value on
 which it depends, through code, choices and called workflows. For a list whose elements were selected by code, it
-depends on the most confident element that says a part of the output; if none does, on all of them.
+depends on the most confident element that says a part of the output; if none does, on all of them. A value that a
+person gave ends the walk: it counts as certain, unless checks judged it, and does not depend on what led to it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ def output_confidence(unit: WorkItem, output: Any) -> float | None:
         return None
     walk = _ConfidenceTrace({key for _, part in content_parts(output) if (key := content_key(part)) is not None})
     return min(walk.from_names(unit.body, unit.body.program.output.references), default=None)
+
+
+PERSON = 1.0
+"""The confidence of a value that a person gave."""
 
 
 class _ConfidenceTrace:
@@ -48,6 +53,9 @@ class _ConfidenceTrace:
             return
         self.visited.add(key)
         unit = _finished_unit(scope, f"{scope.path}{node.name}")
+        if _is_from_person(scope, f"{scope.path}{node.name}", unit, outcome):
+            yield PERSON if outcome.score is None else outcome.score
+            return
         if unit is not None and unit.map_progress is not None:
             yield from self.from_elements(scope, unit)
         else:
@@ -74,7 +82,10 @@ class _ConfidenceTrace:
         found: list[tuple[bool, float]] = []
         for index, outcome in enumerate(unit.map_progress.outcomes):
             if isinstance(outcome, ValueOutcome):
-                said = min(self.from_unit(_finished_unit(scope, f"{unit.path}[{index}]"), outcome), default=None)
+                path = f"{unit.path}[{index}]"
+                element = _finished_unit(scope, path)
+                from_person = outcome.score is None and _is_from_person(scope, path, element, outcome)
+                said = PERSON if from_person else min(self.from_unit(element, outcome), default=None)
                 if said is not None:
                     found.append((self._agrees(outcome), said))
         same = [score for agrees, score in found if agrees]
@@ -85,6 +96,15 @@ class _ConfidenceTrace:
 
     def _agrees(self, outcome: ValueOutcome) -> bool:
         return any(content_key(part) in self.output_keys for _, part in content_parts(outcome.value))
+
+
+def _is_from_person(scope: ExecutionScope, path: str, unit: WorkItem | None, outcome: ValueOutcome) -> bool:
+    """Whether a person gave a value: as an answer, or in place of a call."""
+    if scope.finished_items is not None and path in scope.finished_items.person_values:
+        return True
+    if unit is None or unit.person_answer is None or unit.person_answer.decline_reason:
+        return False
+    return bool(unit.person_answer.value == outcome.value)  # otherwise the node took its fallback
 
 
 def _finished_unit(scope: ExecutionScope, path: str) -> WorkItem | None:

@@ -53,6 +53,23 @@ def is_table(path: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TableFormat:
+    """How a table is written."""
+
+    separator: str
+    byte_order_mark: str = ""
+    """The mark at its start by which spreadsheets recognise UTF-8; empty without one."""
+
+
+def read_table_format(path: Path) -> TableFormat:
+    """Reads the format of a table that `read_lines` accepts, from its beginning. Raises `OSError`."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        text = file.read(SNIFFED_CHARACTERS)
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    return TableFormat(_find_separator(text.removeprefix(mark), path), mark)
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnMapping:
     """The columns of a file with the fields of an agent; a column of JSON lines may be a path such as
     `expected.answers.0.text`.
@@ -452,10 +469,8 @@ def _json_lines(text: str, path: Path) -> Iterator[SourceLine]:
 def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]) -> Iterator[SourceLine]:
     lines = _LINE_END.split(text)
     separator_line = _SEPARATOR_LINE.match(text)
+    separator = _find_separator(text, path)
     text, over = (text[separator_line.end() :], 1) if separator_line else (text, 0)
-    separator = (
-        separator_line[1] if separator_line else "\t" if path.suffix.lower() == ".tsv" else _detect_separator(text)
-    )
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     before = 1 + over
     try:
@@ -491,6 +506,13 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
         long = f"cells of CSV have at most {csv.field_size_limit():,} characters: write JSON lines"
         hint = long if "limit" in str(error) else "RFC 4180, in UTF-8"
         raise InputError("N010", f"{path} is not CSV: {error}", location=location, hint=hint) from error
+
+
+def _find_separator(text: str, path: Path) -> str:
+    """Returns the separator of a table: the declared one, that of its suffix, or the detected one."""
+    if declared := _SEPARATOR_LINE.match(text):
+        return declared[1]
+    return "\t" if path.suffix.lower() == ".tsv" else _detect_separator(text)
 
 
 def _detect_separator(text: str) -> str:

@@ -105,14 +105,11 @@ def test_cells_are_parsed_by_type_and_empty_ones_omit_optional_inputs(shell: She
     assert "C020: row '1': count: " in shell("batch", "counted", "-i", "rows.csv", "-o", "more.jsonl").err
 
 
-def test_a_column_that_is_not_there_and_a_table_of_results_are_refused(shell: Shell) -> None:
+def test_a_column_that_is_not_there_is_refused(shell: Shell) -> None:
     Path("rows.csv").write_text("qestion,text\ngood,a\n")
     said = shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl")
     assert said.err.startswith("C020: there is no column 'question' for the input 'question'")
     assert "did you mean 'qestion'?" in said.err
-    said = shell("batch", "ask", "-i", "rows.csv", "-o", "out.csv")
-    assert said.err.startswith("C010: results are JSON lines")
-    assert "--output out.jsonl" in said.err
 
 
 def test_invalid_table_is_reported_like_invalid_lines(shell: Shell) -> None:

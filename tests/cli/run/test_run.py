@@ -164,6 +164,25 @@ def test_bad_input_is_two_and_nothing_starts(answering: Shell, arguments: tuple[
     assert opener.workers is None or opener.workers.calls == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("run", "hello", "question=x"), "an input is written -i KEY=VALUE: orchestra run hello -i question=x"),
+        (
+            ("run", "hello", "a=1 b", "-i", "a=1 b", "--json"),
+            "an input is written -i KEY=VALUE: orchestra run hello -i 'a=1 b' -i 'a=1 b' --json",
+        ),
+        (("ask", "Why?", "--", "text=-x"), "an input is written -i KEY=VALUE: orchestra ask 'Why?' -i text=-x"),
+        (("run", "hello", "x"), "an input is written -i KEY=VALUE"),
+    ],
+)
+def test_run_input_without_option_has_hint(answering: Shell, arguments: tuple[str, ...], hint: str) -> None:
+    done = answering(*arguments)
+    assert done.code == 2
+    assert f"C010: unexpected argument {arguments[3 if '--' in arguments else 2]!r}" in done.err
+    assert f"help: {hint}\n" in done.err
+
+
 def test_a_faulty_workflow_is_shown_with_its_place(answering: Shell) -> None:
     Path("workflows/ask.yaml").write_text(
         Path("workflows/ask.yaml").read_text().replace("agent: answerer", "agent: anserer")

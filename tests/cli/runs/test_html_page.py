@@ -18,7 +18,7 @@ from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.app.html_pages import GRAPH, HOSTILE, Page, quoting_run
 from tests.cli.shell import Shell
-from tests.cli.stage import FLEET, GOOD, TEXT, Simulated, furnish
+from tests.cli.stage import ASK, FLEET, GOOD, TEXT, Simulated, furnish
 
 
 def page_of(shell: Shell, events: list[Event]) -> Page:
@@ -108,6 +108,32 @@ def test_a_page_of_an_output_that_nobody_checked_says_so_of_each_part(shell: She
     assert "0 of 2 claims supported" in words
     assert words.count("not supported") == 2
     assert "nothing checked what reading says" in words
+
+
+DECIDED = ASK.replace("name: ask", "name: decided").replace(
+    "output: ${reading}\nnodes:\n",
+    'output: {answer: "${reading.answer}", sure: "${sure}"}\nnodes:\n  sure: {ask: "Sure?"}\n',
+)
+
+
+def test_page_shows_persons_answer_as_given_by_person(shell: Shell) -> None:
+    furnish()
+    Path("workflows/decided.yaml").write_text(DECIDED)
+    on_stage = Shell(shell.home, shell.project, Simulated({"answerer": GOOD}))
+    assert on_stage("run", "decided", "-i", "question=when", "-i", f"text={TEXT}").code == 5
+    said = on_stage("runs", "answer", "last", "yes")
+    assert said.code == 0
+    assert "\nsure: answered by a person (sure)\n" in said.out
+    assert "not supported" not in said.out
+    assert "confidence 1.00" in said.out
+    shown = on_stage("runs", "show", "last", "--json").json
+    assert ([one["path"] for one in shown["claims"]], shown["unsupported"]) == (["answer", "sure"], [])
+    assert on_stage("runs", "show", "last", "--html", "run.html").code == 0
+    page = Page(Path("run.html").read_text("utf-8"))
+    words = " ".join(page.words.split())
+    assert "1 of 2 claims supported by evidence and checks; 1 given by a person" in words
+    assert "sure by a person" in words
+    assert "not supported" not in words
 
 
 def test_a_page_is_about_a_whole_run_and_goes_where_it_can_be_written(shell: Shell) -> None:

@@ -115,9 +115,9 @@ def one_of_several(question: str) -> Reading:
     agent_by(kind.label, {"math": search})  # E: arg-type
     agent_by(kind.label, {"math": reader}, otherwise=reader)(question=question)  # E: call-arg
     agent_by(kind.label, {3: reader})  # E: type-var
-    return agent_by(kind.label, {"math": reader}, otherwise=picker)(
+    return agent_by(kind.label, {"math": reader}, otherwise=picker)(  # E: return-value
         question=question, context=question
-    )  # E: return-value
+    )
 
 
 @workflow()

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import orchestra
-from orchestra.cli.runs.costs import FORMULA_PREFIXES, NUMBER, escape_formula, to_csv
+from orchestra.cli.csv_writer import FORMULA_PREFIXES, NUMBER, escape_formula, to_csv
 
 BEGINNINGS = st.sampled_from([*FORMULA_PREFIXES, "", "a", "'", '"', " ", ",", ";"])
 TEXTS = st.builds(lambda begins, rest: begins + rest, BEGINNINGS, st.text(max_size=20))
@@ -58,4 +58,4 @@ def test_all_csv_of_the_package_is_written_in_one_place() -> None:
         and node.attr in ("writer", "DictWriter")
         and getattr(node.value, "id", "") == "csv"
     ]
-    assert writes == ["cli/runs/costs.py"]
+    assert writes == ["cli/csv_writer.py"]

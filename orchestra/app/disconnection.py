@@ -1,0 +1,58 @@
+"""Cancels a run when the client that waits for it disconnects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from orchestra.app.result import Result
+from orchestra.app.run import Run
+
+R = TypeVar("R")
+
+CLIENT = "its client"
+"""Who cancels such a run."""
+
+
+async def run_until_disconnected(
+    run: Run[R] | Coroutine[Any, Any, Result[R]],
+    is_disconnected: Callable[[], Awaitable[bool]],
+    *,
+    interval: float = 0.5,
+) -> Result[R] | None:
+    """Waits for a run, and cancels it if the client disconnects: requests to model servers are closed.
+
+    Web frameworks do not cancel a handler whose client has gone. Starlette and FastAPI offer
+    `request.is_disconnected`; read the body of the request before.
+
+    Args:
+        run: `orchestra.run(...)`, or a started run. With an idempotency key, `orchestra.run(...)` is only left: its run
+            continues for other callers.
+        is_disconnected: Returns whether the client has gone.
+        interval: Seconds between two calls of it.
+
+    Returns:
+        The result; None if the client has disconnected.
+
+    Raises:
+        OrchestraError: As `await run`.
+    """
+    waiting = asyncio.ensure_future(_wait_for(run))
+    try:
+        while not waiting.done():
+            await asyncio.wait({waiting}, timeout=interval)
+            if not waiting.done() and await is_disconnected():
+                return None
+        return waiting.result()
+    finally:
+        if not waiting.done():
+            if isinstance(run, Run):
+                run.cancel(CLIENT)
+            else:
+                waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _wait_for(run: Run[R] | Coroutine[Any, Any, Result[R]]) -> Result[R]:
+    return await run
