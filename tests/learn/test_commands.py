@@ -254,6 +254,22 @@ def test_train_remote_base_refused(shell: Shell, project: Path) -> None:
     assert "N106" in said.err
 
 
+def test_train_fleet_option_replaces_configured_fleet(shell: Shell, project: Path, tiny: Path) -> None:
+    Path("configs").mkdir()
+    Path("configs/far.yaml").write_text(
+        "schema: orchestra/fleet/v1\nname: far\n"
+        "servers: {it: {endpoint: http://127.0.0.1:9/v1, model: m}}\nmodels: {base: it}\n"
+    )
+    Path("configs/tiny.yaml").write_text(FLEET.replace("FOLDER", str(tiny)))
+    Path("orchestra.toml").write_text('fleet = "far"\n')
+    assert shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", *MAPPED).code == 0
+    options = ("--epochs", "0.1", "--rank", "2", "--batch", "200", "--device", "cpu", "--out", "adapter")
+    assert "N106" in shell("learn", "train", "finder", "--data", "set", *options).err
+    said = shell("learn", "train", "finder", "--data", "set", *options, "--fleet", "tiny")
+    assert said.code == 0, said.err
+    assert json.loads(Path("adapter/manifest.json").read_text())["base"] == "tiny"
+
+
 def test_train_progress_every_ten_seconds_and_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     teller = TrainingReporter(lambda: now)

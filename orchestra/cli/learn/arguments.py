@@ -206,6 +206,7 @@ class TrainArguments:
         float, typer.Option(min=0, max=1, help="The weight of the teacher's loss; the labels have the rest.")
     ] = 0.5
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard the checkpoint of an interrupted training.")] = False
+    fleet: FleetOption = None
 
 
 class HeldOutPart(StrEnum):

@@ -89,7 +89,7 @@ def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
     ones.
     """
     adapter_settings = _AdapterSettings.from_arguments(arguments)
-    card = check_trainable(Project.load(load_settings()).registry.card(arguments.agent))
+    card = check_trainable(Project.load(load_settings(fleet=arguments.fleet)).registry.card(arguments.agent))
     _check_supported(card, given_options)
     target = arguments.out or arguments.data / f"{arguments.agent}-{'adapter' if card.kind == 'model' else 'trained'}"
     check_writable(target, "--out", folder=True)
@@ -133,7 +133,7 @@ def _run_adapter_training(
 ) -> tuple[AdapterTrainingRecord, AdapterTraining, TrainingProvenance | None]:
     """Reads the inputs and trains. Returns the record, the training and the provenance of the starting weights."""
     reporter.phase("looking for the weights of the base")
-    base_name, folder = _base_weights(card)
+    base_name, folder = _base_weights(card, arguments.fleet)
     taught = _load_teacher(arguments)
     reporter.phase(f"reading the rows of {arguments.data}")
     data = Dataset.load(arguments.data)
@@ -334,14 +334,9 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
         )
 
 
-def _base_weights(card: Card) -> tuple[str, Path]:
+def _base_weights(card: Card, fleet: str | None) -> tuple[str, Path]:
     """The name and the folder of the weights behind a card's model in the fleet."""
-    return _find_weights(_load_fleet(), card.model)
-
-
-def _load_fleet() -> FleetConfig:
-    chosen = load_settings()
-    return configured_fleet(chosen)
+    return _find_weights(configured_fleet(load_settings(fleet=fleet)), card.model)
 
 
 def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
@@ -364,7 +359,7 @@ def _load_teacher(arguments: TrainArguments) -> DistillationSettings | None:
         if adapter is not None:
             raise _invalid_option("--teacher-adapter", "without a --teacher", ("--teacher MODEL too",))
         return None
-    config = _load_fleet()
+    config = configured_fleet(load_settings(fleet=arguments.fleet))
     name, folder = _find_weights(config, named) if named in config.models else (Path(named).name, Path(named))
     return DistillationSettings.from_folder(name, folder, adapter, arguments.temperature, arguments.share)
 
