@@ -32,6 +32,8 @@ def register(app: typer.Typer) -> None:
     add_command(group, stop)
     add_command(group, logs)
     add_command(group, key)
+    add_command(group, models)
+    add_command(group, add)
     app.add_typer(group, name="fleet", rich_help_panel="Operate")
 
 
@@ -90,6 +92,31 @@ def key(
     import asyncio
 
     asyncio.run(show_key(fleet, header, as_json))
+
+
+def models(as_json: JsonOption = False) -> None:
+    """List the base models of all fleet files: what is installed, what must be downloaded, and what fits in memory."""
+    show_models(as_json)
+
+
+def add(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH|HUB-ID", help="A folder of safetensors, a GGUF file, or OWNER/NAME of the hub.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name of the fleet.", show_default="from the source")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the model computes: cpu or gpu.")] = "cpu",
+    check: Annotated[bool, typer.Option(help="Start the server and ask it something.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a fleet file for a model of your own, and check that it answers.
+
+    Families: Llama, Qwen, Gemma, Phi, Mistral and SmolLM. The memory is checked before anything is downloaded or started.
+    """
+    import asyncio
+
+    asyncio.run(add_model(source, name, device, check, as_json))
 
 
 def _load_fleet(
@@ -261,6 +288,85 @@ def _server_row(server: ServerReport) -> Sequence[str]:
         f"{server.tokens_per_second:.0f}" if server.tokens_per_second else "",
         format_size(server.memory_bytes),
     )
+
+
+def show_models(as_json: bool) -> None:
+    """Prints the base models of all fleet files. Files that cannot be read are named."""
+    from orchestra.fleet.base_models import list_base_models
+    from orchestra.fleet.config import read_config
+    from orchestra.fleet.memory import available_memory
+    from orchestra.fleet.weights.weights import ModelStore
+
+    settings = load_settings_to_inspect()
+    configs, broken = {}, {}
+    for name, path in settings.resources("configs").items():
+        try:
+            configs[name] = read_config(path)
+        except OrchestraError as error:
+            broken[name] = error
+    found = list(list_base_models(configs, ModelStore.from_environment(hub=settings.hub or None), available_memory()))
+    if as_json:
+        print_json({"models": msgspec.to_builtins(found), "broken": {name: error.code for name, error in broken.items()}})
+        return
+    rows = [
+        (
+            model.fleet,
+            model.server,
+            model.model,
+            "endpoint" if model.installed is None else "installed" if model.installed else format_size(model.download_bytes),
+            "" if model.installed is None else format_size(model.weights_bytes),
+            "no" if model.refusal else "" if model.installed is None else "yes",
+        )
+        for model in found
+    ]
+    print_table(("fleet", "server", "model", "to download", "weights", "fits now"), rows, right=(3, 4))
+    for error in broken.values():
+        print_note(f"\n{format_error(error)}")
+    if any(not model.installed and model.installed is not None for model in found):
+        print_text("\nuse one: orchestra run … --fleet FLEET; the first start downloads its weights", style="dim")
+
+
+async def add_model(source: str, name: str | None, device: str, check: bool, as_json: bool) -> None:
+    """Writes the fleet file of a model, and with `check` starts its server and asks it something.
+
+    Raises:
+        InputError: F107 for a source that is no model, C016 if the fleet file exists.
+        FleetError: The model does not fit in memory, does not start, or does not answer.
+    """
+    from orchestra.fleet import base_models
+    from orchestra.fleet.config import parse_config
+    from orchestra.fleet.memory import available_memory, check_memory
+    from orchestra.fleet.weights.weights import ModelStore
+
+    if device not in ("cpu", "gpu"):
+        raise InputError("C010", f"--device cannot be {device!r}", hint="--device cpu, or --device gpu")
+    settings = load_settings()
+    fleet = name or base_models.fleet_name(source)
+    path = (settings.project or Path.cwd()) / "configs" / f"{fleet}.yaml"
+    if path.exists():
+        raise InputError("C016", f"{path}: it exists already; nothing was written", hint="choose another --name")
+    progress = StatusLine()
+    try:
+        model_store = ModelStore.from_environment(hub=True)
+        found = await base_models.find_model(source, model_store, progress)
+        text = base_models.fleet_text(fleet, found, device="gpu" if device == "gpu" else "cpu", model=fleet)
+        config = parse_config(text, str(path))
+        check_memory(*base_models.only_server(config), model_store, available_memory())
+        answer = await base_models.ask_model(config, model_store, progress) if check else None
+    finally:
+        progress.close()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OrchestraError("C023", f"{path} cannot be written: {error.strerror}", hint="check the folder") from error
+    if as_json:
+        print_json({"fleet": fleet, "file": str(path), "answer": answer})
+        return
+    print_text(f"{path}: written", style="bold")
+    if answer is not None:
+        print_text(escape_invisible(f"it answers: {answer}"))
+    print_text(f"use it: orchestra run … --fleet {fleet}")
 
 
 async def stop_fleet(name: str | None, as_json: bool) -> None:
