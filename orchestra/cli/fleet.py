@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -12,13 +13,14 @@ import typer
 from orchestra.cli.context import load_settings, load_settings_to_inspect
 from orchestra.cli.options import FleetOption, JsonOption
 from orchestra.cli.output import StatusLine, print_json, print_note, print_table, print_text
-from orchestra.cli.typer_adapter import add_command
-from orchestra.core.errors import FleetError
+from orchestra.cli.typer_adapter import add_command, format_error
+from orchestra.core.errors import FleetError, InputError, OrchestraError
 from orchestra.core.quantities import format_duration, format_size
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
 if TYPE_CHECKING:
     from orchestra.core.settings import Settings
+    from orchestra.fleet.base_models import BaseModel
     from orchestra.fleet.config import FleetConfig
     from orchestra.fleet.supervisor.client import SupervisorClient
     from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
@@ -101,7 +103,8 @@ def models(as_json: JsonOption = False) -> None:
 
 def add(
     source: Annotated[
-        str, typer.Argument(metavar="PATH|HUB-ID", help="A folder of safetensors, a GGUF file, or OWNER/NAME of the hub.")
+        str,
+        typer.Argument(metavar="PATH|HUB-ID", help="A folder of safetensors, a GGUF file, or OWNER/NAME of the hub."),
     ],
     name: Annotated[
         str | None, typer.Option("--name", help="The name of the fleet.", show_default="from the source")
@@ -112,7 +115,7 @@ def add(
 ) -> None:
     """Write a fleet file for a model of your own, and check that it answers.
 
-    Families: Llama, Qwen, Gemma, Phi, Mistral and SmolLM. The memory is checked before anything is downloaded or started.
+    Families: Llama, Qwen, Gemma, Phi, Mistral and SmolLM. The memory is checked before a download and before a start.
     """
     import asyncio
 
@@ -292,6 +295,8 @@ def _server_row(server: ServerReport) -> Sequence[str]:
 
 def show_models(as_json: bool) -> None:
     """Prints the base models of all fleet files. Files that cannot be read are named."""
+    import msgspec
+
     from orchestra.fleet.base_models import list_base_models
     from orchestra.fleet.config import read_config
     from orchestra.fleet.memory import available_memory
@@ -306,24 +311,34 @@ def show_models(as_json: bool) -> None:
             broken[name] = error
     found = list(list_base_models(configs, ModelStore.from_environment(hub=settings.hub or None), available_memory()))
     if as_json:
-        print_json({"models": msgspec.to_builtins(found), "broken": {name: error.code for name, error in broken.items()}})
+        print_json(
+            {"models": msgspec.to_builtins(found), "broken": {name: error.code for name, error in broken.items()}}
+        )
         return
     rows = [
         (
             model.fleet,
             model.server,
             model.model,
-            "endpoint" if model.installed is None else "installed" if model.installed else format_size(model.download_bytes),
+            _download_text(model),
             "" if model.installed is None else format_size(model.weights_bytes),
             "no" if model.refusal else "" if model.installed is None else "yes",
         )
         for model in found
     ]
     print_table(("fleet", "server", "model", "to download", "weights", "fits now"), rows, right=(3, 4))
-    for error in broken.values():
-        print_note(f"\n{format_error(error)}")
+    for refusal in dict.fromkeys(model.refusal for model in found if model.refusal):
+        print_text(f"  {refusal}", style="dim")
+    for fault in broken.values():
+        print_note(f"\n{format_error(fault)}")
     if any(not model.installed and model.installed is not None for model in found):
         print_text("\nuse one: orchestra run … --fleet FLEET; the first start downloads its weights", style="dim")
+
+
+def _download_text(model: BaseModel) -> str:
+    if model.installed is None:
+        return "endpoint"
+    return "installed" if model.installed else format_size(model.download_bytes)
 
 
 async def add_model(source: str, name: str | None, device: str, check: bool, as_json: bool) -> None:

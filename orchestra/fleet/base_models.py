@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -32,6 +33,8 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", 
 https://docs.vllm.ai/en/latest/models/supported_models.html.
 """
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+"""Device files of the drivers of NVIDIA and AMD."""
 HUB_ADDRESS = "https://huggingface.co"
 HUB_SECONDS = 20.0
 Device: TypeAlias = Literal["cpu", "gpu"]
@@ -51,7 +54,7 @@ class BaseModel:
     download_bytes: int
     weights_bytes: int
     refusal: str
-    """Why it does not fit in the memory that is available now; empty if it fits."""
+    """Why it cannot run now: the memory that is available, or a missing GPU. Empty if it can."""
 
 
 def list_base_models(
@@ -65,12 +68,9 @@ def list_base_models(
                 continue
             sources = model_store.sources(server.weights) or server.weights.sources
             first = sources[0]
-            download = 0 if isinstance(first, FolderSource) else first.download_bytes
-            try:
-                check_memory(name, server, model_store, memory)
-                refusal = ""
-            except FleetError as error:
-                refusal = error.message
+            download, size = (0, 0)
+            if not isinstance(first, FolderSource):
+                download, size = first.download_bytes, first.disk_bytes
             yield BaseModel(
                 fleet,
                 name,
@@ -78,9 +78,22 @@ def list_base_models(
                 first.title,
                 find_weights(server.weights, model_store) is not None,
                 download,
-                weights_bytes(server, model_store),
-                refusal,
+                weights_bytes(server, model_store) or size,
+                _refusal(name, server, model_store, memory),
             )
+
+
+def _refusal(name: str, server: LocalServer, model_store: ModelStore, memory: AvailableMemory | None) -> str:
+    """Returns why a server cannot run on this machine now; empty if it can."""
+    if server.device == "gpu":
+        return (
+            "" if any(device.exists() for device in GPU_DEVICES) else f"{name} needs a GPU, and this machine has none"
+        )
+    try:
+        check_memory(name, server, model_store, memory)
+    except FleetError as error:
+        return error.message
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +188,24 @@ async def find_model(source: str, model_store: ModelStore, progress: ProgressCal
         InputError: F107, the source is none of these.
         FleetError: F003, the hub cannot be reached, or the conversion failed; F007, a file is not safe to load.
     """
-    path = Path(expand_home(source))
+    local = await asyncio.to_thread(_find_local, source)
+    if isinstance(local, Path):
+        local = read_model_folder(await convert_file(local, model_store, progress))
+    if local is not None:
+        return local
+    if HUB_ID.fullmatch(source):
+        return await _ask_hub(source)
+    raise InputError("F107", f"{source}: no such file or folder", hint="or name a model of the hub: OWNER/NAME")
+
+
+def _find_local(source: str) -> ModelFolder | Path | None:
+    """Returns the model of a folder, the path of a GGUF file, or None if there is no such file."""
+    path = expand_home(source)
     if path.is_dir():
         return read_model_folder(path)
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise InputError("F107", f"{path} is neither a folder nor a GGUF file", hint="name the folder of the model")
-        return read_model_folder(await convert_file(path, model_store, progress))
-    if HUB_ID.fullmatch(source) and not source.startswith((".", "/", "~")):
-        return await _ask_hub(source)
-    raise InputError("F107", f"{source}: there is no such file or folder", hint="or name a model of the hub: OWNER/NAME")
+    if path.is_file() and path.suffix != ".gguf":
+        raise InputError("F107", f"{path} is neither a folder nor a GGUF file", hint="name the folder of the model")
+    return path if path.is_file() else None
 
 
 async def _ask_hub(hub: str) -> HubModel:

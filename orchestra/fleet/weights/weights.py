@@ -21,6 +21,7 @@ import msgspec
 
 from orchestra.core.errors import FleetError
 from orchestra.fleet.config import (
+    BF16_PER_Q4_BYTE,
     FetchedSource,
     FilesSource,
     FolderSource,
@@ -38,6 +39,7 @@ from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_js
 
 MANIFEST = "orchestra-weights.json"
 CONVERSION_VERSION = 1
+UNKNOWN_LICENCE = "unknown: the file of a user"
 """Version of the conversion. Increase it when its result changes, so that old folders are not used."""
 SPARE_BYTES = 64 << 20
 """Bytes that stay free on the disk."""
@@ -259,6 +261,31 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
             left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # fails if another download is in progress
         model_store.folders.downloads.rmdir()
+
+
+async def convert_file(gguf: Path, model_store: ModelStore, progress: ProgressCallback = ignore_progress) -> Path:
+    """Converts a GGUF file of the user and returns the folder of the cache with its weights. A file with the same
+    digest is converted once.
+
+    Raises:
+        FleetError: F003 (the conversion failed), F004 (disk full) or F007 (not safe to load).
+    """
+    progress(Progress("verify", f"reading {gguf}"))
+    sha256 = await asyncio.to_thread(download.file_sha256, gguf)
+    target = model_store.folders.models / digest(canonical({"recipe": CONVERSION_VERSION, "gguf": sha256}))
+    async with _lock(target, progress):
+        if not (target / MANIFEST).is_file():
+            size = await asyncio.to_thread(os.path.getsize, gguf)
+            _check_disk_space(model_store.folders.cache, int(size * BF16_PER_Q4_BYTE))
+            partial = target.with_name(f".{target.name}.partial")
+            try:
+                _remove_folder(partial)
+                await _convert(gguf, partial, progress)
+                await asyncio.to_thread(_write_manifest, partial, UNKNOWN_LICENCE, {"gguf": sha256})
+                os.replace(partial, target)
+            except OSError as error:
+                raise _disk_error(error, model_store.folders.cache) from error
+    return target
 
 
 async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None:
