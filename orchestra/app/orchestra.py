@@ -40,7 +40,6 @@ from orchestra.app.inputs import (
 )
 from orchestra.app.result import Result, identity
 from orchestra.app.run import Fork, Run
-from orchestra.app.run_options import PLANNING_PURPOSE, apply_options, data_label
 from orchestra.app.snapshot_store import (
     apply_plan_limits,
     get_snapshot,
@@ -57,7 +56,7 @@ from orchestra.core.labels import CURRENT_LABEL, Label, join
 from orchestra.core.lifecycle import LoopAffinity, opening_context
 from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
-from orchestra.engine.request import DEFAULT_OPTIONS, OptionChanges, RunOptions, RunRequest
+from orchestra.engine.request import DEFAULT_OPTIONS, PLANNING_PURPOSE, OptionChanges, RunOptions, RunRequest
 from orchestra.engine.run import Execution
 from orchestra.workflows.program import stop_at_plan
 from orchestra.workflows.python.steps import Step
@@ -264,7 +263,7 @@ class Orchestra:
         told = plan_limit_options(
             self._project,
             program,
-            data_label(program, self._options),
+            self._options.data_label(program),
             fleet=self._workers is not None,
             fresh=not self._options.memo,
         )
@@ -367,9 +366,9 @@ class Orchestra:
             await self._workers.prepare(stop_at_plan(program) if request.plan_only else program)
         graph, versions = snapshot.put(self.journal)
         request = msgspec.structs.replace(
-            request, inputs=bound, graph=graph, versions=versions, label=data_label(program, request.options)
+            request, inputs=bound, graph=graph, versions=versions, label=request.options.data_label(program)
         )
-        execution = await self._start_once(apply_options(program, request.options), request)
+        execution = await self._start_once(request.options.apply(program), request)
         known = None if request.options.idempotency_key else snapshot
         return Run(execution, step.read, known, by=request.options.by)
 
@@ -616,7 +615,7 @@ class Orchestra:
         if self._workers is not None:
             await self._workers.prepare(stop_at_plan(program) if first.plan_only else program)
         graph, versions = get_snapshot(self._project, made).put(self.journal)
-        program = apply_options(program, self._options)
+        program = self._options.apply(program)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
         values = collect_overrides(
             program, self._options, ParentRun(first, None if inputs else events, old.changes), given
@@ -631,7 +630,7 @@ class Orchestra:
             parent=run,
             graph=graph,
             versions=versions,
-            label=fork_label(first, data_label(program, self._options)),
+            label=fork_label(first, self._options.data_label(program)),
             overrides=values,
             plan_only=first.plan_only,
         )

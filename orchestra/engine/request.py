@@ -12,15 +12,18 @@ import msgspec
 
 from orchestra.core.errors import InputError
 from orchestra.core.events import Override, RunStarted
-from orchestra.core.labels import Label
+from orchestra.core.labels import CURRENT_LABEL, Label, join
 from orchestra.schema.strict_json import digest
 from orchestra.workflows.model import PLAN_WORKFLOW, Budget
+from orchestra.workflows.program import Program, with_sample
 
 if TYPE_CHECKING:
     from orchestra.core.tags import Tags
     from orchestra.workflows.python.checks import AcceptThreshold
     from orchestra.workflows.python.steps import Step
 
+PLANNING_PURPOSE: Final = "planning"
+"""The recorded purpose of runs that only plan."""
 _VALUES_HINT: Final = 'orchestra.options(values={"node": value}).fork(run)'
 
 
@@ -80,6 +83,17 @@ class RunOptions:
     """How the whole output is accepted: from this score on, or `certified`. A rejected output is withheld. None for
     what the workflow states.
     """
+
+    def data_label(self, program: Program) -> Label:
+        """Returns the strictest label of a program, the options and the caller's context."""
+        return join((program.label, self.label or program.label, CURRENT_LABEL.get()))
+
+    def apply(self, program: Program) -> Program:
+        """Returns a program with the budget and the sample number of the options."""
+        program = with_sample(program, self.sample)
+        if self.budget is None:
+            return program
+        return replace(program, budget=self.budget.with_defaults(program.budget))
 
     def __post_init__(self) -> None:
         """Normalizes the tags. Raises `InputError` E040 for invalid tags, V029 for an invalid `accept`."""
