@@ -57,11 +57,13 @@ def gguf(
     magic: bytes = b"GGUF",
     version: int = 3,
     counts: tuple[int, int] | None = None,
+    twice: str = "",
     data: int = DATA,
 ) -> bytes:
     entries = {**ENTRIES, **(changed or {})}
-    head = magic + struct.pack("<IQQ", version, *(counts or (len(tensors), len(entries))))
-    head += b"".join(text(key) + value for key, value in entries.items()) + b"".join(tensors)
+    head = magic + struct.pack("<IQQ", version, *(counts or (len(tensors), len(entries) + bool(twice))))
+    pairs = [*entries.items(), *((key, entries[key]) for key in [twice] if key)]
+    head += b"".join(text(key) + value for key, value in pairs) + b"".join(tensors)
     return head + b"\0" * (-len(head) % 32) + b"\0" * data
 
 
@@ -96,6 +98,7 @@ FALSE_HEADERS: dict[str, tuple[bytes, str]] = {
     "same_name": (gguf(tensors=(TENSORS[0], TENSORS[0])), "twice"),
     "large_tensor": (gguf(tensors=(tensor("w", 1 << 40, 1 << 20),)), "ends at byte 4,611,686,018,427,387,904"),
     "far_tensor": (gguf(tensors=(tensor("w", 8, offset=1 << 63),)), "ends at byte"),
+    "same_key": (gguf(twice="llama.block_count"), "'llama.block_count' twice"),
     "overlap": (gguf(tensors=(TENSORS[0], tensor("blk.0.ffn_up.weight", 8, 4, offset=64))), "overlaps"),
     "cut_off": (gguf(data=DATA - 1), "ends at byte 224 of 223"),
     "block_count": (gguf({"llama.block_count": number(1_000_000)}), "its llama.block_count is 1,000,000"),
