@@ -3,12 +3,12 @@
     python -m bench.adapters [--fleet laptop] [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without]
                              [--dedicated] [--unguessed] [--dtype float32] [--quantization none] [--lock FILE]
 
-Starts its own server on the weights of the fleet's first server, with random adapters (ranks 16 and 8 in turn, on all linear
-layers), all loaded. The mixes alternate within a round; the table has the best of each, and its ratio to the base model
-on the same server. `--without` repeats it on stock vLLM, without Orchestra's plugin. `--dedicated` repeats it on a
-server that has the machine to itself (with `--dtype bfloat16`; a server in float32 takes all free cores anyway).
-`--unguessed` repeats it without speculative decoding, whose acceptance depends on the text. At the end another adapter
-is loaded and called while 32 requests run, and the numbers of answers are printed. `--lock` is held during
+Starts its own server on the weights of the fleet's first server, with random adapters (ranks 16 and 8 in turn, on all
+linear layers), all loaded. The mixes alternate within a round; the table has the best of each, and its ratio to the
+base model on the same server. `--without` repeats it on stock vLLM, without Orchestra's plugin. `--dedicated` repeats
+it on a server that has the machine to itself (with `--dtype bfloat16`; a server in float32 takes all free cores
+anyway). `--unguessed` repeats it without speculative decoding, whose acceptance depends on the text. At the end another
+adapter is loaded and called while 32 requests run, and the numbers of answers are printed. `--lock` is held during
 measurements. `ONEDNN_MAX_CPU_ISA=AVX2` measures a CPU without bfloat16.
 """
 
