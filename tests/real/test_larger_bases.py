@@ -110,8 +110,8 @@ def test_conversion_of_a_model_larger_than_its_file_is_refused(tmp_path: Path) -
     }.items():
         writer.add_uint32(f"llama.{key}", value)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["a", "b"])
-    writer.add_token_types([1, 1])
+    writer.add_token_list(["a", "b", "ab"])
+    writer.add_token_types([1, 1, 1])
     writer.add_token_merges(["a b"])
     writer.add_tensor("blk.0.attn_norm.weight", numpy.zeros(4096, dtype=numpy.float32))
     writer.write_header_to_file()

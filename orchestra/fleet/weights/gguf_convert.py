@@ -29,21 +29,23 @@ def convert(gguf: Path, folder: Path) -> None:
     print("loading transformers and torch", flush=True)
     import torch
     import transformers
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    print("reading the tokenizer", flush=True)
+    loader: Any = transformers.AutoModelForCausalLM  # its methods have no types
+    print("reading the configuration", flush=True)
     place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **place)
     with torch.device("meta"):  # without memory
-        described = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(gguf.parent), **place))
+        described = loader.from_config(AutoConfig.from_pretrained(str(gguf.parent), **place))
     if (parameters := sum(parameter.numel() for parameter in described.parameters())) > elements:
         raise SystemExit(f"the header describes {parameters:,} parameters, and the file has {elements:,}")
+    print("reading the tokenizer", flush=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **place)
     print("reading the weights", flush=True)
     # Later versions of transformers keep the blocks of the file if a kernel for them can be fetched.
     dense = (
         {"quantization_config": transformers.GgufConfig(dequantize=True)} if "GgufConfig" in dir(transformers) else {}
     )
-    model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.bfloat16, **place, **dense)
+    model = loader.from_pretrained(str(gguf.parent), dtype=torch.bfloat16, **place, **dense)
     # transformers keeps the quantization of the file, and would write it to the configuration although the weights are
     # plain now.
     model.hf_quantizer = None

@@ -278,7 +278,7 @@ async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None
     async with download.run_child(command, download.child_environment(os.environ)) as (process, output):
         async for line in output:
             lines.append(line)
-            if line and "it/s]" not in line:
+            if line and not line.endswith(("it/s]", "s/it]")):  # bars
                 progress(Progress("convert", line))
     if process.returncode:
         download.check_disk_full(lines, folder.parent)
