@@ -22,7 +22,7 @@ from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights import weights
 from orchestra.fleet.weights.safetensors import read_shapes
-from tests.real.test_adapters import STRONG, ask
+from tests.real.test_adapters import STRONG
 from tests.simulation.lab.noise_adapters import write_noise_adapter
 
 pytestmark = pytest.mark.real
@@ -87,8 +87,11 @@ async def test_larger_base_answers_and_takes_adapters(fleet: Fleet, width: int, 
     name = f"noise{random.randrange(1 << 30)}"
     adapter = write_noise_adapter(tmp_path / name, installed, 3, rank=8, strength=STRONG)
     assert await fleet.client.load_adapter(SERVER, name, str(adapter)) is None
-    base, changed = await ask(fleet, "", tokens=8), await ask(fleet, name, tokens=8)
-    assert base.text != changed.text
+    changed = await fleet.client.chat(SERVER, question, model=name, seconds=300)
+    again = await fleet.client.chat(SERVER, question, seconds=300)
+    assert isinstance(changed, Completion), changed
+    assert isinstance(again, Completion), again
+    assert changed.text != again.text == answer.text
 
 
 def test_conversion_of_a_model_larger_than_its_file_is_refused(tmp_path: Path) -> None:
