@@ -6,8 +6,8 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick test-real test-slow coverage attacks crash crash-full simulate \
-        simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
+.PHONY: help setup setup-base demo test test-quick test-real test-real-slow test-slow coverage attacks crash \
+        crash-full simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
         bench-ordering evaluate evaluate-workflows lock clean
 
 help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
@@ -27,14 +27,18 @@ test:  ## set up, lint, and all tests except the slow ones, including those of t
 	@$(RUN) scripts/suites.py \
 	  "lint:300=make --no-print-directory lint" \
 	  "quick:1500=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
-	  "real:900=$(RUN) -m pytest -m real --durations=10"
+	  "real:900=$(RUN) -m pytest -m 'real and not slow' --durations=10"
 
 test-quick: setup-base  ## the tests that need no vLLM and are not slow
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
 
 test-real:  ## the tests of the real vLLM only (Linux; minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
-	$(RUN) -m pytest -m real --durations=10
+	$(RUN) -m pytest -m "real and not slow" --durations=10
+
+test-real-slow:  ## the tests of the real vLLM with larger models (nightly; needs 8 GiB of memory; 1.1 GB to fetch)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	$(RUN) -m pytest -m "real and slow" --durations=10
 
 test-slow:  ## the longer suite: training, kills, hostile outputs, sessions of the docs (nightly; nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu

@@ -1,14 +1,14 @@
 """The cost of adapters on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
 
-    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without] [--dedicated]
-                             [--unguessed] [--dtype float32] [--quantization none] [--lock FILE]
+    python -m bench.adapters [--fleet laptop] [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without]
+                             [--dedicated] [--unguessed] [--dtype float32] [--quantization none] [--lock FILE]
 
-Starts its own server on the weights of the laptop fleet, with random adapters (ranks 16 and 8 in turn, on all linear
-layers), all loaded. The mixes alternate within a round; the table has the best of each, and its ratio to the base model
-on the same server. `--without` repeats it on stock vLLM, without Orchestra's plugin. `--dedicated` repeats it on a
-server that has the machine to itself (with `--dtype bfloat16`; a server in float32 takes all free cores anyway).
-`--unguessed` repeats it without speculative decoding, whose acceptance depends on the text. At the end another adapter
-is loaded and called while 32 requests run, and the numbers of answers are printed. `--lock` is held during
+Starts its own server on the weights of the fleet's first server, with random adapters (ranks 16 and 8 in turn, on all
+linear layers), all loaded. The mixes alternate within a round; the table has the best of each, and its ratio to the
+base model on the same server. `--without` repeats it on stock vLLM, without Orchestra's plugin. `--dedicated` repeats
+it on a server that has the machine to itself (with `--dtype bfloat16`; a server in float32 takes all free cores
+anyway). `--unguessed` repeats it without speculative decoding, whose acceptance depends on the text. At the end another
+adapter is loaded and called while 32 requests run, and the numbers of answers are printed. `--lock` is held during
 measurements. `ONEDNN_MAX_CPU_ISA=AVX2` measures a CPU without bfloat16.
 """
 
@@ -204,6 +204,7 @@ async def loads_while_busy(served: Served, folder: Path) -> str:
 async def main() -> int:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fleet", default="laptop", help="a file in configs/")
     parser.add_argument("--adapters", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -217,10 +218,11 @@ async def main() -> int:
     given = parser.parse_args()
     quantization = None if given.quantization == "none" else given.quantization
     changed = {"max_loras": given.adapters + 1, "dtype": given.dtype, "quantization": quantization}
-    server = config.read_config(ROOT / "configs" / "laptop.yaml").local_servers["smol"].model_copy(update=changed)
+    described = config.read_config(ROOT / "configs" / f"{given.fleet}.yaml")
+    server = next(iter(described.local_servers.values())).model_copy(update=changed)
     found = weights.find_weights(server.weights, weights.ModelStore.from_environment())
     if found is None:
-        print("orchestra fleet start   # once, for its weights", file=sys.stderr)
+        print(f"orchestra fleet start --fleet {given.fleet}   # once, for its weights", file=sys.stderr)
         return 2
     print(f"{now()}, {code()}")
     with tempfile.TemporaryDirectory() as place:

