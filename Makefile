@@ -27,7 +27,7 @@ test:  ## set up, lint, and all tests except the slow ones, including those of t
 	@$(RUN) scripts/suites.py \
 	  "lint:300=make --no-print-directory lint" \
 	  "quick:1500=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
-	  "real:900=$(RUN) -m pytest -m 'real and not slow' --durations=10"
+	  "real:1200=$(RUN) -m pytest -m 'real and not slow' --durations=10"
 
 test-quick: setup-base  ## the tests that need no vLLM and are not slow
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
