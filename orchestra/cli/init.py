@@ -23,6 +23,10 @@ from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.trust import ProjectGuard, TrustStore
 from orchestra.core.untrusted_text import escape_invisible
 
+NO_SERVER_NOTICE = (
+    "No model server was found on this machine. Install one: pip install 'orchestra-slm[cpu]' (Linux), or start Ollama,"
+    " llama.cpp or LM Studio. For a server elsewhere add --endpoint URL to the commands."
+)
 STARTER_FOLDER = Path(__file__).parent / "starter"
 
 
@@ -102,7 +106,7 @@ def choose_endpoint(endpoint: str | None, model: str | None) -> tuple[Mapping[st
         return {"endpoint": endpoint, **({"model": model} if model else {})}, ""
     found = [server for server in asyncio.run(find_local_endpoints()) if server.models]
     if not found:
-        return {}, ""
+        return {}, "" if find_spec("vllm") is not None else NO_SERVER_NOTICE
     first = found[0]
     name = f"{first.software or 'A model server'} answers at {first.address} with {first.summary}"
     if find_spec("vllm") is not None:

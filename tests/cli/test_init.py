@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -339,8 +340,11 @@ def test_init_uses_a_server_that_runs_without_vllm(shell: Shell, monkeypatch: py
         monkeypatch.setattr(init_module, "find_spec", lambda _: None)
         chosen = shell("init", "second")
         report = shell("doctor", "--json")
-    assert f"To use it: --endpoint {address}" in installed.out or "The project uses" in installed.out
+        monkeypatch.setattr(endpoints, "LOCAL_PORTS", {9: "Ollama"})
+        none = shell("init", "third")
+    assert (f"To use it: --endpoint {address}" in installed.out) == (find_spec("vllm") is not None)
     assert f"Ollama answers at {address} with qwen3:4b, llama3.2:3b. The project uses qwen3:4b" in chosen.out
     assert f'endpoint = "{address}"\nmodel = "qwen3:4b"\n' in Path("second/orchestra.toml").read_text()
+    assert "No model server was found on this machine" in none.out
     found = [finding for finding in report.json["findings"] if finding["subject"] == "Ollama"]
     assert [address in finding["message"] for finding in found] == [True]
