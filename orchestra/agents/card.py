@@ -345,14 +345,16 @@ class Card(CardFile):
             "max_output": max(tool_prompt.MAX_STEP_TOKENS, self.max_output),
             "min_output": tool_prompt.MIN_STEP_TOKENS,
         }
+        asked = self._build(
+            CardFile.model_validate({**bare, **unlearnt, **line}),
+            tool_prompt.inject_inputs(self.input_schema, tool_prompt.GRAMMAR),
+            {"type": "string"},
+            tool_prompt.step_prompt(self.template),
+            folder=self.folder,
+        )
         return (
-            self._build(
-                CardFile.model_validate({**bare, **unlearnt, **line}),
-                tool_prompt.inject_inputs(self.input_schema, tool_prompt.GRAMMAR),
-                {"type": "string"},
-                tool_prompt.step_prompt(self.template),
-                folder=self.folder,
-            ),
+            # not in the digest: the functions repeat what the tools and the grammar say, in the form of another server
+            asked.model_copy(update={"input_schema": tool_prompt.with_functions(asked.input_schema)}),
             self._build(
                 CardFile.model_validate({**bare, "evidence": tool_prompt.RESULTS}),
                 tool_prompt.inject_inputs(self.input_schema, tool_prompt.RESULTS),

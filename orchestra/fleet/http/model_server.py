@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from orchestra.agents.native_tools import ToolCall
 from orchestra.core.labels import Label
 from orchestra.core.protocols import TextCallback
 from orchestra.fleet import vllm_metrics
@@ -22,7 +23,7 @@ from orchestra.fleet.http.connection import BodyCallback
 from orchestra.fleet.http.openai_protocol import ChatRequest, ChatStream, Completion, ListedModel
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.scheduling import NO_RUN, QueueRequest
-from orchestra.fleet.secrets import StreamRedactor, contains_split_key, redact
+from orchestra.fleet.secrets import StreamRedactor, contains_split_key, redact, redact_bytes
 from orchestra.fleet.sender import Deadline, Sender, SendResult, send_error, with_resends
 
 LARGE_RESPONSE_BYTES = 1 << 16
@@ -161,9 +162,11 @@ class ModelClient:
         pieces = await asyncio.to_thread(look) if len(result.received) >= LARGE_RESPONSE_BYTES else look()
         if isinstance(result, RequestError):
             return replace(result, reason=redact(result.reason, key), received=b"" if pieces else result.received)
-        if (text := redact(result.text, key)) == result.text and not pieces:
+        text = redact(result.text, key)
+        calls = tuple(_redact_call(one, key) for one in result.tool_calls)
+        if (text, calls) == (result.text, result.tool_calls) and not pieces:
             return result
-        return msgspec.structs.replace(result, text=text, tokens=(), received=b"")
+        return msgspec.structs.replace(result, text=text, tokens=(), tool_calls=calls, received=b"")
 
     def _body(self, sent: SendResult) -> bytes:
         assert isinstance(sent.result, HttpResponse)
@@ -196,6 +199,12 @@ class _StreamReaders:
     def with_usage(self, fault: RequestError) -> RequestError:
         """Returns a failure with the usage that the response reported before it."""
         return fault if self._stream is None else self._stream.with_usage(fault)
+
+
+def _redact_call(call: ToolCall, key: str) -> ToolCall:
+    """Returns a call without the key, also where its JSON escapes characters of the key."""
+    arguments = redact_bytes(call.arguments.encode("utf-8", "surrogatepass"), key)
+    return ToolCall(redact(call.name, key), arguments.decode("utf-8", "surrogatepass"))
 
 
 def _with_usage(sent: SendResult, answer: HttpResponse, result: Completion | RequestError) -> Completion | RequestError:
