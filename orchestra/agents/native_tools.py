@@ -59,9 +59,7 @@ class NativeTools(msgspec.Struct, frozen=True):
 
     def encode(self) -> str:
         """Serializes the functions as an input of the question; empty if they are too many or too long."""
-        text = json.dumps(
-            {**msgspec.to_builtins(self), "references": sorted(self.references)}, ensure_ascii=False, sort_keys=True
-        )
+        text = json.dumps({**msgspec.to_builtins(self), "references": sorted(self.references)}, ensure_ascii=False)
         return text if len(text) <= MAX_LENGTH and len(self.functions) <= MAX_FUNCTIONS else ""
 
     @classmethod
