@@ -83,6 +83,8 @@ class ModelServer:
     """The API key that the server requires."""
     answer: Answer = answer_schema
     refuses_tools: bool = False
+    fault: tuple[int, str] | None = None
+    """Status and message with which it refuses every chat request."""
     chats: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -127,9 +129,9 @@ class ModelServer:
             return 404, _error(f"The model `{body['model']}` does not exist", "model_not_found")
         if self.software == "openai" and (unknown := body.keys() - OPENAI_FIELDS):
             return 400, _error(f"Unrecognized request argument supplied: {sorted(unknown)[0]}", "unknown_parameter")
-        if self.refuses_tools and "tools" in body:
-            status, reason = REFUSALS[self.software]
-            return status, _error(reason, "invalid_request_error")
+        refusal = self.fault or (REFUSALS[self.software] if self.refuses_tools and "tools" in body else None)
+        if refusal is not None:
+            return refusal[0], _error(refusal[1], "invalid_request_error")
         reply = self.answer(body)
         message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
         finish = "tool_calls" if message.get("tool_calls") else "stop"

@@ -23,7 +23,7 @@ from orchestra.fleet.http.connection import BodyCallback
 from orchestra.fleet.http.openai_protocol import ChatRequest, ChatStream, Completion, ListedModel
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.scheduling import NO_RUN, QueueRequest
-from orchestra.fleet.secrets import StreamRedactor, contains_split_key, redact, redact_bytes
+from orchestra.fleet.secrets import StreamRedactor, contains_split_key, redact
 from orchestra.fleet.sender import Deadline, Sender, SendResult, send_error, with_resends
 
 LARGE_RESPONSE_BYTES = 1 << 16
@@ -163,7 +163,7 @@ class ModelClient:
         if isinstance(result, RequestError):
             return replace(result, reason=redact(result.reason, key), received=b"" if pieces else result.received)
         text = redact(result.text, key)
-        calls = tuple(_redact_call(one, key) for one in result.tool_calls)
+        calls = tuple([ToolCall(redact(one.name, key), redact(one.arguments, key)) for one in result.tool_calls])
         if (text, calls) == (result.text, result.tool_calls) and not pieces:
             return result
         return msgspec.structs.replace(result, text=text, tokens=(), tool_calls=calls, received=b"")
@@ -199,12 +199,6 @@ class _StreamReaders:
     def with_usage(self, fault: RequestError) -> RequestError:
         """Returns a failure with the usage that the response reported before it."""
         return fault if self._stream is None else self._stream.with_usage(fault)
-
-
-def _redact_call(call: ToolCall, key: str) -> ToolCall:
-    """Returns a call without the key, also where its JSON escapes characters of the key."""
-    arguments = redact_bytes(call.arguments.encode("utf-8", "surrogatepass"), key)
-    return ToolCall(redact(call.name, key), arguments.decode("utf-8", "surrogatepass"))
 
 
 def _with_usage(sent: SendResult, answer: HttpResponse, result: Completion | RequestError) -> Completion | RequestError:
