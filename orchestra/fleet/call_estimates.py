@@ -17,7 +17,7 @@ from orchestra.core.errors import InputError
 from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallRequest
 from orchestra.fleet.adapters import AdapterBases
 from orchestra.fleet.card_versions import MEMO_VERSION, resolve_card
-from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
+from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.model_digests import ModelDigests
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.server_selection import (
@@ -33,10 +33,10 @@ from orchestra.schema.strict_json import canonical, digest
 class PreparedCard:
     """A card with its compiled prompt and the parser of its answers."""
 
-    __slots__ = ("function_prompt", "prompt", "reader")
+    __slots__ = ("function_prompt", "prompt", "reader", "untuned_prompt")
 
     def __init__(self, card: Card) -> None:
-        """Raises `InputError` A007 if a prompt of the card cannot be rendered."""
+        """Raises `InputError` A007 if a prompt of the card cannot be rendered, A004 if a file cannot be read."""
         self.prompt, self.reader = CompiledPrompt(card), OutputParser(card)
         self.function_prompt = (
             CompiledPrompt(card.model_copy(update={"template": function_call_prompt(card.template)}))
@@ -44,6 +44,9 @@ class PreparedCard:
             else None
         )
         """The prompt for a server with native function calling, of an agent with tools that is requested for a line."""
+        untuned = card.untuned_card
+        self.untuned_prompt = self.prompt if untuned is None else CompiledPrompt(untuned)
+        """The prompt for a model without the card's adapter."""
 
 
 class CardCache:
@@ -116,6 +119,8 @@ class CallEstimator:
             )
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
+        if (untuned := self._untuned_prompt(call, card, choice)) is not None:
+            bound = max(bound, max_prompt_tokens(untuned.messages, template))
         if self._may_call_functions(choice):
             bound = max(bound, self._max_function_tokens(call, card, template))
         price, unpriced = max_prices(self.config, choice.servers)
@@ -126,6 +131,19 @@ class CallEstimator:
             token_prices=price,
             unpriced_server=unpriced,
             memo_key=memo,
+        )
+
+    def _untuned_prompt(self, call: CallRequest, card: Card, choice: ServerChoice) -> Prompt | None:
+        """Returns the prompt of a model without the card's adapter; None if no server of the choice may get it."""
+        prepared = self.card_cache.get(card)
+        targets = [self.config.servers[name] for name in choice.servers]
+        if prepared.untuned_prompt is prepared.prompt or all(
+            isinstance(target, LocalServer) and self.adapter_bases.uses_adapter(choice.card, target)
+            for target in targets
+        ):
+            return None
+        return prepared.untuned_prompt.render(
+            call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none"
         )
 
     def _may_call_functions(self, choice: ServerChoice) -> bool:
@@ -154,6 +172,8 @@ class CallEstimator:
             return ""
         constraints: list[str] = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
         constraints += ["functions"] if self._may_call_functions(choice) else []
+        untuned = self._untuned_prompt(call, card, choice)
+        constraints += [] if untuned is None else [message.content for message in untuned.messages]
         said = [
             [CONSTRAINT_VERSION, MEMO_VERSION],
             [call.kind, card.name, card.digest],

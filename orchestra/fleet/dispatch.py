@@ -14,7 +14,7 @@ import msgspec
 from orchestra.agents.card import Card
 from orchestra.agents.native_tools import NativeTools
 from orchestra.agents.output_parser import OutputParser, ParsedOutput
-from orchestra.agents.prompt import ConstraintMode, Prompt
+from orchestra.agents.prompt import CompiledPrompt, ConstraintMode, Prompt
 from orchestra.agents.tool_prompt import FUNCTIONS
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import FleetError, InputError
@@ -444,8 +444,11 @@ class Fleet:
                 return msgspec.structs.replace(result, text=text, tool_calls=())
             if not _may_refuse_functions(result) or deadline.remaining <= 0:
                 return result
-        target = self._sender.targets[name]
-        prompt = self._render(call, card, supported_constraint(target, self.options.constraint))
+        target, script = self._sender.targets[name], await self._choose_prompt(name, card, once=once)
+        if isinstance(script, RequestError):
+            return script
+        constraint = supported_constraint(target, self.options.constraint)
+        prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
         lines = self._build_chat(prompt, call, card, target, live=on_text is not None)
         result = await self._send_chat(name, lines, call, card, deadline, on_text, once)
         if chat is not None and isinstance(result, Completion) and name not in self._without_functions:
@@ -453,6 +456,17 @@ class Fleet:
             message = f"{name} refuses requests with `tools`: its model is asked to write calls as text"
             self._progress(Progress("ready", message))
         return result
+
+    async def _choose_prompt(self, name: str, card: Card, *, once: bool) -> CompiledPrompt | RequestError:
+        """Returns the prompt for the model of a server: that of training if it has the card's adapter."""
+        prepared = self._estimator.card_cache.get(card)
+        if prepared.untuned_prompt is prepared.prompt:
+            return prepared.prompt
+        model = await self._resolve_model(name, card, once=once)
+        if isinstance(model, RequestError):
+            return model
+        adapted = card.adapter is not None and self._is_adapted(name, card)
+        return prepared.prompt if adapted else prepared.untuned_prompt
 
     def _build_function_chat(
         self, name: str, call: CallRequest, card: Card, *, live: bool

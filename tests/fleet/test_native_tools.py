@@ -11,7 +11,7 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.agents.native_tools import NativeFunction, NativeTools
-from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult
 from orchestra.fleet.call_estimates import CallEstimator
 from orchestra.fleet.config import endpoint_fleet
 from orchestra.fleet.progress import Progress
@@ -142,18 +142,26 @@ async def test_native_tools_streamed_call_becomes_line() -> None:
     assert server.chats[0]["stream"]
 
 
+def estimated(call: CallRequest, cards: tuple[Card, Card], **settings: Any) -> CallEstimate:
+    """Returns the estimate of a call on a fleet of one endpoint."""
+    config = endpoints("http://127.0.0.1:1", revision="1", **settings)
+    kept = {cards[1].digest: cards[1]}
+    return CallEstimator(config=config, cards={"guide": cards[0]}, cards_by_digest=kept).estimate(call)
+
+
 def test_native_tools_estimate_covers_functions() -> None:
-    card, line = agent_cards()
+    cards = agent_cards()
     wide = NativeFunction("find", "find", "x" * 5_000, OBJECT)
-    asked = question(line, function_schemas=NativeTools(1, (wide,), frozenset()).encode())
-    bounds = [
-        CallEstimator(
-            config=endpoints("http://127.0.0.1:1", **settings),
-            cards={"guide": card},
-            cards_by_digest={line.digest: line},
-        )
-        .estimate(asked)
-        .prompt_tokens
-        for settings in ({"dialect": "openai"}, {"dialect": "vllm", "structured_outputs": "guidance"})
-    ]
-    assert bounds[0] > 5_000 > bounds[1]
+    asked = question(cards[1], function_schemas=NativeTools(1, (wide,), frozenset()).encode())
+    native = estimated(asked, cards, dialect="openai")
+    lines = estimated(asked, cards, dialect="vllm", structured_outputs="guidance")
+    assert native.prompt_tokens > 5_000 > lines.prompt_tokens
+
+
+def test_native_tools_memo_key_contains_functions() -> None:
+    cards = agent_cards()
+    other = NativeTools(1, (NativeFunction("find", "find", "Finds.", OBJECT),), frozenset())
+    asked = [question(cards[1]), question(cards[1], function_schemas=other.encode())]
+    keys = [estimated(one, cards, dialect="openai").memo_key for one in asked]
+    assert all(keys)
+    assert keys[0] != keys[1]
