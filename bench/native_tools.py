@@ -28,8 +28,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from orchestra.agents.card import Card
 from orchestra.agents.contract import Contract
 from orchestra.agents.function_calls import parameter_schemas
-from orchestra.core.errors import InputError
-from orchestra.core.protocols import CallRequest, CallResult
+from orchestra.core.errors import FleetError, InputError
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
 from orchestra.learn.evaluation.benchmark_metrics import calls_match
@@ -127,6 +127,8 @@ async def run_row(fleet: Fleet, card: Card, row: Row, form: Form, repairs: int) 
         }
         asked = {"run": "bench", "node": "n", "attempt": 1, "kind": "agent", "name": card.name, "version": card.digest}
         result = await fleet.call(CallRequest(**asked, inputs=inputs))  # type: ignore[arg-type]
+        if isinstance(result, CallError) and not result.code.startswith("M"):
+            raise FleetError(result.code, result.reason, hint=result.hint)
         text = result.value if isinstance(result, CallResult) else ""
         line = tool_turns.parse_next_line(str(text), row.offer, ())
         if not isinstance(line, tuple):
