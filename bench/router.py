@@ -132,7 +132,8 @@ async def drafts(
     async with Orchestra.open(settings, fleet="start") as orchestra:
         if untuned:
             card = orchestra.registry.card(str(options.router))
-            wild = card.with_settings(name="untuned_router", adapter=None, sampling=SamplingParameters(temperature=1.0))
+            warm = SamplingParameters(temperature=1.0)
+            wild = card.with_settings(name="untuned_router", adapter=None, untuned=None, sampling=warm)
             options = replace(options, router=Agent.from_card(wild))
         gate = asyncio.Semaphore(at_once)
 

@@ -15,6 +15,7 @@ __all__ = [
     "function_calls",
     "inference",
     "mcp",
+    "native_tools",
     "output_parser",
     "prompt",
     "registry",

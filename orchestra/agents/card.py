@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestra.agents import template, tool_prompt
 from orchestra.agents.card_errors import parent_key, to_input_error
-from orchestra.agents.card_file import ELSEWHERE_KEY, KINDS_WITH_ARRAYS, LATER_KEYS, CardFile, ToolLimits, check_card
+from orchestra.agents.card_file import ELSEWHERE_KEYS, KINDS_WITH_ARRAYS, LATER_KEYS, CardFile, ToolLimits, check_card
 from orchestra.agents.card_types import is_plain_text, output_type, project_models, record_schema, resolve_types
 from orchestra.agents.computed_fields import OutputForm
 from orchestra.agents.contract import Contract, ToolUse
@@ -65,6 +65,9 @@ class Card(CardFile):
         inputs, outputs = _read_types(file, models, marked)
         text = _read_prompt(folder, file.prompt, marked) if file.kind == "model" else ""
         check_card(file, inputs, outputs, text, folder / file.prompt, marked.locate)
+        if file.untuned is not None:
+            untuned = _read_prompt(folder, file.untuned, marked, "untuned")
+            template.check_system(untuned, inputs.get("properties", {}), SourceLocation(str(folder / file.untuned), 1))
         location = marked.location(("calibration",))
         if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, location)) is not None:
             Calibration.read(
@@ -120,8 +123,8 @@ class Card(CardFile):
     ) -> Card:
         # Not canonical JSON: a model writes the fields of an output in the order of the schema.
         said = file.model_dump(
-            by_alias=True, exclude={ELSEWHERE_KEY} | {key for key in LATER_KEYS if not getattr(file, key)}
-        )  # older cards keep their digests; `elsewhere` does not change the agent's own answers
+            by_alias=True, exclude={*ELSEWHERE_KEYS, *(key for key in LATER_KEYS if not getattr(file, key))}
+        )  # older cards keep their digests
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {
             "input_schema": inputs,
@@ -321,6 +324,20 @@ class Card(CardFile):
             return ""
 
     @cached_property
+    def untuned_card(self) -> Card | None:
+        """The card for a model without the adapter, with the digest of this one; None if its prompt is the same.
+
+        Raises:
+            InputError: A004 if the file of `untuned` cannot be read.
+        """
+        if self.untuned is None or self.folder is None:
+            return None
+        text = self.read(self.untuned, MAX_BYTES).decode("utf-8-sig", "replace")
+        if self.system.strip():
+            return self.model_copy(update={"system": f"{self.system.strip()}\n\n{text.strip()}", "untuned": None})
+        return self.model_copy(update={"template": template.extend_system(self.template, text), "untuned": None})
+
+    @cached_property
     def tool_use_cards(self) -> tuple[Card, Card] | None:
         """The two cards of an agent with tools: one requests the next line, one requests the answer. None for other
         agents.
@@ -337,6 +354,7 @@ class Card(CardFile):
             "checks": (),
             "accept": None,
             "otherwise": (),
+            "untuned": None,
         }
         unlearnt: dict[str, Any] = {"computed": {}, "calls": {}, "calibration": None, "evidence": None}
         line = {
@@ -345,14 +363,16 @@ class Card(CardFile):
             "max_output": max(tool_prompt.MAX_STEP_TOKENS, self.max_output),
             "min_output": tool_prompt.MIN_STEP_TOKENS,
         }
+        asked = self._build(
+            CardFile.model_validate({**bare, **unlearnt, **line}),
+            tool_prompt.inject_inputs(self.input_schema, tool_prompt.GRAMMAR),
+            {"type": "string"},
+            tool_prompt.step_prompt(self.template),
+            folder=self.folder,
+        )
         return (
-            self._build(
-                CardFile.model_validate({**bare, **unlearnt, **line}),
-                tool_prompt.inject_inputs(self.input_schema, tool_prompt.GRAMMAR),
-                {"type": "string"},
-                tool_prompt.step_prompt(self.template),
-                folder=self.folder,
-            ),
+            # not in the digest: the functions repeat what the tools and the grammar say, in the form of another server
+            asked.model_copy(update={"input_schema": tool_prompt.with_functions(asked.input_schema)}),
             self._build(
                 CardFile.model_validate({**bare, "evidence": tool_prompt.RESULTS}),
                 tool_prompt.inject_inputs(self.input_schema, tool_prompt.RESULTS),
@@ -535,8 +555,8 @@ def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = Non
     return found[0] if len(found) == 1 else digest(msgspec.json.encode(found)) if found else ""
 
 
-def _read_prompt(folder: Path, name: str, marked: YamlDocument) -> str:
-    location = marked.location(("prompt",))
+def _read_prompt(folder: Path, name: str, marked: YamlDocument, key: str = "prompt") -> str:
+    location = marked.location((key,))
     try:
         return _read_file(folder, name, location, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

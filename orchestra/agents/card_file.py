@@ -34,6 +34,7 @@ MEMBER_KEYS = (
     "model",
     "adapter",
     "elsewhere",
+    "untuned",
     "calibration",
     "sampling",
     "max_output",
@@ -48,7 +49,8 @@ LATER_KEYS = frozenset(
     {"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"}
 )
 """Keys that were added later. A card without them keeps its old digest."""
-ELSEWHERE_KEY = "elsewhere"
+ELSEWHERE_KEYS = frozenset({"elsewhere", "untuned"})
+"""Keys about servers without the adapter. They do not change the agent's own answers, nor its digest."""
 
 NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_]*$")
 Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN.pattern, max_length=64)]
@@ -137,6 +139,10 @@ class CardFile(_FrozenModel):
     """Use of a server whose base model is not the one that the adapter was trained on: `prompt` sends the prompt
     without the adapter. Default: such a server is not used.
     """
+    untuned: str | None = None
+    """A file of the folder with instructions for a model without the adapter. They follow the system message. The
+    prompt of a model with the adapter stays as it was in training.
+    """
     sampling: SamplingParameters = SamplingParameters.model_construct()
     max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16
@@ -186,6 +192,9 @@ def check_card(
         _check_lengths(file, outputs, at("max_output"))
     _check_tool_use(file, names, at("tools" if file.tools else "agents" if file.agents else "limits"))
     _check_members(file, at("members"))
+    if file.untuned is not None and file.adapter is None:
+        reason = "untuned: an agent without an adapter has no other prompt"
+        raise InputError("A002", reason, location=at("untuned"), hint="write the instructions into the prompt")
     if file.kind == "model":
         template.check(prompt, names, source)
         template.check_system(file.system, names, at("system"))

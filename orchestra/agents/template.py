@@ -45,6 +45,15 @@ def split_messages(template: str) -> list[tuple[Role, str, int]]:
     return [part for part in parts if part[1].strip()]
 
 
+def extend_system(template: str, text: str) -> str:
+    """Returns a template with a text at the end of its system message, or as its first one."""
+    messages = [(role, said.strip()) for role, said, _ in split_messages(template)]
+    if not messages or messages[0][0] != "system":
+        messages.insert(0, ("system", ""))
+    messages[0] = ("system", f"{messages[0][1]}\n\n{text.strip()}".strip())
+    return "".join(f"<!-- {role} -->\n{said}\n" for role, said in messages)
+
+
 def _parse_role(word: str) -> Role:
     return "system" if word == "system" else "assistant" if word == "assistant" else "user"
 

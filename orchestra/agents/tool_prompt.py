@@ -8,6 +8,7 @@ servers can reuse cached prefixes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from orchestra.agents import template
@@ -17,11 +18,13 @@ TOOLS: Final = "tools"
 VALUES: Final = "values"
 STEPS: Final = "steps"
 GRAMMAR: Final = "grammar"
+FUNCTIONS: Final = "function_schemas"
 RESULTS: Final = "results"
 AGAINST: Final = "against"
-INJECTED_NAMES = (TOOLS, VALUES, STEPS, GRAMMAR, RESULTS, AGAINST)
+INJECTED_NAMES = (TOOLS, VALUES, STEPS, GRAMMAR, FUNCTIONS, RESULTS, AGAINST)
 """Names of the inputs that are added: the tools, the values that may be referred to, the lines with their results, the
-grammar of the next line, the texts that the answer may quote, and the evidence that a node states.
+grammar of the next line, the functions for servers with native function calling, the texts that the answer may quote,
+and the evidence that a node states.
 """
 MAX_STEP_TOKENS = 256
 """Minimum for the maximum output tokens of a line, if the card allows fewer for its answers."""
@@ -29,7 +32,8 @@ MIN_STEP_TOKENS = 48
 """Output tokens that a budget must leave for a line."""
 
 _STEP_NAME = re.compile(r"s[1-9][0-9]{0,2}")
-_PROMPT_PREFIX = "Tools:\n{{ tools }}\n\nValues:\n{{ values }}\n\n"
+_TOOLS_SECTION = "Tools:\n{{ tools }}\n\n"
+_PROMPT_PREFIX = _TOOLS_SECTION + "Values:\n{{ values }}\n\n"
 _PROMPT_SUFFIX = (
     "\n\n<steps>\n{{ steps }}\n</steps>\n"
     "What stands in steps are your calls, and behind each arrow what came of it: "  # prose: ok
@@ -37,6 +41,10 @@ _PROMPT_SUFFIX = (
 )
 _STEP_REQUEST = (
     "Write one line: your next call, such as s1 = NAME(ARGUMENT=input.NAME), or the word return, if you can answer now."
+)
+_CALL_REQUEST = (
+    "Call one function next, or write only the word return, if you can answer now. An argument may be the name of a"
+    " value above, such as input.NAME, or of an earlier result, such as s1: then that value is passed."
 )
 _ANSWER_REQUEST = "Give the answer now."
 _TEXT_SCHEMA: Schema = {"type": "string"}
@@ -86,6 +94,30 @@ def step_prompt(prompt: str) -> str:
     return _build_prompt(prompt, _STEP_REQUEST, keep_prefill=False)
 
 
+def function_call_prompt(line_prompt: str) -> str:
+    """Returns the result of `step_prompt` as a request for a native function call. The list of the tools is left out,
+    because the request has their schemas.
+    """
+    messages = [(role, text.strip()) for role, text, _ in template.split_messages(line_prompt)]
+    last = max(number for number, (role, _) in enumerate(messages) if role == "user")
+    text = messages[last][1].removeprefix(_TOOLS_SECTION).removesuffix(_STEP_REQUEST)
+    messages[last] = ("user", f"{text}{_CALL_REQUEST}")
+    return _join_messages(messages)
+
+
+def accepts_functions(schema: Schema) -> bool:
+    """Whether these are the inputs of an agent with tools when it is requested for a line."""
+    properties = schema.get("properties", {})
+    return properties.get(FUNCTIONS) == _TEXT_SCHEMA and {TOOLS, VALUES, STEPS, GRAMMAR} <= set(
+        schema.get("required", ())
+    )
+
+
+def with_functions(schema: Schema) -> Schema:
+    """Returns the inputs for a line with the functions, which runs of older versions do not have."""
+    return {**schema, "properties": {**schema["properties"], FUNCTIONS: _TEXT_SCHEMA}}
+
+
 def answer_prompt(prompt: str) -> str:
     """Returns a card's prompt as a request for the answer. A beginning of the answer in the last message is kept."""
     return _build_prompt(prompt, _ANSWER_REQUEST, keep_prefill=True)
@@ -97,4 +129,8 @@ def _build_prompt(prompt: str, request: str, *, keep_prefill: bool) -> str:
         said.pop()
     last = max(number for number, (role, _) in enumerate(said) if role == "user")
     said[last] = ("user", f"{_PROMPT_PREFIX}{said[last][1]}{_PROMPT_SUFFIX}{request}")
-    return "".join(f"<!-- {role} -->\n{text}\n" for role, text in said)
+    return _join_messages(said)
+
+
+def _join_messages(messages: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"<!-- {role} -->\n{text}\n" for role, text in messages)

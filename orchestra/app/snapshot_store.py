@@ -265,8 +265,9 @@ def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) 
     beside = {part.name: part.folder for part in current.member_cards}
     folders = {**{one.name: one.folder for one in project.cards.values()}, **beside}
     found = check_members(Stored.restore(data, current.folder, folders))
-    # Older cards lack the key: then the prompt alone was asked wherever the adapter's base model was not.
-    return found.model_copy(update={"elsewhere": current.elsewhere}) if found.digest == current.digest else found
+    # Older cards lack the keys: then the prompt alone was asked wherever the adapter's base model was not.
+    kept = {"elsewhere": current.elsewhere, "untuned": current.untuned}
+    return found.model_copy(update=kept) if found.digest == current.digest else found
 
 
 def apply_run_options(program: Program, started: RunStarted) -> Program:

@@ -12,6 +12,7 @@ from math import inf
 
 from msgspec.structs import replace
 
+from orchestra.agents.tool_prompt import FUNCTIONS, GRAMMAR
 from orchestra.core.error_codes import NO_BUDGET, TIMEOUT
 from orchestra.core.events import (
     AttemptFinished,
@@ -267,13 +268,13 @@ def _with_legacy_sampling(draft: PlanDraft | None, told: PlanDraft | None) -> Pl
 
 
 def _without_grammar(draft: PlanDraft | None) -> PlanDraft | None:
-    """Returns a turn of a plan without the grammar of its question. A newer engine may restrict the answer differently;
-    what was accepted, and the result of validation, are recorded events.
+    """Returns a turn of a plan without the grammar and the functions of its question. A newer engine may restrict the
+    answer differently; what was accepted, and the result of validation, are recorded events.
     """
     line = draft.graph["nodes"].get(LINE_NODE) if draft is not None and draft.graph else None
     if draft is None or line is None:
         return draft
-    said = {name: value for name, value in line["with"].items() if name != "grammar"}
+    said = {name: value for name, value in line["with"].items() if name not in (GRAMMAR, FUNCTIONS)}
     return replace(draft, graph={**draft.graph, "nodes": {**draft.graph["nodes"], LINE_NODE: {**line, "with": said}}})
 
 

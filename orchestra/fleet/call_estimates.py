@@ -6,16 +6,26 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from orchestra.agents.card import Card
+from orchestra.agents.native_tools import NativeTools
 from orchestra.agents.output_parser import OutputParser
 from orchestra.agents.prompt import ChatMessage, CompiledPrompt, ConstraintMode, Prompt
+from orchestra.agents.tool_prompt import FUNCTIONS, accepts_functions, function_call_prompt
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallRequest
+from orchestra.fleet.adapters import AdapterBases
 from orchestra.fleet.card_versions import MEMO_VERSION, resolve_card
-from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
+from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.model_digests import ModelDigests
 from orchestra.fleet.request_errors import RequestError
-from orchestra.fleet.server_selection import ServerChoice, choose_servers, supported_constraint
+from orchestra.fleet.server_selection import (
+    ServerChoice,
+    calls_functions_natively,
+    choose_servers,
+    supported_constraint,
+)
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
 
@@ -23,11 +33,20 @@ from orchestra.schema.strict_json import canonical, digest
 class PreparedCard:
     """A card with its compiled prompt and the parser of its answers."""
 
-    __slots__ = ("prompt", "reader")
+    __slots__ = ("function_prompt", "prompt", "reader", "untuned_prompt")
 
     def __init__(self, card: Card) -> None:
-        """Raises `InputError` A007 if a prompt of the card cannot be rendered."""
+        """Raises `InputError` A007 if a prompt of the card cannot be rendered, A004 if a file cannot be read."""
         self.prompt, self.reader = CompiledPrompt(card), OutputParser(card)
+        self.function_prompt = (
+            CompiledPrompt(card.model_copy(update={"template": function_call_prompt(card.template)}))
+            if accepts_functions(card.input_schema)
+            else None
+        )
+        """The prompt for a server with native function calling, of an agent with tools that is requested for a line."""
+        untuned = card.untuned_card
+        self.untuned_prompt = self.prompt if untuned is None else CompiledPrompt(untuned)
+        """The prompt for a model without the card's adapter."""
 
 
 class CardCache:
@@ -50,6 +69,8 @@ class CardCache:
         return part
 
 
+FUNCTION_TOKENS = 512
+"""Tokens that a chat template adds to the functions of a request, at most: Qwen's takes about 120."""
 MESSAGE_TOKENS = 16
 """Tokens that a chat template adds to a message, at most: ChatML takes 5, Llama 3 takes 6."""
 CONSTRAINT_VERSION = 1
@@ -70,6 +91,7 @@ class CallEstimator:
     tenant: str = ""
     model_digests: ModelDigests = field(init=False)
     card_cache: CardCache = field(init=False, default_factory=CardCache)
+    adapter_bases: AdapterBases = field(init=False, default_factory=AdapterBases)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_digests", ModelDigests(self.model_store))
@@ -97,6 +119,10 @@ class CallEstimator:
             )
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
+        if (untuned := self._untuned_prompt(call, card, choice)) is not None:
+            bound = max(bound, max_prompt_tokens(untuned.messages, template))
+        if self._may_call_functions(choice):
+            bound = max(bound, self._max_function_tokens(call, card, template))
         price, unpriced = max_prices(self.config, choice.servers)
         return CallEstimate(
             prompt_tokens=bound,
@@ -106,6 +132,33 @@ class CallEstimator:
             unpriced_server=unpriced,
             memo_key=memo,
         )
+
+    def _untuned_prompt(self, call: CallRequest, card: Card, choice: ServerChoice) -> Prompt | None:
+        """Returns the prompt of a model without the card's adapter; None if no server of the choice may get it."""
+        prepared = self.card_cache.get(card)
+        targets = [self.config.servers[name] for name in choice.servers]
+        if prepared.untuned_prompt is prepared.prompt or all(
+            isinstance(target, LocalServer) and self.adapter_bases.uses_adapter(choice.card, target)
+            for target in targets
+        ):
+            return None
+        return prepared.untuned_prompt.render(
+            call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none"
+        )
+
+    def _may_call_functions(self, choice: ServerChoice) -> bool:
+        """Whether a server of the choice may be asked with native functions."""
+        targets = (self.config.servers[name] for name in choice.servers)
+        return any(calls_functions_natively(target, choice.card, self.adapter_bases) for target in targets)
+
+    def _max_function_tokens(self, call: CallRequest, card: Card, template: int) -> int:
+        """Returns the upper bound of the prompt tokens of a request with native functions; 0 if it has none."""
+        tools, prompt = NativeTools.decode(call.inputs.get(FUNCTIONS)), self.card_cache.get(card).function_prompt
+        if tools is None or prompt is None:
+            return 0
+        text = msgspec.json.encode(tools.definitions())
+        messages = prompt.render(call.inputs, feedback=call.feedback, constraint="none").messages
+        return max_prompt_tokens(messages, template) + 2 * len(text) + FUNCTION_TOKENS  # twice: templates indent JSON
 
     def _memo_key(self, call: CallRequest, card: Card, choice: ServerChoice, prompt: Prompt) -> str:
         """Returns the memo key; empty if a repeated call may get another answer. The key is the same for all servers of
@@ -117,7 +170,10 @@ class CallEstimator:
         digests = {self.model_digests.server_digest(name, target, choice.card) for name, target in targets.items()}
         if "" in digests:
             return ""
-        constraints = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
+        constraints: list[str] = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
+        constraints += ["functions"] if self._may_call_functions(choice) else []
+        untuned = self._untuned_prompt(call, card, choice)
+        constraints += [] if untuned is None else [message.content for message in untuned.messages]
         said = [
             [CONSTRAINT_VERSION, MEMO_VERSION],
             [call.kind, card.name, card.digest],

@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 
 from orchestra.agents.card import Card
+from orchestra.agents.native_tools import NativeTools
 from orchestra.agents.output_parser import OutputParser, ParsedOutput
-from orchestra.agents.prompt import ConstraintMode, Prompt
+from orchestra.agents.prompt import CompiledPrompt, ConstraintMode, Prompt
+from orchestra.agents.tool_prompt import FUNCTIONS
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import FleetError, InputError
 from orchestra.core.events import NO_USAGE, Usage
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, Clock, TextCallback
-from orchestra.fleet.adapters import AdapterBases, AdapterManager, check_slots
+from orchestra.fleet.adapters import AdapterManager, check_slots
 from orchestra.fleet.call_estimates import CallEstimator
 from orchestra.fleet.card_versions import resolve_card
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
@@ -34,7 +36,12 @@ from orchestra.fleet.readiness import ServerReadiness, fleet_timeout
 from orchestra.fleet.request_errors import RequestError, error_policy
 from orchestra.fleet.scheduling import QueueRequest
 from orchestra.fleet.sender import Deadline, Sender
-from orchestra.fleet.server_selection import ServerChoice, choose_servers, supported_constraint
+from orchestra.fleet.server_selection import (
+    ServerChoice,
+    calls_functions_natively,
+    choose_servers,
+    supported_constraint,
+)
 from orchestra.fleet.status import FleetObservations, FleetStatus, fleet_status
 from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.vllm_metrics import ServerLoad
@@ -84,8 +91,10 @@ class Fleet:
         self._clock, self._estimator = clock, estimator
         self._adapters, self._adapter_bases = (
             AdapterManager(self.client, estimator.model_store, addresses.spare_slots, progress),
-            AdapterBases(),
+            estimator.adapter_bases,
         )
+        self._without_functions: set[str] = set()
+        """Servers that refuse requests with functions, and accept the same question without them."""
         self._probe_results: dict[str, tuple[float, RequestError | None]] = {}
         """Server to the time of the last probe of an endpoint, and its error."""
         self._readiness = ServerReadiness(sender.config, self._bring_up)
@@ -432,14 +441,67 @@ class Fleet:
     async def _send_request(
         self, name: str, call: CallRequest, card: Card, deadline: Deadline, on_text: TextCallback | None, once: bool
     ) -> Completion | RequestError:
-        target = self._sender.targets[name]
-        chat = self._build_chat(
-            self._render(call, card, supported_constraint(target, self.options.constraint)),
-            call,
-            card,
-            target,
-            live=on_text is not None,
-        )
+        """Sends a call to a server, with native functions if it supports them."""
+        chat, tools = self._build_function_chat(name, call, card, live=on_text is not None)
+        if chat is not None and tools is not None:
+            result = await self._send_chat(name, chat, call, card, deadline, on_text, once)
+            if isinstance(result, Completion):
+                text = tools.write_lines(result.tool_calls, result.text)
+                return msgspec.structs.replace(result, text=text, tool_calls=())
+            if not _may_refuse_functions(result) or deadline.remaining <= 0:
+                return result
+        target, script = self._sender.targets[name], await self._choose_prompt(name, card, once=once)
+        if isinstance(script, RequestError):
+            return script
+        constraint = supported_constraint(target, self.options.constraint)
+        prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
+        lines = self._build_chat(prompt, call, card, target, live=on_text is not None)
+        result = await self._send_chat(name, lines, call, card, deadline, on_text, once)
+        if chat is not None and isinstance(result, Completion) and name not in self._without_functions:
+            self._without_functions.add(name)
+            message = f"{name} refuses requests with `tools`: its model is asked to write calls as text"
+            self._progress(Progress("ready", message))
+        return result
+
+    async def _choose_prompt(self, name: str, card: Card, *, once: bool) -> CompiledPrompt | RequestError:
+        """Returns the prompt for the model of a server: that of training if it has the card's adapter."""
+        prepared = self._estimator.card_cache.get(card)
+        if prepared.untuned_prompt is prepared.prompt:
+            return prepared.prompt
+        model = await self._resolve_model(name, card, once=once)
+        if isinstance(model, RequestError):
+            return model
+        adapted = card.adapter is not None and self._is_adapted(name, card)
+        return prepared.prompt if adapted else prepared.untuned_prompt
+
+    def _build_function_chat(
+        self, name: str, call: CallRequest, card: Card, *, live: bool
+    ) -> tuple[ChatRequest | None, NativeTools | None]:
+        """Returns the request with native functions, and what may be called; None if the server is asked for lines."""
+        target, script = self._sender.targets[name], self._estimator.card_cache.get(card).function_prompt
+        tools = NativeTools.decode(call.inputs.get(FUNCTIONS)) if script is not None else None
+        if (
+            script is None
+            or tools is None
+            or name in self._without_functions
+            or not calls_functions_natively(target, card, self._adapter_bases)
+        ):
+            return None, None
+        prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+        chat = self._build_chat(prompt, call, card, target, live=live)
+        return msgspec.structs.replace(chat, tools=tools.definitions()), tools
+
+    async def _send_chat(
+        self,
+        name: str,
+        chat: ChatRequest,
+        call: CallRequest,
+        card: Card,
+        deadline: Deadline,
+        on_text: TextCallback | None,
+        once: bool,
+    ) -> Completion | RequestError:
+        """Sends a chat request under the model name of the card's adapter."""
         for again in (False, True):
             model = await self._resolve_model(name, card, once=once)
             if isinstance(model, RequestError):
@@ -504,6 +566,18 @@ class Fleet:
             logprobs=script.has_confidence,
             continue_last=prompt.continues,
         )
+
+
+def _may_refuse_functions(fault: RequestError) -> bool:
+    """Whether a server may have refused a request because of its functions.
+
+    Ollama answers 400 for a model without a template for tools, vLLM 400 without `--enable-auto-tool-choice`,
+    OpenRouter 404, and llama.cpp 500 without `--jinja`. Whether they were the reason is clear if the server accepts
+    the question without them.
+    """
+    return (fault.code == "F207" and fault.status in (400, 422)) or (
+        fault.status in (404, 500, 501) and "tool" in fault.reason.lower()
+    )
 
 
 def _sampling_settings(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from orchestra.agents.card import Card
 from orchestra.agents.prompt import ConstraintMode
+from orchestra.agents.tool_prompt import accepts_functions
 from orchestra.core.labels import is_allowed
 from orchestra.core.protocols import CallRequest
+from orchestra.fleet.adapters import AdapterBases
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.config_errors import suggestion
 from orchestra.fleet.request_errors import RequestError
@@ -60,3 +62,14 @@ def supported_constraint(target: LocalServer | Endpoint, wanted: ConstraintMode)
     type only.
     """
     return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted
+
+
+def calls_functions_natively(target: LocalServer | Endpoint, card: Card, bases: AdapterBases) -> bool:
+    """Whether the model of a server is asked for calls in the form of OpenAI's API, and not as lines.
+
+    Local servers, and vLLM with llguidance, decode lines under a grammar. An adapter for the model of the server was
+    trained on lines.
+    """
+    if not isinstance(target, Endpoint) or not accepts_functions(card.input_schema) or bases.uses_adapter(card, target):
+        return False
+    return target.dialect != "vllm" or target.structured_outputs != "guidance"

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestra.agents.tool_prompt import AGAINST, GRAMMAR, STEPS, TOOLS, VALUES
+from orchestra.agents.tool_prompt import AGAINST, FUNCTIONS, GRAMMAR, STEPS, TOOLS, VALUES
 from orchestra.router import prompt as prompt_module
 from orchestra.router.capabilities import Capabilities, PlanScope
+from orchestra.router.function_schemas import build_functions
 from orchestra.router.input_types import infer_schema
 from orchestra.router.plan import Plan, declare_inputs, to_workflow
 from orchestra.router.plan_grammar import turn_grammar
@@ -117,6 +118,12 @@ def build_prompt(
 def build_grammar(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict[str, str]:
     """Builds the grammar of the next line."""
     return {GRAMMAR: turn_grammar(capabilities, steps)}
+
+
+def encode_functions(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict[str, str]:
+    """Encodes what the next line may call, for servers with native function calling; nothing if it is too long."""
+    text = build_functions(capabilities, steps).encode()
+    return {FUNCTIONS: text} if text else {}
 
 
 def transcript(steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int) -> str:

@@ -44,6 +44,40 @@ def refused(path: Path) -> InputError:
     return caught.value
 
 
+ADAPTED = GOOD + "adapter: tuned\nuntuned: untuned.md\n"
+
+
+def test_card_untuned_prompt_extends_system_message(tmp_path: Path) -> None:
+    (tmp_path / "untuned.md").write_text("Example.\n")
+    for prompt, text in (
+        (PROMPT, f"<!-- system -->\nExample.\n<!-- user -->\n{PROMPT}"),
+        (
+            f"<!-- system -->\nRead.\n<!-- user -->\n{PROMPT}",
+            f"<!-- system -->\nRead.\n\nExample.\n<!-- user -->\n{PROMPT}",
+        ),
+    ):
+        card = Card.load(folder(tmp_path, ADAPTED, prompt))
+        assert card.untuned_card is not None
+        assert (card.template, card.untuned_card.template) == (prompt, text)
+        assert card.digest == card.untuned_card.digest == card.with_settings(untuned=None).digest
+        assert Card.restore(card.dump(), tmp_path).untuned_card == card.untuned_card
+
+
+@pytest.mark.parametrize(
+    ("card", "text", "code"),
+    [
+        (ADAPTED, None, "A004"),
+        (ADAPTED.replace("untuned.md", "../untuned.md"), "Example.", "A003"),
+        (ADAPTED, "{{ unknown }}", "A006"),
+        (GOOD + "untuned: untuned.md\n", "Example.", "A002"),
+    ],
+)
+def test_card_untuned_invalid_is_refused(tmp_path: Path, card: str, text: str | None, code: str) -> None:
+    if text is not None:
+        (tmp_path / "untuned.md").write_text(text)
+    assert refused(folder(tmp_path, card)).code == code
+
+
 def test_a_card_is_read(tmp_path: Path) -> None:
     card = Card.load(folder(tmp_path))
     assert (card.name, card.kind, card.model, card.template) == ("reader", "model", "base", PROMPT)

@@ -54,8 +54,8 @@ def furnish(project: Path, card: str = CARD) -> None:
 
 
 def model(request: SimulatedRequest) -> Any:
-    """Writes the next line if a line is requested, otherwise the answer."""
-    if "Write one line" in request.prompt:
+    """Writes the next line as text if a line is requested, otherwise the answer."""
+    if "tools" in request.body:
         return LINES[request.prompt.count("\n-> ")]
     return {"answer": "1889", "quote": "opened in 1889"}
 
@@ -76,10 +76,11 @@ async def test_tool_use_runs_on_real_server(tmp_path: Path) -> None:
         assert result.output == {"answer": "1889", "quote": "opened in 1889"}
         assert [(one.quote, one.source) for one in result.evidence] == [("opened in 1889", "tower.txt")]
         first, second, third = [request for request in server.app.requests if request.path == "/v1/chat/completions"]
-        for request in (first, second, third):
-            assert request.prompt.startswith(
-                "You look things up.\nTools:\nsearch(query: str, documents: list[Document]"
-            )
+        for request in (first, second):
+            assert request.prompt.startswith("You look things up.\nValues:\ninput.question: str")
+            assert [one["function"]["name"] for one in request.body["tools"]] == ["search"]
+        assert third.prompt.startswith("You look things up.\nTools:\nsearch(query: str, documents: list[Document]")
+        assert "tools" not in third.body
         assert '-> [{"source": "tower.txt"' in second.prompt
         assert "structured_outputs" not in second.body  # an endpoint has no grammars, so the gates check its output
         assert list(third.body["structured_outputs"]["json"]["properties"]) == ["answer", "quote"]
@@ -141,9 +142,7 @@ async def test_tool_use_declared_in_python(tmp_path: Path) -> None:
 
     def says(request: SimulatedRequest) -> Any:
         found = request.prompt.rpartition("\n-> ")[2].split("\n")[0]
-        return (
-            ("return" if found.isdigit() else "s1 = double(number=21)") if "Write one line" in request.prompt else found
-        )
+        return ("return" if found.isdigit() else "s1 = double(number=21)") if "tools" in request.body else found
 
     async with SimulatedServer("m", answer=says) as server:
         (tmp_path / "here.yaml").write_text(FLEET.replace("URL", server.url))
@@ -152,7 +151,7 @@ async def test_tool_use_declared_in_python(tmp_path: Path) -> None:
         ) as orchestra:
             result = await orchestra.run(counted, question="twice 21?")
             assert result.output == "42"
-            assert "post(" in server.app.requests[0].prompt
+            assert "post" in [one["function"]["name"] for one in server.app.requests[0].body["tools"]]
             alone = await orchestra.run(counter, question="twice 21?")
             assert alone.output == "42"
             called = [event.node for event in result.events if isinstance(event, AttemptFinished)]

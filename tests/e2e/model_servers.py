@@ -1,7 +1,8 @@
 """Scripted model servers of other projects: what OpenAI, Ollama, llama.cpp and LM Studio list, accept and answer.
 
 Sources: https://platform.openai.com/docs/api-reference, https://github.com/ollama/ollama/blob/main/docs/openai.md,
-https://github.com/ggml-org/llama.cpp/tree/master/tools/server, https://lmstudio.ai/docs/app/api/endpoints/openai.
+https://github.com/ggml-org/llama.cpp/tree/master/tools/server, https://lmstudio.ai/docs/app/api/endpoints/openai,
+https://docs.vllm.ai/en/stable/features/tool_calling/.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from orchestra.testing.fake_vllm.http import Receive, Scope, Send, serving
 from orchestra.testing.schema_samples import make_instance
 
 Software: TypeAlias = Literal["openai", "ollama", "llama.cpp", "lm-studio", "vllm"]
-Answer: TypeAlias = Callable[[Mapping[str, Any]], str]
-"""Returns the text of the assistant for the body of a chat request."""
+Reply: TypeAlias = str | dict[str, Any]
+"""The text of the assistant, or keys of its message such as `tool_calls`."""
+Answer: TypeAlias = Callable[[Mapping[str, Any]], Reply]
+"""Returns what the assistant answers to the body of a chat request."""
 OWNERS: Mapping[Software, str] = {
     "openai": "system",
     "ollama": "library",
@@ -29,6 +32,14 @@ OWNERS: Mapping[Software, str] = {
     "lm-studio": "organization_owner",
     "vllm": "vllm",
 }
+REFUSALS: Mapping[Software, tuple[int, str]] = {
+    "openai": (400, "Unsupported parameter: 'tools' is not supported with this model."),
+    "ollama": (400, "registry.ollama.ai/library/gemma3:4b does not support tools"),
+    "llama.cpp": (500, "tools param requires --jinja flag"),
+    "lm-studio": (422, "Unprocessable Entity"),
+    "vllm": (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+}
+"""How a server refuses `tools` that it or its model does not support."""
 OPENAI_FIELDS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream"}
     | {"stream_options", "response_format", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"}
@@ -40,6 +51,17 @@ def answer_schema(body: Mapping[str, Any]) -> str:
     """Answers with an instance of the requested JSON Schema; with `yes` without one."""
     schema = requested_schema(body)
     return "yes" if schema is None else json.dumps(make_instance(dict(schema), Random(0)))
+
+
+def tool_call(name: str, arguments: Any) -> dict[str, Any]:
+    """Returns a call of a function, as a message has it. Arguments that are no text are encoded as JSON."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return {"id": f"call_{name}", "type": "function", "function": {"name": name, "arguments": text}}
+
+
+def tool_calls(*calls: dict[str, Any], content: str | None = None) -> dict[str, Any]:
+    """Returns a message with calls of functions."""
+    return {"role": "assistant", "content": content, "tool_calls": list(calls)}
 
 
 def requested_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -60,6 +82,9 @@ class ModelServer:
     key: str = ""
     """The API key that the server requires."""
     answer: Answer = answer_schema
+    refuses_tools: bool = False
+    fault: tuple[int, str] | None = None
+    """Status and message with which it refuses every chat request."""
     chats: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -104,9 +129,14 @@ class ModelServer:
             return 404, _error(f"The model `{body['model']}` does not exist", "model_not_found")
         if self.software == "openai" and (unknown := body.keys() - OPENAI_FIELDS):
             return 400, _error(f"Unrecognized request argument supplied: {sorted(unknown)[0]}", "unknown_parameter")
-        text = self.answer(body)
+        refusal = self.fault or (REFUSALS[self.software] if self.refuses_tools and "tools" in body else None)
+        if refusal is not None:
+            return refusal[0], _error(refusal[1], "invalid_request_error")
+        reply = self.answer(body)
+        message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
+        finish = "tool_calls" if message.get("tool_calls") else "stop"
         name = {"openai": f"{body['model']}-2026-01-01", "llama.cpp": "model.gguf"}.get(self.software, body["model"])
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "finish_reason": finish}
         usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
         return 200, {"id": "c1", "object": "chat.completion", "model": name, "choices": [choice], "usage": usage}
 

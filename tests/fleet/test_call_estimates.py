@@ -241,3 +241,15 @@ def test_memo_key_replaced_adapter_differs(file: str, tmp_path: Path) -> None:
 def test_estimate_old_card_version_is_used() -> None:
     older = reader(max_output=7)
     assert estimator(cards_by_digest={older.digest: older}).estimate(call(version=older.digest)).max_output == 7
+
+
+@pytest.mark.parametrize("text", ["Example one.", "Example two. " * 100])
+def test_estimate_untuned_instructions_are_covered(tmp_path: Path, text: str) -> None:
+    (tmp_path / "agent.yaml").write_text("name: reader\ninput: {text: str}\noutput: str\nadapter: a\nuntuned: u.md\n")
+    (tmp_path / "prompt.md").write_text("Read: {{ text }}")
+    (tmp_path / "u.md").write_text(text)
+    card = Card.load(tmp_path)
+    bare = estimator(REMOTE, card.with_settings(untuned=None)).estimate(call())
+    found = estimator(REMOTE, card).estimate(call())
+    assert found.prompt_tokens >= bare.prompt_tokens + len(text.strip())
+    assert len({found.memo_key, bare.memo_key, ""}) == 3

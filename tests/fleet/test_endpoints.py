@@ -183,8 +183,9 @@ def test_configured_fleet_prefers_the_endpoint(tmp_path: Path) -> None:
     assert configured_fleet(Settings.load({}, start=tmp_path, environ={})).name == "laptop"
 
 
-def tuned(folder: Path, base: str = "qwen3:4b", more: str = "") -> Card:
+def tuned(folder: Path, base: str = "qwen3:4b", more: str = "", untuned: str = "") -> Card:
     """Returns a card with an adapter for this base."""
+    (folder / "more.md").write_text(untuned)
     (folder / "adapter").mkdir()
     (folder / "agent.yaml").write_text("name: writer\ninput: {text: str}\noutput: str\nadapter: tuned\n" + more)
     (folder / "prompt.md").write_text("{{ text }}")
@@ -226,3 +227,27 @@ def test_resolve_endpoint_keeps_a_given_dialect() -> None:
     resolved = resolve_endpoint(target, (ListedModel("m", "vllm"),), "vLLM")
     assert not isinstance(resolved, RequestError)
     assert (resolved.dialect, resolved.model) == ("openai", "m")
+
+
+def systems(server: ModelServer) -> list[str]:
+    """Returns the system messages of the chat requests; empty texts for chats without one."""
+    return [next((one["content"] for one in chat["messages"] if one["role"] == "system"), "") for chat in server.chats]
+
+
+async def test_untuned_instructions_follow_system_message_without_adapter(tmp_path: Path) -> None:
+    card = tuned(tmp_path, more="untuned: more.md\nsystem: Be brief.\n", untuned="Example: {{ text }}")
+    assert card.digest == card.with_settings(untuned=None).digest
+    listed, unlisted = (ModelServer("vllm", adapters=names) for names in ({"tuned": "qwen3:4b"}, {}))
+    for server in (listed, unlisted):
+        async with serve(server) as address, opened(endpoint_fleet(address), {"writer": card}) as fleet:
+            assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert systems(listed) == ["Be brief."]
+    assert systems(unlisted) == ["Be brief.\n\nExample: hello"]
+
+
+async def test_untuned_instructions_for_another_base_are_sent(tmp_path: Path) -> None:
+    card = tuned(tmp_path, base="another", more="untuned: more.md\n", untuned="Example.")
+    server = ModelServer("ollama")
+    async with serve(server) as address, opened(endpoint_fleet(address), {"writer": card}) as fleet:
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert systems(server) == ["Example."]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestra.agents.native_tools import ToolCall
 from orchestra.fleet.http import model_server
 from orchestra.fleet.http.model_server import LARGE_RESPONSE_BYTES, ModelClient
 from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
@@ -19,6 +20,9 @@ from .conftest import Visit, chat_answer, endpoints, raw_server, sending
 
 CHAT = ChatRequest(messages=[{"role": "user", "content": "hi"}], max_output=5)
 STREAMED = ChatRequest(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
+
+PIECES = ("it is can", "ary/123", "456789, ca", "n it")
+"""Parts of a stream, across which a key is split."""
 
 
 def answers(body: bytes, status: str = "200 OK") -> Callable[[Visit], Any]:
@@ -41,10 +45,45 @@ async def test_key_in_error_is_redacted(status: str, spelt: str, monkeypatch: py
     assert b"canary" not in result.received
 
 
+def called(arguments: str) -> bytes:
+    """A response with a call of a function that has the name of the key."""
+    message = {"content": None, "tool_calls": [{"function": {"name": "canary/123456789", "arguments": arguments}}]}
+    return json.dumps({"model": "m", "choices": [{"message": message}]}).encode()
+
+
+async def test_key_in_tool_call_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
+    async with (
+        raw_server(answers(called('{"key": "canary/123456789"}'))) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
+        result = await ModelClient(sender).chat("s0", CHAT)
+    assert isinstance(result, Completion)
+    assert result.tool_calls == (ToolCall("[the key]", '{"key": "[the key]"}'),)
+
+
+async def test_key_split_in_tool_call_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
+    deltas = [
+        {"index": 0, "function": {"name": "f"}},
+        *({"index": 0, "function": {"arguments": one}} for one in PIECES),
+    ]
+    lines: list[Any] = [{"model": "m", "choices": [{"delta": {"tool_calls": [delta]}}]} for delta in deltas]
+    lines.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
+    async with (
+        raw_server(answers(body)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
+        result = await ModelClient(sender).chat("s0", STREAMED)
+    assert isinstance(result, Completion)
+    assert result.tool_calls == (ToolCall("f", "it is [the key], can it"),)
+    assert b"canary" not in result.received
+
+
 async def test_key_split_in_stream_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
-    pieces = ["it is can", "ary/123", "456789, ca", "n it"]
-    lines = [{"model": "m", "choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    lines = [{"model": "m", "choices": [{"delta": {"content": piece}}]} for piece in PIECES]
     lines.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
     heard: list[str] = []

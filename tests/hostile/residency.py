@@ -212,7 +212,7 @@ def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
         if asked := AGENT.match(request.prompt):
             sinks.keep(asked[1], request.prompt)
         wanted = SEND.search(request.prompt)
-        if wanted is not None and ("Write one line" in request.prompt or "Write a plan." in request.prompt):
+        if wanted is not None and ("tools" in request.body or "Write a plan." in request.prompt):
             return "return s1" if f"s1 = {wanted[1]}" in request.prompt else f"s1 = {wanted[1]}(text=input.text)"
         return (
             {"answer": "said"}

@@ -611,7 +611,9 @@ def _load_folder(registry: Registry, name: str, path: Path) -> Card:
     if card.kind in KINDS_WITH_ARRAYS:
         return card.with_settings(folder=folder)
     if any((path / file).is_file() for file in ADAPTER_FILES):
-        return card.with_settings(adapter=folder.name, elsewhere=None, calibration=None, folder=folder.parent)
+        return card.with_settings(
+            adapter=folder.name, elsewhere=None, untuned=None, calibration=None, folder=folder.parent
+        )
     raise InputError("C041", f"{path} has no {CARD_FILE} and no adapter", hint="orchestra explain C041")
 
 

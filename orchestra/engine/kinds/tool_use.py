@@ -175,6 +175,8 @@ def _ask_line(
     offer = _capabilities(unit, steps, rejected, values)
     told = tool_turns.build_prompt(offer, steps, values, rejected, _require_tool_use(unit).settings.shown)
     asked = {**told, **tool_turns.build_grammar(offer, steps)}
+    if kits.accepts_functions(_require_tool_use(unit).settings.step_contract.input):  # not in runs of older versions
+        asked |= tool_turns.encode_functions(offer, steps)
     return _enter_turn(
         unit,
         tool_turns.question_workflow(unit.node.name, LINE, _agent_name(unit), offer, asked, _retry_settings(unit)),

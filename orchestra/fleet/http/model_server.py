@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from orchestra.agents.native_tools import ToolCall
 from orchestra.core.labels import Label
 from orchestra.core.protocols import TextCallback
 from orchestra.fleet import vllm_metrics
@@ -161,9 +162,11 @@ class ModelClient:
         pieces = await asyncio.to_thread(look) if len(result.received) >= LARGE_RESPONSE_BYTES else look()
         if isinstance(result, RequestError):
             return replace(result, reason=redact(result.reason, key), received=b"" if pieces else result.received)
-        if (text := redact(result.text, key)) == result.text and not pieces:
+        text = redact(result.text, key)
+        calls = tuple([ToolCall(redact(one.name, key), redact(one.arguments, key)) for one in result.tool_calls])
+        if (text, calls) == (result.text, result.tool_calls) and not pieces:
             return result
-        return msgspec.structs.replace(result, text=text, tokens=(), received=b"")
+        return msgspec.structs.replace(result, text=text, tokens=(), tool_calls=calls, received=b"")
 
     def _body(self, sent: SendResult) -> bytes:
         assert isinstance(sent.result, HttpResponse)

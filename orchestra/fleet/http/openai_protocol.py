@@ -6,12 +6,13 @@ Responses are parsed strictly. A response that violates the API becomes a `Reque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
+from orchestra.agents.native_tools import ToolCall
 from orchestra.core.events import Usage
 from orchestra.fleet.config import Dialect
 from orchestra.fleet.request_errors import RequestError
@@ -58,6 +59,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The value of vLLM's `structured_outputs`: exactly one of json, regex, choice, grammar, structural_tag."""
     schema: Mapping[str, Any] | None = None
     """JSON Schema of the output, for servers with `response_format` only."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """The functions that the model may call, in OpenAI's form."""
     priority: int | None = None
     cache_salt: str = ""
     stream: bool = False
@@ -86,6 +89,8 @@ class Completion(msgspec.Struct, frozen=True):
     usage_is_exact: bool = True
     """Whether the server counted the tokens; else `usage` is an upper bound: no token is shorter than a byte."""
     tokens: tuple[Token, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Native calls of functions. The text beside them may be empty."""
     sent: bytes = b""
     received: bytes = b""
 
@@ -100,6 +105,8 @@ def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = 
     body |= {key: value for key, value in chat.sampling.items() if key in known}
     if chat.stop:
         body["stop"] = list(chat.stop)
+    if chat.tools:
+        body["tools"] = list(chat.tools)
     if chat.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     if dialect == "vllm":
@@ -186,9 +193,24 @@ class _UsageOnly(msgspec.Struct):
     usage: _Usage | None = None
 
 
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+    """JSON as text. Some servers send the object itself."""
+
+
+class _ToolCall(msgspec.Struct):
+    """A call, or in a stream a part of one."""
+
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Message(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -226,9 +248,13 @@ def _parse_completion(sent: bytes, received: bytes, model: str, dialect: Dialect
         return _invalid_response("it has no choices")
     choice = response.choices[0]
     text = choice.message.content if choice.message else choice.text
-    if text is None:
+    calls = _CallParts()
+    calls.add((choice.message.tool_calls if choice.message else None) or ())
+    tool_calls = calls.join()
+    if text is None and not tool_calls:
         return _invalid_response("it has no text")
-    return _build_completion(_CompletionDraft(text, choice, response), sent, received, model, dialect)
+    draft = _CompletionDraft(text or "", choice, response, tool_calls=tool_calls)
+    return _build_completion(draft, sent, received, model, dialect)
 
 
 class _CompletionDraft(msgspec.Struct):
@@ -236,6 +262,52 @@ class _CompletionDraft(msgspec.Struct):
     choice: _Choice
     response: _Response
     logprobs: list[_Logprob] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def written(self) -> str:
+        """Everything that the model wrote: the text, then the calls."""
+        return "".join([self.text, *(part for call in self.tool_calls for part in (call.name, call.arguments))])
+
+
+class _CallParts:
+    """The calls of a response, assembled from the parts of a stream."""
+
+    def __init__(self) -> None:
+        self._calls: list[_PartialCall] = []
+        self._by_index: dict[int, _PartialCall] = {}
+
+    def add(self, deltas: Iterable[_ToolCall]) -> int:
+        """Adds the next parts. Returns their characters.
+
+        A part without `index` is a whole call. Some servers give every call the index 0: there another identifier with
+        another name begins another call. Some give every part an identifier of its own, without a name.
+        """
+        size = 0
+        for delta in deltas:
+            function = delta.function or _Function()
+            call = None if delta.index is None else self._by_index.get(delta.index)
+            if call is None or (delta.id and function.name and call.id != delta.id):
+                call = _PartialCall(delta.id or "")
+                self._calls.append(call)
+                if delta.index is not None:
+                    self._by_index[delta.index] = call
+            text = function.arguments or ""
+            text = text if isinstance(text, str) else _encode(text).decode()
+            call.name = call.name or function.name or ""
+            call.arguments.append(text)
+            size += len(text) + len(function.name or "")
+        return size
+
+    def join(self) -> tuple[ToolCall, ...]:
+        """Returns the calls."""
+        return tuple([ToolCall(call.name, "".join(call.arguments)) for call in self._calls])
+
+
+class _PartialCall(msgspec.Struct):
+    id: str
+    name: str = ""
+    arguments: list[str] = []
 
 
 def _build_completion(
@@ -252,12 +324,13 @@ def _build_completion(
         return RequestError(
             "F206", "a filter of the server cut the response off", "use a server without this filter", retryable=False
         )
-    if len(draft.text) > MAX_BYTES:
+    written = draft.written
+    if len(written) > MAX_BYTES:
         return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
-    usage, counted = _to_usage(draft.response.usage, sent, draft.text)
+    usage, counted = _to_usage(draft.response.usage, sent, written)
     tokens = tuple([_to_token(entry) for entry in logprobs])
-    return Completion(draft.text, finish, answered or model, usage, counted, tokens, sent, received)
+    return Completion(draft.text, finish, answered or model, usage, counted, tokens, draft.tool_calls, sent, received)
 
 
 def _to_token(entry: _Logprob) -> Token:
@@ -343,6 +416,7 @@ class ChatStream:
         self._finish: str | None = None
         self._usage: _Usage | None = None
         self._logprobs: list[_Logprob] = []
+        self._calls = _CallParts()
         self._started = self._is_single = self._progressed = False
         self.done = False
 
@@ -389,7 +463,7 @@ class ChatStream:
             self._finish = choice.finish_reason or self._finish
             self._logprobs += (choice.logprobs.content or []) if choice.logprobs else []
             text = (choice.delta.content if choice.delta else choice.text) or ""
-            self._size += len(text)
+            self._size += len(text) + self._calls.add((choice.delta.tool_calls if choice.delta else None) or ())
             if self._size > MAX_BYTES:
                 return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
             if text:
@@ -443,7 +517,7 @@ class ChatStream:
         self._last.usage = self._usage
         choice = _Choice(finish_reason=self._finish)
         return _build_completion(
-            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs),
+            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs, self._calls.join()),
             sent,
             received,
             self._model,

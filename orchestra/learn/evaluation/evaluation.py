@@ -145,8 +145,10 @@ def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
 
 
 def untuned_card(card: Card) -> Card:
-    """Returns the card without its adapter and without its calibration."""
-    return card.with_settings(name=f"{card.name}_untuned", adapter=None, calibration=None)
+    """Returns the card without its adapter and without its calibration. Its prompt is that of training, so that the
+    difference is that of the adapter alone.
+    """
+    return card.with_settings(name=f"{card.name}_untuned", adapter=None, calibration=None, untuned=None)
 
 
 def candidate_card(card: Card, folder: Path) -> Card:
@@ -162,6 +164,7 @@ def candidate_card(card: Card, folder: Path) -> Card:
         name=f"{card.name}_candidate",
         adapter=folder.name,
         elsewhere=None,
+        untuned=None,
         calibration=None,
         folder=folder.resolve().parent,
     )

@@ -10,6 +10,7 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.agents.contract import Catalog
+from orchestra.agents.native_tools import NativeTools
 from orchestra.app.reuse import NodeChange, program_changes
 from orchestra.core.errors import InputError
 from orchestra.core.events import OutputJudged, TurnStarted
@@ -378,6 +379,47 @@ def test_tool_use_run_replays_from_events() -> None:
     found = replay(program(WORK % "", catalog()), played.events)
     assert (found.first_difference, found.reason) == (None, "")
     assert found.calls["found#4/s2[1]", 1][0].inputs == {"text": "b"}
+
+
+def test_tool_use_question_has_functions() -> None:
+    first, second, *_ = asked(used("", *LINES))
+    tools = [NativeTools.decode(call.inputs["function_schemas"]) for call in (first, second)]
+    assert [(one.step, [function.name for function in one.functions]) for one in tools if one is not None] == [
+        (1, ["shout", "split", "count", "writer"]),
+        (2, ["shout", "split", "count", "writer"]),
+    ]
+
+
+def older_catalog() -> Catalog:
+    """A catalog of an older version, whose questions had no functions."""
+    made = catalog()
+    contract = made.agents["helper"]
+    assert contract.tool_use is not None
+    fields = {
+        name: kind
+        for name, kind in contract.tool_use.step_contract.input["properties"].items()
+        if name != "function_schemas"
+    }
+    step = replace(
+        contract.tool_use.step_contract, input={**contract.tool_use.step_contract.input, "properties": fields}
+    )
+    agents = {**made.agents, "helper": replace(contract, tool_use=replace(contract.tool_use, step_contract=step))}
+    return replace(made, agents=agents)
+
+
+def test_tool_use_run_of_older_version_replays() -> None:
+    older, newer = older_catalog(), catalog()
+    played = used("", *LINES, catalog=older)
+    assert all("function_schemas" not in call.inputs for call in asked(played))
+    for known in (older, newer):
+        found = replay(program(WORK % "", known), played.events)
+        assert (found.first_difference, found.reason) == (None, "")
+
+
+def test_tool_use_line_card_keeps_digest_of_older_versions() -> None:
+    card = helper()
+    assert card.tool_use_cards is not None
+    assert card.tool_use_cards[0].digest == "1e5bd2f9e92d8edfd999875a959b4d58"
 
 
 def test_resume_tool_use_at_any_event_keeps_results() -> None:

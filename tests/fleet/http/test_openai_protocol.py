@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestra.agents.native_tools import ToolCall
 from orchestra.fleet.http import openai_protocol
 from orchestra.fleet.http.openai_protocol import ChatRequest, ChatStream, Completion
 from orchestra.fleet.request_errors import RequestError
@@ -63,6 +64,14 @@ def test_chat_body_open_schema_is_not_strict() -> None:
     assert body["response_format"]["json_schema"]["strict"] is False
 
 
+@pytest.mark.parametrize("dialect", ["openai", "ollama", "llamacpp", "vllm"])
+def test_chat_body_tools_are_sent_as_given(dialect: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    body = json.loads(openai_protocol.chat_body(ChatRequest(messages=[], max_output=1, tools=tools), "m", dialect))
+    assert body["tools"] == tools
+    assert "tools" not in json.loads(openai_protocol.chat_body(CHAT, "m", dialect))
+
+
 def test_completion_is_parsed_with_usage() -> None:
     result = read(answer())
     assert isinstance(result, Completion)
@@ -109,6 +118,35 @@ def test_completion_invalid_usage_becomes_upper_bound(usage: Any) -> None:
     assert (result.usage.prompt_tokens, result.usage.output_tokens) == (len(b"{}"), len(b"text"))
 
 
+@pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}])
+@pytest.mark.parametrize("content", [None, "", "text", ...])
+def test_completion_tool_calls_are_read(arguments: Any, content: Any) -> None:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}, {"function": None}]
+    message = {"role": "assistant", "tool_calls": calls} | ({} if content is ... else {"content": content})
+    result = read(answer(choices=[{"message": message, "finish_reason": "tool_calls"}]))
+    assert isinstance(result, Completion)
+    (name, written), empty = ((call.name, call.arguments) for call in result.tool_calls)
+    assert (name, json.loads(written), empty) == ("f", {"a": 1}, ("", ""))
+    assert (result.text, result.finish_reason) == (content if isinstance(content, str) else "", "tool_calls")
+
+
+def test_completion_tool_calls_empty_without_text_is_error() -> None:
+    result = read(answer(choices=[{"message": {"content": None, "tool_calls": []}}]))
+    assert isinstance(result, RequestError)
+    assert result.code == "F209"
+
+
+def test_completion_tool_calls_count_in_bound_and_limit() -> None:
+    message = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    result = read(answer(choices=[{"message": message}], usage=None))
+    assert isinstance(result, Completion)
+    assert result.usage.output_tokens == len("f{}")
+    message["tool_calls"] = [{"function": {"name": "f", "arguments": "x" * (2 << 20)}}]
+    refused = read(answer(choices=[{"message": message}]))
+    assert isinstance(refused, RequestError)
+    assert refused.code == "F210"
+
+
 @pytest.mark.parametrize(
     ("dialect", "answered", "same"),
     [
@@ -148,6 +186,41 @@ def stream(*blocks: bytes) -> tuple[Completion | RequestError, list[str]]:
         if (fault := reader.feed(block)) is not None:
             return fault, texts
     return reader.result(b"{}", b"".join(blocks)), texts
+
+
+def call_part(index: int | None, id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
+    """A part of a call in a stream, without the keys that are None."""
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    part = {"index": index, "id": id, "function": function}
+    return {key: value for key, value in part.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(0, "a", "f", ""), (0, None, None, '{"x"'), (0, None, None, ": 1}"), (1, "b", "g", "{}")],
+        [(0, "a", "f", '{"x": 1}'), (0, "b", "g", "{}")],  # all calls have the index 0
+        [(0, "a", "f", '{"x"'), (0, "a2", None, ": 1}"), (1, "b", "g", "{}")],  # every part has an identifier
+        [(0, "a", "f", '{"x"'), (0, "a", "f", ": 1}"), (1, "b", "g", "{}")],  # every part has the name
+        [(None, "a", "f", '{"x": 1}'), (None, "b", "g", "{}")],  # no call has an index
+        [(1, "b", "f", '{"x"'), (2, "c", "g", "{}"), (1, None, None, ": 1}")],
+    ],
+)
+def test_stream_tool_call_parts_are_assembled(parts: list[tuple[Any, ...]]) -> None:
+    rows: list[Any] = [{"model": "m", "choices": [{"delta": {"tool_calls": [call_part(*part)]}}]} for part in parts]
+    rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    result, texts = stream(b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows))
+    assert isinstance(result, Completion)
+    assert result.tool_calls == (ToolCall("f", '{"x": 1}'), ToolCall("g", "{}"))
+    assert (result.text, texts) == ("", [])
+
+
+def test_stream_tool_call_over_limit_is_error() -> None:
+    part = call_part(0, None, "f", "x" * (1 << 19))
+    row = b"data: " + json.dumps({"model": "m", "choices": [{"delta": {"tool_calls": [part]}}]}).encode() + b"\n\n"
+    result, _ = stream(row, row, row)
+    assert isinstance(result, RequestError)
+    assert result.code == "F210"
 
 
 @given(st.lists(st.integers(0, 700), max_size=8))
