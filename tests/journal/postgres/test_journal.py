@@ -133,7 +133,7 @@ async def test_lease_lost_connection_applies_once(loss: Loss, postgres: Postgres
 
 
 async def test_unreachable_database_is_coded_error(postgres: PostgresServer, schema: str) -> None:
-    async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=0.2) as journal:
+    async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=2.0) as journal:
         await append_durably(journal, "r0", [run_started("r0")])
         proxy.lose = lambda use, request: "request" if use != "presence" else None
         assert await error_code(append_durably(journal, "r1", [run_started("r1")])) == "J032"
