@@ -1,4 +1,4 @@
-"""Weights of the packaged agents: found in the second distribution or in the user's data folder, if of the same build."""
+"""Weights of the packaged agents are found in the second distribution or in the data folder, if of the same build."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import pytest
 from orchestra.agents.registry import Registry
 from orchestra.core.agent_weights import INDEX_FILE
 from orchestra.fleet.vllm_cpu import plugin
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = {name: contract.digest for name, contract in Registry.load([ROOT / "agents"]).agents.items()}
@@ -203,7 +204,10 @@ def test_plain_installation_answers_nothing_without_weights(installed: tuple[Pat
 
 
 def test_plain_installation_searches_documents(installed: tuple[Path, dict[str, str]]) -> None:
-    program = "from orchestra.tools.search import search; print(search('word', [{'source': 'a', 'text': 'a word'}])[0])"
+    program = (
+        "from orchestra.schema.builtin_models import Document; from orchestra.tools.search import search; "
+        "print(search('word', [Document(source='a', text='a word')]))"
+    )
     assert "a word" in run(installed[0] / "python", "-c", program, cwd=Path("/"), env=installed[1]).stdout
 
 
@@ -228,7 +232,11 @@ def assert_complete(agents: dict[str, dict[str, Any]], place: str) -> None:
     """Asserts that all agents have their weights, and are those of the checkout."""
     assert {name: agent["digest"] for name, agent in agents.items()} == CHECKOUT
     assert all(place in agent["folder"] for agent in agents.values())
-    encoders = {"extractive_reader": 404_534_907, "difficulty": 0, "generative_reader": 0}
+    encoders = {
+        "extractive_reader": KNOWN_ENCODERS["mpnet"].sources[0].download_bytes,
+        "difficulty": 0,
+        "generative_reader": 0,
+    }
     assert {name: agents[name]["missing_bytes"] for name in encoders} == encoders
 
 
