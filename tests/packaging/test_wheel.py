@@ -18,8 +18,11 @@ import pytest
 
 from orchestra.agents.registry import Registry
 from orchestra.core.agent_weights import INDEX_FILE
+from orchestra.fleet.config import SplitSource
 from orchestra.fleet.vllm_cpu import plugin
 from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
+from tests.cli.test_demo import answer_from_passage
+from tests.e2e.model_servers import ModelServer, serve_in_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = {name: contract.digest for name, contract in Registry.load([ROOT / "agents"]).agents.items()}
@@ -211,6 +214,13 @@ def test_plain_installation_searches_documents(installed: tuple[Path, dict[str, 
     assert "a word" in run(installed[0] / "python", "-c", program, cwd=Path("/"), env=installed[1]).stdout
 
 
+def test_plain_installation_runs_the_demonstration(installed: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = installed
+    with serve_in_thread(ModelServer("openai", models=("m",), answer=answer_from_passage)) as address:
+        said = run(folder / "orchestra", "demo", "--endpoint", address, cwd=Path("/"), env=environment)
+    assert "Of 7 questions that the documents answer, 7 were answered with the right words." in said.stdout
+
+
 def test_installed_weights_keep_digests_of_checkout(
     installed: tuple[Path, dict[str, str]], weights: Path, tmp_path: Path
 ) -> None:
@@ -232,8 +242,10 @@ def assert_complete(agents: dict[str, dict[str, Any]], place: str) -> None:
     """Asserts that all agents have their weights, and are those of the checkout."""
     assert {name: agent["digest"] for name, agent in agents.items()} == CHECKOUT
     assert all(place in agent["folder"] for agent in agents.values())
+    (mpnet,) = KNOWN_ENCODERS["mpnet"].sources
+    assert isinstance(mpnet, SplitSource)
     encoders = {
-        "extractive_reader": KNOWN_ENCODERS["mpnet"].sources[0].download_bytes,
+        "extractive_reader": mpnet.download_bytes,
         "difficulty": 0,
         "generative_reader": 0,
     }
