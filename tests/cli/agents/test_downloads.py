@@ -60,3 +60,12 @@ def test_run_of_agent_without_weights_names_the_installation(shell: Shell) -> No
 def test_install_in_checkout_names_the_folder(shell: Shell) -> None:
     said = shell("agents", "install")
     assert (said.code, str(builtin_folder("agents")) in said.out.replace("\n", "")) == (0, True)
+
+
+@pytest.mark.usefixtures("without_weights")
+def test_run_without_weights_fetches_no_encoder(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    Path("agents/desk/agent.yaml").write_text(CARD.replace("sklearn", "encoder\nmodel: mpnet"))
+    said = shell("run", "desk", "-i", "text=a")
+    assert "the weights of 'desk' are not installed" in said.out + said.err
+    assert "mpnet" not in said.err
