@@ -20,7 +20,7 @@ setup-base:  ## .venv with the library and the development tools only (170 MB to
 	@$(PYTHON) scripts/bootstrap.py base
 
 demo: setup  ## ten questions about real documents, answered with quotes by a real vLLM server on this machine
-	@$(RUN) scripts/demo.py
+	@$(VENV)/bin/orchestra demo
 
 test:  ## set up, lint, and all tests except the slow ones, including those of the real vLLM (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu

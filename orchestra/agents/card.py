@@ -262,6 +262,20 @@ class Card(CardFile):
         return self.kind not in KINDS_WITH_ARRAYS or bool(self.data_digest)
 
     @property
+    def missing_weights(self) -> int:
+        """The bytes of the weights that this agent of the package and its members lack; 0 for other agents."""
+        from orchestra.core.agent_weights import missing_weights
+
+        own = sum(missing_weights(self.folder).values())
+        return own + sum(part.missing_weights for part in self.member_cards)
+
+    def require_weights(self) -> None:
+        """Raises `FleetError` A025 if the weights of this agent of the package are not installed."""
+        from orchestra.core.agent_weights import require_weights
+
+        require_weights(self.name, self.folder)
+
+    @property
     def uses_model(self) -> bool:
         """Whether calls use a model of the fleet."""
         return self.kind == "model" or any(part.kind == "model" for part in self.member_cards)
@@ -453,6 +467,7 @@ class Card(CardFile):
 
         Raises:
             InputError: A003 if the path leads out of the folder, A004 if the file does not exist.
+            FleetError: A025 if it belongs to weights of the package that are not installed.
         """
         if self.folder is None:
             raise InputError(
@@ -460,6 +475,8 @@ class Card(CardFile):
                 f"the agent {self.name!r} has no folder, and so no {name}",
                 hint="write it as a folder under agents/",
             )
+        if not (self.folder / name).exists():
+            self.require_weights()
         location = SourceLocation(str(self.folder / CARD_FILE), 1)
         if name == self.data and self.kind in KINDS_WITH_ARRAYS and not (self.folder / name).exists():
             hint = f"orchestra learn train {self.name} --data DATA, then orchestra learn promote"

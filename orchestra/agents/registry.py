@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from orchestra.agents.contract import Catalog, Contract, Schema
 from orchestra.agents.ensemble import join_members
 from orchestra.agents.tools import ToolDeclaration, ToolFunction
 from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.settings import builtin_folder as builtin_folder
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_yaml import load_yaml
 
@@ -160,12 +160,6 @@ class Registry:
         return Catalog(
             agents=self.agents, tools=tools, workflows=workflows or {}, models=dict(self.models), broken=self.broken
         )
-
-
-def builtin_folder(name: str) -> Path:
-    """Returns a folder of the package (`agents`, `workflows`, `configs`): in the wheel, else in the source tree."""
-    packaged = Path(str(resources.files("orchestra"))) / "_builtin" / name
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / name
 
 
 def _load_folder(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestra.agents.card import Card
+from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.agents.registry import builtin_folder
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.snapshot_store import apply_run_options, stored_graph
@@ -30,7 +31,8 @@ from orchestra.core.events import (
 )
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.engine.kinds import plan as plan_module
-from orchestra.fleet.weights.encoders import missing_libraries
+from orchestra.fleet.weights.encoders import missing_downloads, missing_libraries
+from orchestra.fleet.weights.weights import ModelStore
 from orchestra.router import plan_cache, prompt
 from orchestra.router import tools as router_tools
 from orchestra.router.capabilities import Capabilities, Capability, statable_types
@@ -53,7 +55,7 @@ from orchestra.router.validation import Rejection
 from orchestra.router.voting import VoteResult
 from orchestra.schema.types import Schema
 from orchestra.workflows.model import ANYTHING, ASK_WORKFLOW, PLAN_WORKFLOW, REQUEST, Graph, PlanLimits, PlanNode
-from orchestra.workflows.program import CompiledNode
+from orchestra.workflows.program import CompiledNode, Program
 from orchestra.workflows.python.name_resolution import ambiguous_name_error
 from orchestra.workflows.python.steps import Agent, Tool, Workflow
 
@@ -289,9 +291,14 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
         for name, card in registry.cards.items()
         if name not in PLANNERS | ADVISORY_AGENTS and card.grammar is None
     }
-    offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card)}
+    fetches = not orchestra.settings.endpoint
+    offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)}
     members = {part.digest for card in offered.values() for part in card.member_cards}
-    yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _has_effects(orchestra, name))
+    for name in orchestra.workflows():
+        if name not in PLANNERS and (program := _effect_free_program(orchestra, name)) is not None:
+            needed = [registry.cards[agent] for agent, _ in program.possible_agents if agent in registry.cards]
+            if fetches or all(_is_available(card, may_fetch=False) for card in needed):
+                yield name
     yield from (name for name, card in offered.items() if card.digest not in members)
     tools = [
         name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in PLANNER_TOOLS
@@ -299,17 +306,29 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
 
 
-def _is_available(card: Card) -> bool:
-    """Whether this installation can run an ensemble: encoders need optional libraries."""
-    return not any(part.kind == "encoder" for part in card.member_cards) or not missing_libraries()
+def _is_available(card: Card, *, may_fetch: bool) -> bool:
+    """Whether this installation can run an agent: encoders need optional libraries, and arrays must be installed.
+
+    Args:
+        card: The agent.
+        may_fetch: Whether encoders may be fetched for it. With an endpoint nothing is fetched for a plan; the adapter
+            of a model is not needed there.
+    """
+    parts = (card, *card.member_cards)
+    if any(part.kind == "encoder" for part in card.member_cards) and missing_libraries():
+        return False
+    if any(part.missing_weights for part in parts if may_fetch or part.kind in KINDS_WITH_ARRAYS):
+        return False
+    return may_fetch or not missing_downloads(card, ModelStore.from_environment()).encoders
 
 
-def _has_effects(orchestra: Orchestra, name: str) -> bool:
-    """Whether a workflow may have an effect, may ask a person, or does not compile."""
+def _effect_free_program(orchestra: Orchestra, name: str) -> Program | None:
+    """Returns a compiled workflow; None if it may have an effect, may ask a person, or does not compile."""
     try:
-        return any(node.has_effects for node in orchestra.program(orchestra.find(name)).nodes)
+        program = orchestra.program(orchestra.find(name))
     except InputError:
-        return True  # `orchestra validate` reports the error.
+        return None  # `orchestra validate` reports the error.
+    return None if any(node.has_effects for node in program.nodes) else program
 
 
 async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
@@ -536,9 +555,8 @@ def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
         for called in plan_module.require_node_plan_settings(node).workflows.values()
         for agent, _ in called.program.possible_agents
     }
-    packaged = {
-        path.stem for kind in ("agents", "workflows") for path in builtin_folder(kind).iterdir()
-    } | PACKAGE_TOOLS
+    agents = {path.name for path in builtin_folder("agents").iterdir()}
+    packaged = {*agents, *(path.stem for path in builtin_folder("workflows").iterdir()), *PACKAGE_TOOLS}
     order = sorted(offer.by_name.values(), key=lambda one: (one.name in packaged, one.name in parts))
     return order[:MAX_BROADEST]
 

@@ -49,6 +49,8 @@ class ProjectWorkers:
         self._estimator: CallEstimator | None = None
         self._fleet: Fleet | None = None
         self._fleet_lock = asyncio.Lock()
+        self._prepared_encoders: set[str] = set()
+        """Encoders that were fetched, or could not be."""
 
     @classmethod
     @asynccontextmanager
@@ -188,6 +190,7 @@ class ProjectWorkers:
         for model in self._models(required):
             await (await self.fleet()).check_reachable(model)
         await self._prepare_optional(program)
+        await self._fetch_optional_encoders(program)
         for card in self._cards(program.required_agents):
             if card.kind == "encoder":
                 await self._local.predictor(card)
@@ -206,6 +209,20 @@ class ProjectWorkers:
             if any(name in fleet.config.local_servers for name in fleet.config.servers_for(model)):
                 with contextlib.suppress(FleetError):
                     await fleet.wait_until_ready([model])
+
+    async def _fetch_optional_encoders(self, program: Program) -> None:
+        """Fetches the encoders that a program may need, so that nothing is fetched during a run. A call to one that
+        cannot be fetched fails.
+        """
+        from orchestra.fleet.weights.encoders import missing_libraries
+
+        for card in self._cards(program.possible_agents):
+            if card.kind != "encoder" or card.model in self._prepared_encoders or not card.is_trained:
+                continue
+            self._prepared_encoders.add(card.model)
+            if not missing_libraries() and not card.missing_weights:
+                with contextlib.suppress(FleetError, InputError):
+                    await self._local.fetch_encoder(card)
 
     def _models(self, agents: Iterable[AgentIdentity]) -> dict[str, None]:
         """Returns the models of these agents, each once."""

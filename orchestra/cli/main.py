@@ -14,6 +14,7 @@ from orchestra.cli.context import Opener
 
 COMMAND_MODULES: Mapping[str, str] = {
     "init": "init",
+    "demo": "demo",
     "config": "init",
     "trust": "init",
     "validate": "validate",

@@ -91,7 +91,7 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
     """Returns the folder of a card's adapter: the fleet's folder of that name, else the one in the card's own folder.
 
     Raises:
-        FleetError: F212, there is no such folder.
+        FleetError: F212, there is no such folder; A025, its weights are not installed.
     """
     assert card.adapter is not None, "only for cards with an adapter"
     if card.adapter in server.adapters:
@@ -99,6 +99,7 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
     own = (card.folder / card.adapter).resolve() if card.folder else None
     # `isdir` is False for a folder that may not be entered.
     if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):
+        card.require_weights()
         return own
     hint = (
         f"put it into {card.folder / card.adapter}"

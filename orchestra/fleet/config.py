@@ -70,7 +70,7 @@ class FleetModel(BaseModel):
 class WheelFile(FleetModel):
     """A file inside a wheel."""
 
-    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.(gguf|safetensors|json)$")]
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.(gguf|safetensors|npz|json)$")]
     """Path of the file in the wheel."""
     sha256: Sha256
     """Digest of the file, not of the wheel."""

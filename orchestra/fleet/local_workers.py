@@ -210,6 +210,7 @@ class LocalWorkers:
             return found
 
     async def _load(self, card: Card) -> Predictor:
+        card.require_weights()  # before an encoder is fetched
         match card.kind:
             case "sklearn":
                 from orchestra.agents.inference.linear import LinearClassifier, LinearRegressor, predicts_number
@@ -223,14 +224,29 @@ class LocalWorkers:
                 return await asyncio.to_thread(CrfTagger.load, card)
             case "encoder":
                 from orchestra.agents.inference.model_file import base_encoder
-                from orchestra.fleet.weights.encoders import EncoderStore
 
-                if self._encoders is None:
-                    self._encoders = EncoderStore() if self._open_encoders is None else self._open_encoders()
-                encoder = await self._encoders.encoder(card.model, base_encoder(card))
+                encoder = await self._encoder_store().encoder(card.model, base_encoder(card), card.name)
                 return await asyncio.to_thread(_encoder_loader(card), card, encoder)
             case "model" | "ensemble" | "python":
                 raise InputError("F201", f"{card.name} is not an agent of this process", hint="ask the fleet")
+
+    async def fetch_encoder(self, card: Card) -> None:
+        """Fetches the encoder of an agent if it is missing, and says for which agent.
+
+        Raises:
+            InputError: F230, an unknown name.
+            FleetError: F003 to F007, the encoder is not available.
+        """
+        store = self._encoder_store()
+        if not store.is_installed(card.model):
+            await store.folder(card.model, card.name)
+
+    def _encoder_store(self) -> EncoderStore:
+        if self._encoders is None:
+            from orchestra.fleet.weights.encoders import EncoderStore
+
+            self._encoders = EncoderStore() if self._open_encoders is None else self._open_encoders()
+        return self._encoders
 
 
 def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:

@@ -55,9 +55,7 @@ def _bm25(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
     try:
         import bm25s
     except ImportError as error:
-        raise InputError(
-            "T006", "search needs the package bm25s", hint="pip install 'orchestra-slm[search]'"
-        ) from error
+        raise InputError("T006", "search needs the package bm25s", hint="pip install bm25s") from error
     numbers: dict[str, int] = {}
     rows = [[numbers.setdefault(term, len(numbers)) for term in terms] for terms in corpus]
     known = [numbers[term] for term in dict.fromkeys(query) if term in numbers]

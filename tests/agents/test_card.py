@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from orchestra.agents.card import Card
 from orchestra.agents.prompt import CompiledPrompt
 from orchestra.agents.registry import builtin_folder
 from orchestra.agents.template import RESERVED_NAMES
-from orchestra.core.errors import InputError, InputErrors
+from orchestra.core.agent_weights import INDEX_FILE
+from orchestra.core.errors import FleetError, InputError, InputErrors
 from orchestra.schema.json_schema import format_field
 from orchestra.schema.types import Validator, parse_type
 from tests.agents.tables import CARD
@@ -337,6 +339,21 @@ def test_card_impossible_file_name_is_reported_with_position(tmp_path: Path, key
     assert (error.code, error.location.line) == ("A004", 5)
     with pytest.raises(InputError, match="A004"):
         Card.load(builtin_folder("agents") / "crf_extractor").read("a\0b")
+
+
+def test_card_file_of_missing_weights_names_the_installation(tmp_path: Path) -> None:
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    (desk / "agent.yaml").write_text("name: desk\nkind: sklearn\ninput: {text: str}\noutput: {label: str}\n")
+    index = {"format": "1", "cards": "c", "files": {"desk/weights.npz": {"sha256": "a", "bytes": 7}}}
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    card = Card.load(desk)
+    assert card.missing_weights == 7
+    with pytest.raises(FleetError) as caught:
+        card.read("weights.npz")
+    assert caught.value.code == "A025"
+    (desk / "weights.npz").write_bytes(b"weights")
+    assert (card.missing_weights, card.read("weights.npz")) == (0, b"weights")
 
 
 def test_card_optional_files_may_be_missing(tmp_path: Path) -> None:

@@ -16,8 +16,13 @@ from orchestra.app.workers import ProjectWorkers
 from orchestra.core.errors import FleetError
 from orchestra.core.settings import Settings
 from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS, missing_downloads
+from orchestra.fleet.weights.weights import ModelStore
+from orchestra.testing.tiny_encoder import write_encoder
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.yaml.reader import read
+from tests.fleet.conftest import raw_server
+from tests.fleet.weights.test_encoders import of_package, wheel
 
 MANY = """\
 schema: orchestra/fleet/v1
@@ -100,3 +105,38 @@ async def test_models_prepared_for_called_agent_of_two_names(tmp_path: Path, mon
     async with ProjectWorkers.open(made) as troupe:
         await troupe.prepare(first)
     assert set(brought) == {"judge"}
+
+
+GUARDED = """\
+schema: orchestra/v1
+name: guarded
+input: {text: str}
+output: ${input.text}
+nodes:
+  sure: {agent: desk, with: {text: "${input.text}"}, when: "${input.text == 'hard'}"}
+"""
+
+
+async def test_encoder_of_optional_agent_is_fetched_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_encoder(tmp_path / "base", ["card"])
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", of_package(base))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    desk = tmp_path / "agents" / "desk"
+    desk.mkdir(parents=True)
+    (desk / "agent.yaml").write_text(
+        "name: desk\nkind: encoder\nmodel: tiny\ninput: {text: str}\noutput: {label: str}\n"
+    )
+    (desk / "model.json").write_text("{}")
+    project = Project.load(Settings.load({"journal": "off"}, start=tmp_path, environ={}))
+    program = compile_graph(read(GUARDED, "guarded.yaml").graph, project.registry.catalog())
+    reports: list[str] = []
+    async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
+        monkeypatch.setenv("ORCHESTRA_MIRROR", server.url)
+        for _ in range(2):
+            async with ProjectWorkers.open(project, progress=lambda said: reports.append(said.message)) as workers:
+                await workers.prepare(program)
+    assert reports[0] == "desk needs the encoder 'tiny', which is not on this machine"
+    assert len(server.visits) == 1
+    assert missing_downloads(project.registry.cards["desk"], ModelStore.from_environment()).encoders == {}

@@ -4,6 +4,7 @@ that.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
 from orchestra.app.snapshot_store import _restore_card
+from orchestra.core.agent_weights import INDEX_FILE, INSTALL_HINT
+from orchestra.core.errors import FleetError
 from orchestra.core.protocols import CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.fleet.adapters import AdapterBases
+from orchestra.fleet.adapters import AdapterBases, find_adapter
 from orchestra.fleet.config import Endpoint
 from tests.e2e.model_servers import ModelServer, serve
 
@@ -68,6 +71,18 @@ def test_adapter_base_mismatch_of_a_local_server_is_refused(tmp_path: Path) -> N
 def test_adapter_base_mismatch_of_an_endpoint_is_allowed(tmp_path: Path, more: str) -> None:
     server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
     assert AdapterBases().base_mismatch(tuned(tmp_path, '{"base": "another"}', more), "far", server) is None
+
+
+def test_adapter_without_installed_weights_names_installation(tmp_path: Path) -> None:
+    (tmp_path / "finder").mkdir()
+    card = tuned(tmp_path / "finder", '{"base": "m"}')
+    (server,) = local_config("m").local_servers.values()
+    assert find_adapter(card, server) == tmp_path / "finder" / "adapter"
+    index = {"finder/adapter/adapter_model.safetensors": {"sha256": "a", "bytes": 9_800_000}}
+    (tmp_path / INDEX_FILE).write_text(json.dumps({"format": "1", "cards": "c", "files": index}))
+    with pytest.raises(FleetError, match=r"'finder' are not installed \(9.8 MB\)") as caught:
+        find_adapter(card, server)
+    assert (caught.value.code, caught.value.hint) == ("A025", INSTALL_HINT)
 
 
 async def test_adapter_prefers_server_with_its_base(tmp_path: Path) -> None:

