@@ -299,7 +299,7 @@ def test_certify_workflow_refuses_agent_options(shell: Shell) -> None:
     assert "V032: a watch is only possible for agents" in watched
     assert f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tests its guarantee again" in watched
     assert "V032: --claims are only possible for agents" in certify(shell, "--claims").err
-    assert "V029: --accept 2 is no score" in run(shell, 1, "--accept", "2").err
+    assert "V029: --accept 2 is not a score" in run(shell, 1, "--accept", "2").err
     assert "L119: there is no certificate for the workflow" in run(shell, 1, "--accept", "certified").err
 
 
