@@ -92,6 +92,7 @@ def run_checks(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
 
     yield _check_python()
     yield from _check_extras()
+    yield from _check_agent_weights()
     fleet = yield from _check_fleet(settings)
     if fleet is not None and fleet.local_servers:
         yield _check_cpu(deep)
@@ -139,6 +140,26 @@ def _check_extras() -> Iterator[Finding]:
                 f"{module} is not installed; it is needed for {use}",
                 f"pip install 'orchestra-slm[{extra}]'",
             )
+
+
+def _check_agent_weights() -> Iterator[Finding]:
+    """Reports missing weights of the packaged agents; nothing in a checkout, which has them."""
+    from orchestra.core.agent_weights import read_index, resolve_agents_folder
+    from orchestra.core.settings import package_data
+
+    packaged = package_data("agents")
+    if (index := read_index(packaged)) is None:
+        return
+    if (folder := resolve_agents_folder(packaged)) != packaged:
+        yield Finding("agents", "ok", f"with their weights in {folder}")
+        return
+    size = f"{index.total_bytes / 1e6:,.0f} MB"
+    yield Finding(
+        "agents",
+        "warning",
+        f"the weights of the packaged agents are not installed ({size})",
+        "orchestra agents install",
+    )
 
 
 def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
