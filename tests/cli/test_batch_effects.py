@@ -143,7 +143,7 @@ def test_batch_repeats_no_effects_after_a_missing_fleet(shop: Shell) -> None:
     assert (said.code, calls, results()[0]["output"]) == (0, ["answerer"], GOOD)
 
 
-PATIENT = "import orchestra.cli.signals as s; s.GRACE = {grace}; from orchestra.cli.main import main; main()"
+PATIENT = "import orchestra.cli.signals as s; s.GRACE_SECONDS = {grace}; from orchestra.cli.main import main; main()"
 
 
 @pytest.mark.parametrize(("grace", "signals"), [(0.2, 1), (600.0, 2)])
@@ -155,7 +155,7 @@ def test_sigterm_ends_a_process_with_a_hanging_function(shop: Shell, grace: floa
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert process.stderr.readline().startswith("stopped; resume with: orchestra runs resume ")
-        assert process.stderr.readline().startswith("waits for 1 plain function, for at most ")
+        assert process.stderr.readline().startswith("waiting for 1 plain function, at most ")
         if signals == 2:
             process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 143

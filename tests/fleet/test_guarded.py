@@ -282,7 +282,7 @@ async def test_earlier_version_gets_reason_of_refusal(folders: Folders) -> None:
         fault = await client.exchange(server.url, HttpRequest("/v1/models"), {}, 5)
     assert isinstance(fault, RequestError)
     assert fault.code == "F214"
-    assert "older than the one which started it" in fault.reason
+    assert "older than the one that started it" in fault.reason
     assert UNAUTHORIZED_MESSAGE in fault.reason, "nothing of it is cut off"
 
 
@@ -367,7 +367,7 @@ def test_launch_has_middleware_and_no_key_argument(tmp_path: Path, monkeypatch: 
         server = local_config("m", device=device).local_servers["m"]
         started = vllm_launch.build_launch(server, tmp_path, 1)
         place = started.command.index("--middleware")
-        assert started.command[place + 1] == "orchestra.fleet.supervisor.auth_middleware.Locked"
+        assert started.command[place + 1] == "orchestra.fleet.supervisor.auth_middleware.KeyAuthMiddleware"
         assert "--api-key" not in started.command
         assert KEY_VARIABLE not in started.environment, "it is the fleet's key that its servers want"
-        assert Path(started.environment["PYTHONPATH"], "orchestra", "fleet", "locked.py").is_file()
+        assert Path(started.environment["PYTHONPATH"], "orchestra", "fleet", "supervisor", "auth_middleware.py").is_file()
