@@ -35,6 +35,9 @@ RAW_ARGUMENTS = "arguments"
 _INVALID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _LINE_START = re.compile(r"(s[1-9][0-9]*\s*=|return\b|```|[{\[<])")
 """The beginning of a line, or of a call that the server has not recognised as one."""
+_CALL_START = re.compile(r"(?:```\w*\s*|<tool_call>\s*)+(?=[{\[])|(?=[{\[])")
+"""What is before the JSON of a call in a text."""
+_CALL_END = re.compile(r"```|</tool_call>")
 
 
 class NativeFunction(msgspec.Struct, frozen=True):
@@ -90,9 +93,10 @@ class NativeTools(msgspec.Struct, frozen=True):
         """Translates the calls of a response into lines. A response without calls is the word `return`: the model has
         called what it needs. Text that looks like a line is not changed, also if it is no valid one.
 
+        Small models write a call as JSON without the marks by which the server recognises it, so such a text is a call.
         Text beside calls is left out, because the protocol allows it as a comment.
         """
-        if calls:
+        if calls := calls or parse_text_calls(text):
             return "\n".join(self._write_line(call, number) for number, call in enumerate(calls, self.step))
         begin = text.strip()
         return text if not begin or _LINE_START.match(begin) else RETURN
@@ -125,6 +129,34 @@ class ToolCall(msgspec.Struct, frozen=True):
     name: str
     arguments: str
     """JSON, as the model wrote it."""
+
+
+def parse_text_calls(text: str) -> list[ToolCall]:
+    """Returns the calls `{"name", "arguments"}` that a text is, alone, in a list, in a code block or in a tag; none for
+    another text. Llama 3 writes `parameters` in place of `arguments`.
+    """
+    begin = text.strip()
+    if (start := _CALL_START.match(begin)) is None:
+        return []
+    try:
+        value = parse_untrusted(_CALL_END.split(begin[start.end() :])[0])
+    except StrictJsonError:
+        return []
+    calls = [_parse_text_call(one) for one in (value if isinstance(value, list) else [value])]
+    found = [call for call in calls if call is not None]
+    return found if len(found) == len(calls) else []
+
+
+def _parse_text_call(value: Any) -> ToolCall | None:
+    """Returns the call that an object is; None if it is none."""
+    match value:
+        case {"name": str(name), "arguments": arguments} | {"name": str(name), "parameters": arguments} if (
+            len(value) == 2
+        ):
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            return ToolCall(name, text)
+        case _:
+            return None
 
 
 def function_names(capabilities: Iterable[str]) -> dict[str, str]:

@@ -46,7 +46,9 @@ def split_messages(template: str) -> list[tuple[Role, str, int]]:
 
 
 def extend_system(template: str, text: str) -> str:
-    """Returns a template with a text at the end of its system message, or as its first one."""
+    """Returns a template with a text at the end of its system message, or as its first one. The text may have further
+    messages, which are examples.
+    """
     messages = [(role, said.strip()) for role, said, _ in split_messages(template)]
     if not messages or messages[0][0] != "system":
         messages.insert(0, ("system", ""))

@@ -42,10 +42,8 @@ _PROMPT_SUFFIX = (
 _STEP_REQUEST = (
     "Write one line: your next call, such as s1 = NAME(ARGUMENT=input.NAME), or the word return, if you can answer now."
 )
-_CALL_REQUEST = (
-    "Call one function next, or write only the word return, if you can answer now. An argument may be the name of a"
-    " value above, such as input.NAME, or of an earlier result, such as s1: then that value is passed."
-)
+_CALL_REQUEST = "Call one function, or answer if no function is needed."
+"""Without the word `return`, after which small models write a call as text in place of a native one."""
 _ANSWER_REQUEST = "Give the answer now."
 _TEXT_SCHEMA: Schema = {"type": "string"}
 _RESULT_SCHEMA: Schema = {

@@ -75,10 +75,39 @@ def test_native_tool_call_never_adds_a_line(name: str, arguments: str) -> None:
         ("s2 = files.read()", "s2 = files.read()"),
         ("<tool_call>{}", "<tool_call>{}"),
         ('{"name": "files_read"}', '{"name": "files_read"}'),
+        ('{"name": "files_read", "arguments": {"a"', '{"name": "files_read", "arguments": {"a"'),
+        ('{"name": "files_read", "arguments": {}, "id": 1}', '{"name": "files_read", "arguments": {}, "id": 1}'),
+        ("[]", "[]"),
     ],
 )
 def test_native_tools_text_without_calls(text: str, line: str) -> None:
     assert TOOLS.write_lines([], text) == line
+
+
+CALL = '{"name": "files_read", "arguments": {"query": "a"}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CALL,
+        f"\n{CALL}\n",
+        f"```json\n{CALL}\n```",
+        f"```\n{CALL}\n```\nIt reads a file.",
+        f"<tool_call>\n{CALL}\n</tool_call>",
+        f"```xml\n<tool_call>{CALL}</tool_call>\n```",
+        f"[{CALL}]",
+        CALL.replace("arguments", "parameters"),
+        '{"name": "files_read", "arguments": "{\\"query\\": \\"a\\"}"}',
+    ],
+)
+def test_native_tools_call_in_text_becomes_line(text: str) -> None:
+    assert TOOLS.write_lines([], text) == 's2 = files.read(query="a")'
+
+
+@given(st.text(st.sampled_from('{}[]"<>`: ,name\\arguments'), max_size=30))
+def test_native_tools_any_text_becomes_text(text: str) -> None:
+    assert isinstance(TOOLS.write_lines([], text), str)
 
 
 def test_native_tools_survive_encoding() -> None:

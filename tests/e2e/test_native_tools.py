@@ -131,7 +131,7 @@ async def test_native_tools_of_each_server_are_called(software: Software, tmp_pa
         (tool_calls(tool_call("height_of", {"name": "Eiffel Tower"})), "height_of takes no 'name'"),
         (tool_calls(tool_call("post", {"text": "x"})), "there is no 'post'"),
         ('<tool_call>\n{"name": "height_of"}\n</tool_call>', "a step begins with its name"),
-        ('{"name": "height_of", "arguments": {}}', "a step begins with its name"),
+        ('{"name": "height_of", "arguments": {}}', "height_of needs tower"),
     ],
 )
 async def test_native_tool_call_malformed_is_repaired(reply: Reply, reason: str, tmp_path: Path) -> None:
@@ -179,8 +179,16 @@ async def test_native_tools_text_asks_for_answer(text: str, tmp_path: Path) -> N
     assert (lines(result), result.output) == (["return"], "unknown")
 
 
-async def test_native_tools_line_as_text_is_accepted(tmp_path: Path) -> None:
-    result = await run(ModelServer("ollama", answer=Model('s1 = height_of(tower="Eiffel Tower")')), tmp_path)
+@pytest.mark.parametrize(
+    "text",
+    [
+        's1 = height_of(tower="Eiffel Tower")',
+        '{"name": "height_of", "arguments": {"tower": "Eiffel Tower"}}',
+        '```json\n{"name": "height_of", "arguments": {"tower": "Eiffel Tower"}}\n```\nIt calls a function.',
+    ],
+)
+async def test_native_tools_call_as_text_is_accepted(text: str, tmp_path: Path) -> None:
+    result = await run(ModelServer("ollama", answer=Model(text)), tmp_path)
     assert result.output == "330"
 
 

@@ -34,7 +34,8 @@ def planned(shell: Shell, server: ModelServer) -> Any:
 
 
 def message(body: Mapping[str, Any], role: str) -> str:
-    return next(str(one["content"]) for one in body["messages"] if one["role"] == role)
+    """Returns the last message of a role. Those before it are examples."""
+    return next(str(one["content"]) for one in reversed(body["messages"]) if one["role"] == role)
 
 
 @pytest.mark.parametrize("software", ["openai", "ollama", "llama.cpp", "lm-studio", "vllm"])
