@@ -168,7 +168,7 @@ def test_tail_follows_another_process_until_its_cancellation(shell: Shell, calle
     process = called()
     watching = started("runs", "tail", "last")
     assert watching.stdout is not None
-    assert "ask begins" in watching.stdout.readline()
+    assert "ask started" in watching.stdout.readline()
     said = shell("runs", "cancel", "last", "--by", "ada")
     assert "is cancelled" in said.out
     assert process.wait(PATIENCE) == 130

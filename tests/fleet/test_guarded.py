@@ -370,4 +370,6 @@ def test_launch_has_middleware_and_no_key_argument(tmp_path: Path, monkeypatch: 
         assert started.command[place + 1] == "orchestra.fleet.supervisor.auth_middleware.KeyAuthMiddleware"
         assert "--api-key" not in started.command
         assert KEY_VARIABLE not in started.environment, "it is the fleet's key that its servers want"
-        assert Path(started.environment["PYTHONPATH"], "orchestra", "fleet", "supervisor", "auth_middleware.py").is_file()
+        assert Path(
+            started.environment["PYTHONPATH"], "orchestra", "fleet", "supervisor", "auth_middleware.py"
+        ).is_file()
