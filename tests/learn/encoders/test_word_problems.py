@@ -207,7 +207,7 @@ def test_word_problems_command_trains_promotes_and_answers(shell: Shell, base: P
     assert shell("learn", "data", "solver", "rows.jsonl", "--licence", "CC0", "--out", "set").code == 0
     refused = shell("learn", "train", "solver", "--data", "set", "--minutes", "1")
     assert refused.code == 2
-    assert refused.err.startswith("N107: solver tells no labels")
+    assert refused.err.startswith("N107: solver predicts no labels")
     made = shell("learn", "train", "solver", "--data", "set", "--epochs", "1", "--out", "made")
     assert made.code == 0, made.err
     assert shell("learn", "promote", "solver", "made", "--data", "set", "--force").code == 0
