@@ -269,20 +269,13 @@ class Orchestra:
         )
         return apply_plan_limits(program, told)
 
-    @overload
-    async def run(self, step: RunRequest, /) -> Result[Any]: ...
-
-    @overload
-    async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]: ...
-
-    async def run(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Result[Any]:
+    async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end.
 
         Cancelling the call cancels the run; a run with an idempotency key continues.
 
         Args:
-            step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
-            apply.
+            step: What to run.
             args: Inputs by position.
             inputs: Inputs by name.
 
@@ -294,28 +287,21 @@ class Orchestra:
             RunFailed: The run has no output.
             BudgetExceeded: The run has no output because its budget is exhausted.
         """
-        run = await self._launch(step, args, inputs)
+        run = await self._launch(self._request(step, inputs), args)
         try:
             return await run
         except (
             asyncio.CancelledError,
             OrchestraError,
         ) as error:  # No context manager: every waiting run would keep three more objects.
-            raise run.abandon(error, has_key=self._has_key(step))  # noqa: B904 - it has its cause
+            raise run.abandon(error, has_key=self._has_key)  # noqa: B904 - it has its cause
 
-    @overload
-    async def start(self, step: RunRequest, /) -> Run[Any]: ...
-
-    @overload
-    async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]: ...
-
-    async def start(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Run[Any]:
+    async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk
         when this returns.
 
         Args:
-            step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
-            apply.
+            step: What to run.
             args: Inputs by position.
             inputs: Inputs by name.
 
@@ -324,7 +310,12 @@ class Orchestra:
             FleetError: A server that the run needs is not available.
             JournalError: J022: another process holds the lease of the run with this key.
         """
-        return await (await self._launch(step, args, inputs)).wait_started(has_key=self._has_key(step))
+        return await (await self._launch(self._request(step, inputs), args)).wait_started(has_key=self._has_key)
+
+    async def start_request(self, request: RunRequest) -> Run[Any]:
+        """Starts the run of a complete request, as `start` does. The options are those of the request."""
+        run = await self._launch(request)
+        return await run.wait_started(has_key=bool(request.options.idempotency_key))
 
     async def plan(self, step: Step[..., Any], /, **inputs: Any) -> Run[str]:
         """Starts a run of a request that ends when its plan is accepted. Its output is the text of the plan.
@@ -344,19 +335,18 @@ class Orchestra:
             JournalError: As `start`.
         """
         options = dataclasses.replace(self._options, purpose=self._options.purpose or PLANNING_PURPOSE, accept=None)
-        return await self.start(RunRequest(workflow=step, inputs=inputs, options=options, plan_only=True))
+        return await self.start_request(RunRequest(workflow=step, inputs=inputs, options=options, plan_only=True))
 
-    def _has_key(self, step: Step[..., Any] | RunRequest) -> bool:
-        return bool((step.options if isinstance(step, RunRequest) else self._options).idempotency_key)
+    @property
+    def _has_key(self) -> bool:
+        return bool(self._options.idempotency_key)
 
-    async def _launch(
-        self, step: Step[..., Any] | RunRequest, args: Sequence[Any], inputs: Mapping[str, Any]
-    ) -> Run[Any]:
+    def _request(self, step: Step[..., Any], inputs: Mapping[str, Any]) -> RunRequest:
+        return RunRequest(workflow=step, inputs=inputs, options=self._options)
+
+    async def _launch(self, request: RunRequest, args: Sequence[Any] = ()) -> Run[Any]:
         """Starts the run of a request, or returns the existing run with its idempotency key."""
         self._affinity.check()
-        request = (
-            step if isinstance(step, RunRequest) else RunRequest(workflow=step, inputs=inputs, options=self._options)
-        )
         request.options.reject_fork_options()
         step = self.find(request.workflow) if isinstance(request.workflow, str) else request.workflow
         compiled = self._project.compile_step(step, request.options.accept)

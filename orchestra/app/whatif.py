@@ -354,7 +354,7 @@ def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., 
         if named or error.code != "C004":
             raise
         raise InputError(
-            "C004", f"run {first.run} ran {first.workflow!r}, which is no workflow of this project", hint=hint
+            "C004", f"run {first.run} ran {first.workflow!r}, which is not a workflow of this project", hint=hint
         ) from error
     if step.name != first.workflow:
         raise InputError(

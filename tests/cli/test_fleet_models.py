@@ -16,7 +16,8 @@ def test_fleet_models_lists_packaged_and_own_fleets(shell: Shell) -> None:
     assert "smollm2-135m-instruct" in said.out
     assert "configs/broken.yaml" in said.err
     data = shell("fleet", "models", "--json").json
-    assert {"fleet": "laptop", "installed": False}.items() <= data["models"][-1].items()
+    (laptop,) = (model for model in data["models"] if model["fleet"] == "laptop")
+    assert (laptop["server"], laptop["installed"]) == ("smol", False)
     assert list(data["broken"]) == ["broken"]
 
 

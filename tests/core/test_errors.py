@@ -48,7 +48,7 @@ async def test_run_error_has_run_node_and_line(step: object, node: str, tmp_path
         Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none"
     ) as orchestra:
         with pytest.raises(RunFailed) as caught:
-            await orchestra.run(step, customer="Ada")  # type: ignore[call-overload]  # one of three steps
+            await orchestra.run(step, customer="Ada")  # type: ignore[arg-type]  # one of three steps
         error = caught.value
         assert error.run == (await orchestra.journal.list_runs(1))[0].run
     assert (error.code, error.node) == ("T003", node)

@@ -39,7 +39,7 @@ async def run(
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step = orchestra.find(str(request.workflow))
         program = orchestra.options(accept=request.options.accept).program(step)
-        started = await orchestra.start(
+        started = await orchestra.start_request(
             structs.replace(request, workflow=step, inputs=read_program_inputs(inputs, program))
         )
         ending = await RunWatcher(orchestra, started, stop, waiting, display).wait_for_end()
