@@ -287,7 +287,7 @@ class Orchestra:
             RunFailed: The run has no output.
             BudgetExceeded: The run has no output because its budget is exhausted.
         """
-        run = await self._launch(self._request(step, inputs), args)
+        run = await self._launch(RunRequest(workflow=step, inputs=inputs, options=self._options), args)
         try:
             return await run
         except (
@@ -310,7 +310,8 @@ class Orchestra:
             FleetError: A server that the run needs is not available.
             JournalError: J022: another process holds the lease of the run with this key.
         """
-        return await (await self._launch(self._request(step, inputs), args)).wait_started(has_key=self._has_key)
+        run = await self._launch(RunRequest(workflow=step, inputs=inputs, options=self._options), args)
+        return await run.wait_started(has_key=self._has_key)
 
     async def start_request(self, request: RunRequest) -> Run[Any]:
         """Starts the run of a complete request, as `start` does. The options are those of the request."""
@@ -340,9 +341,6 @@ class Orchestra:
     @property
     def _has_key(self) -> bool:
         return bool(self._options.idempotency_key)
-
-    def _request(self, step: Step[..., Any], inputs: Mapping[str, Any]) -> RunRequest:
-        return RunRequest(workflow=step, inputs=inputs, options=self._options)
 
     async def _launch(self, request: RunRequest, args: Sequence[Any] = ()) -> Run[Any]:
         """Starts the run of a request, or returns the existing run with its idempotency key."""
