@@ -39,7 +39,7 @@ def wild(folder: Path) -> Path:
     card = [
         line
         for line in (ROUTER / "agent.yaml").read_text("utf-8").splitlines()
-        if not line.startswith(("name:", "adapter:"))
+        if not line.startswith(("name:", "adapter:", "untuned:"))
     ]
     (home / "agent.yaml").write_text("\n".join([*card, "name: wild", "sampling: {temperature: 1.0, seed: 5}", ""]))
     (folder / "orchestra.toml").write_text("")

@@ -95,7 +95,7 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
             f"{card.name} is of kind {card.kind}, and has no prompt for the model {name}",
             hint=hint,
         )
-    teacher_card = card.with_settings(name=f"{card.name}_teaching", model=name, adapter=None)
+    teacher_card = card.with_settings(name=f"{card.name}_teaching", model=name, adapter=None, untuned=None)
     return Teacher(
         name, f"the model {name} with the prompt of {card.name}", teacher_card.digest, Agent.from_card(teacher_card)
     )
