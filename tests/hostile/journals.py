@@ -108,7 +108,19 @@ def _forge(sql: sqlite3.Connection, chance: Random) -> None:
         chain = next_hash(chain, body)
         sql.execute("UPDATE events SET body = ?, chain = ? WHERE run = ? AND seq = ?", (body, chain, run, seq))
     columns = replace(row, chain=chain).columns()
-    names = ("workflow", "status", "started", "finished", "nodes", "usage", "last", "chain", "writer", "epoch", "seal")
+    names = (
+        "workflow",
+        "status",
+        "started",
+        "finished",
+        "nodes",
+        "usage",
+        "last",
+        "chain",
+        "writer",
+        "epoch",
+        "checksum",
+    )
     sql.execute(f"UPDATE runs SET {', '.join(f'{name} = ?' for name in names)} WHERE run = ?", columns)
 
 
