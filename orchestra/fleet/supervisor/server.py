@@ -380,11 +380,15 @@ class ServerSupervisor:
             error=ServerFailure.from_error(self.error) if self.error else None,
             last_failure=ServerFailure.from_error(self.last_failure) if self.last_failure else None,
             since_failure=round(now - self._failed_at, 1) if self.last_failure else 0.0,
-            start_phase=vllm_launch.start_phase(child_process.last_lines(self.log, 200))
-            if self.phase == "starting"
-            else "",
+            start_phase=self._start_phase(),
             usual_start=self._usual_start,
         )
+
+    def _start_phase(self) -> str:
+        """Returns what the starting server does. Before its process runs, the log is that of an earlier start."""
+        if self.phase != "starting" or self.child is None:
+            return ""
+        return vllm_launch.start_phase(child_process.last_lines(self.log, 200))
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -57,7 +57,7 @@ START_PHASES = {
     "init engine": "opening its port",
     "KV cache size": "warming up",
     "Capturing CUDA graphs": "warming up",
-    "torch.compile": "compiling",
+    "Dynamo bytecode transform": "compiling",
     "Loading weights took": "preparing the model",
     "Loading safetensors": "loading weights",
     "Starting to load model": "loading weights",

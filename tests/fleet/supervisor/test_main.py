@@ -456,6 +456,13 @@ async def test_start_reports_progress(folders: Folders, supervisions: Supervisio
     assert {progress.total for progress in told if progress.stage == "wait"} == {measured}
 
 
+async def test_report_before_the_process_has_no_phase_of_an_earlier_start(tmp_path: Path) -> None:
+    (tmp_path / "m.log").write_text("Starting vLLM server on http://127.0.0.1:1\n")
+    server = local_config("m").local_servers["m"]
+    supervisor = ServerSupervisor("m", server, lambda *_: ProcessSpec((), {}), tmp_path, Timing(), asyncio.Lock())
+    assert (await supervisor.report()).start_phase == ""
+
+
 @pytest.mark.parametrize(
     ("lines", "phase"),
     [
@@ -463,6 +470,11 @@ async def test_start_reports_progress(folders: Folders, supervisions: Supervisio
         (["something else"], ""),
         (["Starting to load model /m...", "Initializing model took 0.2 seconds"], "loading weights"),
         (["Loading safetensors checkpoint shards: 100%", "Loading weights took 1.18 seconds"], "preparing the model"),
+        (
+            ["Resolved architecture: L", "Enforce eager set, disabling torch.compile, CUDAGraphs"],
+            "reading the configuration",
+        ),
+        (["Dynamo bytecode transform time: 3.10 s"], "compiling"),
         (["Loading weights took 1.18 seconds", "CPU KV cache size: 46,592 tokens", "x"], "warming up"),
     ],
 )
