@@ -90,7 +90,7 @@ class Fleet:
         self._sender, self._addresses, self._progress = sender, addresses, progress
         self._clock, self._estimator = clock, estimator
         self._adapters, self._adapter_bases = (
-            AdapterManager(self.client, estimator.model_store, addresses.spare_slots, progress),
+            AdapterManager(self.client, estimator.model_store, addresses.spare_slots, clock, progress),
             estimator.adapter_bases,
         )
         self._without_functions: set[str] = set()

@@ -11,6 +11,7 @@ from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import CallError, CallResult
 from orchestra.core.settings import Settings
+from orchestra.fleet.adapters import LISTING_INTERVAL
 from orchestra.fleet.config import Endpoint, FleetConfig, configured_fleet, endpoint_fleet
 from orchestra.fleet.endpoints import find_local_endpoints, identify_software, resolve_endpoint
 from orchestra.fleet.http.openai_protocol import ListedModel
@@ -20,6 +21,7 @@ from orchestra.testing.fake_vllm.http import serving
 from tests.e2e.model_servers import ModelServer, Software, serve
 
 from .calling import CARDS, call, only, opened
+from .conftest import HurriedClock, endpoints
 
 DIALECTS: dict[Software, str] = {
     "openai": "openai",
@@ -212,6 +214,29 @@ async def test_adapter_that_the_endpoint_lacks_is_reported_once(tmp_path: Path, 
     assert [chat["model"] for chat in server.chats] == ["qwen3:4b"] * 3
     reported = [step.message for step in shown if step.stage == "adapter"]
     assert reported == ["endpoint does not list the adapter 'tuned': writer answers by its prompt"]
+
+
+async def test_adapter_that_the_endpoint_loads_later_is_requested(tmp_path: Path) -> None:
+    server, clock = ModelServer("vllm"), HurriedClock()
+    cards = {"writer": tuned(tmp_path)}
+    async with serve(server) as address, opened(endpoint_fleet(address), cards, clock=clock) as fleet:
+        await only(fleet, call("writer"))
+        server.adapters = {"tuned": "qwen3:4b"}
+        await only(fleet, call("writer"))
+        assert server.paths.count("/v1/models") == 2, "to identify the server, and for the adapter"
+        await clock.sleep(LISTING_INTERVAL)
+        await only(fleet, call("writer"))
+    assert [chat["model"] for chat in server.chats] == ["qwen3:4b", "qwen3:4b", "tuned"]
+
+
+async def test_adapter_without_list_of_models_is_asked_for_once(tmp_path: Path) -> None:
+    server = ModelServer("openai", lists_models=False)
+    async with serve(server) as address:
+        config = endpoints(address.removesuffix("/v1"), model="qwen3:4b", dialect="openai")
+        async with opened(config, {"writer": tuned(tmp_path)}) as fleet:
+            for _ in range(3):
+                assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert server.paths == ["/v1/models", *["/v1/chat/completions"] * 3]
 
 
 async def test_find_local_endpoints_lists_servers_that_answer() -> None:
