@@ -463,12 +463,8 @@ class Endpoint(FleetModel):
 
     @model_validator(mode="after")
     def _no_secret_in_the_clear(self) -> Endpoint:
-        parts = urlsplit(self.endpoint)
-        if (
-            self.api_key
-            and parts.scheme == "http"
-            and not (self.insecure_http or parts.hostname in ("127.0.0.1", "::1", "localhost"))
-        ):
+        is_https = urlsplit(self.endpoint).scheme == "https"
+        if self.api_key and not (is_https or self.insecure_http or is_loopback(self.endpoint)):
             raise ValueError(
                 "an API key must not be sent over plain http; "
                 "write https://, or insecure_http: true on a trusted network"

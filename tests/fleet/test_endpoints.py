@@ -136,6 +136,8 @@ def test_endpoint_fleet_label_follows_the_address(address: str, label: str, exte
     ("address", "own", "sent"),
     [
         ("http://127.0.0.1:1/v1", False, True),
+        ("http://127.0.0.2:1/v1", False, True),
+        ("http://gpu.localhost:1/v1", False, True),
         ("https://api.example.com/v1", False, True),
         ("http://gpu.example.com/v1", False, False),
     ],
