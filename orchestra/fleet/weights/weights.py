@@ -42,8 +42,8 @@ from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_js
 
 MANIFEST = "orchestra-weights.json"
 CONVERSION_VERSION = 1
-UNKNOWN_LICENCE = "unknown: the file of a user"
 """Version of the conversion. Increase it when its result changes, so that old folders are not used."""
+UNKNOWN_LICENCE = "unknown: the file of a user"
 CONVERTED_PER_SECOND = 5_000_000
 """Parameters that are converted per second on two cores: 25 seconds for 135 million."""
 SPARE_BYTES = 64 << 20
