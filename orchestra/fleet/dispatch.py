@@ -235,7 +235,8 @@ class Fleet:
     async def health(self, *, probe: bool = False) -> FleetStatus:
         """Returns the status of all servers.
 
-        With `probe` each endpoint is queried for its models, within five seconds.
+        With `probe` each endpoint is queried for its models, within five seconds. That shows the model of an endpoint
+        with `auto`.
         """
         supervisor = silent = None
         if self.config.local_servers and self._addresses.mode != "none":
@@ -243,18 +244,27 @@ class Fleet:
                 supervisor = await self._addresses.supervisor.status()
             except FleetError as error:
                 silent = RequestError.from_error(error)
-        ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}
-        asked = dict(
-            zip(
-                ends,
-                await asyncio.gather(*(self._sender.probe(*end, PROBE_TIMEOUT) for end in ends.items())),
-                strict=True,
-            )
+        targets = self._sender.targets
+        endpoints = {name: end for name, end in targets.items() if isinstance(end, Endpoint)} if probe else {}
+        faults = await asyncio.gather(*(self._probe(*endpoint) for endpoint in endpoints.items()))
+        observations = FleetObservations(
+            targets=targets,
+            states=self._sender.states,
+            supervisor=supervisor,
+            supervisor_error=silent,
+            probed=dict(zip(endpoints, faults, strict=True)),
         )
-        heard = FleetObservations(
-            states=self._sender.states, supervisor=supervisor, supervisor_error=silent, probed=asked
-        )
-        return fleet_status(self.config, heard, self._addresses.mode, self._clock.now(), self._clock.monotonic())
+        return fleet_status(self.config, observations, self._addresses.mode, self._clock.now(), self._clock.monotonic())
+
+    async def _probe(self, name: str, target: Endpoint) -> RequestError | None:
+        """Returns why an endpoint cannot serve, or None. An endpoint with `auto` is asked what it is."""
+        fault = await self._sender.probe(name, target, PROBE_TIMEOUT)
+        if fault is None and not target.is_resolved:
+            try:
+                await self._readiness.ensure_up((name,))
+            except FleetError as error:
+                return RequestError.from_error(error)
+        return fault
 
     def _server_states(self) -> list[dict[str, Any]]:
         return [

@@ -61,6 +61,20 @@ async def test_endpoint_is_asked_once_what_it_is() -> None:
     assert server.paths == ["/v1/models", "/api/version", *["/v1/chat/completions"] * 3]
 
 
+@pytest.mark.parametrize(
+    ("models", "model", "error"), [(("qwen3:4b",), "qwen3:4b", ""), (("small", "large"), "auto", "F225")]
+)
+async def test_endpoint_status_has_the_model_that_it_lists(models: tuple[str, ...], model: str, error: str) -> None:
+    server = ModelServer("ollama", models=models)
+    async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
+        (before,) = (await fleet.health()).servers
+        (probed,) = (await fleet.health(probe=True)).servers
+        (after,) = (await fleet.health()).servers
+    assert before.model == "auto"
+    assert (probed.model, probed.error, after.model) == (model, error, model)
+    assert server.chats == []
+
+
 async def test_endpoint_down_at_first_call_is_asked_again() -> None:
     server = ModelServer("vllm")
     async with serve(server) as address:
