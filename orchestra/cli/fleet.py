@@ -214,10 +214,11 @@ async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _
     import asyncio
 
     from orchestra.fleet.config import Endpoint
+    from orchestra.fleet.endpoints import inspect_endpoint
     from orchestra.fleet.secrets import missing_key_error
 
     report = await supervision.status() if config.local_servers else None
-    known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
+    known = {name: await inspect_endpoint(end) for name, end in config.servers.items() if isinstance(end, Endpoint)}
     reasons = await asyncio.gather(
         *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values())
     )
