@@ -296,9 +296,7 @@ class Fleet:
         return self._estimator.estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """Returns the prompt tokens of a call as counted by the first vLLM server of the choice; None if
-        there is none.
-        """
+        """Returns the prompt tokens of a call as counted by the first vLLM server of the choice; None if there is none."""
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError):
             return None
@@ -371,8 +369,7 @@ class Fleet:
         """Sends a call to the best server and returns its name and the result.
 
         Another server gets the call only if no model has received it. With several servers each is tried once, then
-        again after a pause, so
-        a busy or unavailable server does not block the others.
+        again after a pause, so a busy or unavailable server does not block the others.
         """
         now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # for local servers that restart
