@@ -367,7 +367,7 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
         found = await base_models.find_model(source, model_store, progress)
         text = base_models.fleet_text(fleet, found, device="gpu" if device == "gpu" else "cpu", model=fleet)
         config = parse_config(text, str(path))
-        check_memory(*base_models.only_server(config), model_store, available_memory())
+        check_memory(fleet, config.local_servers[fleet], model_store, available_memory())
         answer = await base_models.ask_model(config, model_store, progress) if check else None
     finally:
         progress.close()

@@ -357,11 +357,11 @@ class AdapterManager:
         """Returns the adapter with its current files. Raises `FleetError`."""
         known = self._cache.get((server, card.digest))
         if known is None or known.stamps != file_stamps(known.files):
-            found = adapter_files(find_adapter(card, target))
+            files = adapter_files(find_adapter(card, target))
             # before the files are read, so that a change meanwhile is noticed at the next call
-            stamps = file_stamps(found)
+            stamps = file_stamps(files)
             known = self._cache[server, card.digest] = _CachedAdapter(
-                found, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
+                files, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
             )
         return known.adapter
 

@@ -97,7 +97,7 @@ class CallEstimator:
         object.__setattr__(self, "model_digests", ModelDigests(self.model_store))
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """Returns the bounds of a call and its memo key; `NO_ESTIMATE` for a call that no model of the fleet answers."""
+        """Returns the bounds of a call and its memo key; `NO_ESTIMATE` if no model of the fleet answers it."""
         try:
             card = resolve_card(call, self.cards, self.cards_by_digest)
             if card is None or card.kind != "model":

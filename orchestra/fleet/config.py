@@ -529,8 +529,8 @@ class FleetConfig(FleetModel):
             raise located_error(f"default names the model {self.default!r}, which does not exist{near}", "default")
         for number, model in enumerate(self.tiers):
             if model not in self.models:
-                said = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
-                raise located_error(said, "escalate", number)
+                message = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
+                raise located_error(message, "escalate", number)
             if model in self.tiers[:number]:
                 raise located_error(f"escalate names the model {model!r} twice", "escalate", number)
         return self

@@ -225,7 +225,7 @@ class ProgramScheduler:
                 self._new.pop(ticket.run.number, None)
 
     def dequeue(self) -> Ticket | None:
-        """Returns a ticket without a run; else the best ticket, or that of the oldest run if it was passed too often."""
+        """Returns a ticket without a run; else the best one, or that of the oldest run if it was passed too often."""
         if (free := _first_waiting(self._without_run)) is not None:
             heapq.heappop(self._without_run)
             self.waiting -= 1

@@ -253,7 +253,7 @@ class Sender:
         return Deadline(self._clock, seconds, total=True)
 
     def key(self, server: str) -> str:
-        """Returns the key of an endpoint that is to be redacted; empty for a local server or a word instead of a key."""
+        """Returns the key of an endpoint that is to be redacted; empty for a local server or without a key."""
         target = self.targets[server]
         try:
             return key_in_headers(_endpoint_headers(target)) if isinstance(target, Endpoint) else ""
@@ -265,19 +265,19 @@ class Sender:
         is wrong.
         """
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
-        began, told = self._clock.monotonic(), False
+        began, notified = self._clock.monotonic(), False
         while (left := began + seconds - self._clock.monotonic()) > 0:
-            found = await self._client.exchange(
+            answer = await self._client.exchange(
                 root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds)
             )
             if (
-                isinstance(found, HttpResponse)
-                or found.status not in AWAY_STATUSES
-                or not (found.policy.may_be_starting or found.busy)
+                isinstance(answer, HttpResponse)
+                or answer.status not in AWAY_STATUSES
+                or not (answer.policy.may_be_starting or answer.busy)
             ):
                 return
-            if not told and seconds - left >= NOTIFY_AFTER:
-                told = True
+            if not notified and seconds - left >= NOTIFY_AFTER:
+                notified = True
                 self._progress(
                     Progress(
                         "wait", f"{server} at {target.endpoint} does not answer yet: waiting for at most {seconds:g} s"
@@ -292,13 +292,13 @@ class Sender:
         except FleetError as error:
             return RequestError.from_error(error)
         request = _endpoint_request(target, HttpRequest("/v1/models"))
-        found = await self._client.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
-        if isinstance(found, HttpResponse) or found.policy.proves_reachable:
+        answer = await self._client.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
+        if isinstance(answer, HttpResponse) or answer.policy.proves_reachable:
             return None
         return (
-            replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor")
-            if found.code == "F203"
-            else found
+            replace(answer, reason=f"{server} at {answer.reason}", hint="orchestra doctor")
+            if answer.code == "F203"
+            else answer
         )
 
     def resend_delay(self, server: str, fault: RequestError, resends: int) -> float | None:

@@ -17,7 +17,6 @@ from orchestra.fleet.base_models import (
     fleet_name,
     fleet_text,
     list_base_models,
-    only_server,
     read_model_folder,
 )
 from orchestra.fleet.config import FleetConfig, FolderSource, HubSource, parse_config
@@ -54,7 +53,7 @@ def store(tmp_path: Path) -> ModelStore:
 async def test_find_model_folder_makes_a_fleet_that_can_be_read(tmp_path: Path, store: ModelStore) -> None:
     found = await find_model(str(write_model(tmp_path / "My Qwen")), store, ignore_progress)
     text = fleet_text("my_qwen", found, device="cpu", model="my_qwen")
-    name, server = only_server(parse_config(text, str(tmp_path / "my_qwen.yaml")))
+    ((name, server),) = parse_config(text, str(tmp_path / "my_qwen.yaml")).local_servers.items()
     assert (name, server.max_model_len, server.device) == ("my_qwen", 8192, "cpu")
     assert server.weights.sources == (FolderSource(folder=str((tmp_path / "My Qwen").resolve())),)
     config = parse_config(text, "f.yaml")
@@ -118,7 +117,7 @@ async def test_find_model_of_the_hub_has_its_size_and_licence(
     assert server.visits[0].head.startswith("GET /api/models/Qwen/Qwen2.5-0.5B?blobs=true ")
     assert found == HubModel("Qwen/Qwen2.5-0.5B", "abc", "apache-2.0", 9)
     text = fleet_text("qwen", found, device="gpu", model="qwen")
-    _, local = only_server(parse_config(text, "qwen.yaml"))
+    (local,) = parse_config(text, "qwen.yaml").local_servers.values()
     (source,) = local.weights.sources
     assert isinstance(source, HubSource)
     assert (source.hub, source.revision, local.weights.licence) == ("Qwen/Qwen2.5-0.5B", "abc", "apache-2.0")

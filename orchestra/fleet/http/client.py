@@ -344,7 +344,7 @@ def _error_message(body: bytes, key: str) -> str:
 
 
 def _parse_retry_after(text: str | None) -> float | None:
-    """Returns the seconds of a `Retry-After`: a number, or a date (RFC 9110, section 10.2.3); None for another value."""
+    """Returns the seconds of a `Retry-After`: a number, or a date (RFC 9110, section 10.2.3); else None."""
     if not text:
         return None
     if text.isascii() and text.isdigit():

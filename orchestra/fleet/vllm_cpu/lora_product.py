@@ -86,7 +86,7 @@ class AdapterStack:
 
     @staticmethod
     def from_slots(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> AdapterStack:
-        """Stacks vLLM's tensors, a pair for each slice of the module: (slots, 1, rank, in) and (slots, 1, out, rank)."""
+        """Stacks vLLM's tensors, a pair for each slice of a module: (slots, 1, rank, in) and (slots, 1, out, rank)."""
         versions = read_versions(a_slots, b_slots)
         a_slots = a_slots or [b.new_ones(b.shape[0], 1, b.shape[-1], 1) for b in b_slots]
         width = sum(b.shape[-2] for b in b_slots)
