@@ -253,7 +253,7 @@ class Sender:
         return Deadline(self._clock, seconds, total=True)
 
     def key(self, server: str) -> str:
-        """Returns the key of an endpoint that is to be redacted; empty for a local server or without a key."""
+        """Returns the key of an endpoint to redact; empty for a local server or a word instead of a key."""
         target = self.targets[server]
         try:
             return key_in_headers(_endpoint_headers(target)) if isinstance(target, Endpoint) else ""
