@@ -12,6 +12,7 @@ import pytest
 
 from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.base_models import (
+    MAX_CONFIG_BYTES,
     HubModel,
     find_model,
     fleet_name,
@@ -55,6 +56,7 @@ async def test_find_model_folder_makes_a_fleet_that_can_be_read(tmp_path: Path, 
     text = fleet_text("my_qwen", found, device="cpu", model="my_qwen")
     ((name, server),) = parse_config(text, str(tmp_path / "my_qwen.yaml")).local_servers.items()
     assert (name, server.max_model_len, server.device) == ("my_qwen", 8192, "cpu")
+    assert (server.quantization, server.max_loras) == ("auto", 8)
     assert server.weights.sources == (FolderSource(folder=str((tmp_path / "My Qwen").resolve())),)
     config = parse_config(text, "f.yaml")
     assert config.servers_for("base") == config.servers_for("large") == ("my_qwen",)
@@ -66,6 +68,7 @@ async def test_find_model_folder_makes_a_fleet_that_can_be_read(tmp_path: Path, 
         (None, "model.safetensors", "has no config.json with safetensors"),
         (QWEN, "pytorch_model.bin", "has no config.json with safetensors"),
         ({**QWEN, "model_type": "mamba"}, "model.safetensors", "unknown family 'mamba'"),
+        ({**QWEN, "padding": " " * MAX_CONFIG_BYTES}, "model.safetensors", "is larger than 1 MiB"),
         ({"model_type": "qwen2"}, "model.safetensors", "has no max_position_embeddings"),
         ({**QWEN, "max_position_embeddings": True}, "model.safetensors", "has no max_position_embeddings"),
     ],
@@ -96,6 +99,13 @@ async def test_find_model_other_file_is_refused(store: ModelStore, tmp_path: Pat
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(InputError, match="neither a folder nor a GGUF file"):
         await find_model(str(tmp_path / "model.bin"), store, ignore_progress)
+
+
+async def test_find_model_gguf_is_checked_before_its_conversion(store: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(bytes(100))
+    with pytest.raises(FleetError, match="it is not a GGUF file") as caught:
+        await find_model(str(tmp_path / "model.gguf"), store, ignore_progress)
+    assert caught.value.code == "F007"
 
 
 def hub(answer: Any, status: str = "200 OK") -> Callable[[Visit], Awaitable[None]]:

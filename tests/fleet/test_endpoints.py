@@ -13,7 +13,7 @@ from orchestra.core.protocols import CallError, CallResult
 from orchestra.core.settings import Settings
 from orchestra.fleet.adapters import LISTING_INTERVAL
 from orchestra.fleet.config import Endpoint, FleetConfig, configured_fleet, endpoint_fleet
-from orchestra.fleet.endpoints import find_local_endpoints, identify_software, resolve_endpoint
+from orchestra.fleet.endpoints import LocalEndpoint, find_local_endpoints, identify_software, resolve_endpoint
 from orchestra.fleet.http.openai_protocol import ListedModel
 from orchestra.fleet.progress import Progress
 from orchestra.fleet.request_errors import RequestError
@@ -53,12 +53,15 @@ async def test_endpoint_of_each_software_answers(software: Software) -> None:
     assert constrained == ({"structured_outputs"} if software == "vllm" else {"response_format"})
 
 
-async def test_endpoint_is_asked_once_what_it_is() -> None:
-    server = ModelServer("ollama")
+@pytest.mark.parametrize(
+    ("software", "questions"), [("ollama", ["/v1/models", "/api/version"]), ("vllm", ["/v1/models"])]
+)
+async def test_endpoint_is_asked_once_what_it_is(software: Software, questions: list[str]) -> None:
+    server = ModelServer(software)
     async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
         for _ in range(3):
             await only(fleet, call("writer"))
-    assert server.paths == ["/v1/models", "/api/version", *["/v1/chat/completions"] * 3]
+    assert server.paths == [*questions, *["/v1/chat/completions"] * 3]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +204,18 @@ def test_configured_fleet_prefers_the_endpoint(tmp_path: Path) -> None:
     assert configured_fleet(Settings.load({}, start=tmp_path, environ={})).name == "laptop"
 
 
+def test_configured_fleet_key_beside_a_plain_http_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    address = "http://gpu.example.com/v1"
+    named = Settings.load({"endpoint": address}, start=tmp_path, environ={})
+    assert only_endpoint(configured_fleet(named)).api_key is None
+    beside = Settings.load({}, start=tmp_path, environ={"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "sk-1"})
+    with pytest.raises(InputError, match="plain http"):
+        configured_fleet(beside)
+
+
 def tuned(folder: Path, base: str = "qwen3:4b", more: str = "", untuned: str = "") -> Card:
     """Returns a card with an adapter for this base."""
     (folder / "more.md").write_text(untuned)
@@ -256,11 +271,11 @@ async def test_adapter_without_list_of_models_is_asked_for_once(tmp_path: Path) 
 
 
 async def test_find_local_endpoints_lists_servers_that_answer() -> None:
-    ollama, unknown = ModelServer("ollama", models=("a", "b")), ModelServer("openai", models=("c",))
-    async with serve(ollama) as first, serve(unknown) as second:
+    vllm = ModelServer("vllm", models=("a", "b"), adapters={"tuned": "a"})
+    async with serve(vllm) as first, serve(ModelServer("openai", models=("c",))) as second:
         ports = [int(address.split(":")[2].split("/")[0]) for address in (first, second)]
         found = await find_local_endpoints([*ports, 9])
-    assert [(server.address, server.models) for server in found] == [(first, ("a", "b")), (second, ("c",))]
+    assert found == [LocalEndpoint(first, "vLLM", ("a", "b")), LocalEndpoint(second, "", ("c",))]
 
 
 def test_resolve_endpoint_keeps_a_given_dialect() -> None:
