@@ -119,8 +119,7 @@ def load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore)
 
     Raises:
         FleetError: F007 (not safe to load), F212 (missing, unreadable, or the store is not writable), F222 (does not
-        fit the base) or
-            F004 (disk full).
+            fit the base) or F004 (disk full).
     """
     store = model_store.folders.adapters
     try:

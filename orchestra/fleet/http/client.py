@@ -159,8 +159,7 @@ class HttpClient:
             seconds: The timeout.
             on_body: Called with each part of the body.
             own_server: Whether the server is a process of this user on this machine. If the port belongs to another
-            user's process, nothing is
-                sent.
+                user's process, nothing is sent.
         """
         assert self._loop is not None, "the client is used inside its context"
         sent = request.body or b""
