@@ -214,10 +214,11 @@ async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _
     import asyncio
 
     from orchestra.fleet.config import Endpoint
+    from orchestra.fleet.endpoints import inspect_endpoint
     from orchestra.fleet.secrets import missing_key_error
 
     report = await supervision.status() if config.local_servers else None
-    known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
+    known = {name: await inspect_endpoint(end) for name, end in config.servers.items() if isinstance(end, Endpoint)}
     reasons = await asyncio.gather(
         *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values())
     )
@@ -366,7 +367,7 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
         found = await base_models.find_model(source, model_store, progress)
         text = base_models.fleet_text(fleet, found, device="gpu" if device == "gpu" else "cpu", model=fleet)
         config = parse_config(text, str(path))
-        check_memory(*base_models.only_server(config), model_store, available_memory())
+        check_memory(fleet, config.local_servers[fleet], model_store, available_memory())
         answer = await base_models.ask_model(config, model_store, progress) if check else None
     finally:
         progress.close()

@@ -8,11 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TypeAlias
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError, InputError
+from orchestra.core.protocols import Clock
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.http.model_server import ModelClient
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
@@ -25,6 +27,9 @@ from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.fleet.weights.weights import find_weights as find_weights
 from orchestra.schema.strict_json import canonical, digest
+
+LISTING_INTERVAL = 60.0
+"""Seconds between the questions for an adapter that an endpoint does not list: it may be loaded there later."""
 
 
 @dataclass(slots=True)
@@ -114,8 +119,7 @@ def load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore)
 
     Raises:
         FleetError: F007 (not safe to load), F212 (missing, unreadable, or the store is not writable), F222 (does not
-        fit the base) or
-            F004 (disk full).
+            fit the base) or F004 (disk full).
     """
     store = model_store.folders.adapters
     try:
@@ -203,8 +207,7 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     """Refuses a fleet with too few slots for the adapters of its cards.
 
     On a CPU one slot stays free unless the plugin `vllm_cpu.plugin` fixes this version of vLLM: its kernels there read
-    “no adapter” as
-    the last slot, so with all slots in use an adapter would silently answer for the base model.
+    “no adapter” as the last slot, so with all slots in use an adapter would silently answer for the base model.
 
     Raises:
         InputError: F102.
@@ -249,8 +252,7 @@ class AdapterManager:
     """The adapters that are loaded on each server. A restarted server has a new address and no adapters.
 
     An adapter whose files were replaced by a promotion is read again at the next call and loaded beside the old one.
-    The old one is
-    unloaded afterwards. Calls in flight finish with the adapter that they started with.
+    The old one is unloaded afterwards. Calls in flight finish with the adapter that they started with.
     """
 
     def __init__(
@@ -258,6 +260,7 @@ class AdapterManager:
         client: ModelClient,
         model_store: ModelStore,
         spare_slots: Callable[[str], int],
+        clock: Clock,
         progress: ProgressCallback = ignore_progress,
     ) -> None:
         """Creates a manager without loaded adapters.
@@ -266,12 +269,15 @@ class AdapterManager:
             client: The client of the servers.
             model_store: The store into which adapters are copied.
             spare_slots: Returns how many slots of a server must stay free.
+            clock: The clock.
             progress: Called once for each adapter that an endpoint does not list.
         """
         self._client, self._model_store, self._spare_slots = client, model_store, spare_slots
-        self._progress = progress
+        self._clock, self._progress = clock, progress
         self._unlisted: set[tuple[str, str]] = set()
         """Servers and agents whose missing adapter was reported."""
+        self._next_listing: dict[str, float] = {}
+        """Endpoint to the earliest time at which it is asked again for an adapter that it did not list."""
         self._loaded: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._cache: dict[tuple[str, str], _CachedAdapter] = {}
@@ -302,7 +308,7 @@ class AdapterManager:
         if card.adapter is None:
             return ""
         if isinstance(target, Endpoint):
-            return await self._listed_adapter(server, card)
+            return await self._listed_adapter(server, card, once)
         known = self._cache.get((server, card.digest))
         if (
             known is not None
@@ -324,13 +330,16 @@ class AdapterManager:
                 await self._unload(server, known.adapter.name)
         return adapter.name
 
-    async def _listed_adapter(self, server: str, card: Card) -> str:
+    async def _listed_adapter(self, server: str, card: Card, once: bool) -> str:
         """Returns a card's adapter if an endpoint lists it; else an empty name, and reports that once."""
-        if server not in self._loaded:
-            models = await self._client.list_models(server)
+        if not self.is_listed(server, card) and self._clock.monotonic() >= self._next_listing.get(server, -inf):
+            models = await self._client.list_models(server, once=once)
             if isinstance(models, RequestError):
-                return ""  # the call itself reports what is wrong
+                if models.retryable:
+                    return ""  # the call itself reports what is wrong
+                models = ()  # an endpoint without a list of models
             self._loaded[server] = {model.id for model in models}
+            self._next_listing[server] = self._clock.monotonic() + LISTING_INTERVAL
         if self.is_listed(server, card):
             return card.adapter or ""
         self.report_unlisted(server, card)
@@ -347,11 +356,11 @@ class AdapterManager:
         """Returns the adapter with its current files. Raises `FleetError`."""
         known = self._cache.get((server, card.digest))
         if known is None or known.stamps != file_stamps(known.files):
-            found = adapter_files(find_adapter(card, target))
+            files = adapter_files(find_adapter(card, target))
             # before the files are read, so that a change meanwhile is noticed at the next call
-            stamps = file_stamps(found)
+            stamps = file_stamps(files)
             known = self._cache[server, card.digest] = _CachedAdapter(
-                found, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
+                files, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
             )
         return known.adapter
 
@@ -363,15 +372,15 @@ class AdapterManager:
             await self._client.unload_adapter(server, name)
 
     async def _load(self, server: str, adapter: Adapter, target: LocalServer, once: bool) -> RequestError | None:
-        listed = await self._client.adapters(server, once=once)
-        if isinstance(listed, RequestError):
-            return listed
-        self._loaded[server] = set(listed)
-        if adapter.name in listed:
+        models = await self._client.list_models(server, once=once)
+        if isinstance(models, RequestError):
+            return models
+        loaded = self._loaded[server] = {model.id for model in models if model.id != target.model}
+        if adapter.name in loaded:
             return None
         spare = self._spare_slots(server)
-        if spare and len(listed) + spare >= target.max_loras:
-            reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
+        if spare and len(loaded) + spare >= target.max_loras:
+            reason = f"{server} holds {len(loaded)} adapters of other commands, and on the CPU its last slot stays free"
             return RequestError.not_reached(
                 "F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file"
             )
@@ -386,3 +395,4 @@ class AdapterManager:
         They are loaded again on demand.
         """
         self._loaded.pop(server, None)
+        self._next_listing.pop(server, None)

@@ -68,7 +68,7 @@ def list_base_models(
                 continue
             sources = model_store.sources(server.weights) or server.weights.sources
             first = sources[0]
-            download, size = (0, 0)
+            download = size = 0
             if not isinstance(first, FolderSource):
                 download, size = first.download_bytes, first.disk_bytes
             yield BaseModel(
@@ -134,10 +134,9 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         data = path.read_bytes()
         if len(data) > MAX_CONFIG_BYTES:
             raise ValueError(f"it is larger than {MAX_CONFIG_BYTES >> 20} MiB")
-        found = msgspec.json.decode(data, type=dict[str, Any])
+        return msgspec.json.decode(data, type=dict[str, Any])
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError("F107", f"{path} cannot be read: {error}", hint="download the model again") from error
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,17 +219,20 @@ async def _ask_hub(hub: str) -> HubModel:
 
 
 async def ask_model(config: FleetConfig, model_store: ModelStore, progress: ProgressCallback) -> str:
-    """Starts the server of a fleet and returns its answer to a short question. Raises `FleetError` if it has none."""
+    """Starts the server of a fleet of `fleet_text` and returns its answer to a short question.
+
+    Raises:
+        FleetError: The server did not start, or did not answer.
+    """
     from orchestra.fleet.dispatch import Fleet
 
-    name, _ = only_server(config)
     async with Fleet.open(config, cards={}, progress=progress, model_store=model_store) as fleet:
         await fleet.wait_until_ready()
         chat = ChatRequest(messages=[{"role": "user", "content": "Say hello in one short sentence."}], max_output=32)
-        found = await fleet.client.chat(name, chat)
-    if isinstance(found, RequestError):
-        raise FleetError(found.code, found.reason, hint=found.hint)
-    return found.text.strip()
+        reply = await fleet.client.chat(config.name, chat)
+    if isinstance(reply, RequestError):
+        raise FleetError(reply.code, reply.reason, hint=reply.hint)
+    return reply.text.strip()
 
 
 def fleet_text(name: str, source: ModelFolder | HubModel, *, device: Device, model: str) -> str:
@@ -288,9 +290,3 @@ def fleet_name(source: str) -> str:
     stem = source.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".gguf").lower()
     name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_")[:48]
     return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
-
-
-def only_server(config: FleetConfig) -> tuple[str, LocalServer]:
-    """Returns the single local server of a fleet."""
-    ((name, server),) = config.local_servers.items()
-    return name, server

@@ -97,9 +97,7 @@ class CallEstimator:
         object.__setattr__(self, "model_digests", ModelDigests(self.model_store))
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """Returns the bounds of a call and its memo key; `NO_ESTIMATE` for a call that no model of the
-        fleet answers.
-        """
+        """Returns the bounds of a call and its memo key; `NO_ESTIMATE` if no model of the fleet answers it."""
         try:
             card = resolve_card(call, self.cards, self.cards_by_digest)
             if card is None or card.kind != "model":
@@ -198,8 +196,7 @@ class CallEstimator:
 
 def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
     """Returns the highest prices of a prompt token and of an output token among the servers, and the name of one
-    without a
-    price.
+    without a price.
     """
     prompt = output = 0.0
     unpriced = ""
@@ -218,8 +215,7 @@ def max_prompt_tokens(messages: Iterable[ChatMessage], template: int) -> int:
     """Returns an upper bound of the tokens of a chat: one per byte, `template` once, and `MESSAGE_TOKENS` per message.
 
     The bound holds for byte-level vocabularies. Tokenizers of the Qwen family normalize to NFC first, which can need
-    more bytes than the
-    text had.
+    more bytes than the text had.
     """
     return template + MESSAGE_TOKENS + sum(MESSAGE_TOKENS + _utf8_length(message.content) for message in messages)
 

@@ -41,8 +41,7 @@ Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
 SecretReference: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
 TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
 """Tokens that a chat template adds to a prompt at most, such as its own system prompt. The default covers SmolLM2 and
-Qwen2.5
-(about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400.
+Qwen2.5 (about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400.
 """
 TEMPLATE_TOKENS = 96
 BF16_PER_Q4_BYTE = 2.8
@@ -337,17 +336,14 @@ class LocalServer(FleetModel):
     """
     speculative_tokens: Annotated[int, Field(ge=0, le=16)] = 0
     """Draft tokens per step at most, from the request's own text and earlier outputs, verified in one step; 0 disables
-    speculation.
-    The output is the same, up to rounding. It is faster with few requests in flight and with specialists that quote and
-    repeat.
-    For CPUs only. vLLM then refuses `min_p` and `logit_bias`, which no card has.
+    speculation. The output is the same, up to rounding. It is faster with few requests in flight and with specialists
+    that quote and repeat. For CPUs only. vLLM then refuses `min_p` and `logit_bias`, which no card has.
     """
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Positive = 1
     quantization: Literal["auto", "int8", "awq", "gptq", "fp8", "compressed-tensors"] | None = None
     """Format of the weights. `int8` is for CPUs: 8-bit linear layers, made from the same weights at start. `auto` is
-    `int8` on a CPU without
-    bfloat16, else none. The others name the format of the weights, as in vLLM.
+    `int8` on a CPU without bfloat16, else none. The others name the format of the weights, as in vLLM.
     """
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     enforce_eager: bool = False
@@ -407,8 +403,7 @@ class Endpoint(FleetModel):
 
     endpoint: Url
     """The address before `/chat/completions`, up to `/v1` or another path of the provider. An address without a path
-    gets
-    `/v1`.
+    gets `/v1`.
     """
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """The model name in requests; `auto` for the only model that the server lists."""
@@ -435,9 +430,7 @@ class Endpoint(FleetModel):
     template_tokens: TemplateTokens = TEMPLATE_TOKENS
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The version of the model behind the name, such as a date or a digest; change it when the model changes. Without
-    it
-    no answer is
-    memoized across runs, because a stale answer could not be detected.
+    it no answer is memoized across runs, because a stale answer could not be detected.
     """
 
     @property
@@ -463,12 +456,8 @@ class Endpoint(FleetModel):
 
     @model_validator(mode="after")
     def _no_secret_in_the_clear(self) -> Endpoint:
-        parts = urlsplit(self.endpoint)
-        if (
-            self.api_key
-            and parts.scheme == "http"
-            and not (self.insecure_http or parts.hostname in ("127.0.0.1", "::1", "localhost"))
-        ):
+        is_https = urlsplit(self.endpoint).scheme == "https"
+        if self.api_key and not (is_https or self.insecure_http or is_loopback(self.endpoint)):
             raise ValueError(
                 "an API key must not be sent over plain http; "
                 "write https://, or insecure_http: true on a trusted network"
@@ -522,8 +511,7 @@ class FleetConfig(FleetModel):
     patience: Seconds = 300.0
     """Seconds that a call waits for a server that starts or restarts. The default is 900 for the first start."""
     order: Ordering = "programs"
-    """Order of waiting requests: `programs` runs one run after the other and groups shared prompts; `fifo` is first
-    in,
+    """Order of waiting requests: `programs` runs one run after the other and groups shared prompts; `fifo` is first in,
     first out.
     """
     limits: FleetLimits = FleetLimits.model_construct()
@@ -541,8 +529,8 @@ class FleetConfig(FleetModel):
             raise located_error(f"default names the model {self.default!r}, which does not exist{near}", "default")
         for number, model in enumerate(self.tiers):
             if model not in self.models:
-                said = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
-                raise located_error(said, "escalate", number)
+                message = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
+                raise located_error(message, "escalate", number)
             if model in self.tiers[:number]:
                 raise located_error(f"escalate names the model {model!r} twice", "escalate", number)
         return self

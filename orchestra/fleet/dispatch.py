@@ -90,7 +90,7 @@ class Fleet:
         self._sender, self._addresses, self._progress = sender, addresses, progress
         self._clock, self._estimator = clock, estimator
         self._adapters, self._adapter_bases = (
-            AdapterManager(self.client, estimator.model_store, addresses.spare_slots, progress),
+            AdapterManager(self.client, estimator.model_store, addresses.spare_slots, clock, progress),
             estimator.adapter_bases,
         )
         self._without_functions: set[str] = set()
@@ -229,32 +229,42 @@ class Fleet:
             if self.config.local_servers and self._addresses.mode != "none"
             else None
         )
-        told = msgspec.to_builtins(local) if local else {"fleet": self.config.name, "servers": []}
-        return {"running": local is not None, **told, "requests": self._server_states()}
+        report = msgspec.to_builtins(local) if local else {"fleet": self.config.name, "servers": []}
+        return {"running": local is not None, **report, "requests": self._server_states()}
 
     async def health(self, *, probe: bool = False) -> FleetStatus:
         """Returns the status of all servers.
 
-        With `probe` each endpoint is queried for its models, within five seconds.
+        With `probe` each endpoint is queried for its models, within five seconds. That shows the model of an endpoint
+        with `auto`.
         """
-        supervisor = silent = None
+        supervisor = supervisor_error = None
         if self.config.local_servers and self._addresses.mode != "none":
             try:
                 supervisor = await self._addresses.supervisor.status()
             except FleetError as error:
-                silent = RequestError.from_error(error)
-        ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}
-        asked = dict(
-            zip(
-                ends,
-                await asyncio.gather(*(self._sender.probe(*end, PROBE_TIMEOUT) for end in ends.items())),
-                strict=True,
-            )
+                supervisor_error = RequestError.from_error(error)
+        targets = self._sender.targets
+        endpoints = {name: end for name, end in targets.items() if isinstance(end, Endpoint)} if probe else {}
+        faults = await asyncio.gather(*(self._probe(*endpoint) for endpoint in endpoints.items()))
+        observations = FleetObservations(
+            targets=targets,
+            states=self._sender.states,
+            supervisor=supervisor,
+            supervisor_error=supervisor_error,
+            probed=dict(zip(endpoints, faults, strict=True)),
         )
-        heard = FleetObservations(
-            states=self._sender.states, supervisor=supervisor, supervisor_error=silent, probed=asked
-        )
-        return fleet_status(self.config, heard, self._addresses.mode, self._clock.now(), self._clock.monotonic())
+        return fleet_status(self.config, observations, self._addresses.mode, self._clock.now(), self._clock.monotonic())
+
+    async def _probe(self, name: str, target: Endpoint) -> RequestError | None:
+        """Returns why an endpoint cannot serve, or None. An endpoint with `auto` is asked what it is."""
+        fault = await self._sender.probe(name, target, PROBE_TIMEOUT)
+        if fault is None and not target.is_resolved:
+            try:
+                await self._readiness.ensure_up((name,))
+            except FleetError as error:
+                return RequestError.from_error(error)
+        return fault
 
     def _server_states(self) -> list[dict[str, Any]]:
         return [
@@ -286,9 +296,7 @@ class Fleet:
         return self._estimator.estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """Returns the prompt tokens of a call as counted by the first vLLM server of the choice; None if
-        there is none.
-        """
+        """Returns the prompt tokens of a call as the first vLLM server of the choice counts them; None without one."""
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError):
             return None
@@ -299,12 +307,12 @@ class Fleet:
             return None
         names = self._rank_servers(choice.servers, choice.card, call)
         name = next((name for name in names if self._sender.targets[name].dialect == "vllm"), None)
-        found = (
+        tokens = (
             None
             if name is None
             else await self.client.count_tokens(name, _messages(prompt), label=call.label, priority=call.priority)
         )
-        return found if isinstance(found, int) else None
+        return tokens if isinstance(tokens, int) else None
 
     async def load_adapter(self, card: Card) -> list[str]:
         """Loads a card's adapter into the running local servers, and returns the names of the servers that have it."""
@@ -318,8 +326,8 @@ class Fleet:
         loaded = [await self._resolve_model(name, card, once=False) for name in names]
         return [
             name
-            for name, found in zip(names, loaded, strict=True)
-            if not isinstance(found, RequestError) and (found or card.adapter is None)
+            for name, model in zip(names, loaded, strict=True)
+            if not isinstance(model, RequestError) and (model or card.adapter is None)
         ]
 
     def _choose_servers(self, call: CallRequest) -> ServerChoice | RequestError:
@@ -361,12 +369,11 @@ class Fleet:
         """Sends a call to the best server and returns its name and the result.
 
         Another server gets the call only if no model has received it. With several servers each is tried once, then
-        again after a pause, so
-        a busy or unavailable server does not block the others.
+        again after a pause, so a busy or unavailable server does not block the others.
         """
         now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # for local servers that restart
-        told: tuple[str, RequestError] | None = None
+        reported: tuple[str, RequestError] | None = None
         tries = sends = 0
         again: dict[str, float] = {}
         """Server to the earliest time of its next try."""
@@ -387,15 +394,15 @@ class Fleet:
                     or deadline.remaining <= 0
                 ):
                     return name, _with_resends(result, sends)
-                if told is None or result.retryable or not told[1].retryable:
-                    told = name, result
+                if reported is None or result.retryable or not reported[1].retryable:
+                    reported = name, result
                 if not once or (result.code == "F216" and now() >= patient):
                     continue
                 if (pause := self._sender.resend_delay(name, result, tries)) is not None:
                     pauses[name], again[name] = pause, now() + pause
             left, tries = tuple(pauses), tries + 1
-            if told is not None and min(pauses.values(), default=inf) >= deadline.remaining:
-                return told[0], _with_resends(told[1], sends)
+            if reported is not None and min(pauses.values(), default=inf) >= deadline.remaining:
+                return reported[0], _with_resends(reported[1], sends)
             await self._clock.sleep(min(pauses.values()))
 
     def _failure_usage(self, fault: RequestError, call: CallRequest, server: str, seconds: float) -> Usage:
@@ -637,18 +644,18 @@ def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAG
 
 
 def _parse_reply(
-    reader: OutputParser, found: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
+    reader: OutputParser, completion: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
 ) -> CallResult | CallError:
     """Parses a model's text. A text of another type becomes an error that another attempt may correct."""
-    parsed = reader.parse(found.text, found.finish_reason, found.tokens, inputs, with_adapter=adapted)
+    parsed = reader.parse(completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=adapted)
     if isinstance(parsed, ParsedOutput):
         return CallResult(
             value=parsed.value,
-            usage=found.usage,
+            usage=completion.usage,
             server=server,
-            model=found.model,
-            sent=found.sent,
-            received=found.received,
+            model=completion.model,
+            sent=completion.sent,
+            received=completion.received,
             confidence=parsed.confidence,
         )
     return CallError(
@@ -656,9 +663,9 @@ def _parse_reply(
         reason=parsed.reason,
         hint=parsed.hint,
         retryable=True,
-        usage=found.usage,
+        usage=completion.usage,
         server=server,
-        model=found.model,
-        sent=found.sent,
-        received=found.received,
+        model=completion.model,
+        sent=completion.sent,
+        received=completion.received,
     )

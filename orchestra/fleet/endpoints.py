@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from orchestra.core.suggestions import closest_match
+from orchestra.core.trust import is_loopback
 from orchestra.fleet.config import AUTO, Dialect, Endpoint, FleetLimits
 from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
 from orchestra.fleet.http.openai_protocol import ListedModel, read_models
@@ -88,21 +89,37 @@ class LocalEndpoint:
 
 
 async def find_local_endpoints(ports: Iterable[int] | None = None) -> list[LocalEndpoint]:
-    """Returns the model servers that answer on these ports of this machine, in their order; by default the usual
-    ones.
-    """
+    """Returns the model servers that answer on ports of this machine, in their order; None for the default ports."""
     async with HttpClient(FleetLimits()) as client:
-        found = await asyncio.gather(*(_probe_port(client, port) for port in ports or LOCAL_PORTS))
-    return [endpoint for endpoint in found if endpoint is not None]
+        endpoints = await asyncio.gather(*(_probe_port(client, port) for port in ports or LOCAL_PORTS))
+    return [endpoint for endpoint in endpoints if endpoint is not None]
 
 
 async def _probe_port(client: HttpClient, port: int) -> LocalEndpoint | None:
     root = f"http://127.0.0.1:{port}"
-    answer = await client.exchange(root, HttpRequest("/v1/models"), {}, DISCOVERY_SECONDS)
-    if not isinstance(answer, HttpResponse):
-        return None
-    models = read_models(answer.received)
-    if isinstance(models, RequestError):
+    models = await _list_models(client, root)
+    if models is None:
         return None
     software = identify_software(models) or LOCAL_PORTS.get(port, "")
     return LocalEndpoint(f"{root}/v1", software, tuple(model.id for model in models if not model.parent))
+
+
+async def _list_models(client: HttpClient, root: str) -> tuple[ListedModel, ...] | None:
+    """Returns the models that a server lists without a key; None if it does not."""
+    answer = await client.exchange(root, HttpRequest("/v1/models"), {}, DISCOVERY_SECONDS)
+    models = read_models(answer.received) if isinstance(answer, HttpResponse) else answer
+    return None if isinstance(models, RequestError) else models
+
+
+async def inspect_endpoint(target: Endpoint) -> Endpoint:
+    """Returns an endpoint with the model that it lists without a key.
+
+    It is returned unchanged if it does not list the model, or is on another machine: inspecting a project that is not
+    trusted sends nothing to addresses that the project chooses.
+    """
+    if target.is_resolved or not is_loopback(target.endpoint):
+        return target
+    async with HttpClient(FleetLimits()) as client:
+        models = await _list_models(client, target.endpoint.removesuffix("/v1")) or ()
+    resolved = resolve_endpoint(target, models, identify_software(models))
+    return target if isinstance(resolved, RequestError) else resolved

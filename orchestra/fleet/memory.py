@@ -32,11 +32,11 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
 
     Page cache of a cgroup counts as available, because the kernel frees it first.
     """
-    found = [AvailableMemory(rest, "the limit of the container or cgroup") for rest in _cgroup_rests(proc, cgroups)]
+    limits = [AvailableMemory(rest, "the limit of the container or cgroup") for rest in _cgroup_rests(proc, cgroups)]
     for line in _read_lines(proc / "meminfo"):
         if line.startswith("MemAvailable:"):
-            found.append(AvailableMemory(int(line.split()[1]) * 1024, "the memory of the machine"))
-    return min(found, key=lambda memory: memory.bytes, default=None)
+            limits.append(AvailableMemory(int(line.split()[1]) * 1024, "the memory of the machine"))
+    return min(limits, key=lambda memory: memory.bytes, default=None)
 
 
 def _cgroup_rests(proc: Path, cgroups: Path) -> Iterator[int]:

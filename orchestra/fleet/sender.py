@@ -41,8 +41,7 @@ REJECTION_THRESHOLD = 3
 """Rejections (429, 503) in a row after which requests to a server pause."""
 MAX_RESENDS = 6
 """Resends to an unreachable endpoint: about twelve seconds. A local server is restarted by its supervisor, and
-`patience`
-bounds the wait.
+`patience` bounds the wait.
 """
 MAX_FIRST_RESENDS = 3
 """Resends to an endpoint that has not answered this process yet: about 1.5 seconds. Usually it is not started, or the
@@ -254,9 +253,7 @@ class Sender:
         return Deadline(self._clock, seconds, total=True)
 
     def key(self, server: str) -> str:
-        """Returns the key of an endpoint that is to be redacted; empty for a local server or a word instead
-        of a key.
-        """
+        """Returns the key of an endpoint to redact; empty for a local server or a word instead of a key."""
         target = self.targets[server]
         try:
             return key_in_headers(_endpoint_headers(target)) if isinstance(target, Endpoint) else ""
@@ -265,23 +262,22 @@ class Sender:
 
     async def wait_for_endpoint(self, server: str, target: Endpoint, seconds: float) -> None:
         """Waits until an endpoint answers with any status, or until `seconds` have passed. Later requests report what
-        is
-        wrong.
+        is wrong.
         """
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
-        began, told = self._clock.monotonic(), False
+        began, notified = self._clock.monotonic(), False
         while (left := began + seconds - self._clock.monotonic()) > 0:
-            found = await self._client.exchange(
+            answer = await self._client.exchange(
                 root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds)
             )
             if (
-                isinstance(found, HttpResponse)
-                or found.status not in AWAY_STATUSES
-                or not (found.policy.may_be_starting or found.busy)
+                isinstance(answer, HttpResponse)
+                or answer.status not in AWAY_STATUSES
+                or not (answer.policy.may_be_starting or answer.busy)
             ):
                 return
-            if not told and seconds - left >= NOTIFY_AFTER:
-                told = True
+            if not notified and seconds - left >= NOTIFY_AFTER:
+                notified = True
                 self._progress(
                     Progress(
                         "wait", f"{server} at {target.endpoint} does not answer yet: waiting for at most {seconds:g} s"
@@ -296,23 +292,21 @@ class Sender:
         except FleetError as error:
             return RequestError.from_error(error)
         request = _endpoint_request(target, HttpRequest("/v1/models"))
-        found = await self._client.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
-        if isinstance(found, HttpResponse) or found.policy.proves_reachable:
+        answer = await self._client.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
+        if isinstance(answer, HttpResponse) or answer.policy.proves_reachable:
             return None
         return (
-            replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor")
-            if found.code == "F203"
-            else found
+            replace(answer, reason=f"{server} at {answer.reason}", hint="orchestra doctor")
+            if answer.code == "F203"
+            else answer
         )
 
     def resend_delay(self, server: str, fault: RequestError, resends: int) -> float | None:
         """Returns the seconds until the next try; None if there is none.
 
         The delay doubles and is shortened by a random factor. It is at least what the server asks for, or the rest of
-        its pause. There is no
-        next try if a model may have received the request, the error is permanent, or the deadline is too close. A long
-        wait is reported as
-        progress.
+        its pause. There is no next try if a model may have received the request, the error is permanent, or the
+        deadline is too close. A long wait is reported as progress.
         """
         if not _is_resendable(fault) or (
             isinstance(self.targets[server], Endpoint) and self._should_give_up(server, fault, resends)
@@ -428,8 +422,7 @@ class Sender:
         placed: bool,
     ) -> RequestError:
         """Returns the error of an exchange with what is known of the server. `placed`: the request used the endpoint's
-        own
-        path.
+        own path.
         """
         if fault.code == "F203":
             hint = "orchestra doctor" if isinstance(target, Endpoint) else fault.hint
@@ -489,8 +482,7 @@ class Sender:
 
     def _record_rejection(self, server_state: ServerState, fault: RequestError, now: float) -> None:
         """Records a rejection. A single one is about the request. Several in a row are about the server, and finally
-        fail
-        its requests.
+        fail its requests.
         """
         server_state.rejections += 1
         given_up = (

@@ -89,6 +89,8 @@ class FleetStatus:
 class FleetObservations:
     """The observations of a fleet: supervisor report, request states, and probes."""
 
+    targets: Mapping[str, LocalServer | Endpoint]
+    """The servers by name, with the model of an endpoint with `auto` when it is known."""
     states: Mapping[str, ServerState]
     supervisor: SupervisorReport | None
     """The supervisor's report; None without a supervisor."""
@@ -104,7 +106,7 @@ def fleet_status(
     told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
     for name, server_state in observations.states.items():
-        target = config.servers[name]
+        target = observations.targets[name]
         common: dict[str, Any] = {
             "name": name,
             "model": target.model,

@@ -1,12 +1,9 @@
-"""Parses the load of a vLLM server: the Prometheus text of `/metrics`, and the adapters of `/v1/models`."""
+"""Parses the load of a vLLM server: the Prometheus text of `/metrics`."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 _CACHE_TOKENS = re.compile(r'[{,]kv_cache_size_tokens="(\d{1,15})"')
 
@@ -76,14 +73,3 @@ def parse_metrics(text: str) -> ServerLoad:
         accepted_tokens=count("spec_decode_num_accepted_tokens_total"),
         cache_tokens=count("cache_tokens"),
     )
-
-
-def parse_adapters(body: bytes, model: str) -> list[str]:
-    """Returns the adapters that `/v1/models` lists in addition to the base model; none if the text is invalid."""
-    try:
-        listed: Any = msgspec.json.decode(body)
-    except msgspec.MsgspecError:
-        return []
-    rows = listed.get("data") if isinstance(listed, dict) else None
-    names = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    return sorted(name for name in names if isinstance(name, str) and name != model)

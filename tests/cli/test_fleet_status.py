@@ -1,4 +1,4 @@
-"""`orchestra fleet status`: what it prints about servers that ended."""
+"""`orchestra fleet status`: what it prints about servers that ended, and about endpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import pytest
 from orchestra.cli.fleet import _FleetStatus, _show_status
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.supervisor.messages import ServerFailure, ServerReport, SupervisorReport
+from tests.cli.shell import Shell, shell
+from tests.e2e.model_servers import ModelServer, serve_in_thread
 from tests.fleet.conftest import local_config
+
+__all__ = ["shell"]
 
 
 def test_status_restarted_server_says_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,3 +24,16 @@ def test_status_restarted_server_says_why(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "m: restarted; 30 s ago: F223: the kernel ended the server (signal 9, out of memory?)\n" in printed
     assert vllm_launch.MEMORY_HINT in printed
+
+
+@pytest.mark.parametrize(("models", "model"), [(("qwen3:4b",), "qwen3:4b"), (("small", "large"), "auto")])
+def test_status_endpoint_has_the_model_that_it_lists(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, models: tuple[str, ...], model: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    server = ModelServer("ollama", models=models)
+    with serve_in_thread(server) as address:
+        monkeypatch.setenv("ORCHESTRA_ENDPOINT", address)
+        assert shell("fleet", "status", "--json").json["endpoints"][0]["model"] == model
+    assert server.paths == ["/v1/models"]
+    assert "authorization" not in server.headers[0], "a project that is only inspected gets no key"

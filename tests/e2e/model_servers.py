@@ -82,6 +82,8 @@ class ModelServer:
     key: str = ""
     """The API key that the server requires."""
     answer: Answer = answer_schema
+    lists_models: bool = True
+    """Whether it answers `/v1/models`."""
     refuses_tools: bool = False
     fault: tuple[int, str] | None = None
     """Status and message with which it refuses every chat request."""
@@ -109,7 +111,7 @@ class ModelServer:
     def _respond(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, Any]]:
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return 401, _error("Incorrect API key provided", "invalid_api_key")
-        if path == "/v1/models":
+        if path == "/v1/models" and self.lists_models:
             return 200, {"object": "list", "data": self._listed}
         if path == "/api/version" and self.software == "ollama":
             return 200, {"version": "0.13.0"}

@@ -44,7 +44,12 @@ def call(name: str = "reader", **more: Any) -> CallRequest:
 
 
 def opened(
-    config: FleetConfig, cards: Any = CARDS, kept: Any = None, report: ProgressCallback | None = None, **options: Any
+    config: FleetConfig,
+    cards: Any = CARDS,
+    kept: Any = None,
+    report: ProgressCallback | None = None,
+    clock: HurriedClock | None = None,
+    **options: Any,
 ) -> AbstractAsyncContextManager[Fleet]:
     return Fleet.open(
         config,
@@ -52,7 +57,7 @@ def opened(
         cards_by_digest=kept,
         mode="none",
         progress=report,
-        clock=HurriedClock(),
+        clock=clock or HurriedClock(),
         options=FleetOptions(**options),
     )
 

@@ -12,12 +12,12 @@ import pytest
 
 from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.base_models import (
+    MAX_CONFIG_BYTES,
     HubModel,
     find_model,
     fleet_name,
     fleet_text,
     list_base_models,
-    only_server,
     read_model_folder,
 )
 from orchestra.fleet.config import FleetConfig, FolderSource, HubSource, parse_config
@@ -54,8 +54,9 @@ def store(tmp_path: Path) -> ModelStore:
 async def test_find_model_folder_makes_a_fleet_that_can_be_read(tmp_path: Path, store: ModelStore) -> None:
     found = await find_model(str(write_model(tmp_path / "My Qwen")), store, ignore_progress)
     text = fleet_text("my_qwen", found, device="cpu", model="my_qwen")
-    name, server = only_server(parse_config(text, str(tmp_path / "my_qwen.yaml")))
+    ((name, server),) = parse_config(text, str(tmp_path / "my_qwen.yaml")).local_servers.items()
     assert (name, server.max_model_len, server.device) == ("my_qwen", 8192, "cpu")
+    assert (server.quantization, server.max_loras) == ("auto", 8)
     assert server.weights.sources == (FolderSource(folder=str((tmp_path / "My Qwen").resolve())),)
     config = parse_config(text, "f.yaml")
     assert config.servers_for("base") == config.servers_for("large") == ("my_qwen",)
@@ -67,6 +68,7 @@ async def test_find_model_folder_makes_a_fleet_that_can_be_read(tmp_path: Path, 
         (None, "model.safetensors", "has no config.json with safetensors"),
         (QWEN, "pytorch_model.bin", "has no config.json with safetensors"),
         ({**QWEN, "model_type": "mamba"}, "model.safetensors", "unknown family 'mamba'"),
+        ({**QWEN, "padding": " " * MAX_CONFIG_BYTES}, "model.safetensors", "is larger than 1 MiB"),
         ({"model_type": "qwen2"}, "model.safetensors", "has no max_position_embeddings"),
         ({**QWEN, "max_position_embeddings": True}, "model.safetensors", "has no max_position_embeddings"),
     ],
@@ -99,6 +101,13 @@ async def test_find_model_other_file_is_refused(store: ModelStore, tmp_path: Pat
         await find_model(str(tmp_path / "model.bin"), store, ignore_progress)
 
 
+async def test_find_model_gguf_is_checked_before_its_conversion(store: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(bytes(100))
+    with pytest.raises(FleetError, match="it is not a GGUF file") as caught:
+        await find_model(str(tmp_path / "model.gguf"), store, ignore_progress)
+    assert caught.value.code == "F007"
+
+
 def hub(answer: Any, status: str = "200 OK") -> Callable[[Visit], Awaitable[None]]:
     return lambda visit: visit.answer(json.dumps(answer).encode(), status)
 
@@ -118,7 +127,7 @@ async def test_find_model_of_the_hub_has_its_size_and_licence(
     assert server.visits[0].head.startswith("GET /api/models/Qwen/Qwen2.5-0.5B?blobs=true ")
     assert found == HubModel("Qwen/Qwen2.5-0.5B", "abc", "apache-2.0", 9)
     text = fleet_text("qwen", found, device="gpu", model="qwen")
-    _, local = only_server(parse_config(text, "qwen.yaml"))
+    (local,) = parse_config(text, "qwen.yaml").local_servers.values()
     (source,) = local.weights.sources
     assert isinstance(source, HubSource)
     assert (source.hub, source.revision, local.weights.licence) == ("Qwen/Qwen2.5-0.5B", "abc", "apache-2.0")

@@ -11,8 +11,9 @@ from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import CallError, CallResult
 from orchestra.core.settings import Settings
+from orchestra.fleet.adapters import LISTING_INTERVAL
 from orchestra.fleet.config import Endpoint, FleetConfig, configured_fleet, endpoint_fleet
-from orchestra.fleet.endpoints import find_local_endpoints, identify_software, resolve_endpoint
+from orchestra.fleet.endpoints import LocalEndpoint, find_local_endpoints, identify_software, resolve_endpoint
 from orchestra.fleet.http.openai_protocol import ListedModel
 from orchestra.fleet.progress import Progress
 from orchestra.fleet.request_errors import RequestError
@@ -20,6 +21,7 @@ from orchestra.testing.fake_vllm.http import serving
 from tests.e2e.model_servers import ModelServer, Software, serve
 
 from .calling import CARDS, call, only, opened
+from .conftest import HurriedClock, endpoints
 
 DIALECTS: dict[Software, str] = {
     "openai": "openai",
@@ -51,12 +53,29 @@ async def test_endpoint_of_each_software_answers(software: Software) -> None:
     assert constrained == ({"structured_outputs"} if software == "vllm" else {"response_format"})
 
 
-async def test_endpoint_is_asked_once_what_it_is() -> None:
-    server = ModelServer("ollama")
+@pytest.mark.parametrize(
+    ("software", "questions"), [("ollama", ["/v1/models", "/api/version"]), ("vllm", ["/v1/models"])]
+)
+async def test_endpoint_is_asked_once_what_it_is(software: Software, questions: list[str]) -> None:
+    server = ModelServer(software)
     async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
         for _ in range(3):
             await only(fleet, call("writer"))
-    assert server.paths == ["/v1/models", "/api/version", *["/v1/chat/completions"] * 3]
+    assert server.paths == [*questions, *["/v1/chat/completions"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("models", "model", "error"), [(("qwen3:4b",), "qwen3:4b", ""), (("small", "large"), "auto", "F225")]
+)
+async def test_endpoint_status_has_the_model_that_it_lists(models: tuple[str, ...], model: str, error: str) -> None:
+    server = ModelServer("ollama", models=models)
+    async with serve(server) as address, opened(endpoint_fleet(address)) as fleet:
+        (before,) = (await fleet.health()).servers
+        (probed,) = (await fleet.health(probe=True)).servers
+        (after,) = (await fleet.health()).servers
+    assert before.model == "auto"
+    assert (probed.model, probed.error, after.model) == (model, error, model)
+    assert server.chats == []
 
 
 async def test_endpoint_down_at_first_call_is_asked_again() -> None:
@@ -134,6 +153,8 @@ def test_endpoint_fleet_label_follows_the_address(address: str, label: str, exte
     ("address", "own", "sent"),
     [
         ("http://127.0.0.1:1/v1", False, True),
+        ("http://127.0.0.2:1/v1", False, True),
+        ("http://gpu.localhost:1/v1", False, True),
         ("https://api.example.com/v1", False, True),
         ("http://gpu.example.com/v1", False, False),
     ],
@@ -183,6 +204,18 @@ def test_configured_fleet_prefers_the_endpoint(tmp_path: Path) -> None:
     assert configured_fleet(Settings.load({}, start=tmp_path, environ={})).name == "laptop"
 
 
+def test_configured_fleet_key_beside_a_plain_http_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    address = "http://gpu.example.com/v1"
+    named = Settings.load({"endpoint": address}, start=tmp_path, environ={})
+    assert only_endpoint(configured_fleet(named)).api_key is None
+    beside = Settings.load({}, start=tmp_path, environ={"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "sk-1"})
+    with pytest.raises(InputError, match="plain http"):
+        configured_fleet(beside)
+
+
 def tuned(folder: Path, base: str = "qwen3:4b", more: str = "", untuned: str = "") -> Card:
     """Returns a card with an adapter for this base."""
     (folder / "more.md").write_text(untuned)
@@ -214,12 +247,35 @@ async def test_adapter_that_the_endpoint_lacks_is_reported_once(tmp_path: Path, 
     assert reported == ["endpoint does not list the adapter 'tuned': writer answers by its prompt"]
 
 
+async def test_adapter_that_the_endpoint_loads_later_is_requested(tmp_path: Path) -> None:
+    server, clock = ModelServer("vllm"), HurriedClock()
+    cards = {"writer": tuned(tmp_path)}
+    async with serve(server) as address, opened(endpoint_fleet(address), cards, clock=clock) as fleet:
+        await only(fleet, call("writer"))
+        server.adapters = {"tuned": "qwen3:4b"}
+        await only(fleet, call("writer"))
+        assert server.paths.count("/v1/models") == 2, "to identify the server, and for the adapter"
+        await clock.sleep(LISTING_INTERVAL)
+        await only(fleet, call("writer"))
+    assert [chat["model"] for chat in server.chats] == ["qwen3:4b", "qwen3:4b", "tuned"]
+
+
+async def test_adapter_without_list_of_models_is_asked_for_once(tmp_path: Path) -> None:
+    server = ModelServer("openai", lists_models=False)
+    async with serve(server) as address:
+        config = endpoints(address.removesuffix("/v1"), model="qwen3:4b", dialect="openai")
+        async with opened(config, {"writer": tuned(tmp_path)}) as fleet:
+            for _ in range(3):
+                assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert server.paths == ["/v1/models", *["/v1/chat/completions"] * 3]
+
+
 async def test_find_local_endpoints_lists_servers_that_answer() -> None:
-    ollama, unknown = ModelServer("ollama", models=("a", "b")), ModelServer("openai", models=("c",))
-    async with serve(ollama) as first, serve(unknown) as second:
+    vllm = ModelServer("vllm", models=("a", "b"), adapters={"tuned": "a"})
+    async with serve(vllm) as first, serve(ModelServer("openai", models=("c",))) as second:
         ports = [int(address.split(":")[2].split("/")[0]) for address in (first, second)]
         found = await find_local_endpoints([*ports, 9])
-    assert [(server.address, server.models) for server in found] == [(first, ("a", "b")), (second, ("c",))]
+    assert found == [LocalEndpoint(first, "vLLM", ("a", "b")), LocalEndpoint(second, "", ("c",))]
 
 
 def test_resolve_endpoint_keeps_a_given_dialect() -> None:

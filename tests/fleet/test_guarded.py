@@ -105,7 +105,7 @@ async def test_requests_to_own_servers_have_key(faked: Any, config: FleetConfig)
         assert isinstance(await only(fleet, call("adapted")), CallResult)
         assert await fleet.client.count_tokens("m", [{"role": "user", "content": "hi"}]) == 3
         assert not isinstance(await fleet.client.read_load("m"), RequestError)
-        assert not isinstance(await fleet.client.adapters("m"), RequestError)
+        assert not isinstance(await fleet.client.list_models("m"), RequestError)
         assert await fleet.client.load_adapter("m", "other", "/nowhere") is None
         assert await fleet.client.unload_adapter("m", "other") is None
         for path in ("/generative_scoring", "/v1/completions"):

@@ -159,8 +159,7 @@ class HttpClient:
             seconds: The timeout.
             on_body: Called with each part of the body.
             own_server: Whether the server is a process of this user on this machine. If the port belongs to another
-            user's process, nothing is
-                sent.
+                user's process, nothing is sent.
         """
         assert self._loop is not None, "the client is used inside its context"
         sent = request.body or b""
@@ -344,9 +343,7 @@ def _error_message(body: bytes, key: str) -> str:
 
 
 def _parse_retry_after(text: str | None) -> float | None:
-    """Returns the seconds of a `Retry-After`: a number, or a date (RFC 9110, section 10.2.3); None for
-    another value.
-    """
+    """Returns the seconds of a `Retry-After`: a number, or a date (RFC 9110, section 10.2.3); else None."""
     if not text:
         return None
     if text.isascii() and text.isdigit():

@@ -132,14 +132,11 @@ class ModelClient:
         fault = send_error(await self.sender.send(server, HttpRequest("/v1/unload_lora_adapter", body), seconds=60))
         return None if fault is None or fault.code == "F212" else fault
 
-    async def adapters(self, server: str, *, once: bool = False) -> list[str] | RequestError:
-        """Returns the loaded adapters. `once`: give up after one try, because the caller can use another server."""
+    async def list_models(self, server: str, *, once: bool = False) -> tuple[ListedModel, ...] | RequestError:
+        """Returns the models that a server lists; for vLLM also its adapters. `once`: give up after one try, because
+        the caller can use another server.
+        """
         sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10, once=once)
-        return send_error(sent) or vllm_metrics.parse_adapters(self._body(sent), self.sender.targets[server].model)
-
-    async def list_models(self, server: str) -> tuple[ListedModel, ...] | RequestError:
-        """Returns the models that a server lists; for vLLM also its adapters."""
-        sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10)
         return send_error(sent) or openai_protocol.read_models(self._body(sent))
 
     async def answers(self, server: str, path: str) -> bool:

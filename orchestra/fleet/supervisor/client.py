@@ -186,8 +186,7 @@ class SupervisorClient:
 
         Raises:
             FleetError: The supervisor's error, F216 if a server is not ready after `patience` seconds, or F012 if a
-            server has other weights
-                than this fleet.
+                server has other weights than this fleet.
         """
         began = time.monotonic()
         told = False

@@ -215,9 +215,7 @@ def weights_launcher(folders: Folders) -> Launcher:
 
 
 def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
-    """Returns the open lock file, which holds the lock; None if another supervisor answers, or holds it for
-    too long.
-    """
+    """Returns the open lock file, which holds the lock; None if another supervisor answers or holds it too long."""
     file = lock.open("a+")
     deadline = time.monotonic() + timeout
     while True:

@@ -21,7 +21,8 @@ from orchestra.core.child_process import ChildProcess, ProcessSpec
 from orchestra.core.errors import FleetError
 from orchestra.fleet import vllm_metrics
 from orchestra.fleet.config import STALL_SECONDS, LocalServer
-from orchestra.fleet.request_errors import error_policy
+from orchestra.fleet.http import openai_protocol
+from orchestra.fleet.request_errors import RequestError, error_policy
 from orchestra.fleet.secrets import auth_headers
 from orchestra.fleet.supervisor import port_owner, vllm_launch
 from orchestra.fleet.supervisor.auth_middleware import PUBLIC_PATH
@@ -43,8 +44,7 @@ class Timing:
     """
     silence_timeout: float = 180.0
     """Limit without log output during a start; then other starts stop waiting for it. A compiler is silent for a minute
-    or
-    two.
+    or two.
     """
     poll_interval: float = 2.0
     stall_timeout: float = STALL_SECONDS
@@ -69,8 +69,7 @@ class ServerSupervisor:
         self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock
     ) -> None:
         """`start_lock` is shared by all servers of a fleet: servers of one GPU measure its free memory, so they start
-        one
-        after the other.
+        one after the other.
         """
         self.name, self.server = name, server
         self._start_lock = start_lock
@@ -356,7 +355,9 @@ class ServerSupervisor:
             async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=3)) as session:
                 text, models = await asyncio.gather(self._get(session, "/metrics"), self._get(session, "/v1/models"))
             load = vllm_metrics.parse_metrics(text.decode("utf-8", "replace")) if text is not None else self.load
-            adapters = vllm_metrics.parse_adapters(models or b"", self.server.model)
+            listed = openai_protocol.read_models(models or b"")
+            if not isinstance(listed, RequestError):
+                adapters = sorted(model.id for model in listed if model.id != self.server.model)
         return ServerReport(
             name=self.name,
             phase=self.phase,

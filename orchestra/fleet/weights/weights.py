@@ -42,8 +42,8 @@ from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_js
 
 MANIFEST = "orchestra-weights.json"
 CONVERSION_VERSION = 1
-UNKNOWN_LICENCE = "unknown: the file of a user"
 """Version of the conversion. Increase it when its result changes, so that old folders are not used."""
+UNKNOWN_LICENCE = "unknown: the file of a user"
 CONVERTED_PER_SECOND = 5_000_000
 """Parameters that are converted per second on two cores: 25 seconds for 135 million."""
 SPARE_BYTES = 64 << 20
@@ -125,12 +125,10 @@ def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
 
 def quick_digest(folder: Path) -> str:
     """Returns a digest of a folder of weights without reading large files; empty if they are missing or their manifest
-    is
-    damaged.
+    is damaged.
 
     With a manifest it is the digest of the contents. For a user's own folder it is the digest of path, names, sizes and
-    modification
-    times.
+    modification times.
     """
     try:
         if (folder / MANIFEST).is_file():
