@@ -473,7 +473,7 @@ if TYPE_CHECKING:
 
     def tool(*, effect: Effect, name: str = "", version: str = "", label: Label = "internal") -> ToolDecorator:
         """Makes a function a tool with this effect, version and label."""
-        raise NotImplementedError
+        ...
 else:
 
     def tool(function=None, /, *, effect=None, name="", version="", label="internal"):
