@@ -112,6 +112,23 @@ async def test_plan_failed_call_raises_its_error(settings: Settings) -> None:
         assert (failure.value.code, "the pen is dry" in failure.value.message) == ("T009", True)
 
 
+async def test_plan_empty_reply_is_repaired(settings: Settings) -> None:
+    replies = iter([CallError(code="M004", reason="the router wrote nothing"), *PLAN])
+    workers = SimulatedWorkers({"router": lambda _: next(replies)})
+    async with Orchestra.open(settings, workers=workers, journal=MemoryJournal()) as orchestra:
+        draft = await plan(orchestra, WHEN, VALUES, OPTIONS)
+    assert str(draft.plan).splitlines() == list(PLAN)
+    assert (draft.question_count, draft.repairs) == (3, 1)
+
+
+async def test_plan_only_empty_replies_raise_error(settings: Settings) -> None:
+    workers = SimulatedWorkers({"router": lambda _: CallError(code="M004", reason="the router wrote nothing")})
+    async with Orchestra.open(settings, workers=workers, journal=MemoryJournal()) as orchestra:
+        with pytest.raises(RunFailed) as failure:
+            await plan(orchestra, WHEN, VALUES, OPTIONS)
+    assert (failure.value.code, workers.counts["router"]) == ("M004", OPTIONS.repairs + 1)
+
+
 async def test_plan_rejected_lines_are_result_and_no_error(settings: Settings) -> None:
     silent = SimulatedWorkers({"router": "I cannot plan."})
     async with Orchestra.open(settings, workers=silent, journal=MemoryJournal()) as orchestra:
