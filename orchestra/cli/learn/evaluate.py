@@ -302,7 +302,7 @@ async def ask_arms(
             **cards,
         }
     if spec.untuned and card.adapter is not None:
-        cards = {UNTUNED: evaluation.untuned_card(card), **cards}
+        cards = {UNTUNED: evaluation.card_without_adapter(card), **cards}
     if spec.candidate is not None:
         cards[CANDIDATE] = evaluation.candidate_card(check_trainable(card), spec.candidate)
     arms = evaluation.baseline_arms(test)
