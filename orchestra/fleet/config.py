@@ -41,8 +41,7 @@ Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
 SecretReference: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
 TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
 """Tokens that a chat template adds to a prompt at most, such as its own system prompt. The default covers SmolLM2 and
-Qwen2.5
-(about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400.
+Qwen2.5 (about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400.
 """
 TEMPLATE_TOKENS = 96
 BF16_PER_Q4_BYTE = 2.8
@@ -346,8 +345,7 @@ class LocalServer(FleetModel):
     tensor_parallel_size: Positive = 1
     quantization: Literal["auto", "int8", "awq", "gptq", "fp8", "compressed-tensors"] | None = None
     """Format of the weights. `int8` is for CPUs: 8-bit linear layers, made from the same weights at start. `auto` is
-    `int8` on a CPU without
-    bfloat16, else none. The others name the format of the weights, as in vLLM.
+    `int8` on a CPU without bfloat16, else none. The others name the format of the weights, as in vLLM.
     """
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     enforce_eager: bool = False
@@ -407,8 +405,7 @@ class Endpoint(FleetModel):
 
     endpoint: Url
     """The address before `/chat/completions`, up to `/v1` or another path of the provider. An address without a path
-    gets
-    `/v1`.
+    gets `/v1`.
     """
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """The model name in requests; `auto` for the only model that the server lists."""
@@ -435,9 +432,7 @@ class Endpoint(FleetModel):
     template_tokens: TemplateTokens = TEMPLATE_TOKENS
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The version of the model behind the name, such as a date or a digest; change it when the model changes. Without
-    it
-    no answer is
-    memoized across runs, because a stale answer could not be detected.
+    it no answer is memoized across runs, because a stale answer could not be detected.
     """
 
     @property
@@ -523,8 +518,7 @@ class FleetConfig(FleetModel):
     """Seconds that a call waits for a server that starts or restarts. The default is 900 for the first start."""
     order: Ordering = "programs"
     """Order of waiting requests: `programs` runs one run after the other and groups shared prompts; `fifo` is first
-    in,
-    first out.
+    in, first out.
     """
     limits: FleetLimits = FleetLimits.model_construct()
 
