@@ -37,7 +37,7 @@ from orchestra.agents.inference.linear import LinearRegressor
 from orchestra.core.settings import Settings
 from orchestra.learn.certification.labelled_answers import correctness_of
 from orchestra.learn.evaluation.bootstrap import IntervalEstimate
-from orchestra.learn.evaluation.evaluation import untuned_card
+from orchestra.learn.evaluation.evaluation import card_without_adapter
 from orchestra.learn.evaluation.metrics import Case
 from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, as_record
 from orchestra.verification.equivalence import answer_content, cluster_equivalent
@@ -75,7 +75,7 @@ def arms_of(one: Set, card: Card, test: EvaluationSet, ensemble: Card | None) ->
     """Returns the arms of a set: the adapter, the base without it, the ensemble, then the samples of the adapter."""
     inputs = {row.id: row.input for row in test.rows}
     yield Arm(one, "adapter", plain(card), inputs)
-    yield Arm(one, "untuned", plain(untuned_card(card)), inputs)
+    yield Arm(one, "untuned", plain(card_without_adapter(card)), inputs)
     if ensemble is not None:
         yield Arm(one, "ensemble", plain(ensemble), inputs)
     for number in range(1, VOTES + 1):

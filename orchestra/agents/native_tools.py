@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ MAX_NAME_LENGTH = 64
 RETURN = "return"
 """The line after which the answer is requested."""
 RAW_ARGUMENTS = "arguments"
-"""The argument that shows arguments which are not a JSON object, so that the line is rejected with the reason."""
+"""The name of the argument for arguments that are not a JSON object. The line is then rejected with the reason."""
 
 _INVALID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _LINE_START = re.compile(r"(s[1-9][0-9]*\s*=|return\b|```|[{\[<])")
@@ -81,12 +81,12 @@ class NativeTools(msgspec.Struct, frozen=True):
             {
                 "type": "function",
                 "function": {
-                    "name": one.name,
-                    "description": neutralize(one.description),
-                    "parameters": _neutralize_strings(one.parameters),
+                    "name": function.name,
+                    "description": neutralize(function.description),
+                    "parameters": _neutralize_strings(function.parameters),
                 },
             }
-            for one in self.functions
+            for function in self.functions
         ]
 
     def write_lines(self, calls: Sequence[ToolCall], text: str) -> str:
@@ -98,11 +98,11 @@ class NativeTools(msgspec.Struct, frozen=True):
         """
         if calls := calls or parse_text_calls(text):
             return "\n".join(self._write_line(call, number) for number, call in enumerate(calls, self.step))
-        begin = text.strip()
-        return text if not begin or _LINE_START.match(begin) else RETURN
+        stripped = text.strip()
+        return text if not stripped or _LINE_START.match(stripped) else RETURN
 
     def _write_line(self, call: ToolCall, number: int) -> str:
-        names = {one.name: one.capability for one in self.functions}
+        names = {function.name: function.capability for function in self.functions}
         name = names.get(call.name) or _INVALID_CHARACTERS.sub("_", call.name) or "nothing"
         return f"s{number} = {name}({', '.join(self._write_arguments(call.arguments))})"
 
@@ -135,16 +135,16 @@ def parse_text_calls(text: str) -> list[ToolCall]:
     """Returns the calls `{"name", "arguments"}` that a text is, alone, in a list, in a code block or in a tag; none for
     another text. Llama 3 writes `parameters` in place of `arguments`.
     """
-    begin = text.strip()
-    if (start := _CALL_START.match(begin)) is None:
+    stripped = text.strip()
+    if (start := _CALL_START.match(stripped)) is None:
         return []
     try:
-        value = parse_untrusted(_CALL_END.split(begin[start.end() :])[0])
+        value = parse_untrusted(_CALL_END.split(stripped[start.end() :])[0])
     except StrictJsonError:
         return []
-    calls = [_parse_text_call(one) for one in (value if isinstance(value, list) else [value])]
-    found = [call for call in calls if call is not None]
-    return found if len(found) == len(calls) else []
+    parsed = [_parse_text_call(item) for item in (value if isinstance(value, list) else [value])]
+    calls = [call for call in parsed if call is not None]
+    return calls if len(calls) == len(parsed) else []
 
 
 def _parse_text_call(value: Any) -> ToolCall | None:
@@ -165,7 +165,8 @@ def function_names(capabilities: Iterable[str]) -> dict[str, str]:
     taken: set[str] = set()
     for capability in capabilities:
         short = _INVALID_CHARACTERS.sub("_", capability)[: MAX_NAME_LENGTH - 4]
-        name = next(one for number in count(1) if (one := short if number == 1 else f"{short}_{number}") not in taken)
+        numbered = chain([short], (f"{short}_{number}" for number in count(2)))
+        name = next(candidate for candidate in numbered if candidate not in taken)
         taken.add(name)
         names[capability] = name
     return names

@@ -49,11 +49,16 @@ def extend_system(template: str, text: str) -> str:
     """Returns a template with a text at the end of its system message, or as its first one. The text may have further
     messages, which are examples.
     """
-    messages = [(role, said.strip()) for role, said, _ in split_messages(template)]
+    messages = [(role, part.strip()) for role, part, _ in split_messages(template)]
     if not messages or messages[0][0] != "system":
         messages.insert(0, ("system", ""))
     messages[0] = ("system", f"{messages[0][1]}\n\n{text.strip()}".strip())
-    return "".join(f"<!-- {role} -->\n{said}\n" for role, said in messages)
+    return join_messages(messages)
+
+
+def join_messages(messages: Iterable[tuple[str, str]]) -> str:
+    """Returns the template of these messages, each with its role and its text."""
+    return "".join(f"<!-- {role} -->\n{text}\n" for role, text in messages)
 
 
 def _parse_role(word: str) -> Role:

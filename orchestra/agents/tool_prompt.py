@@ -8,7 +8,6 @@ servers can reuse cached prefixes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 from orchestra.agents import template
@@ -100,7 +99,7 @@ def function_call_prompt(line_prompt: str) -> str:
     last = max(number for number, (role, _) in enumerate(messages) if role == "user")
     text = messages[last][1].removeprefix(_TOOLS_SECTION).removesuffix(_STEP_REQUEST)
     messages[last] = ("user", f"{text}{_CALL_REQUEST}")
-    return _join_messages(messages)
+    return template.join_messages(messages)
 
 
 def accepts_functions(schema: Schema) -> bool:
@@ -122,13 +121,9 @@ def answer_prompt(prompt: str) -> str:
 
 
 def _build_prompt(prompt: str, request: str, *, keep_prefill: bool) -> str:
-    said = [(role, text.strip()) for role, text, _ in template.split_messages(prompt)]
-    if said[-1][0] == "assistant" and not keep_prefill:
-        said.pop()
-    last = max(number for number, (role, _) in enumerate(said) if role == "user")
-    said[last] = ("user", f"{_PROMPT_PREFIX}{said[last][1]}{_PROMPT_SUFFIX}{request}")
-    return _join_messages(said)
-
-
-def _join_messages(messages: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"<!-- {role} -->\n{text}\n" for role, text in messages)
+    messages = [(role, text.strip()) for role, text, _ in template.split_messages(prompt)]
+    if messages[-1][0] == "assistant" and not keep_prefill:
+        messages.pop()
+    last = max(number for number, (role, _) in enumerate(messages) if role == "user")
+    messages[last] = ("user", f"{_PROMPT_PREFIX}{messages[last][1]}{_PROMPT_SUFFIX}{request}")
+    return template.join_messages(messages)

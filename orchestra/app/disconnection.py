@@ -38,7 +38,7 @@ async def run_until_disconnected(
     Raises:
         OrchestraError: As `await run`.
     """
-    waiting = asyncio.ensure_future(_wait_for(run))
+    waiting = asyncio.ensure_future(run)
     try:
         while not waiting.done():
             await asyncio.wait({waiting}, timeout=interval)
@@ -52,7 +52,3 @@ async def run_until_disconnected(
             else:
                 waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def _wait_for(run: Run[R] | Coroutine[Any, Any, Result[R]]) -> Result[R]:
-    return await run

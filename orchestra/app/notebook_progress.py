@@ -26,7 +26,7 @@ from orchestra.core.events import (
     RunFinished,
     RunStarted,
 )
-from orchestra.core.quantities import format_duration, format_money, format_size
+from orchestra.core.quantities import format_duration, format_money
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.fleet.progress import Progress
 
@@ -113,13 +113,7 @@ class NotebookProgress:
 
     def on_fleet(self, progress: Progress) -> None:
         """Notes what the fleet prepares."""
-        amount = ""
-        if progress.done is not None:
-            show: Callable[[float], str] = {"bytes": format_size, "seconds": format_duration}.get(
-                progress.unit, "{:g}".format
-            )
-            amount = f": {show(progress.done)}" + (f" of {show(progress.total)}" if progress.total else "")
-        self._fleet = "" if progress.stage == "ready" else f"{progress.message}{amount}"
+        self._fleet = "" if progress.stage == "ready" else f"{progress.message}{progress.format_amount()}"
 
     def on_event(self, event: Event) -> None:
         """Notes an event of the run."""

@@ -294,7 +294,7 @@ class Orchestra:
             asyncio.CancelledError,
             OrchestraError,
         ) as error:  # No context manager: every waiting run would keep three more objects.
-            raise run.abandon(error, has_key=self._has_key)  # noqa: B904 - it has its cause
+            raise run.abandon(error, has_key=self.has_key)  # noqa: B904 - it has its cause
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk
@@ -311,7 +311,7 @@ class Orchestra:
             JournalError: J022: another process holds the lease of the run with this key.
         """
         run = await self._launch(RunRequest(workflow=step, inputs=inputs, options=self._options), args)
-        return await run.wait_started(has_key=self._has_key)
+        return await run.wait_started(has_key=self.has_key)
 
     async def start_request(self, request: RunRequest) -> Run[Any]:
         """Starts the run of a complete request, as `start` does. The options are those of the request."""
@@ -337,10 +337,6 @@ class Orchestra:
         """
         options = dataclasses.replace(self._options, purpose=self._options.purpose or PLANNING_PURPOSE, accept=None)
         return await self.start_request(RunRequest(workflow=step, inputs=inputs, options=options, plan_only=True))
-
-    @property
-    def _has_key(self) -> bool:
-        return bool(self._options.idempotency_key)
 
     async def _launch(self, request: RunRequest, args: Sequence[Any] = ()) -> Run[Any]:
         """Starts the run of a request, or returns the existing run with its idempotency key."""

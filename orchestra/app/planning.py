@@ -67,20 +67,19 @@ PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 ADVISORY_AGENTS = frozenset({"difficulty"})
 """Agents that rate a call and do not answer it: steps of a plan only if named."""
 _NODE_KEYS = (
-    *(
-        "repairs",
-        "replans",
-        "stepwise",
-        "shortlist",
-        "copied",
-        "literals",
-        "confirm",
-        "grounded",
-        "each_part",
-        "hearsay",
-        "anyway",
-    ),
-    *("cache", "votes"),
+    "repairs",
+    "replans",
+    "stepwise",
+    "shortlist",
+    "copied",
+    "literals",
+    "confirm",
+    "grounded",
+    "each_part",
+    "hearsay",
+    "anyway",
+    "cache",
+    "votes",
 )
 """The plan options that are keys of a `plan` node."""
 NODE = "answer"
@@ -212,11 +211,8 @@ def request_workflow(
     )
     returns: dict[str, Any] = {"returns": ANYTHING}
     if options.returns:
-        (wanted,), more = (
-            declare_inputs({"returned": options.returns})[0].values(),
-            declare_inputs({"returned": options.returns})[1],
-        )
-        returns, types = {"returns": wanted["type"]}, {**types, **more}
+        returned, more = declare_inputs({"returned": options.returns})
+        returns, types = {"returns": returned["returned"]["type"]}, {**types, **more}
     node = {
         "plan": f"${{input.{REQUEST}}}",
         "with": {name: f"${{input.{name}}}" for name in values},

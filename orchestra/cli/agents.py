@@ -19,6 +19,7 @@ from orchestra.cli.options import JsonOption
 from orchestra.cli.output import print_json, print_table, print_text
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
+from orchestra.core.quantities import format_size
 from orchestra.core.untrusted_text import escape_invisible, shorten
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def install(
 
 
 def _format_weights(missing: MissingDownloads) -> str:
-    return f"not installed ({missing.total_bytes / 1e6:,.0f} MB)" if missing.total_bytes else ""
+    return f"not installed ({format_size(missing.total_bytes)})" if missing.total_bytes else ""
 
 
 def _load_registry() -> Registry:

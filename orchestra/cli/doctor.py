@@ -153,7 +153,7 @@ def _check_agent_weights() -> Iterator[Finding]:
     if (folder := resolve_agents_folder(packaged)) != packaged:
         yield Finding("agents", "ok", f"with their weights in {folder}")
         return
-    size = f"{index.total_bytes / 1e6:,.0f} MB"
+    size = format_size(index.total_bytes)
     yield Finding(
         "agents",
         "warning",

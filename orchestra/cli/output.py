@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from orchestra.core.errors import OrchestraError, display_width
-from orchestra.core.quantities import format_duration, format_size
+from orchestra.core.quantities import format_duration
 from orchestra.core.untrusted_text import escape_invisible
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class StatusLine:
             return
         new_message = progress.message != self._step[0]
         self._step, self._last_report = step, now
-        text = escape_invisible(progress.message, keep="") + _format_progress(progress)
+        text = escape_invisible(progress.message, keep="") + progress.format_amount()
         if not terminal:
             self.close()
             print(text, file=sys.stderr)
@@ -300,20 +300,6 @@ class StatusLine:
         if self._line_open or self._text_open:
             sys.stderr.write("\n")
             self._line_open = self._text_open = False
-
-
-def _format_progress(progress: Progress) -> str:
-    phase = f"; {progress.phase}" if progress.phase else ""
-    if progress.done is None:
-        return phase
-    show: Callable[[float], str] = {"bytes": format_size, "seconds": format_duration}.get(progress.unit, "{:g}".format)
-    if not progress.total:
-        return f": {show(progress.done)}{phase}"
-    if progress.unit != "seconds":
-        return f": {show(progress.done)} of {show(progress.total)}{phase}"
-    if progress.done > progress.total:
-        return f": {show(progress.done)}, longer than usual (about {show(progress.total)}){phase}"
-    return f": {show(progress.done)} of about {show(progress.total)}{phase}"
 
 
 def is_interactive() -> bool:

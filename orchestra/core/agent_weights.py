@@ -20,6 +20,7 @@ import msgspec
 
 from orchestra.core import xdg
 from orchestra.core.errors import FleetError, InputError
+from orchestra.core.quantities import format_size
 
 INDEX_FILE = "weights.json"
 """The index, in the folder of the packaged agents. A checkout has none."""
@@ -115,5 +116,5 @@ def missing_weights(agent: Path | None) -> dict[str, int]:
 def require_weights(agent: str, folder: Path | None) -> None:
     """Raises `FleetError` A025 if an agent of the package lacks its weights."""
     if missing := missing_weights(folder):
-        size = f"{sum(missing.values()) / 1e6:,.1f} MB"
+        size = format_size(sum(missing.values()))
         raise FleetError("A025", f"the weights of {agent!r} are not installed ({size})", hint=INSTALL_HINT)

@@ -840,7 +840,13 @@ def _named_project(project: str | Path, start: Path, by: str, look: SettingsFind
 
 
 def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str, bool]) -> trust.ProjectGuard:
-    """Returns the restrictions of the project without trust. `own`: whether the project chose a setting."""
+    """Returns the restrictions of the project without trust.
+
+    Args:
+        loaded: The settings.
+        file: The project's file.
+        own: By the name of a setting, whether its value is the project's or the default.
+    """
     folder = loaded.project or loaded.start or Path.cwd()
     servers = {name: server.command for name, server in loaded.mcp.items()}
     needs = (

@@ -170,8 +170,11 @@ def find_requirements(
 
 
 def is_loopback(address: str) -> bool:
-    """Returns whether a URL has an address of this machine."""
-    host = urlsplit(address).hostname or ""
+    """Returns whether a URL has an address of this machine. An invalid one has none."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

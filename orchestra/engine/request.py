@@ -78,22 +78,10 @@ class RunOptions:
     """The name of the person who gives `values`, answers, resumes or cancels, unless that call states another name."""
     tags: Mapping[str, str] | None = None
     """Tags of the run, such as `{"customer": "42"}`. A fork also has those of its parent."""
-
     accept: AcceptThreshold | None = None
     """How the whole output is accepted: from this score on, or `certified`. A rejected output is withheld. None for
     what the workflow states.
     """
-
-    def data_label(self, program: Program) -> Label:
-        """Returns the strictest label of a program, the options and the caller's context."""
-        return join((program.label, self.label or program.label, CURRENT_LABEL.get()))
-
-    def apply(self, program: Program) -> Program:
-        """Returns a program with the budget and the sample number of the options."""
-        program = with_sample(program, self.sample)
-        if self.budget is None:
-            return program
-        return replace(program, budget=self.budget.with_defaults(program.budget))
 
     def __post_init__(self) -> None:
         """Normalizes the tags. Raises `InputError` E040 for invalid tags, V029 for an invalid `accept`."""
@@ -115,6 +103,17 @@ class RunOptions:
             if not given.get(name, True):
                 del given[name]
         return replace(self, **given)  # type: ignore[arg-type]  # a TypedDict loses its types here
+
+    def data_label(self, program: Program) -> Label:
+        """Returns the strictest label of a program, the options and the caller's context."""
+        return join((program.label, self.label or program.label, CURRENT_LABEL.get()))
+
+    def apply(self, program: Program) -> Program:
+        """Returns a program with the budget and the sample number of the options."""
+        program = with_sample(program, self.sample)
+        if self.budget is None:
+            return program
+        return replace(program, budget=self.budget.with_defaults(program.budget))
 
     @property
     def run_id(self) -> str:

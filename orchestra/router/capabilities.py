@@ -148,8 +148,7 @@ class Capabilities:
     """Parts of a request with several parts, each of which needs a step (`orchestra.router.multi_part`)."""
     request_index: RequestIndex | None = None
     """Index of the request, in which the constants of calls with effects must occur (`orchestra.router.effects`); None
-    if
-    literals are allowed.
+    if literals are allowed.
     """
     confirm_effects: bool = False
     """Whether a person confirms the calls with effects of a plan."""

@@ -27,8 +27,7 @@ _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool
 
 def capability_lines(offered: Iterable[Capability]) -> str:
     """Formats capabilities, one per line: `search(query: str, top?: int) -> list[{source, text}]: The passages that
-    answer
-    a query best.`
+    answer a query best.`
     """
     return "\n".join(map(capability_line, offered))
 
@@ -90,8 +89,7 @@ def first_sentence(text: str) -> str:
 
 def estimate_tokens(text: str) -> int:
     """Approximate upper bound of the tokens of a text: one for two ASCII letters, digits or spaces, and one for each
-    other
-    byte. Byte-level tokenizers, such as those of small models, have no token shorter than a byte.
+    other byte. Byte-level tokenizers, such as those of small models, have no token shorter than a byte.
     """
     plain = sum(_is_plain(char) for char in text)
     return len(text.encode("utf-8", "surrogatepass")) - plain // 2

@@ -115,8 +115,7 @@ class SimulatedOrchestra(_OrchestraHarness):
         """Sets the answers, the latency and the faults of agents and tools.
 
         A table is merged with earlier ones; a function replaces everything. Values may be JSON, pydantic models,
-        `CallResult` or `CallError`. They
-        are valid for this seed of the test, or for all seeds if a fixture sets them.
+        `CallResult` or `CallError`. They are valid for this seed of the test, or for all seeds if a fixture sets them.
         """
         if isinstance(answers, Mapping):
             self._answers = {**self._answers, **answers}
@@ -167,8 +166,7 @@ class SimulatedOrchestra(_OrchestraHarness):
 
     def _checked_answer(self, call: CallRequest, value: Any) -> Any:
         """Returns an answer of the test. Raises E009 if it is not of the callee's type, so that the error is not
-        searched
-        in a worker.
+        searched in a worker.
         """
         registry = self.orchestra.registry
         tool = registry.tools.get(call.name) if call.kind == "tool" else None

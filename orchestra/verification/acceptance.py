@@ -44,8 +44,7 @@ ALL_CHECKS = (*DETERMINISTIC_CHECKS, CONFIDENCE, *MODEL_CHECK_NAMES)
 """All checks, the cheapest first."""
 HEAVY_SIZE = 1 << 14
 """Size in characters of a value and its evidence from which the checks should run outside the event loop: they may take
-a
-tenth of a second.
+a tenth of a second.
 """
 _CRASH_CODE = re.compile(r"(?:^|: )T00[234]\b")
 """Error codes in the reason of a check: the tool had wrong arguments, raised, or returned a value of another type."""
@@ -86,8 +85,7 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
     """Guarantee of the request, if the value is accepted."""
     feedback: str | None = None
     """Feedback for the producer, if it differs from `reason`: of a model check that returned `unknown`, only that fact
-    and
-    not its words. Empty if the only objections are checks that crashed.
+    and not its words. Empty if the only objections are checks that crashed.
     """
 
     @property
@@ -105,8 +103,7 @@ def combined_score(verdicts: Sequence[Verdict], combination: Combination | None 
 
     Returns:
         0 if a check fails, the lowest score if all pass, else None. A `combination` computes its own score, and then a
-        model check may
-        fail without a veto.
+        model check may fail without a veto.
     """
     if combination is not None:
         return combination.score(verdicts)
@@ -186,8 +183,7 @@ def _check_cost(check: CheckCall) -> int:
 
 def run_deterministic(request: VerificationRequest) -> dict[CheckCall, Verdict]:
     """Runs the checks that need no call, by cost, as far as they can affect the result. The first failed expression
-    ends
-    it.
+    ends it.
     """
     rules = parse_checks(request.checks)
     known: dict[CheckCall, Verdict] = {}

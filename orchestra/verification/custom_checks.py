@@ -7,8 +7,7 @@ inputs by name, and `evidence` receives the texts of the evidence. The tool retu
     True or False                                       pass or fail
     a number from 0 to 1                                a score, which passes from 0.5 on, as that of `entailment` does
     {"passed": true, "reason": "...", "score": 0.9}     either of these with a reason; `orchestra.Judgement` is such a
-    record
-    None                                                undetermined, which never passes
+    record None                                                undetermined, which never passes
 
 An exception or another return value is `unknown`. A null value (an abstention) passes without a call, unless the tool
 accepts null.

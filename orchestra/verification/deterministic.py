@@ -269,8 +269,7 @@ def _strip_invisible(field: ValueField) -> ValueField:
 
 def _unparsed_numeral(field: ValueField, index: EvidenceIndex, wording: TextWords) -> UnparsedNumeral | None:
     """The first numeral of a field that cannot be parsed and does not occur in the evidence; of an enum, only one with
-    a
-    numeric character.
+    a numeric character.
     """
     if not isinstance(field.value, str):
         return None
@@ -354,8 +353,7 @@ def _is_expression(field: ValueField) -> bool:
 
 def _computed_values(expressions: Sequence[str], index: EvidenceIndex, *, parts: bool) -> list[Fraction]:
     """Results of the attached expressions whose operands occur in the evidence. With `parts`, also alternative readings
-    of
-    their digits.
+    of their digits.
     """
     if not expressions:
         return []

@@ -151,8 +151,7 @@ def split_evidence(sources: Sequence[EvidenceSource], max_tokens: int = MAX_CHUN
 
 def _sentence_spans(text: str, max_tokens: int) -> Iterator[tuple[int, int]]:
     """Spans of the sentences of a text without surrounding white space. Sentences that are too long are split into runs
-    of
-    words.
+    of words.
     """
     at = 0
     for match in (*_SENTENCE.finditer(text), None):
@@ -216,8 +215,7 @@ def judge_replies(
     value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]
 ) -> Verdict:
     """Returns the verdict on the replies, in the order of `build_questions`. A missing or malformed reply never
-    supports a
-    claim.
+    supports a claim.
     """
     verdicts = claim_verdicts(extract_claims(value, schema), sources, replies)
     if not verdicts:
@@ -271,8 +269,7 @@ def _claim_verdict(
 
 def probabilities(reply: JudgeReply) -> tuple[float, float] | str:
     """Returns the probabilities of support and of contradiction, or why they are unknown. Of alternative names the
-    first
-    present one counts.
+    first present one counts.
     """
     if reply.error:
         return reply.error

@@ -32,8 +32,7 @@ _WORD = re.compile(r"\w+")
 
 def answer_content(value: Any, schema: Mapping[str, Any]) -> Any:
     """The content of a value: without quotes beside the answer, expressions and probabilities. A record with one
-    remaining
-    field becomes that field.
+    remaining field becomes that field.
     """
     return _answer_content("", {field.path: field for field in iter_fields(value, schema)})
 

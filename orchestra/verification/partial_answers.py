@@ -23,8 +23,7 @@ from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, unknown_by_model
 
 def weakest_verdicts(found: Sequence[AnswerPart], verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Returns the verdict on each part: that of its weakest claim. `verdicts` are those of all claims, in the order of
-    the
-    parts.
+    the parts.
     """
     line = iter(verdicts)
     return [min((next(line) for _ in part.claims), key=_strength) for part in found]

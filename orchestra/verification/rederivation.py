@@ -86,8 +86,7 @@ def sample_questions(producer: Contract, given: Mapping[str, Any], count: int) -
 
 def judge_agreement(value: Any, schema: Mapping[str, Any], replies: Sequence[JudgeReply]) -> Verdict:
     """Judges how far the samples agree with each other and with the value: 1 - entropy / log k over clusters of
-    equivalent
-    answers.
+    equivalent answers.
 
     Passes if more than half of all samples are equivalent to the value. Otherwise it is `unknown`.
     """

@@ -54,8 +54,7 @@ class Budget(WorkflowModel):
     `tokens` counts prompt and output together. `seconds` is active wall-clock time. `calls` counts calls of models and
     other agents.
     `money` is in the currency of the fleet's prices. `check_tokens` is the part of `tokens` that model checks may
-    spend; only the
-    workflow of the run can set it.
+    spend; only the workflow of the run can set it.
     """
 
     tokens: Annotated[int, Field(gt=0)] | None = None
@@ -71,8 +70,7 @@ class Budget(WorkflowModel):
 
 class Retry(WorkflowModel):
     """The number of attempts, and the wait between them: exponential backoff from the first to at most the second
-    number
-    of seconds.
+    number of seconds.
 
     No attempt is planned later than `within` seconds after the first one began.
     """
@@ -160,8 +158,7 @@ class FirstOfNode(Node):
 
 class LoopBlock(NodeBlock):
     """A block that is repeated until a condition holds. `turn` counts from 1; `previous` is the output of the last turn
-    or
-    null.
+    or null.
     """
 
     at_most: Annotated[int, Field(ge=1, le=100)]
@@ -300,8 +297,7 @@ class Graph(WorkflowModel):
     @property
     def as_single_node(self) -> Graph:
         """Returns the graph with `accept` as one node that calls the whole workflow and checks its output; itself
-        without
-        `accept`.
+        without `accept`.
         """
         if self.accept is None:
             return self

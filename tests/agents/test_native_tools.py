@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.native_tools import MAX_LENGTH, NativeFunction, NativeTools, ToolCall, function_names
+from orchestra.agents.tool_prompt import function_call_prompt, step_prompt
 from orchestra.router.plan_syntax import PlanLiteral, PlanStep, parse_line
 
 OBJECT = {"type": "object", "properties": {"query": {"type": "string"}}}
@@ -78,6 +79,7 @@ def test_native_tool_call_never_adds_a_line(name: str, arguments: str) -> None:
         ('{"name": "files_read", "arguments": {"a"', '{"name": "files_read", "arguments": {"a"'),
         ('{"name": "files_read", "arguments": {}, "id": 1}', '{"name": "files_read", "arguments": {}, "id": 1}'),
         ("[]", "[]"),
+        ('[{"name": "files_read", "arguments": {}}, 5]', '[{"name": "files_read", "arguments": {}}, 5]'),
     ],
 )
 def test_native_tools_text_without_calls(text: str, line: str) -> None:
@@ -127,3 +129,13 @@ def test_native_tools_definitions_have_no_chat_tokens() -> None:
     text = json.dumps(NativeTools(1, (function,), frozenset()).definitions(), ensure_ascii=False)
     assert "</tools>" not in text
     assert "<|im_end|>" not in text
+
+
+def test_function_call_prompt_lists_no_tools_and_asks_for_call() -> None:
+    line = step_prompt("<!-- system -->\nBe brief.\n<!-- user -->\n{{ question }}")
+    call = function_call_prompt(line)
+    assert "{{ tools }}" in line
+    assert "{{ tools }}" not in call
+    assert all(part in call for part in ("Be brief.", "{{ question }}", "{{ values }}", "{{ steps }}"))
+    assert call.rstrip().endswith("Call one function, or answer if no function is needed.")
+    assert "the word return" not in call

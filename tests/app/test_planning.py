@@ -11,6 +11,7 @@ import pytest
 
 from orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, keep_plan, plan, plan_result, request_workflow
+from orchestra.app.snapshot_store import apply_run_options
 from orchestra.core.errors import InputError, OrchestraError, RunFailed
 from orchestra.core.events import RunStarted
 from orchestra.core.protocols import CallError, CallRequest
@@ -61,12 +62,23 @@ async def test_plan_result_has_lines_usage_and_saved_graph(opened: Orchestra) ->
 async def test_plan_of_orchestra_is_run_with_text_and_purpose(opened: Orchestra, workers: SimulatedWorkers) -> None:
     step = request_workflow(opened, WHEN, VALUES, OPTIONS)
     run = await opened.options(tags={"customer": "42"}).plan(step, request=WHEN, **VALUES)
-    assert (await run).output == "\n".join(PLAN)
+    result = await run
+    assert (result.output, result.claims) == ("\n".join(PLAN), ())
     first = await first_event(opened, run.id)
     assert (first.plan_only, first.workflow, first.options["purpose"]) == (True, "plan", "planning")
     assert first.tags == {"customer": "42"}
     assert dict(workers.counts) == {"router": 2}
     assert (await opened.replay(run.id)).first_difference is None
+
+
+async def test_plan_resumed_run_needs_planners_only(opened: Orchestra) -> None:
+    step = request_workflow(opened, WHEN, VALUES, PlanOptions(only=("search", "answer_from_documents")))
+    run = await opened.plan(step, request=WHEN, **VALUES)
+    await run
+    whole = opened.program(step)
+    restored = apply_run_options(whole, await first_event(opened, run.id))
+    assert {name for name, _ in restored.possible_agents} == {"router"}
+    assert len(whole.possible_agents) > 1
 
 
 async def test_plan_of_other_workflow_is_refused(opened: Orchestra) -> None:
@@ -110,6 +122,23 @@ async def test_plan_failed_call_raises_its_error(settings: Settings) -> None:
         with pytest.raises(RunFailed) as failure:
             await plan(orchestra, WHEN, VALUES, OPTIONS)
         assert (failure.value.code, "the pen is dry" in failure.value.message) == ("T009", True)
+
+
+async def test_plan_empty_reply_is_repaired(settings: Settings) -> None:
+    replies = iter([CallError(code="M004", reason="the router wrote nothing"), *PLAN])
+    workers = SimulatedWorkers({"router": lambda _: next(replies)})
+    async with Orchestra.open(settings, workers=workers, journal=MemoryJournal()) as orchestra:
+        draft = await plan(orchestra, WHEN, VALUES, OPTIONS)
+    assert str(draft.plan).splitlines() == list(PLAN)
+    assert (draft.question_count, draft.repairs) == (3, 1)
+
+
+async def test_plan_only_empty_replies_raise_error(settings: Settings) -> None:
+    workers = SimulatedWorkers({"router": lambda _: CallError(code="M004", reason="the router wrote nothing")})
+    async with Orchestra.open(settings, workers=workers, journal=MemoryJournal()) as orchestra:
+        with pytest.raises(RunFailed) as failure:
+            await plan(orchestra, WHEN, VALUES, OPTIONS)
+    assert (failure.value.code, workers.counts["router"]) == ("M004", OPTIONS.repairs + 1)
 
 
 async def test_plan_rejected_lines_are_result_and_no_error(settings: Settings) -> None:

@@ -493,7 +493,9 @@ def test_settings_model_without_an_endpoint_is_refused(tmp_path: Path) -> None:
     assert settings.model == "", "the variable of another program is no error"
 
 
-@pytest.mark.parametrize(("address", "kinds"), [("https://api.example.com/v1", ["endpoint"]), (ENDPOINT, [])])
+@pytest.mark.parametrize(
+    ("address", "kinds"), [("https://api.example.com/v1", ["endpoint"]), (ENDPOINT, []), ("http://[", ["endpoint"])]
+)
 def test_settings_endpoint_of_a_project_elsewhere_needs_trust(tmp_path: Path, address: str, kinds: list[str]) -> None:
     (tmp_path / "orchestra.toml").write_text(f'endpoint = "{address}"\n')
     environ = {"HOME": str(tmp_path)}

@@ -117,8 +117,7 @@ def _end(
     process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None
 ) -> tuple[int, bytes]:
     """Waits for a process, kills it at the planned time, and returns its exit code and its error output. A negative
-    exit
-    code is a signal number.
+    exit code is a signal number.
     """
     began, said = time.perf_counter(), b""
     due = began + (kill.delay if kill is not None and not kill.point else PATIENCE)

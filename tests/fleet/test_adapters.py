@@ -80,7 +80,7 @@ def test_adapter_without_installed_weights_names_installation(tmp_path: Path) ->
     assert find_adapter(card, server) == tmp_path / "finder" / "adapter"
     index = {"finder/adapter/adapter_model.safetensors": {"sha256": "a", "bytes": 9_800_000}}
     (tmp_path / INDEX_FILE).write_text(json.dumps({"format": "1", "cards": "c", "files": index}))
-    with pytest.raises(FleetError, match=r"'finder' are not installed \(9.8 MB\)") as caught:
+    with pytest.raises(FleetError, match=r"'finder' are not installed \(10 MB\)") as caught:
         find_adapter(card, server)
     assert (caught.value.code, caught.value.hint) == ("A025", INSTALL_HINT)
 

@@ -175,7 +175,9 @@ def test_endpoint_fleet_key_of_its_own_address_over_http_is_refused(monkeypatch:
     assert caught.value.code == "C002"
 
 
-@pytest.mark.parametrize("address", ["http://", "http://u:p@host/v1", "http://host:0/v1", "http://host/v1?x=1"])
+@pytest.mark.parametrize(
+    "address", ["http://", "http://[", "http://u:p@host/v1", "http://host:0/v1", "http://host/v1?x=1"]
+)
 def test_endpoint_fleet_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(InputError) as caught:
         endpoint_fleet(address)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestra.agents.native_tools import NativeTools, ToolCall
-from orchestra.router.function_schemas import build_functions
+from orchestra.router.function_schemas import MAX_REFERENCES, build_functions
 from orchestra.router.plan_syntax import PlanStep, parse_line
 from orchestra.router.tool_turns import encode_functions, parse_next_line
 from tests.router.sample_capabilities import COMPARE, READER, SEARCH, STR, contract, offer
@@ -48,6 +48,13 @@ def test_functions_typed_argument_is_constant_or_name() -> None:
     fields = properties(build_functions(made, []), "compare")
     assert fields["first"] == {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["input.height"]}]}
     assert fields["how"] == {"enum": ["more", "less"]}
+
+
+def test_functions_name_limited_number_of_values() -> None:
+    made = offer(COMPARE, values={f"height_{number}": {"type": "number"} for number in range(MAX_REFERENCES + 1)})
+    tools = build_functions(made, [])
+    _, named = properties(tools, "compare")["first"]["anyOf"]
+    assert (len(named["enum"]), len(tools.references)) == (MAX_REFERENCES, MAX_REFERENCES + 1)
 
 
 def test_functions_without_value_for_argument_are_left_out() -> None:

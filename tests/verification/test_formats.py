@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from datetime import date
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestra.text.numbers.iso_codes import (
     CURRENCIES,
     FORMER_CURRENCIES,
     IBAN_LENGTHS,
+    IBAN_STRUCTURES,
     LANGUAGES,
     RESERVED_COUNTRIES,
     card_number_error,
@@ -26,6 +28,7 @@ from orchestra.verification.standalone import verify_answer
 from orchestra.workflows.python.trace import to_python
 
 TEXT = {"type": "string"}
+ALLOWED = {"n": string.digits, "a": string.ascii_uppercase, "c": string.ascii_uppercase + string.digits}
 INNER = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=30, max_size=30)
 
 
@@ -35,8 +38,15 @@ def outcome(answer: Any) -> str:
 
 
 def account(country: str, inner: str) -> str:
-    """An IBAN with correct check digits."""
-    body = inner[: IBAN_LENGTHS[country] - 4]
+    """An IBAN of the country's structure, with correct check digits."""
+    kinds = "".join(count * kind for count, kind in IBAN_STRUCTURES[country])
+    return with_check_digits(
+        country,
+        "".join(ALLOWED[kind][ord(char) % len(ALLOWED[kind])] for kind, char in zip(kinds, inner, strict=False)),
+    )
+
+
+def with_check_digits(country: str, body: str) -> str:
     digits = "".join(str(int(char, 36)) for char in f"{body}{country}00")
     return f"{country}{98 - int(digits) % 97:02}{body}"
 
@@ -68,6 +78,21 @@ def test_format_iban_with_typo_fails(country: str, inner: str, data: st.DataObje
     if right[at].isdigit():  # ISO 7064 detects each of these
         assert outcome({"iban": slip}) == outcome(f"Pay to {slip}.") == "fail"
         assert outcome({"iban": right[:at] + right[at + 1 :]}) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("country", "body", "structure"),
+    [
+        ("GB", "123460161331926819", "4 letters, 14 digits"),
+        ("FR", "2004101005050A013M026AB", "10 digits, 11 letters or digits, 2 digits"),
+        ("DE", "37040044053201300A", "18 digits"),
+        ("MU", "BOMM0101101030300200000123", "4 letters, 19 digits, 3 letters"),
+    ],
+)
+def test_format_iban_of_other_structure_fails(country: str, body: str, structure: str) -> None:
+    text = with_check_digits(country, body)
+    assert iban_error(text) == f"an IBAN of {country} has after its check digits {structure}"
+    assert outcome({"iban": text}) == outcome(f"Pay to {text}.") == "fail"
 
 
 @given(st.integers(10**10, 10**18 - 1), st.data())

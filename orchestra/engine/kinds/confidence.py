@@ -15,6 +15,9 @@ from orchestra.core.outcomes import ValueOutcome
 from orchestra.engine.state import ExecutionScope, WorkItem
 from orchestra.schema.content import ContentKey, content_key, content_parts
 
+PERSON_CONFIDENCE = 1.0
+"""The confidence of a value that a person gave."""
+
 
 def output_confidence(unit: WorkItem, output: Any) -> float | None:
     """Returns the confidence of the output of a unit's body, in [0, 1]; None if nothing states one."""
@@ -22,10 +25,6 @@ def output_confidence(unit: WorkItem, output: Any) -> float | None:
         return None
     walk = _ConfidenceTrace({key for _, part in content_parts(output) if (key := content_key(part)) is not None})
     return min(walk.from_names(unit.body, unit.body.program.output.references), default=None)
-
-
-PERSON = 1.0
-"""The confidence of a value that a person gave."""
 
 
 class _ConfidenceTrace:
@@ -54,7 +53,7 @@ class _ConfidenceTrace:
         self.visited.add(key)
         unit = _finished_unit(scope, f"{scope.path}{node.name}")
         if _is_from_person(scope, f"{scope.path}{node.name}", unit, outcome):
-            yield PERSON if outcome.score is None else outcome.score
+            yield PERSON_CONFIDENCE if outcome.score is None else outcome.score
             return
         if unit is not None and unit.map_progress is not None:
             yield from self.from_elements(scope, unit)
@@ -85,7 +84,7 @@ class _ConfidenceTrace:
                 path = f"{unit.path}[{index}]"
                 element = _finished_unit(scope, path)
                 from_person = outcome.score is None and _is_from_person(scope, path, element, outcome)
-                said = PERSON if from_person else min(self.from_unit(element, outcome), default=None)
+                said = PERSON_CONFIDENCE if from_person else min(self.from_unit(element, outcome), default=None)
                 if said is not None:
                     found.append((self._agrees(outcome), said))
         same = [score for agrees, score in found if agrees]

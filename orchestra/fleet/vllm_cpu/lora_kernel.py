@@ -84,7 +84,8 @@ def add(
     in float32.
 
     Tokens are processed in pairs, so that a row is widened once for two. A token without a partner is computed twice
-    with equal results.
+    with equal results. Numba compiles the function for arrays, so they are single parameters; callers use
+    `FlatAdapters.add`, which has few.
 
     Args:
         y: (tokens, out).

@@ -144,7 +144,7 @@ def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
     return replace(test, name=name, rows=[test.rows[at] for at in drawn])
 
 
-def untuned_card(card: Card) -> Card:
+def card_without_adapter(card: Card) -> Card:
     """Returns the card without its adapter and without its calibration. Its prompt is that of training, so that the
     difference is that of the adapter alone.
     """

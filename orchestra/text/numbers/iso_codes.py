@@ -1,5 +1,5 @@
-"""Codes of countries, currencies and languages, lengths of IBANs, and check digits of IBANs and card numbers. The lists
-are part of the code, so no data needs to be installed or downloaded.
+"""Codes of countries, currencies and languages, structures of IBANs, and check digits of IBANs and card numbers. The
+lists are part of the code, so no data needs to be installed or downloaded.
 
 ISO 3166-1 (https://www.iso.org/iso-3166-country-codes.html) and ISO 4217
 (https://www.iso.org/iso-4217-currency-codes.html) as of February 2026, ISO 639-1
@@ -61,16 +61,29 @@ _LANGUAGES = (
 LANGUAGES: Final = frozenset(_LANGUAGES.split())
 """ISO 639-1."""
 _ACCOUNTS = (
-    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
-    "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
-    "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
-    "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
-    "YE30"
+    "AD8n12c AE19n AL8n16c AT16n AZ4a20c BA16n BE12n BG4a6n8c BH4a14c BI23n BR23n1a1c BY4c4n16c CH5n12c CR18n "
+    "CY8n16c CZ20n DE18n DJ23n DK14n DO4c20n EE16n EG25n ES20n FI14n FK2a12n FO14n FR10n11c2n GB4a14n GE2a16n "
+    "GI4a15c GL14n GR7n16c GT24c HN4a20n HR17n HU24n IE4a14n IL19n IQ4a15n IS22n IT1a10n12c JO4a4n18c KW4a22c "
+    "KZ3n13c LB4n20c LC4a24c LI5n12c LT16n LU3n13c LV4a13c LY21n MC10n11c2n MD20c ME18n MK3n10c2n MN16n MR23n "
+    "MT4a5n18c MU4a19n3a NI4a20n NL4a10n NO11n OM3n16c PK4a16c PL24n PS4a21c PT21n QA4a21c RO4a16c RS18n RU14n15c "
+    "SA2n18c SC4a20n3a SD14n SE20n SI15n SK20n SM1a10n12c SO19n ST21n SV4a20n TL19n TN20n TR6n16c UA6n19c VA18n "
+    "VG4a16n XK16n YE4a4n18c"
 )
-IBAN_LENGTHS: Final = {one[:2]: int(one[2:]) for one in _ACCOUNTS.split()}
+"""Structure of an account number by country, as the registry writes it (release 101): numbers of digits (n), capital
+letters (a), and either (c).
+"""
+IBAN_STRUCTURES: Final = {
+    entry[:2]: tuple((int(count), kind) for count, kind in re.findall(r"(\d+)([nac])", entry))
+    for entry in _ACCOUNTS.split()
+}
+"""Structure of an IBAN after its check digits, by country."""
+IBAN_LENGTHS: Final = {
+    country: 4 + sum(count for count, _ in structure) for country, structure in IBAN_STRUCTURES.items()
+}
 """Length of an IBAN in characters, by country."""
 
-
+_CHARACTERS: Final = {"n": ("[0-9]", "digits"), "a": ("[A-Z]", "letters"), "c": ("[A-Z0-9]", "letters or digits")}
+"""Pattern and name of the characters of a structure."""
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", re.ASCII)
 _CARD = re.compile(r"\d{12,19}", re.ASCII)
 _BLANKS = re.compile(r"[\s\u00a0\u202f-]")
@@ -92,6 +105,10 @@ def iban_error(text: str) -> str | None:
         return None
     if len(plain) != wanted:
         return f"an IBAN of {plain[:2]} has {wanted} characters, not {len(plain)}"
+    structure = IBAN_STRUCTURES[plain[:2]]
+    if not re.fullmatch("".join(f"{_CHARACTERS[kind][0]}{{{count}}}" for count, kind in structure), plain[4:]):
+        parts = ", ".join(f"{count} {_CHARACTERS[kind][1]}" for count, kind in structure)
+        return f"an IBAN of {plain[:2]} has after its check digits {parts}"
     digits = "".join(str(int(char, 36)) for char in plain[4:] + plain[:4])
     right = int(digits) % 97 == 1 and 2 <= int(plain[2:4]) <= 98
     return "" if right else "its check digits are those of another one"

@@ -87,8 +87,7 @@ class CertificationTerms:
     @property
     def min_accepted(self) -> int:
         """Minimum number of accepted answers without an error that supports the guarantee: 59 for 5 % and 5 %, if the
-        test
-        has all of delta.
+        test has all of delta.
         """
         return min_accepted(0.0, self.alpha, self.spent_delta)
 
@@ -307,8 +306,7 @@ def certify(
 
 def check_sample_size(rows: int, terms: CertificationTerms) -> InsufficientData | None:
     """Returns `InsufficientData` if the calibration rows are too few for any outcome to support the guarantee, before
-    any
-    call; else None.
+    any call; else None.
     """
     size = terms.calibration_size(rows)
     if size >= terms.min_accepted:

@@ -79,8 +79,7 @@ class Combination(CertificateFile, frozen=True, kw_only=True, forbid_unknown_fie
     method: Literal["regression", "dawid-skene"]
     checks: tuple[str, ...]
     """All checks of the node, sorted by name. Those without a weight must pass (model checks: must not be `unknown`)
-    and
-    contribute nothing.
+    and contribute nothing.
     """
     bias: float
     weights: tuple[CheckWeight, ...]

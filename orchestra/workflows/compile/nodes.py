@@ -610,8 +610,7 @@ def _compile_choice(
     context: CompileContext, node: AgentNode, choice: AgentChoice, types: TypeScope, path: KeyPath
 ) -> NodeDraft:
     """Compiles a choice of agents to a block. Reports labels without an agent (L122), impossible labels (L054) and
-    unknown
-    agents (L111).
+    unknown agents (L111).
     """
 
     by = _compile_label(context, choice, types, path)

@@ -109,8 +109,7 @@ class Step(Generic[P, R]):
         """How certainly it has a value, as far as is known here.
 
         A card of a file and another workflow are assumed to have one. Otherwise an `else` branch could run because its
-        `if` branch failed,
-        which is worse than a choice that is refused or has no value.
+        `if` branch failed, which is worse than a choice that is refused or has no value.
         """
         return NodePresence.ALWAYS
 
@@ -173,8 +172,7 @@ def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, defa
 
 def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fallback_usage: str) -> None:
     """Sets options on a node. `fallback_usage` is the form of its fallback in messages. Raises `InputError` W006, W011
-    or
-    W016.
+    or W016.
     """
     for word in ("timeout", "retry"):
         if contains_placeholder(options.get(word)):

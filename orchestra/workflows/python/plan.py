@@ -96,7 +96,7 @@ if TYPE_CHECKING:
         **values: object,
     ) -> T:
         """Returns the result of a plan for a goal, of the type `returns`."""
-        raise NotImplementedError
+        ...
 else:
 
     def plan(*goal, with_=None, **given):

@@ -278,8 +278,7 @@ class Workflow(Step[P, R]):
     @property
     def steps(self) -> tuple[Step[..., Any], ...]:
         """The agents, tools and workflows it calls, each once, in the order of the first call. Empty for a workflow of
-        a
-        file.
+        a file.
         """
         return self._trace[1]
 
@@ -473,7 +472,7 @@ if TYPE_CHECKING:
 
     def tool(*, effect: Effect, name: str = "", version: str = "", label: Label = "internal") -> ToolDecorator:
         """Makes a function a tool with this effect, version and label."""
-        raise NotImplementedError
+        ...
 else:
 
     def tool(function=None, /, *, effect=None, name="", version="", label="internal"):
@@ -482,15 +481,14 @@ else:
         Args:
             effect: What a second attempt may do.
                 `pure`: the same output for the same input, without side effects. With `version="1"`, raised at each
-                change of the
-                code's results, answers are reused between runs; without a version they are not.
+                change of the code's results, answers are reused between runs; without a version they are not.
                 `idempotent`: two calls have the effect of one.
                 `keyed`: idempotent for receivers that ignore a key they have seen. The function takes `*,
                 idempotency_key: str = ""`,
                 which is not an input: all attempts of one node of one run get the same key.
                 `transactional`: the function has no side effect. It returns a message, which is written to the
-                journal's outbox once,
-                in the transaction that records the answer. The sender of the messages passes their keys on.
+                journal's outbox once, in the transaction that records the answer. The sender of the messages passes
+                their keys on.
                 `once`: never repeated automatically. If it is unknown whether it happened, a person is asked.
             label: The strictest label of data that it may receive. Use `label="restricted"` for tools that send data
             nowhere.
