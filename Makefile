@@ -13,10 +13,10 @@ SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup:  ## .venv with the library, the local CPU fleet and its weights (Linux; 700 MB to fetch)
+setup:  ## .venv with the library, the local CPU fleet and its weights (Linux; 750 MB to fetch)
 	@$(PYTHON) scripts/bootstrap.py cpu
 
-setup-base:  ## .venv with the library and the development tools only (170 MB to fetch)
+setup-base:  ## .venv with the library and the development tools only (180 MB to fetch)
 	@$(PYTHON) scripts/bootstrap.py base
 
 demo: setup  ## ten questions about real documents, answered with quotes by a real vLLM server on this machine

@@ -383,7 +383,7 @@ def alone(path: Path) -> Iterator[None]:
     if sys.platform == "win32":
         raise Trouble(
             "This script is for Linux and macOS.\n"
-            "  On Windows: pip install orchestra-slm, and configs/endpoint.yaml; or WSL."
+            "  On Windows: pip install . in this folder, then orchestra demo --endpoint URL; or WSL."
         )
     import fcntl  # not available on Windows
 

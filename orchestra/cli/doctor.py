@@ -55,7 +55,9 @@ def doctor(
         mark, colour = STATE_MARKS[finding.state]
         screen.print(Text.assemble((f"{mark}  ", colour), (f"{finding.subject:<12}", "bold"), finding.message))
         if finding.remedy:
-            screen.print(Text.assemble(" " * 16, ("$ ", "dim"), finding.remedy))
+            note = finding.remedy.removeprefix("# ")
+            prompt = "$ " if note == finding.remedy else ""
+            screen.print(Text.assemble(" " * 16, (prompt, "dim"), note))
     problems = sum(entry["state"] == "problem" for entry in told)
     if as_json:
         print_json({"findings": told, "problems": problems})
@@ -209,8 +211,7 @@ def _check_torch() -> Iterator[Finding]:
     )
     if "+cpu" not in torch:
         return
-    # With a CPU build of torch, pip may install CUDA builds of these, and `transformers` then fails at import
-    # (SERVING).
+    # With a CPU build of torch, pip may install CUDA builds of these, and `transformers` then fails at import.
     trap = [
         name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
     ]
@@ -339,14 +340,16 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
     from orchestra.fleet.supervisor.client import SupervisorClient
     from orchestra.fleet.supervisor.folders import Folders
     from orchestra.fleet.supervisor.vllm_launch import closes_internal_ports
+    from orchestra.fleet.vllm_cpu.plugin import installed_version
 
     if not fleet.local_servers:
         return
-    if open_ := [name for name, server in fleet.local_servers.items() if not closes_internal_ports(server)]:
+    open_ = [name for name, server in fleet.local_servers.items() if not closes_internal_ports(server)]
+    if open_ and installed_version():
         said = (
             f"users of this machine can connect to internal ports of {', '.join(open_)} and exhaust their descriptors"
         )
-        yield Finding("ports", "warning", said, "# docs/how-to/fleet.md: access to the servers")
+        yield Finding("ports", "warning", said, "# see docs/how-to/fleet.md, section Who may ask the servers")
     try:
         status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
     except OrchestraError as error:

@@ -110,7 +110,7 @@ def add(
         str | None, typer.Option("--name", help="The name of the fleet.", show_default="from the source")
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model computes: cpu or gpu.")] = "cpu",
-    check: Annotated[bool, typer.Option(help="Start the server and ask it something.")] = True,
+    check: Annotated[bool, typer.Option(help="Start the server and send one request.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Write a fleet file for a model of your own, and check that it answers.
@@ -343,7 +343,7 @@ def _download_text(model: BaseModel) -> str:
 
 
 async def add_model(source: str, name: str | None, device: str, check: bool, as_json: bool) -> None:
-    """Writes the fleet file of a model, and with `check` starts its server and asks it something.
+    """Writes the fleet file of a model, and with `check` starts its server and sends one request.
 
     Raises:
         InputError: F107 for a source that is no model, C016 if the fleet file exists.

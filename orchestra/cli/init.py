@@ -52,6 +52,7 @@ def init(
     chosen, notice = choose_endpoint(endpoint, model)
     made = create_project(folder, chosen)
     trust_new_project(folder)
+    print_text("Created:", style="bold")
     for path in made:
         print_text(f"  {folder / path}")
     if notice:

@@ -349,7 +349,7 @@ class AdapterManager:
         """Reports once that an agent answers by its prompt, because the endpoint does not have its adapter."""
         if (server, card.name) not in self._unlisted:
             self._unlisted.add((server, card.name))
-            message = f"{server} does not list the adapter {card.adapter!r}: {card.name} answers by its prompt"
+            message = f"{card.name} is called on {server} without its adapter: it answers by its prompt"
             self._progress(Progress("adapter", message))
 
     async def _refresh(self, server: str, card: Card, target: LocalServer) -> Adapter:

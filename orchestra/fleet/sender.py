@@ -56,6 +56,10 @@ AWAY_STATUSES = (0, 502, 503, 504)
 FORGET_AFTER = 60.0
 """Seconds without a request after which a server's failures are forgotten."""
 
+UNREACHABLE_ENDPOINT_HINT = (
+    "start the server, or correct its address; orchestra doctor lists the servers of this machine"
+)
+
 V1_DIALECTS = ("vllm", "ollama", "llamacpp")
 """Dialects of servers that listen under `/v1`, after any path."""
 
@@ -425,7 +429,7 @@ class Sender:
         own path.
         """
         if fault.code == "F203":
-            hint = "orchestra doctor" if isinstance(target, Endpoint) else fault.hint
+            hint = UNREACHABLE_ENDPOINT_HINT if isinstance(target, Endpoint) else fault.hint
             return replace(fault, reason=f"{server} at {fault.reason}", hint=hint)
         if isinstance(target, LocalServer):
             return replace(fault, hint="orchestra fleet stop, then try again") if fault.status == 401 else fault

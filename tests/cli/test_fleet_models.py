@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.shell import Shell
 from tests.fleet.test_base_models import write_model
 
@@ -33,9 +35,10 @@ def test_fleet_add_folder_writes_a_fleet_that_validates(shell: Shell) -> None:
     assert (named["fleet"], named["answer"]) == ("other", None)
 
 
-def test_fleet_add_model_too_large_writes_nothing(shell: Shell) -> None:
+@pytest.mark.parametrize("check", ["--check", "--no-check"])
+def test_fleet_add_model_too_large_writes_nothing(check: str, shell: Shell) -> None:
     write_model(Path("models/large"), elements=1 << 38)
-    said = shell("fleet", "add", "models/large")
+    said = shell("fleet", "add", "models/large", check)
     assert (said.code, "F224" in said.err) == (1, True), said.err
     assert not Path("configs/large.yaml").exists()
 

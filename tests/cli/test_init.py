@@ -192,6 +192,16 @@ def test_doctor_says_what_to_type_for_each_problem(shell: Shell) -> None:
     assert "vLLM" not in found
 
 
+def test_doctor_prints_a_prompt_before_commands_only(shell: Shell) -> None:
+    Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT)
+    Path("orchestra.toml").write_text('modules = ["absent_module"]\nfleet = "./elsewhere.yaml"\n')
+    remedies = {finding["subject"]: finding["remedy"] for finding in shell("doctor", "--json").json["findings"]}
+    lines = [line.strip() for line in shell("doctor").out.splitlines()]
+    assert remedies["modules"].startswith("# ")
+    assert remedies["modules"].removeprefix("# ") in lines
+    assert f"$ {remedies['it']}" in lines
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "x" * 70])
 def test_doctor_reports_an_invalid_address(address: str, shell: Shell) -> None:
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT.replace("127.0.0.1:9", address))

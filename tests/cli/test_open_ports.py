@@ -23,7 +23,8 @@ models: {base: one}
 
 @pytest.mark.skipif(sys.platform != "linux", reason="local servers run only on Linux")
 @pytest.mark.parametrize(
-    ("device", "version", "open_"), [("cpu", "0.32.0", False), ("cpu", "0.99.0", True), ("gpu", "0.32.0", True)]
+    ("device", "version", "open_"),
+    [("cpu", "0.32.0", False), ("cpu", "0.99.0", True), ("gpu", "0.32.0", True), ("gpu", "", False)],
 )
 def test_a_server_with_open_internal_ports_is_named(
     device: str, version: str, open_: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

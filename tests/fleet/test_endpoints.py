@@ -246,7 +246,7 @@ async def test_adapter_that_the_endpoint_lacks_is_reported_once(tmp_path: Path, 
             assert isinstance(await only(fleet, call("writer")), CallResult)
     assert [chat["model"] for chat in server.chats] == ["qwen3:4b"] * 3
     reported = [step.message for step in shown if step.stage == "adapter"]
-    assert reported == ["endpoint does not list the adapter 'tuned': writer answers by its prompt"]
+    assert reported == ["writer is called on endpoint without its adapter: it answers by its prompt"]
 
 
 async def test_adapter_that_the_endpoint_loads_later_is_requested(tmp_path: Path) -> None:

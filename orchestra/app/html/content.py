@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +23,7 @@ from orchestra.app.run_text import describe_choices, describe_given, format_valu
 from orchestra.app.stored_certificates import StoredCertificate, iter_guarantees
 from orchestra.core.events import Event, QuestionAsked, RunStarted, TurnStarted
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.paths import workflow_path
 from orchestra.core.quantities import format_duration, format_money, format_time
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.journal.history import History, NodeRow
@@ -214,7 +214,7 @@ class _ContentParts:
         """The guarantees of accepted values with their certificates; once for all elements of a list."""
         nodes = dict[tuple[str, str], tuple[int, StoredCertificate | None]]()
         for path, said, one in iter_guarantees(self._history, self._content.certificates):
-            about = re.sub(r"\[\d+\]|#\d+", "", path), said
+            about = workflow_path(path), said
             nodes[about] = nodes.get(about, (0, None))[0] + 1, one
         for (path, said), (count, one) in islice(nodes.items(), self._limits.choices):
             facts = (

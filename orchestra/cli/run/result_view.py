@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, assert_never
@@ -23,6 +22,7 @@ from orchestra.app.run_text import format_value
 from orchestra.cli.output import print_table, print_text
 from orchestra.cli.typer_adapter import error_data
 from orchestra.core.events import Event, Usage
+from orchestra.core.paths import workflow_path
 from orchestra.core.quantities import format_duration, format_money
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.journal.history import History, NodeRow
@@ -88,7 +88,7 @@ def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
 
 def show_guarantees(guarantees: Mapping[str, str]) -> None:
     """Prints the guarantees of accepted values; once for all elements of a list, with their number."""
-    counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), guarantee) for node, guarantee in guarantees.items())
+    counted = Counter((workflow_path(node), guarantee) for node, guarantee in guarantees.items())
     if counted:
         print_text()
     for (node, guarantee), count in counted.items():

@@ -33,8 +33,7 @@ from orchestra.workflows.model import ASK_WORKFLOW, PLAN_WORKFLOW, REQUEST
 @asynccontextmanager
 async def open_existing_journal() -> AsyncIterator[Journal | None]:
     """Opens the journal; None if there is none, because reading creates none. In a read-only folder it is opened for
-    reading, with a message.
-    Raises `InputError` C018 if the journal is off.
+    reading, with a message. Raises `InputError` C018 if the journal is off.
     """
     chosen = load_settings_to_inspect()
     if not journal_exists(chosen):
