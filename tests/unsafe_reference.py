@@ -1,8 +1,8 @@
 """Costs as ratios: the CPU time of some work over that of reference work in the same process.
 
 Seconds are those of the machine, so no test holds any (`tests/architecture/test_durations.py`). A limit is wide: at
-least five times what was
-measured. It finds work that grows too fast. What a few per cent matter for is measured by the benchmarks (`bench/`).
+least five times what was measured. It finds work that grows too fast. What a few per cent matter for is measured by the
+benchmarks (`bench/`).
 """
 
 from __future__ import annotations

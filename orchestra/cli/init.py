@@ -166,8 +166,7 @@ def trust(
     """Trust a project: show what its settings may run, and allow it until they change.
 
     In an untrusted project no Python module is imported, no MCP server is started, and no journal or symbolic link may
-    lead out of the
-    folder. `ORCHESTRA_TRUST=1` trusts every project, for CI and containers.
+    lead out of the folder. `ORCHESTRA_TRUST=1` trusts every project, for CI and containers.
     """
     records = TrustStore.from_environment(os.environ)
     if list_:

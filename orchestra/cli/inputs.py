@@ -138,10 +138,8 @@ def read_node_values(
     given: Sequence[str], type_of: Callable[[str], Schema], stdin: StdinReader | None = None
 ) -> dict[str, Any]:
     """Parses `--set` options: `node=value`, `node=@file`, `node=-` (stdin), or `@file.json` or `-` for a JSON object by
-    node. A value is
-    literal text if the node outputs text, otherwise JSON; `@@` means a leading `@`. Raises `InputError` C010,
-    C012, C013 or C014, and
-    the errors of `type_of` for unknown nodes.
+    node. A value is literal text if the node outputs text, otherwise JSON; `@@` means a leading `@`. Raises
+    `InputError` C010, C012, C013 or C014, and the errors of `type_of` for unknown nodes.
     """
     stdin = stdin or StdinReader()
     found: dict[str, Any] = {}

@@ -203,8 +203,7 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     """Refuses a fleet with too few slots for the adapters of its cards.
 
     On a CPU one slot stays free unless the plugin `vllm_cpu.plugin` fixes this version of vLLM: its kernels there read
-    “no adapter” as
-    the last slot, so with all slots in use an adapter would silently answer for the base model.
+    “no adapter” as the last slot, so with all slots in use an adapter would silently answer for the base model.
 
     Raises:
         InputError: F102.
@@ -249,8 +248,7 @@ class AdapterManager:
     """The adapters that are loaded on each server. A restarted server has a new address and no adapters.
 
     An adapter whose files were replaced by a promotion is read again at the next call and loaded beside the old one.
-    The old one is
-    unloaded afterwards. Calls in flight finish with the adapter that they started with.
+    The old one is unloaded afterwards. Calls in flight finish with the adapter that they started with.
     """
 
     def __init__(

@@ -198,8 +198,7 @@ class CallEstimator:
 
 def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
     """Returns the highest prices of a prompt token and of an output token among the servers, and the name of one
-    without a
-    price.
+    without a price.
     """
     prompt = output = 0.0
     unpriced = ""
@@ -218,8 +217,7 @@ def max_prompt_tokens(messages: Iterable[ChatMessage], template: int) -> int:
     """Returns an upper bound of the tokens of a chat: one per byte, `template` once, and `MESSAGE_TOKENS` per message.
 
     The bound holds for byte-level vocabularies. Tokenizers of the Qwen family normalize to NFC first, which can need
-    more bytes than the
-    text had.
+    more bytes than the text had.
     """
     return template + MESSAGE_TOKENS + sum(MESSAGE_TOKENS + _utf8_length(message.content) for message in messages)
 

@@ -13,23 +13,19 @@ from orchestra.fleet.scheduling import NO_RUN, FifoScheduler, QueueRequest, Sche
 
 RequestOutcome: TypeAlias = Literal["success", "rejected", "ignored"]
 """How a request ended: with an answer, with 429 or 503, or in a way that is no evidence of load (cancelled, failed,
-timed
-out).
+timed out).
 """
 
 DECREASE = 0.7
 """The factor of a decrease, as in CUBIC (RFC 9438, section 4.6)."""
 TOLERATED_SHARE, TOLERATED_COUNT = 0.25, 2
 """Rejections per round that do not count as overload: two, and one in four requests. If one request in ten is rejected
-for
-other
-reasons, this is rarely exceeded. Google's client-side throttling tolerates one in two (Site Reliability Engineering,
-chapter 21).
+for other reasons, this is rarely exceeded. Google's client-side throttling tolerates one in two (Site Reliability
+Engineering, chapter 21).
 """
 PLATEAU, LONGEST_PLATEAU = 8, 64
 """Rounds at a known capacity before more is tried, as in BBR's probing for bandwidth. Doubled each time that one more
-was
-too much.
+was too much.
 """
 
 
@@ -62,8 +58,7 @@ class AdaptiveLimit:
     """Limits the requests to an overloaded server, and ignores a few rejections.
 
     Time is counted in rounds of about one round trip. A round ends with the first success of a request that was sent in
-    it, after as many
-    successes as the limit.
+    it, after as many successes as the limit.
 
     - Overload is a round with more rejections than tolerated. The limit decreases to 0.7 of itself, but not below a
       known capacity: the
@@ -300,8 +295,7 @@ class CircuitBreaker:
         """Records that a request failed because of the server.
 
         Only a failed trial makes the pause longer. Requests that were in flight when the breaker opened fail for the
-        same reason, which is no
-        evidence of the length of the outage.
+        same reason, which is no evidence of the length of the outage.
 
         Args:
             now: The time in seconds.

@@ -41,8 +41,7 @@ Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
 SecretReference: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
 TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
 """Tokens that a chat template adds to a prompt at most, such as its own system prompt. The default covers SmolLM2 and
-Qwen2.5
-(about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400.
+Qwen2.5 (about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400.
 """
 TEMPLATE_TOKENS = 96
 BF16_PER_Q4_BYTE = 2.8
@@ -337,10 +336,8 @@ class LocalServer(FleetModel):
     """
     speculative_tokens: Annotated[int, Field(ge=0, le=16)] = 0
     """Draft tokens per step at most, from the request's own text and earlier outputs, verified in one step; 0 disables
-    speculation.
-    The output is the same, up to rounding. It is faster with few requests in flight and with specialists that quote and
-    repeat.
-    For CPUs only. vLLM then refuses `min_p` and `logit_bias`, which no card has.
+    speculation. The output is the same, up to rounding. It is faster with few requests in flight and with specialists
+    that quote and repeat. For CPUs only. vLLM then refuses `min_p` and `logit_bias`, which no card has.
     """
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Positive = 1
@@ -435,9 +432,7 @@ class Endpoint(FleetModel):
     template_tokens: TemplateTokens = TEMPLATE_TOKENS
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The version of the model behind the name, such as a date or a digest; change it when the model changes. Without
-    it
-    no answer is
-    memoized across runs, because a stale answer could not be detected.
+    it no answer is memoized across runs, because a stale answer could not be detected.
     """
 
     @property
@@ -522,8 +517,7 @@ class FleetConfig(FleetModel):
     patience: Seconds = 300.0
     """Seconds that a call waits for a server that starts or restarts. The default is 900 for the first start."""
     order: Ordering = "programs"
-    """Order of waiting requests: `programs` runs one run after the other and groups shared prompts; `fifo` is first
-    in,
+    """Order of waiting requests: `programs` runs one run after the other and groups shared prompts; `fifo` is first in,
     first out.
     """
     limits: FleetLimits = FleetLimits.model_construct()

@@ -226,8 +226,8 @@ def expected_tokens_per_second(speeds: MatmulSpeeds, dtype: Dtype, *, int8: bool
     """Estimates the output tokens per second of the packaged model of 135 million parameters with 32 requests at once.
 
     A step costs its products and `STEP_SECONDS` for the rest. The constants are fitted to the measurements in
-    docs/how-to/fleet.md. The timed
-    products are PyTorch's own, and its bfloat16 products are slower than the packed ones of a server.
+    docs/how-to/fleet.md. The timed products are PyTorch's own, and its bfloat16 products are slower than the packed
+    ones of a server.
 
     Args:
         speeds: The timed products.

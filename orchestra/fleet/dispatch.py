@@ -361,8 +361,7 @@ class Fleet:
         """Sends a call to the best server and returns its name and the result.
 
         Another server gets the call only if no model has received it. With several servers each is tried once, then
-        again after a pause, so
-        a busy or unavailable server does not block the others.
+        again after a pause, so a busy or unavailable server does not block the others.
         """
         now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # for local servers that restart

@@ -90,10 +90,8 @@ def member_calls(call: CallRequest, card: Card) -> list[CallRequest]:
     """Returns the calls to the members.
 
     A member that would repeat its answer is not asked again: a retry, a sample or an escalation goes to the members
-    that use a
-    model, if there are some. If a budget allows less output than all may write, each member gets its minimum and a
-    share of the rest in
-    proportion to what it may write.
+    that use a model, if there are some. If a budget allows less output than all may write, each member gets its minimum
+    and a share of the rest in proportion to what it may write.
     """
     writing = [part for part in card.member_cards if part.kind == "model"]
     again = bool(call.feedback) or call.sample > 0 or call.tier > 0

@@ -58,8 +58,7 @@ class ModelDigests:
 
     def adapter_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
         """Returns the digest of a card's adapter on a server: of its files, or of its name on an endpoint; empty if it
-        is
-        missing.
+        is missing.
         """
         return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter_digest(name, target, card)
 
@@ -73,8 +72,7 @@ class ModelDigests:
 
     def _weights_digest(self, target: LocalServer) -> str:
         """Returns the digest of a model's files, including the chat template; empty if they are missing or their
-        manifest
-        is damaged.
+        manifest is damaged.
         """
         # The supervisor finds the weights in the same way.
         folder = weights.find_weights(target.weights, ModelStore(self._model_store.folders))

@@ -16,8 +16,7 @@ DEFAULT_CAPACITY = 1024
 
 Prefix: TypeAlias = tuple[int, ...]
 """The prefix of a prompt: one hash per block, of the block and all blocks before it. The hashes are valid in one
-process
-only.
+process only.
 """
 
 

@@ -81,8 +81,7 @@ class ServerReadiness:
 
     async def ensure_up(self, names: Sequence[str]) -> tuple[str, ...]:
         """Waits until one of the servers is up, and returns those that are. The others continue to start. Concurrent
-        calls
-        start a server once.
+        calls start a server once.
 
         A failed server is started again by the next call that has no other server, and after `RESTART_AFTER` by any
         call.

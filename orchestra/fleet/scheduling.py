@@ -156,16 +156,12 @@ class _RunQueue:
 
 class ProgramScheduler:
     """Starts runs one after the other. Started runs go first, the oldest first, so runs finish and find their prompts
-    in
-    the cache.
+    in the cache.
 
     Of the new runs, one whose prompt is cached goes first, else the oldest. No request is admitted whose prompt would
-    evict more than a
-    share of the cache (Denning's working set, https://doi.org/10.1145/363095.363141). A run that has used more than
-    that share goes behind
-    the others (Autellix's attained service, https://arxiv.org/abs/2502.13965), so that a large run does not block small
-    ones. The oldest
-    run is passed a limited number of times in a row.
+    evict more than a share of the cache (Denning's working set, https://doi.org/10.1145/363095.363141). A run that has
+    used more than that share goes behind the others (Autellix's attained service, https://arxiv.org/abs/2502.13965), so
+    that a large run does not block small ones. The oldest run is passed a limited number of times in a row.
     """
 
     def __init__(self) -> None:

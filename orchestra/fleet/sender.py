@@ -265,8 +265,7 @@ class Sender:
 
     async def wait_for_endpoint(self, server: str, target: Endpoint, seconds: float) -> None:
         """Waits until an endpoint answers with any status, or until `seconds` have passed. Later requests report what
-        is
-        wrong.
+        is wrong.
         """
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
         began, told = self._clock.monotonic(), False
@@ -309,10 +308,8 @@ class Sender:
         """Returns the seconds until the next try; None if there is none.
 
         The delay doubles and is shortened by a random factor. It is at least what the server asks for, or the rest of
-        its pause. There is no
-        next try if a model may have received the request, the error is permanent, or the deadline is too close. A long
-        wait is reported as
-        progress.
+        its pause. There is no next try if a model may have received the request, the error is permanent, or the
+        deadline is too close. A long wait is reported as progress.
         """
         if not _is_resendable(fault) or (
             isinstance(self.targets[server], Endpoint) and self._should_give_up(server, fault, resends)
@@ -428,8 +425,7 @@ class Sender:
         placed: bool,
     ) -> RequestError:
         """Returns the error of an exchange with what is known of the server. `placed`: the request used the endpoint's
-        own
-        path.
+        own path.
         """
         if fault.code == "F203":
             hint = "orchestra doctor" if isinstance(target, Endpoint) else fault.hint
@@ -489,8 +485,7 @@ class Sender:
 
     def _record_rejection(self, server_state: ServerState, fault: RequestError, now: float) -> None:
         """Records a rejection. A single one is about the request. Several in a row are about the server, and finally
-        fail
-        its requests.
+        fail its requests.
         """
         server_state.rejections += 1
         given_up = (

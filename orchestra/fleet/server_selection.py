@@ -58,8 +58,7 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
 
 def supported_constraint(target: LocalServer | Endpoint, wanted: ConstraintMode) -> ConstraintMode:
     """Returns the strictest supported constraint. A grammar over the evidence needs vLLM with llguidance; others get
-    the
-    type only.
+    the type only.
     """
     return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted
 

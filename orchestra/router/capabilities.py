@@ -148,8 +148,7 @@ class Capabilities:
     """Parts of a request with several parts, each of which needs a step (`orchestra.router.multi_part`)."""
     request_index: RequestIndex | None = None
     """Index of the request, in which the constants of calls with effects must occur (`orchestra.router.effects`); None
-    if
-    literals are allowed.
+    if literals are allowed.
     """
     confirm_effects: bool = False
     """Whether a person confirms the calls with effects of a plan."""
@@ -309,8 +308,7 @@ class PlanScope:
 
     def is_untrusted(self, value: PlanReference, kind: Schema, over: PlanReference | None = None) -> bool:
         """Whether a value may contain text of a tool, a model or a document: it is a step's output or part of a
-        document.
-        A closed type only selects among values that its author listed.
+        document. A closed type only selects among values that its author listed.
 
         Args:
             over: The available list that `x` is an element of.

@@ -29,8 +29,7 @@ from orchestra.schema.types import Schema, Validator, bundle_definitions, subsch
 
 UNSTATED_CONSTANT, REPEATED_CALL, EFFECT_NOT_REQUESTED, TOOL_NOT_NAMED = "R026", "R027", "R028", "R029"
 """Error codes: a constant that is not in the request, more calls than requested, a request for no effect, and a tool
-that
-the request does not name.
+that the request does not name.
 """
 MAX_CALLS = 8
 """Maximum number of calls of one tool with effects in a plan."""
@@ -248,8 +247,7 @@ def _is_parallel(mentions: Sequence[CallMention], given: RequestIndex) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Link:
     """The text between two mentions: the words that belong to the first one, and whether the second begins like the
-    first
-    call.
+    first call.
     """
 
     tail: list[str]

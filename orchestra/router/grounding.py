@@ -19,8 +19,7 @@ from orchestra.schema.types import Schema
 
 def grounded(capabilities: Capabilities, names: Iterable[str]) -> Capabilities:
     """Returns capabilities whose plans must read one of these inputs in the first step. Inputs that no capability can
-    read
-    are left out.
+    read are left out.
     """
     return replace(
         capabilities,

@@ -20,8 +20,7 @@ from orchestra.text.quotes import fold
 
 TokenKind: TypeAlias = tuple[Any, ...]
 """Kind of a token: `("word",)`, `("name",)`, `("quoted",)`, `("date", …)`, `("number", …)`, `("sign",)`. Literals of
-one
-kind can replace each other.
+one kind can replace each other.
 """
 
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*")

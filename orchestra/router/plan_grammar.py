@@ -57,8 +57,7 @@ MAX_ITEMS = 8
 """Maximum number of elements of a list that a plan states."""
 MAX_ITEM_LENGTH = 50
 """Maximum characters of a text in such a list, so that a list is at most as long as two texts. The elements of a list
-to
-iterate over, whose length the limits set, share the same number of characters.
+to iterate over, whose length the limits set, share the same number of characters.
 """
 _NUMBERS = {"integer": "-?(0|[1-9][0-9]{0,14})", "number": r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?"}
 """Numbers in a plan. JSON also allows numbers that no machine type holds."""
@@ -285,8 +284,7 @@ class _GrammarWriter:
 
     def bracket_rules(self, mapped: Sequence[str]) -> list[str]:
         """Calls for each element, after their bracket: one alternative beside the plain ones, so that each of a
-        thousand
-        capabilities occurs once.
+        thousand capabilities occurs once.
         """
         return [self.rule(f"{grammar_literal('[')} {self.rule(' | '.join(mapped))}")] if mapped else []
 
@@ -310,8 +308,7 @@ class _GrammarWriter:
         self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
     ) -> list[tuple[str, str]]:
         """Arguments and ends of calls over available lists, by capability. Iterating over a required input and taking
-        its
-        elements reads it.
+        its elements reads it.
         """
         found = []
         for acts in _BOOLEANS:
@@ -600,8 +597,7 @@ class _GrammarWriter:
 
     def _list_rules(self, kind: Schema, but: frozenset[str], max_length: int = MAX_ITEM_LENGTH) -> list[str]:
         """Lists of constants, except these. Excluded lists are avoided by another first item, because the grammar has
-        no
-        other way.
+        no other way.
         """
         low = int(kind.get("minItems", 0))
         high = min(int(kind.get("maxItems", MAX_ITEMS)), max(low, MAX_ITEMS))
@@ -659,8 +655,7 @@ def _first_items(lists: Iterable[str]) -> frozenset[str]:
 
 def _literal_element_types(kind: Schema) -> list[Schema]:
     """The constant types that a stated list to iterate over may have: no booleans, which have two values, and no type
-    with
-    one value only.
+    with one value only.
     """
     bare = [
         {key: value for key, value in one.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS}

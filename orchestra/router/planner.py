@@ -223,8 +223,7 @@ def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[Pla
 
 def _split_step_prefix(lines: list[str]) -> tuple[list[str], bool]:
     """Splits a reply into its lines, without the beginning of the next step, and whether there was one. Completes a
-    first
-    line that continues such a beginning.
+    first line that continues such a beginning.
     """
     if lines and _CONTINUED_LINE.match(lines[0]):
         lines = [STEP_PREFIX + lines[0], *lines[1:]]

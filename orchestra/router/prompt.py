@@ -90,8 +90,7 @@ def first_sentence(text: str) -> str:
 
 def estimate_tokens(text: str) -> int:
     """Approximate upper bound of the tokens of a text: one for two ASCII letters, digits or spaces, and one for each
-    other
-    byte. Byte-level tokenizers, such as those of small models, have no token shorter than a byte.
+    other byte. Byte-level tokenizers, such as those of small models, have no token shorter than a byte.
     """
     plain = sum(_is_plain(char) for char in text)
     return len(text.encode("utf-8", "surrogatepass")) - plain // 2

@@ -108,8 +108,7 @@ def _is_callable(capabilities: Capabilities, capability: Capability, at_hand: Se
 
 def _is_table(kind: Schema) -> bool:
     """Whether a type is lists of constants. A plan cannot state one. A capability that needs it is still listed, so
-    that a
-    planner sees that it is unavailable, and declines.
+    that a planner sees that it is unavailable, and declines.
     """
     return any(
         isinstance(inner := element_type(one), dict) and statable_types(inner)

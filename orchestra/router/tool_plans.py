@@ -44,8 +44,7 @@ STEP, DO = "step", "do"
 MAX_STEPS = 10
 MAX_PROMPT_LENGTH = 760
 """Maximum characters of the tools and tables in the prompt: about 200 tokens, because the length of the prompt
-dominates
-the cost of a plan.
+dominates the cost of a plan.
 """
 MAX_DESCRIBED = 4
 """Number of tools whose descriptions are shown, by rank."""

@@ -128,8 +128,7 @@ def encode_functions(capabilities: Capabilities, steps: Sequence[PlanStep]) -> d
 
 def transcript(steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int) -> str:
     """Formats the steps, one per line, each with its result after an arrow, truncated to `max_length` characters; then
-    the
-    rejections.
+    the rejections.
     """
     lines = [
         part

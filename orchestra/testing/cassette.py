@@ -59,8 +59,7 @@ _MAX_COMPARED = 2_000
 
 def similarity(one: Any, other: Any) -> float:
     """Returns the similarity of two JSON values in [0, 1]: the mean of the share of equal parts and the similarity of
-    the
-    texts.
+    the texts.
     """
     parts = dict(_leaves(one)), dict(_leaves(other))
     paths = parts[0].keys() | parts[1].keys()
@@ -271,8 +270,7 @@ class Player:
     """An implementation of `Workers` that replies from a cassette.
 
     Equal calls get the recorded replies in order; the last one is repeated. A call that was not recorded, or whose
-    agent has another prompt
-    now, is refused (C034) and added to `faults`.
+    agent has another prompt now, is refused (C034) and added to `faults`.
     """
 
     def __init__(

@@ -44,9 +44,7 @@ AnswerFunction: TypeAlias = Callable[[CallRequest], Any]
 """Returns a call's value, or a `CallResult` or `CallError` that is passed on; or an awaitable of one of these."""
 AnswerSource: TypeAlias = AnswerFunction | Mapping[str, Any] | Catalog
 """The source of answers: a function for all calls; a table from agent and tool names to functions or values; or a
-catalog,
-whose output
-schemas are filled with random values.
+catalog, whose output schemas are filled with random values.
 """
 Latency: TypeAlias = float | tuple[float, float] | Callable[[CallRequest, Random], float]
 """Seconds that a call takes: constant, uniform between two bounds, or a function of the call and its random generator.
@@ -113,9 +111,8 @@ def answer_sequence(*answers: Any) -> AnswerFunction:
     last one is repeated.
 
     A reply is a `CallResult` or, for a failing call, a `CallError`. Each iteration of a loop and each element of a list
-    is a node of its own
-    and starts with the first value. To give the values to all nodes in order, pass `lambda call: next(values)` of an
-    iterator.
+    is a node of its own and starts with the first value. To give the values to all nodes in order, pass
+    `lambda call: next(values)` of an iterator.
     """
 
     def answer(call: CallRequest) -> Any:

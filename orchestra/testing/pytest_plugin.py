@@ -103,8 +103,7 @@ def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
 
 def cassette_path(item: pytest.Item) -> Path:
     """Returns the path of a test's cassette: `cassettes/MODULE/TEST.jsonl` beside the test. A class name is put before
-    the
-    test's name.
+    the test's name.
 
     If characters of the name are not allowed in file names, a digest keeps tests apart whose names are equal without
     them.
@@ -174,8 +173,7 @@ def _wrap_item(item: Any) -> Any:
 
 def _uses_own_fixture(item: pytest.Function) -> bool:
     """Whether a test uses a fixture of this plugin. A fixture with the same name may be another one, or one that
-    depends
-    on ours.
+    depends on ours.
     """
     known = item._fixtureinfo.name2fixturedefs
     for name in FIXTURES:

@@ -167,8 +167,7 @@ class SimulatedOrchestra(_OrchestraHarness):
 
     def _checked_answer(self, call: CallRequest, value: Any) -> Any:
         """Returns an answer of the test. Raises E009 if it is not of the callee's type, so that the error is not
-        searched
-        in a worker.
+        searched in a worker.
         """
         registry = self.orchestra.registry
         tool = registry.tools.get(call.name) if call.kind == "tool" else None

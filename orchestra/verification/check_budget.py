@@ -65,8 +65,7 @@ class CheckBudget:
 
     def expected_tokens(self, bound: int) -> float:
         """Expected tokens of a check with this upper bound: the ratio of the finished checks, with one check that used
-        its
-        whole bound as prior.
+        its whole bound as prior.
         """
         return bound * (bound + self.finished_tokens) / (bound + self.finished_bound) if bound else 0.0
 

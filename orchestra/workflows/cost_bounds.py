@@ -84,8 +84,7 @@ def _node_bounds(
 
 def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBound:
     """Bounds the requests to the planners of a plan node: one per step, plus the answer and the repairs, for each
-    version
-    and vote.
+    version and vote.
 
     If the router's last line is refused, the requests of the larger planner are added. The calls of the plan itself are
     unknown.
@@ -130,8 +129,7 @@ def _element_count(node: CompiledNode, given: Mapping[str, Any]) -> int:
 
 def total(rows: list[CostBound], budget: int | None) -> tuple[int, int, int | None]:
     """Returns the maximum calls, output tokens, and total tokens. A token budget bounds the last. A choice counts its
-    most
-    expensive agent.
+    most expensive agent.
     """
     tokens = _sum_worst_case(rows, lambda row: math.inf if row.tokens is None else row.tokens)
     bounded = min(tokens, budget if budget is not None else math.inf)

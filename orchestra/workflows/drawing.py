@@ -25,8 +25,7 @@ def draw(program: Program, width: int = 100) -> str:
     """Draws a program as text of at most `width` columns: node by node, in layers from the inputs to the output.
 
     A line ends with `←` and the needs of the node; `name?` is a need that may have no value. Bodies of loops and calls
-    are indented
-    below their node.
+    are indented below their node.
     """
     width = max(width, MIN_WIDTH)
     lines = [*wrap_text(signature(program), width), "│", *_draw_body(program, "", width, max_shown_depth(program))]
@@ -207,8 +206,7 @@ def mermaid(program: Program) -> str:
 
 def _mermaid_lines(program: Program, stem: str, pad: str, level: int) -> Iterator[str]:
     """Returns nodes, then edges. The ids of a body's nodes begin with the id of its node. Bodies are drawn to a number
-    of
-    levels.
+    of levels.
     """
     if program.inputs:
         inputs = (f"{name}: {format_type(field.schema)}" for name, field in program.inputs.items())

@@ -71,8 +71,7 @@ class Budget(WorkflowModel):
 
 class Retry(WorkflowModel):
     """The number of attempts, and the wait between them: exponential backoff from the first to at most the second
-    number
-    of seconds.
+    number of seconds.
 
     No attempt is planned later than `within` seconds after the first one began.
     """
@@ -160,8 +159,7 @@ class FirstOfNode(Node):
 
 class LoopBlock(NodeBlock):
     """A block that is repeated until a condition holds. `turn` counts from 1; `previous` is the output of the last turn
-    or
-    null.
+    or null.
     """
 
     at_most: Annotated[int, Field(ge=1, le=100)]

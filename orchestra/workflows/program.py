@@ -43,8 +43,7 @@ class Expression(Protocol):
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
         """Returns the value. `bindings` contain at least the references. Raises `OrchestraError` (L-codes) if CEL fails
-        at
-        run time.
+        at run time.
         """
 
 
@@ -168,8 +167,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     """One node, with everything resolved that can be resolved before a run.
 
     A program is a tree without cycles, so its structs are excluded from garbage collection (`gc=False`). The collector
-    took a
-    seventh of the compile time.
+    took a seventh of the compile time.
     """
 
     index: int
@@ -262,8 +260,7 @@ class Program:
     """Whether it sees the bindings of the enclosing scope (blocks and loops) or only its inputs (workflows)."""
     runs_one_node: bool = False
     """Whether exactly one node runs and the others are skipped, as in a choice of agents. The outcome of that node is
-    the
-    outcome.
+    the outcome.
     """
 
     @cached_property

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold) -> Graph:
     """Returns the graph with an acceptance of its output: of a workflow as a whole, or of an agent by its certificate
-    or
-    from a score on.
+    or from a score on.
 
     Raises `InputError` V029 for a tool, whose output has no confidence.
     """

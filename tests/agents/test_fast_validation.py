@@ -1,6 +1,5 @@
 """Tests the fast path for plain inputs and results of tools: it accepts nothing that full validation refuses, and
-changes
-no value.
+changes no value.
 """
 
 from __future__ import annotations

@@ -244,8 +244,7 @@ async def test_run_of_retrained_agent_can_be_forked(tmp_path: Path) -> None:
 
 def test_check_code_digest_covers_imported_modules() -> None:
     """The digest covers the modules of `verify` and `values` that the covered files import, except modules for plain
-    data,
-    JSON Schema or file formats.
+    data, JSON Schema or file formats.
     """
     apart = {
         "verification/certificates/file.py",

@@ -1,6 +1,5 @@
 """Checks of single answers with a combination: the score equals the score of a node, certificates apply, and checks
-that
-need a run are reported.
+that need a run are reported.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Runs that started before a rule that refuses their workflow today: they resume, replay, and are forked onto a file
-that
-follows the rule.
+that follows the rule.
 """
 
 from __future__ import annotations

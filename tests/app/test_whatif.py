@@ -1,6 +1,5 @@
 """What-if over random workflows: without changes no agent is called and the result is the same. With any change, no
-effect
-happens.
+effect happens.
 """
 
 from __future__ import annotations

@@ -37,8 +37,7 @@ READS: dict[str, Callable[[Path], Any]] = {
 
 def ended(read: Callable[[], Any], number: int, path: Path) -> BaseException:
     """The end of a command that is reading from a pipe when a signal arrives. Opening the pipe for writing waits for
-    the
-    reader.
+    the reader.
     """
     heard: list[bool] = []
 

@@ -59,8 +59,7 @@ def expected(number: int) -> dict[str, Any]:
 
 def answer(call: CallRequest) -> Any:
     """The reader's answer to a passage: an answer from the tower's own document, otherwise nothing or, sometimes, a
-    wrong
-    year.
+    wrong year.
     """
     asked, told = (int(re.search(r"tower (\d+)", call.inputs[key].lower())[1]) for key in ("question", "context"))  # type: ignore[index]
     if asked != told and (known(asked) or sure(asked) >= 0.5):

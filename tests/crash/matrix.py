@@ -117,8 +117,7 @@ def _end(
     process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None
 ) -> tuple[int, bytes]:
     """Waits for a process, kills it at the planned time, and returns its exit code and its error output. A negative
-    exit
-    code is a signal number.
+    exit code is a signal number.
     """
     began, said = time.perf_counter(), b""
     due = began + (kill.delay if kill is not None and not kill.point else PATIENCE)
@@ -142,8 +141,7 @@ def _end(
 
 def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
     """Returns the result of a coroutine that runs in a separate process, because this process may have no loop or
-    thread;
-    raises if it failed.
+    thread; raises if it failed.
     """
 
     def do(pipe: int) -> int:

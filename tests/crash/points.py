@@ -32,8 +32,7 @@ class Kill(msgspec.Struct, frozen=True):
 
 class Points:
     """Counts the points that this process reaches, and ends the process at one of them. Several threads may reach
-    points
-    concurrently.
+    points concurrently.
     """
 
     def __init__(self, kill: Kill | None, note: Callable[[str], None], tell: Callable[[], None]) -> None:

@@ -187,8 +187,7 @@ class Lines:
 
     def write(self, line: bytes) -> None:
         """Appends a line; the kernel has it when this returns. A process killed during the write may leave a partial
-        line
-        if the line crosses a page boundary, so each line starts with a line break.
+        line if the line crosses a page boundary, so each line starts with a line break.
         """
         os.write(self._descriptor, b"\n" + line + b"\n")
 

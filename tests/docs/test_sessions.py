@@ -1,6 +1,5 @@
 """The sessions of the pages: their commands are typed in one folder, and print what the page shows but for ids, times
-and
-sizes.
+and sizes.
 """
 
 from __future__ import annotations

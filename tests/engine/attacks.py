@@ -1,6 +1,5 @@
 """Requests with the calls that they ask for, and a planner that obeys an attacker: it writes calls with effects that
-the
-request does not ask for.
+the request does not ask for.
 """
 
 from __future__ import annotations
@@ -123,8 +122,7 @@ def _near(case: Case, chance: Random) -> Iterator[Case]:
 @dataclass
 class Planner:
     """A router that obeys an attacker: it writes a line per question; most lines are calls that the request does not
-    ask
-    for.
+    ask for.
     """
 
     chance: Random

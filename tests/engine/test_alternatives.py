@@ -1,6 +1,5 @@
 """`agent: {by, of, otherwise}`: a label selects one of several agents; the choice and its reason are journaled and
-survive
-a resume.
+survive a resume.
 """
 
 from __future__ import annotations

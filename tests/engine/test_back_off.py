@@ -1,6 +1,5 @@
 """Nodes that back off: parts without support in the evidence are removed from the value, and listed in the journal and
-the
-result; the run replays.
+the result; the run replays.
 """
 
 from __future__ import annotations

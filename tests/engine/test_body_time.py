@@ -1,6 +1,5 @@
 """Timeouts of bodies: they include the time inside the body, but neither the wait for a slot nor the time without a
-lease
-holder.
+lease holder.
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ nodes:
 
 class Costly(SimulatedWorkers):
     """Workers whose calls cost `prompt` tokens and the maximum of output tokens. Their estimate is `loose` times the
-    true
-    cost; `counts` is whether they can count exactly.
+    true cost; `counts` is whether they can count exactly.
     """
 
     def __init__(

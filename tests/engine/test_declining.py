@@ -1,6 +1,5 @@
 """A person declines to answer: the node is withheld with the reason, or uses its fallback; journaled, resumed,
-replayed,
-audited.
+replayed, audited.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Laws of the queue for a budget: released capacity goes to the next waiting call, and calls of different budgets do
-not
-block each other.
+not block each other.
 """
 
 from __future__ import annotations

@@ -367,8 +367,7 @@ def test_close_ends_wait_for_run_of_other_process() -> None:
 @pytest.mark.parametrize("second", range(6))
 def test_run_woken_by_two_messages_not_followed_by_holder(second: int, freed: int) -> None:
     """Both parameters count loop iterations after the first message: until the second message, and until the lease
-    holder
-    releases the run.
+    holder releases the run.
     """
     compiled = program(ASK)
 

@@ -95,8 +95,7 @@ def test_retry_no_attempt_after_time_limit() -> None:
 @pytest.mark.parametrize(("ended", "expected"), [(1.5, FinishNode), (0.5, ScheduleRetry)])
 def test_retry_continues_after_resume(ended: float, expected: type) -> None:
     """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and the end of
-    its
-    node.
+    its node.
     """
     compiled = program(
         "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 3, wait: [0, 0], within: 1}}"

@@ -1,8 +1,8 @@
 """A model of a vLLM server under load: continuous batching, chunked prefill, a prefix cache with LRU eviction.
 
 The times are those of `configs/laptop.yaml` on two cores: about 930 tokens of prompt a second, 44 tokens of output a
-second alone and
-280 in a batch of 16, less with long prompts. It is deterministic, and compares scheduling orders without a server.
+second alone and 280 in a batch of 16, less with long prompts. It is deterministic, and compares scheduling orders
+without a server.
 """
 
 from __future__ import annotations

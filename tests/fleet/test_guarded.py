@@ -212,9 +212,7 @@ async def test_key_of_new_supervisor_on_same_port_is_used(
 @contextlib.asynccontextmanager
 async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> AsyncIterator[list[bytes]]:
     """Starts a supervisor of an earlier version: it does not know keys, and disconnects. With `keys` it is a current
-    one
-    that returns these in
-    order; for an empty one it disconnects.
+    one that returns these in order; for an empty one it disconnects.
     """
     asked: list[bytes] = []
     left = list(keys)

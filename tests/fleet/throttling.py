@@ -111,9 +111,7 @@ def sender(
 
 async def closed_loop(send: Sender, clients: int, requests: int) -> float:
     """Returns the requests per second of clients that each wait for their answer, until nine tenths are answered. The
-    last
-    ones wait for their
-    own pauses.
+    last ones wait for their own pauses.
     """
     clock, left, ends = send._clock, iter(range(requests)), list[float]()
     began = clock.monotonic()

@@ -45,8 +45,7 @@ from tests.workflows.samples import SAMPLES  # noqa: E402
 SHARES = {"workflow": 4_000, "card": 2_500, "spoilt journal": 800, "forged journal": 700, "event": 2_000}
 COST = 800.0
 """The maximum CPU time of one load, as a multiple of the reference work. A list of ten million in a template takes 100
-to
-200.
+to 200.
 """
 MEMORY = 3 << 30
 """Maximum bytes of address space of the process, with the interpreter and its libraries."""

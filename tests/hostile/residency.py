@@ -1,6 +1,5 @@
 """Residency: random workflows over labelled data, tools, MCP servers and model servers. No data reaches a destination
-that
-its label forbids.
+that its label forbids.
 
     python -m tests.hostile.residency --graphs 10000
 
@@ -161,8 +160,7 @@ def callable_tools() -> list[str]:
 
 def furnish(project: Path, urls: Mapping[Label, str]) -> None:
     """Writes the project: agents of each label on each server, MCP servers with pins, and workflows of each label for
-    each
-    tool.
+    each tool.
     """
     servers = "\n".join(
         f'  s_{label}: {{endpoint: "{url}/v1", model: m_{label}, dialect: vllm, label: {label}}}'
@@ -203,8 +201,7 @@ def furnish(project: Path, urls: Mapping[Label, str]) -> None:
 
 def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
     """Returns a model server that records each prompt and follows the text in it: it plans to send the text with the
-    named
-    tool.
+    named tool.
     """
 
     def answer(request: SimulatedRequest) -> Any:
@@ -326,8 +323,7 @@ class Drawing:
 
     def pick(self) -> str:
         """Returns a tool that a node calls directly; mostly one that the workflow may call, as far as this is known at
-        compile
-        time.
+        compile time.
         """
         label = self.random.choices(LABELS, WEIGHTS)[0]
         return self.random.choice([name for name in callable_tools() if cleared_for(name) == label])

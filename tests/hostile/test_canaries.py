@@ -51,8 +51,7 @@ def test_api_key_is_sent_and_stored_nowhere(
 
 def test_api_key_echoed_by_server_is_redacted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debugging proxies and malicious servers echo keys; without redaction, readers of answers or journals would see
-    the
-    key.
+    the key.
     """
     monkeypatch.setenv("CANARY_KEY", CANARY)
     played = play(

@@ -1,6 +1,5 @@
 """Tests that commands in an untrusted project run no code of it and open nothing outside it, for any settings and
-files.
-Each refusal has a code.
+files. Each refusal has a code.
 """
 
 from __future__ import annotations

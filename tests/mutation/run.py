@@ -5,8 +5,7 @@
     python -m tests.mutation.run --jobs 4
 
 Each job works in a copy of the repository. First the tests run without a mutant, and must pass. Exits with 1 if a test
-failed then, a
-mutant survived, or one could not be applied.
+failed then, a mutant survived, or one could not be applied.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Adapters on the real vLLM: in all mixtures each answers as it does alone, with every slot in use.
 
 Decoding on a CPU is bit-identical only for the same batch. So texts are compared by the log-probabilities of the five
-most likely tokens at
-each position, up to the first difference of the texts.
+most likely tokens at each position, up to the first difference of the texts.
 """
 
 from __future__ import annotations
@@ -28,11 +27,9 @@ pytestmark = pytest.mark.real
 SERVER = "smol"
 NEAR = 0.5
 """Tolerance in nats of log-probabilities between batches: the mean over tokens that are likely in both texts, up to
-their
-first difference,
-and half of the difference of two tokens there. Single values move by 0.75, three steps of a logit in bfloat16, on a
-machine with matrix
-instructions, for all ways of computing products. A wrong adapter moves all of them.
+their first difference, and half of the difference of two tokens there. Single values move by 0.75, three steps of a
+logit in bfloat16, on a machine with matrix instructions, for all ways of computing products. A wrong adapter moves all
+of them.
 """
 STRONG = 0.1
 """The strength of the adapters' noise. With half of it two adapters may start with the same text."""

@@ -154,9 +154,8 @@ async def test_unsupported_sentences_are_dropped(laptop: FleetConfig, tmp_path: 
 
 async def test_label_is_decided_by_one_token(laptop: FleetConfig) -> None:
     """20 claims about one document, cut after the first token and generated completely: the same labels, and
-    probabilities
-    within the noise of
-    bfloat16 in batches of other sizes, which `python -m bench.scoring` measures as 0.03.
+    probabilities within the noise of bfloat16 in batches of other sizes, which `python -m bench.scoring` measures as
+    0.03.
     """
     chance = random.Random(5)
     text, claims = document(chance, 350, 20)

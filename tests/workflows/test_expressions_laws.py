@@ -168,8 +168,7 @@ MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(Heal
 
 def _evaluated(text: str, bindings: dict[str, Any]) -> Any:
     """The value, which is of the promised type; None where the text is refused for a constant that only fails, or for
-    its
-    size.
+    its size.
     """
     try:
         expression = compile_reference(text, TYPES)

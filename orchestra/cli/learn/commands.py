@@ -64,10 +64,9 @@ def data(context: typer.Context, arguments: DatasetArguments) -> None:
     """Build a versioned dataset: types are checked, duplicates removed, and each group is kept in one split.
 
     Rows come from files. With --runs, they come from accepted answers of the agent in your runs, and from answers of
-    persons, the larger model
-    or another agent where its own answer was withheld or failed. A --teacher labels the rest: the inputs of files,
-    whose outputs are ignored
-    then, and those of failed calls. Its answers are kept if the checks accept them.
+    persons, the larger model or another agent where its own answer was withheld or failed. A --teacher labels the rest:
+    the inputs of files, whose outputs are ignored then, and those of failed calls. Its answers are kept if the checks
+    accept them.
     """
     from orchestra.cli.learn.data import build_dataset, report_dataset
     from orchestra.cli.signals import run_with_signals
@@ -169,10 +168,8 @@ def promote(
     """Promote an adapter if it is significantly better than the current one, on rows used to train neither.
 
     A paired test on the first metric of evaluation.yaml decides; its significance level falls with the number of
-    candidates tested on these
-    rows. A running fleet loads the adapter at once; active calls end with the old one. Exits with 0 if it was promoted,
-    1 if not, 2 for bad
-    input.
+    candidates tested on these rows. A running fleet loads the adapter at once; active calls end with the old one. Exits
+    with 0 if it was promoted, 1 if not, 2 for bad input.
     """
     from orchestra.cli.learn.evaluate import run_promotion
     from orchestra.cli.signals import run_with_signals

@@ -245,10 +245,8 @@ def load_rows(
     trained: bool = True,
 ) -> EvaluationSet:
     """Loads the rows, at most `max_rows`, 0 for all: of a dataset or a file, or of the named evaluation below a folder
-    with one folder for each
-    set, which also defines number and seed. Raises `InputError` N001 for rows of a wrong type, N305 for an untrained
-    agent that must be
-    trained.
+    with one folder for each set, which also defines number and seed. Raises `InputError` N001 for rows of a wrong type,
+    N305 for an untrained agent that must be trained.
     """
     named = _evaluation_rows(card, name)
     if named is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST_FILE):

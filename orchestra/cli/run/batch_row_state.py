@@ -69,12 +69,9 @@ class RowRunner:
     """Runs a row: in a new run, or in the run that waited for a person when its result was written.
 
     The newest run of the row counts, whichever command started it. If its result was not written yet, it is the result.
-    If it is unfinished,
-    it is resumed. If it failed, or was or may have been written, it is forked, which repeats no effects. Only if a
-    written result was removed
-    from the output does the row start over. If tools with lasting effects may be called and it is unknown what the
-    newest run has done, the
-    row gets the error C059, and no run.
+    If it is unfinished, it is resumed. If it failed, or was or may have been written, it is forked, which repeats no
+    effects. Only if a written result was removed from the output does the row start over. If tools with lasting effects
+    may be called and it is unknown what the newest run has done, the row gets the error C059, and no run.
     """
 
     def __init__(
@@ -408,8 +405,7 @@ class ForkLineage:
 
 def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> LineageRun | None:
     """The latest run without forks, or unfinished, that descends from every run with effects of `effect_tools`; None if
-    such runs are on
-    separate branches.
+    such runs are on separate branches.
     """
     parents = {one.run: one.started.parent for one in runs}
     acted = {one.run for one in runs if has_effects(one.events, effect_tools)}
@@ -451,10 +447,8 @@ class BatchMarks:
     """Marks in the journal beside the events of runs.
 
     A batch marks a run before it starts; from then on, a result without a mark as written is unwritten. This is unknown
-    for runs of earlier
-    versions and of other journals. A run that was followed by another attempt does not count, whether or not that
-    attempt exists; the mark
-    outlives the run.
+    for runs of earlier versions and of other journals. A run that was followed by another attempt does not count,
+    whether or not that attempt exists; the mark outlives the run.
     """
 
     def __init__(self, journal: Journal) -> None:

@@ -164,8 +164,7 @@ def _read_table(
     path: Path, name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
 ) -> Iterator[BatchRow]:
     """Reads the rows of a table. Its columns are inputs, and cells are parsed by type; an empty cell omits an optional
-    input. Ids come from the
-    column `id`, otherwise they are row numbers.
+    input. Ids come from the column `id`, otherwise they are row numbers.
     """
     for number, line in enumerate(
         read_lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, warn)), 1

@@ -354,8 +354,7 @@ AttemptKey: TypeAlias = tuple[str, int]
 
 class LiveText:
     """Model output of a run. One text is shown at a time, the others wait. `display_name` maps a node to its displayed
-    name; an empty name hides
-    its text.
+    name; an empty name hides its text.
     """
 
     def __init__(self, status_line: StatusLine, display_name: Callable[[str], str] = str) -> None:

@@ -566,8 +566,7 @@ def gc(
     """Delete old ended runs, and return their disk space.
 
     Active, waiting and interrupted runs are kept, and so are runs with undelivered messages in the outbox, and runs
-    whose results their batch
-    has not written yet.
+    whose results their batch has not written yet.
     """
     import asyncio
 

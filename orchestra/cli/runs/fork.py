@@ -251,8 +251,7 @@ class _ForkEnd:
 
 async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) -> int:
     """Repeats runs, oldest first, and prints a line for each. Returns 1 if one failed or was not forked. A cancellation
-    releases the forks, and
-    the command to continue them is printed.
+    releases the forks, and the command to continue them is printed.
     """
     async with open_recorded_orchestra(
         open_, request.runs[0] if request.runs else "failed", None, load_settings(fleet=request.fleet)
@@ -302,8 +301,7 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
 
 async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tuple[dict[str, str], list[str]]:
     """The failed runs of a period that were not repeated, oldest first, without those of evaluations, each with its
-    interrupted fork, which is
-    continued instead. Also returns those whose fork was deleted.
+    interrupted fork, which is continued instead. Also returns those whose fork was deleted.
     """
     runs = await latest_runs(orchestra.journal, time.time(), RunListQuery(NO_LIMIT, since=since))
     marks, done, forks = BatchMarks(orchestra.journal), set[str](), dict[str, list[str]]()

@@ -84,8 +84,7 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
     """Replay recorded runs with a change: compare answers, acceptance and cost before and after.
 
     Only what changed is called; everything else is recalled from the journal. Nothing is recorded, no tool with effects
-    is called and no
-    person is asked: a replay that would do so with other inputs stops, and the report shows it.
+    is called and no person is asked: a replay that would do so with other inputs stops, and the report shows it.
 
     Exits with 0 if all answers are the same, 1 if some differ or a replay stops, 2 for bad input.
     """

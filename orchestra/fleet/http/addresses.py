@@ -99,8 +99,7 @@ class LocalAddresses:
 
     def spare_slots(self, server: str) -> int:
         """Returns the adapter slots that must stay free, as reported by the process that started the server. Its vLLM
-        may
-        be another one.
+        may be another one.
         """
         return self._spare_slots.get(server, 0)
 

@@ -28,9 +28,7 @@ LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 
 BodyCallback: TypeAlias = Callable[[bytes], RequestError | float | None]
 """Called with each part of a streamed body. An error ends the exchange. A number means that the response is complete,
-and
-how many
-seconds the stream may take to end by itself.
+and how many seconds the stream may take to end by itself.
 """
 
 
@@ -238,8 +236,7 @@ class HttpConnection(asyncio.Protocol):
 
 def _finish_stream(waiter: asyncio.Future[RequestError | None]) -> None:
     """Ends the exchange of a complete stream whose body does not end, because the server or a proxy keeps the
-    connection
-    open.
+    connection open.
     """
     if not waiter.done():
         waiter.set_result(None)

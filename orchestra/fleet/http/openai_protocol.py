@@ -35,8 +35,7 @@ EXTENDED_SAMPLING = COMMON_SAMPLING | {
 """Sampling parameters of vLLM, Ollama and llama.cpp."""
 TENANT_ARGUMENT = "orchestra_tenant"
 """The tenant of a request for `orchestra.fleet.vllm_cpu.speculation`, because a worker does not get `cache_salt`. Other
-versions of vLLM
-ignore it.
+versions of vLLM ignore it.
 """
 MAX_LINE_BYTES = MAX_BYTES
 """Size limit of a line of a stream."""
@@ -97,8 +96,7 @@ class Completion(msgspec.Struct, frozen=True):
 
 def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = "max_tokens") -> bytes:
     """Returns the body of a chat request in a server's dialect. `priority`, `cache_salt` and `structured_outputs` are
-    for
-    vLLM only.
+    for vLLM only.
     """
     known = COMMON_SAMPLING if dialect == "openai" else EXTENDED_SAMPLING
     body: dict[str, Any] = {"model": model, "messages": list(chat.messages), max_field: chat.max_output}
@@ -473,8 +471,7 @@ class ChatStream:
 
     def linger_seconds(self) -> float | None:
         """Returns the seconds after which nothing more is awaited; None if the response is incomplete, or there is no
-        new
-        end.
+        new end.
         """
         if self.done:
             return DONE_LINGER
@@ -490,8 +487,7 @@ class ChatStream:
         """Returns the complete text after the end of the stream.
 
         A text is complete if the model reported its end; `[DONE]` alone is also sent by a broken stream. A server
-        without streaming, or one
-        that failed before its stream began, sends a single response.
+        without streaming, or one that failed before its stream began, sends a single response.
         """
         if self._is_single:
             found = read_completion(sent, received, self._model, self._dialect)

@@ -55,8 +55,7 @@ class LogsRequest(_SupervisorRequest, frozen=True):
 
 class KeyRequest(_SupervisorRequest, frozen=True):
     """Requests the key of the servers. The response is a `KeyResponse`. Earlier versions of the supervisor do not
-    support
-    it.
+    support it.
     """
 
 

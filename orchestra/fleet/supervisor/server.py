@@ -43,8 +43,7 @@ class Timing:
     """
     silence_timeout: float = 180.0
     """Limit without log output during a start; then other starts stop waiting for it. A compiler is silent for a minute
-    or
-    two.
+    or two.
     """
     poll_interval: float = 2.0
     stall_timeout: float = STALL_SECONDS
@@ -69,8 +68,7 @@ class ServerSupervisor:
         self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock
     ) -> None:
         """`start_lock` is shared by all servers of a fleet: servers of one GPU measure its free memory, so they start
-        one
-        after the other.
+        one after the other.
         """
         self.name, self.server = name, server
         self._start_lock = start_lock

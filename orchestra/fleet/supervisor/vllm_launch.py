@@ -40,9 +40,7 @@ PASSED_VARIABLES = (
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
 KV_BLOCK_TOKENS = 32
 """Tokens per block of a CPU server's prefix cache. vLLM 0.32 defaults to 128, more than most agents' instructions have,
-so
-nothing of
-them is cached. Its kernels need 32, which is as fast.
+so nothing of them is cached. Its kernels need 32, which is as fast.
 """
 PROMPT_LOOKUP_RANGE = (1, 4)
 """The least and most tokens that must match an earlier place of the request, for the tokens after it to be proposed."""
@@ -175,8 +173,8 @@ def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
     """Returns the arguments for our worker, and for speculation without a second model.
 
     Drafts come from the request itself (prompt lookup, Saxena 2023) and from the n-gram cache
-    (`orchestra.fleet.vllm_cpu.ngram_cache`). There
-    is no speculation without our worker, because scoring a request with drafts crashes vLLM's own.
+    (`orchestra.fleet.vllm_cpu.ngram_cache`). There is no speculation without our worker, because scoring a request with
+    drafts crashes vLLM's own.
     """
     guesses = {
         "method": "ngram",
@@ -230,8 +228,8 @@ def _is_single_process(server: LocalServer) -> bool:
     """Whether a CPU server computes in the scheduler's process, and may use all cores there.
 
     vLLM 0.32 by default computes in another process, and keeps a core for the scheduler, which polls
-    (docs/decisions/036). In float32 the
-    number of threads depends on what other programs leave (`orchestra.fleet.vllm_cpu.thread_policy`).
+    (docs/decisions/036). In float32 the number of threads depends on what other programs leave
+    (`orchestra.fleet.vllm_cpu.thread_policy`).
     """
     known = plugin.installed_version() in plugin.KNOWN_VERSIONS
     return (

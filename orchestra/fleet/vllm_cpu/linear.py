@@ -25,8 +25,7 @@ Product: TypeAlias = Callable[[torch.Tensor, Any, "torch.Tensor | None"], torch.
 """`(x, weight, bias) -> x weightᵀ + bias`. The weight is packed inside, and the argument is ignored."""
 WEIGHT_LEVELS = 64
 """Levels on each side of zero of an 8-bit weight. With 127, the sum of two products with unsigned activations would
-overflow the 16 bits in
-which AVX2 adds them (`vpmaddubsw`): 2 · 255 · 64 < 2¹⁵.
+overflow the 16 bits in which AVX2 adds them (`vpmaddubsw`): 2 · 255 · 64 < 2¹⁵.
 """
 ACTIVATION_LEVELS = 127
 ZERO_POINT = 128

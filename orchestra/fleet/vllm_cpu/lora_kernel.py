@@ -26,8 +26,7 @@ ROWS_PER_PASS = 4
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def widen(_context: Any, number: Any) -> Any:
     """Returns the float32 of an element. The bits of a bfloat16, which numba does not support, are the upper half of
-    its
-    float32.
+    its float32.
     """
 
     def generate_unchanged(_: Any, __: Any, ___: Any, given: Any) -> Any:
@@ -47,9 +46,7 @@ def widen(_context: Any, number: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def narrow(_context: Any, _number: Any, like: Any) -> Any:
     """Returns a float32 as an element of the type of `like`: rounded to the nearest bfloat16, ties to even, or
-    unchanged.
-    Finite numbers
-    only.
+    unchanged. Finite numbers only.
     """
 
     def generate_unchanged(_: Any, __: Any, ___: Any, given: Any) -> Any:
@@ -84,8 +81,7 @@ def add(
     y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts: Any, widths: Any, starts: Any
 ) -> None:
     """Computes `y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, with sums
-    in
-    float32.
+    in float32.
 
     Tokens are processed in pairs, so that a row is widened once for two. A token without a partner is computed twice
     with equal results.

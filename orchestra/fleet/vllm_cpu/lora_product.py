@@ -301,8 +301,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
 
     def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **named: Any) -> None:
         """Handles layers whose adapters are sharded over processes: vLLM's product, without its result for rows without
-        an
-        adapter.
+        an adapter.
         """
         super().add_shrink(y, x, lora_a_stacked, scale, **named)
         bare = self._step("tokens", x.view(-1, x.shape[-1]).shape[0]).rows(-1)

@@ -100,12 +100,10 @@ def fork_engine(platform: Any) -> None:
     """Makes vLLM fork its engine on CPUs, as it does on GPUs.
 
     vLLM 0.32 spawns each of its processes on a CPU, and each imports PyTorch and vLLM for many seconds. A forked engine
-    has these
-    imports: it saves a third to a half of the time until a server answers. A fork is safe as long as OpenMP has no
-    threads yet, so the
-    first process computes nothing (`orchestra.fleet.supervisor.vllm_launch` gives it one thread). The processes that
-    the engine starts
-    are still spawned, because OpenMP reads which cores a process may use only when it is loaded.
+    has these imports: it saves a third to a half of the time until a server answers. A fork is safe as long as OpenMP
+    has no threads yet, so the first process computes nothing (`orchestra.fleet.supervisor.vllm_launch` gives it one
+    thread). The processes that the engine starts are still spawned, because OpenMP reads which cores a process may use
+    only when it is loaded.
 
     Args:
         platform: vLLM's class for CPUs. It sets `spawn` each time it checks a configuration.

@@ -1,8 +1,8 @@
 """Speculative decoding without a second model: drafts from the request's own text and from earlier outputs.
 
 Much of a specialist's output is predictable. It quotes its input, which vLLM's own drafter finds there (prompt lookup,
-Saxena 2023), and
-the text around the quotes has the same braces, keys and phrases each time, which the n-gram cache stores.
+Saxena 2023), and the text around the quotes has the same braces, keys and phrases each time, which the n-gram cache
+stores.
 
 A draft changes the time of tokens, not the tokens: the model rejects a wrong draft. Sampled requests get no drafts, so
 that the result of a seed does not depend on earlier outputs. Scored requests get none either, as they write one token.
@@ -26,8 +26,7 @@ MAX_STEP_GUESSES, MIN_REQUEST_GUESSES = 32, 4
 """The most draft tokens in one step of all requests together, and the fewest per request; below it there are none.
 
 A step of so many tokens is still bound by memory. With sixteen requests of novel text a server wrote 206 tokens a
-second with two drafts
-for each, and 237 with none (`python -m bench.adapters --rounds 1`, the base).
+second with two drafts for each, and 237 with none (`python -m bench.adapters --rounds 1`, the base).
 """
 
 

@@ -30,8 +30,7 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
 
     def init_device(self) -> None:
         """Installs the corrections before the model is loaded, because layers keep their functions. Compiled models
-        fuse
-        their own norms.
+        fuse their own norms.
         """
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             rms_norm.install()

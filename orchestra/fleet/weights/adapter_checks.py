@@ -25,8 +25,7 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 """The linear layers of a decoder of the Llama family, by peft's names."""
 UNIFORM_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
 """Model types (`model_type`) whose layers all have the widths of `layer_widths`. Of other types only the width of the
-hidden state is
-known.
+hidden state is known.
 """
 PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 """Initializations of a LoRA in peft that leave the base unchanged (`init_lora_weights`)."""
@@ -52,8 +51,7 @@ _OTHER_MODULES = re.compile(r"experts?\b|visual|vision|audio")
 
 class AdapterManifestSummary(msgspec.Struct, frozen=True):
     """The checked part of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`). Missing values
-    are
-    not checked.
+    are not checked.
     """
 
     agent: str = ""
@@ -143,8 +141,7 @@ def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: M
 
 def check_base(folder: Path, base: Path) -> None:
     """Refuses an adapter whose shapes do not fit the base model in a folder of weights, as far as its `config.json`
-    states
-    them.
+    states them.
 
     Raises:
         FleetError: F222.
@@ -174,8 +171,7 @@ def check_base(folder: Path, base: Path) -> None:
 
 def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Returns the inputs and outputs of the `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` if they
-    are
-    not stated.
+    are not stated.
     """
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]

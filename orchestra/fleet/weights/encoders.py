@@ -120,8 +120,8 @@ KNOWN_ENCODERS: Mapping[str, Weights] = {
     ),
 }
 """Encoders by the name in a card's `model:`. `minilm` is all-MiniLM-L6-v2 of sentence-transformers
-(https://arxiv.org/abs/2002.10957) with
-23 million parameters; `mpnet` is all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297) with 109 million.
+(https://arxiv.org/abs/2002.10957) with 23 million parameters; `mpnet` is all-mpnet-base-v2
+(https://arxiv.org/abs/2004.09297) with 109 million.
 """
 
 

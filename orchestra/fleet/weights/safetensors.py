@@ -18,9 +18,7 @@ VOCABULARY_FILES = frozenset({"tokenizer.json", "vocab.json"})
 """Larger than any configuration. vLLM reads no auto_map from them."""
 MAX_JSON_BYTES = 64 << 20
 """Size limit of other JSON files: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a
-model
-with many
-experts.
+model with many experts.
 """
 UNSAFE_SUFFIXES = frozenset(
     {

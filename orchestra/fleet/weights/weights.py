@@ -125,12 +125,10 @@ def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
 
 def quick_digest(folder: Path) -> str:
     """Returns a digest of a folder of weights without reading large files; empty if they are missing or their manifest
-    is
-    damaged.
+    is damaged.
 
     With a manifest it is the digest of the contents. For a user's own folder it is the digest of path, names, sizes and
-    modification
-    times.
+    modification times.
     """
     try:
         if (folder / MANIFEST).is_file():

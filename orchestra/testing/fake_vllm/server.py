@@ -138,8 +138,7 @@ class SimulatedTokenizer:
 
     def count_prompt(self, text: str, salt: str) -> tuple[int, int]:
         """Returns the number of tokens of a prompt, and how many of them were cached: complete blocks from the start
-        with
-        the same salt.
+        with the same salt.
         """
         ids = self.encode(text)
         link, cached, hit = zlib.crc32(salt.encode()), 0, True
@@ -468,8 +467,7 @@ class SimulatedVLLM:
 @dataclass(slots=True)
 class _ResponseGuard:
     """Wraps `send` of a request. The request counts as finished before its last bytes are sent, so that the client sees
-    a
-    correct count.
+    a correct count.
     """
 
     app: SimulatedVLLM

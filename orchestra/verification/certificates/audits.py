@@ -29,8 +29,7 @@ FORMAT = "orchestra/audits/v2"
 AuditVerdict: TypeAlias = Literal["right", "wrong", "unclear"]
 AuditedCertificate: TypeAlias = Certificate | ClaimsCertificate
 """What is audited: with a certificate of outputs the accepted outputs; with one of claims all outputs, because a
-withheld
-one has no wrong part.
+withheld one has no wrong part.
 """
 OutputKey: TypeAlias = tuple[str, str]
 """A run, and the path of a node in it."""

@@ -87,8 +87,7 @@ class CertificationTerms:
     @property
     def min_accepted(self) -> int:
         """Minimum number of accepted answers without an error that supports the guarantee: 59 for 5 % and 5 %, if the
-        test
-        has all of delta.
+        test has all of delta.
         """
         return min_accepted(0.0, self.alpha, self.spent_delta)
 
@@ -190,8 +189,7 @@ class ResplitResult:
     """Rounds with a certificate."""
     violations: int
     """Rounds in which more than alpha of what the certificate accepted of the held-out rows was wrong. With few rows
-    this
-    also happens by chance: a threshold with a true risk just under alpha exceeds it on some samples.
+    this also happens by chance: a threshold with a true risk just under alpha exceeds it on some samples.
     """
     significant_violations: int
     """Those of them that chance does not explain: at a risk of alpha, so many errors have a probability of at most
@@ -307,8 +305,7 @@ def certify(
 
 def check_sample_size(rows: int, terms: CertificationTerms) -> InsufficientData | None:
     """Returns `InsufficientData` if the calibration rows are too few for any outcome to support the guarantee, before
-    any
-    call; else None.
+    any call; else None.
     """
     size = terms.calibration_size(rows)
     if size >= terms.min_accepted:

@@ -149,8 +149,7 @@ def alarm_probability(alpha: float, delta: float, rate: float, audits: int) -> f
 
 def audits_to_detect(alpha: float, delta: float, rate: float, power: float = DETECTION_POWER) -> int | None:
     """Number of audits that detect an error rate of `rate` with this probability; None if `MAX_AUDITS` do not, or if
-    there
-    is no violation.
+    there is no violation.
     """
     if rate <= alpha:
         return None

@@ -45,8 +45,7 @@ class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """Digest of prompt, types, sampling and the like, without the acceptance settings."""
     model: str
     """Digest of the base weights and serving options, or of an endpoint's name and `revision:`. Empty for agents
-    without a
-    server.
+    without a server.
     """
     adapter: str
     """Digest of what was trained: an adapter's weights, a classical agent's arrays, or the version of code. Empty for

@@ -61,8 +61,7 @@ class RowFingerprints(msgspec.Struct, frozen=True):
 
     def overlap_share(self, fingerprints: Collection[str]) -> float:
         """Share of rows in common with others, given all fingerprints of those: relative to these or to those, the
-        larger
-        one.
+        larger one.
         """
         looked, hits = self.count_matches(frozenset(fingerprints))
         return max(hits / looked if looked else 0.0, hits / len(self.lowest) if self.lowest else 0.0)

@@ -380,8 +380,7 @@ def _resolve_certificate(
     claims: bool,
 ) -> Certificate | ClaimsCertificate | None:
     """Returns the certificate of `accept: certified`, of whole answers or of `claims`. Reports a missing or unusable
-    one
-    (L119, V002 on).
+    one (L119, V002 on).
     """
     findings = context.findings
     location = findings.location_of(*path, "accept") if node.accept is not None else findings.location_of(*path)

@@ -556,8 +556,7 @@ def _resolve_capabilities(
     context: CompileContext, node: model.PlanNode, path: KeyPath
 ) -> tuple[tuple[Contract, ...], dict[str, CalledWorkflow]]:
     """Returns the agents and tools a plan may use, and the workflows by name. Reports unknown (L111) and ambiguous
-    (L063)
-    names.
+    (L063) names.
     """
     catalog, findings = context.catalog, context.findings
     known = {
@@ -610,8 +609,7 @@ def _compile_choice(
     context: CompileContext, node: AgentNode, choice: AgentChoice, types: TypeScope, path: KeyPath
 ) -> NodeDraft:
     """Compiles a choice of agents to a block. Reports labels without an agent (L122), impossible labels (L054) and
-    unknown
-    agents (L111).
+    unknown agents (L111).
     """
 
     by = _compile_label(context, choice, types, path)

@@ -163,8 +163,7 @@ def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], 
     """Sorts names so that each follows the names it wants, and as close to the written order as possible.
 
     Most files are in such an order already. Otherwise Kahn's algorithm takes the earliest available name. If there is a
-    cycle, the
-    second result contains it; it is found by following one want of each remaining name.
+    cycle, the second result contains it; it is found by following one want of each remaining name.
     """
     seen: set[str] = set()
     for name, wants in wanted.items():

@@ -26,8 +26,7 @@ class CelProgram:
 
     def run(self, data: Mapping[str, Any], source: str) -> Any:
         """Runs the program with these variables. Raises `OrchestraError` L061 if the evaluation fails; `source` is
-        shown
-        in the message.
+        shown in the message.
         """
         try:
             value = self.compiled.eval(data=data)

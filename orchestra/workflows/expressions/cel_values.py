@@ -13,8 +13,7 @@ Converter: TypeAlias = Callable[[Any], Any]
 
 def make_converter(schema: Schema) -> Converter | None:
     """Returns a converter of JSON values of this type to CEL, with floats and defaults as typed; None if no conversion
-    is
-    needed.
+    is needed.
     """
     return _ConverterBuilder().build(schema)
 

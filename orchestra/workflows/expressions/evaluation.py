@@ -270,8 +270,7 @@ def length_error(length: int) -> OrchestraError:
 
 def render_scalar(value: Any) -> str:
     """Returns a scalar as text: as JSON writes it, strings without quotes. Raises `OrchestraError` L061 for null and
-    for
-    other values.
+    for other values.
     """
     if isinstance(value, str):
         return value

@@ -513,8 +513,7 @@ class CelVariable(msgspec.Struct, frozen=True):
 @dataclass
 class CelWriter:
     """Writes one checked tree. With `hoist`, the outermost `map` and `filter` are variables too, since CEL needs
-    quadratic
-    time for them.
+    quadratic time for them.
     """
 
     checker: TypeChecker

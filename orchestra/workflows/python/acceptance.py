@@ -106,8 +106,7 @@ def rederive(agent: Step[..., Any] | str, /) -> Check:
 
 def agree(samples: int = 5, /) -> Check:
     """Most of the samples of the agent itself, 2 to 16, agree. The check can resolve an `unknown` of other checks, not
-    a
-    refusal.
+    a refusal.
     """
     if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MAX_SAMPLES:
         raise trace_error(

@@ -35,8 +35,7 @@ class CallBindings:
 
     def target_name(self, last: int) -> str | None:
         """Returns the name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None if
-        it
-        is used directly.
+        it is used directly.
         """
         at = bisect_right(self._offsets, last)
         return self._names[at] if at < len(self._names) else None

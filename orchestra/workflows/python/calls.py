@@ -173,8 +173,7 @@ def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, defa
 
 def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fallback_usage: str) -> None:
     """Sets options on a node. `fallback_usage` is the form of its fallback in messages. Raises `InputError` W006, W011
-    or
-    W016.
+    or W016.
     """
     for word in ("timeout", "retry"):
         if contains_placeholder(options.get(word)):

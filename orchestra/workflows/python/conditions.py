@@ -55,8 +55,7 @@ def always_present(node: TracedNode, wanted: NodePresence = NodePresence.ALWAYS)
     """Whether a node has a value with the wanted certainty under its guards, unless a node fails.
 
     Neither it nor anything it needs may be skipped or withheld. The nodes that its condition reads only need to be
-    present if persons
-    answer, since without the condition neither branch runs.
+    present if persons answer, since without the condition neither branch runs.
     """
     line, seen = [(node, wanted)], {(node, wanted)}
     while line:
@@ -325,8 +324,7 @@ def _node_effect(node: TracedNode, scope: TraceScope) -> str:
 
 def _step_effect(step: Any) -> str:
     """Returns the effect of a step. For a workflow function it is that of its calls; unknown for files and functions
-    being
-    traced.
+    being traced.
     """
     waiting, seen = [step], set[int]()
     while waiting:

@@ -228,8 +228,7 @@ def _parse_options(given: Any) -> tuple[str, ...]:
 
 ask: Final = AskAction("ask")
 """Asks a person. In `otherwise` the person sees the refused value and enters the right one; a call asks a question. The
-run waits for
-the answer without any cost, also for days.
+run waits for the answer without any cost, also for days.
 """
 
 

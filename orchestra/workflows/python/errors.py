@@ -1,9 +1,8 @@
 """Errors in workflow functions: the user's line, its text, and the code to write instead.
 
 The location is that of the frame that called into this package: its instruction has a line and columns (`co_positions`,
-Python 3.11
-and later). The text of the line comes from `linecache`, which has files and notebook cells. Without it the report has
-no caret.
+Python 3.11 and later). The text of the line comes from `linecache`, which has files and notebook cells. Without it the
+report has no caret.
 """
 
 from __future__ import annotations

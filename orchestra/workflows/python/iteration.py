@@ -65,10 +65,8 @@ def map_(
     """Returns what a body gives for each element. Elements run in parallel; the order is kept.
 
     A body with one call is a node under `each`; with several calls a block; without calls an expression. A failed
-    element is left out
-    (`Result.left_out` lists it). If elements may be withheld or skipped, the result is a `list[Maybe[U]]`, and `values`
-    returns
-    the elements that exist.
+    element is left out (`Result.left_out` lists it). If elements may be withheld or skipped, the result is a
+    `list[Maybe[U]]`, and `values` returns the elements that exist.
 
     Args:
         body: The function of one element.

@@ -18,8 +18,7 @@ _HINTS = {"L120": ".options(fallback=lambda: ...) at the call that may withhold,
 
 def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputError:
     """Returns an error located at the line of its workflow function, or of a function that it calls, instead of a part
-    of
-    the graph.
+    of the graph.
 
     Returns the error unchanged if no function contains that part.
     """

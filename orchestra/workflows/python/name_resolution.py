@@ -21,8 +21,7 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
     """Returns these steps and what they may call: declared workflows and agents, each once.
 
     Agents that refer to a card by name are left to the catalog. Raises `InputError` W021 for two different steps of one
-    name, at any
-    depth of calls.
+    name, at any depth of calls.
     """
     found: NamedSteps = {}
     waiting, seen = [*reversed(steps)], set[int]()

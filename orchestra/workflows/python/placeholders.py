@@ -130,8 +130,7 @@ class Placeholder(errors.UnknownValue):
 
 class Maybe(Generic[R]):
     """A value that may be skipped or withheld. `first_of` takes it, `values` takes a list of them, and `require`
-    accepts
-    that it is missing.
+    accepts that it is missing.
     """
 
     def __init__(self, expression: PendingExpression, *, is_list: bool = False) -> None:

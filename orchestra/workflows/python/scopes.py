@@ -322,8 +322,7 @@ def trace_error(
     """Returns an error and records it on the scopes, so that an `except` in the body cannot hide it.
 
     An error in a returned value is located at the `return`, or at the `def` if there are several. If foreign code
-    received a
-    placeholder, the error is W014 at the user's own line.
+    received a placeholder, the error is W014 at the user's own line.
     """
     scope = _scope.get()
     chain = [*scope.chain()] if scope is not None else []

@@ -232,8 +232,7 @@ def signature_of_contract(contract: Contract) -> Signature:
 
 def signature_of_graph(graph: Graph) -> Signature:
     """Returns the signature of a frozen workflow, as far as its types are built in. The compiler finds the others and
-    the
-    output.
+    the output.
     """
     known: dict[str, Schema] = project_models()
     properties: dict[str, Any] = {}

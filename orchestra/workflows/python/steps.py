@@ -10,8 +10,7 @@
         return search(query=question, documents=documents)
 
 Type checkers see the declared signatures: `search(...)` is a `list[Passage]`, and at trace time a placeholder for one.
-Outside
-of a workflow, `await orchestra.run(search, ...)` runs a step; a plain tool can also be called directly.
+Outside of a workflow, `await orchestra.run(search, ...)` runs a step; a plain tool can also be called directly.
 """
 
 from __future__ import annotations
@@ -278,8 +277,7 @@ class Workflow(Step[P, R]):
     @property
     def steps(self) -> tuple[Step[..., Any], ...]:
         """The agents, tools and workflows it calls, each once, in the order of the first call. Empty for a workflow of
-        a
-        file.
+        a file.
         """
         return self._trace[1]
 
@@ -546,8 +544,7 @@ def workflow(
     """Makes a function a workflow: `@workflow` or `@workflow(budget=Budget(tokens=2_000))`.
 
     The function is run once with placeholders, when its graph is first needed. The first paragraph of its docstring is
-    the description.
-    With `accept=certified` its output is accepted as a whole by its certificate.
+    the description. With `accept=certified` its output is accepted as a whole by its certificate.
 
     Raises:
         InputError: W017 for a function without types, or something that is not a function.

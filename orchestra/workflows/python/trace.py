@@ -179,8 +179,7 @@ class _BodyWriter:
 
     def lines(self) -> list[str]:
         """Returns one statement per node, each after those it reads. A body of several nodes becomes a function before
-        its
-        statement.
+        its statement.
         """
         order, cycle = topological_order(
             {name: node_references(node).all & self.nodes.keys() - {name} for name, node in self.nodes.items()}

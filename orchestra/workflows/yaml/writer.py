@@ -1,8 +1,7 @@
 """Writes a frozen graph as canonical YAML, which the reader reads back to an equal graph.
 
 Keys have a fixed order. Short mappings and lists are written in one line, and defaults are omitted. Texts are quoted if
-YAML 1.1,
-YAML 1.2 or the stricter reader of this package could read them as something else.
+YAML 1.1, YAML 1.2 or the stricter reader of this package could read them as something else.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ _AMBIGUOUS_WORDS = frozenset({"null", "true", "false", "<<", "="})
 """Lower-case words that YAML 1.2 or other tools do not read as texts."""
 _RESERVED_STARTS = frozenset("0123456789+-.~?:,[]{}#&*!|>'\"%@` ")
 """Characters that no plain text starts with: indicators, and the first characters of numbers and dates in any version
-of
-YAML.
+of YAML.
 """
 _FLOW_SIGNS = re.compile(r"[,\[\]{}:?]")
 _MAX_KEY_LENGTH = 1000
@@ -61,8 +59,7 @@ def write(graph: Graph) -> str:
     """Returns the YAML of a workflow: `read(write(graph), file).graph == graph`.
 
     Raises `InputError` L013 for a number that is not finite. Texts with control characters and data beyond the
-    language's limits are
-    written anyway; the reader refuses them.
+    language's limits are written anyway; the reader refuses them.
     """
     return "".join(f"{line}\n" for line in _block(_document(graph), 0))
 

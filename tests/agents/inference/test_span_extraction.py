@@ -177,8 +177,7 @@ def test_windows_with_overlap_of_all_tokens_are_refused(encoder: Encoder) -> Non
 
 def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: float = 0.0, **changes: Any) -> Any:
     """Returns the choice for windows of one more token than logits; the first token is the mark, and each token covers
-    one
-    character.
+    one character.
     """
     read, at = [], 0
     for first, last in pieces:

@@ -296,9 +296,7 @@ def test_mcp_pins_round_trip_and_other_content_is_refused(tmp_path: Path) -> Non
 
 class Listing:
     """A session like the SDK's, with tools that the test sets. `failures` is how often listing fails; each listing
-    takes
-    one
-    turn of the event loop.
+    takes one turn of the event loop.
     """
 
     def __init__(self) -> None:

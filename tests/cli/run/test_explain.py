@@ -60,8 +60,7 @@ RUN = ("run", "solve", "-i", f"question={WHEN}", "-i", "documents=@docs")
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
     """A fleet of a small model and a provider's larger one, a router that writes the plan, and a workflow with all
-    kinds
-    of steps.
+    kinds of steps.
     """
     for name, text in (
         ("docs/tower.txt", "The tower was opened in 1889. It is made of iron."),

@@ -44,8 +44,7 @@ def catalog(card: Card | None = None, **tools: Any) -> Catalog:
 
 def model(*lines: str, answer: Any = "done") -> Callable[[CallRequest], Any]:
     """A model that writes the next of these lines for the current number of calls, repeats the last line, and then
-    gives
-    its answer.
+    gives its answer.
     """
 
     def said(call: CallRequest) -> Any:

@@ -1,10 +1,9 @@
 """Processes that may crash at any step, and a journal that loses what was not on disk.
 
 A `SimulatedProcess` counts its steps: each event that its engine records, and each use of a protocol, before and after.
-At its fatal step it
-is dead: its tasks have no further effect. `CrashingJournal` uses a `MemoryStore` like a journal uses a file: entries
-wait in a queue until a
-commit. At a crash some prefix of the queue is on disk, and the rest is lost.
+At its fatal step it is dead: its tasks have no further effect. `CrashingJournal` uses a `MemoryStore` like a journal
+uses a file: entries wait in a queue until a commit. At a crash some prefix of the queue is on disk, and the rest is
+lost.
 """
 
 from __future__ import annotations

@@ -277,8 +277,7 @@ def _needed_paths(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
 
 def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I6: when a call was sent, the spent and reserved amounts left enough for it. Only a call above its bound exceeds
-    the
-    budget.
+    the budget.
     """
     found: list[str] = []
     for scope, program in oracle.programs.items():

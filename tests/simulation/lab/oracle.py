@@ -1,8 +1,7 @@
 """The oracle: the meaning of a workflow as a recursion over its nodes, without time, order or concurrency.
 
 From the recorded answers of a run it derives the outcome of every node. It shares with the engine only the compiled
-program and the checks,
-so the errors of the two are independent.
+program and the checks, so the errors of the two are independent.
 
     oracle = Oracle(program, RunRecord.from_events(events)).evaluate()
     oracle.objections         # contradictions between the record and its own answers

@@ -1,8 +1,8 @@
 """The meaning of a `plan` node for the oracle: the planner is run again line by line, and compared with the record.
 
 It shares with the engine the router, which is pure, and the compiler. The progress of a plan at the failure of a step
-depends on time. So
-where the record contains another version, the oracle only checks whether it is allowed and has the required values.
+depends on time. So where the record contains another version, the oracle only checks whether it is allowed and has the
+required values.
 """
 
 from __future__ import annotations
@@ -365,8 +365,7 @@ class PlanOracle:
 
     def _set_earliest_starts(self, run: EvaluatedSteps) -> None:
         """Computes from which event on each step may start: from the turn of its line; with an effect, or after one,
-        once
-        the plan is complete.
+        once the plan is complete.
         """
         if self.turns is None:
             return
@@ -392,8 +391,7 @@ class VoteOracle:
 
     def winner(self) -> PlanFound | PlanNotFound | Outcome | None:
         """Returns the plan that most samples agree on, or the failure of the node; None if the record does not
-        determine
-        it.
+        determine it.
         """
         if self.reading.turns is None:
             for number in range(1, self.votes + 1):

@@ -55,8 +55,7 @@ class RandomWorkflow:
 
 def random_workflow(number: int) -> RandomWorkflow:
     """Returns the workflow of a number. Raises the compiler's errors if none of many drafts compiles, which would be a
-    bug
-    here.
+    bug here.
     """
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):

@@ -1,8 +1,7 @@
 """Fault plans: one seeded plan of all faults of one simulated run, and workers that execute their part of it.
 
 The answer to a call depends only on the seed and the call (agent or tool, inputs, feedback, tier). So the outcome of a
-run without faults
-can be computed (`tests.simulation.lab.oracle`).
+run without faults can be computed (`tests.simulation.lab.oracle`).
 """
 
 from __future__ import annotations
@@ -213,8 +212,7 @@ def _random_life(chance: Random, number: int) -> ProcessLife:
 
 def refusal_code(seed: int, call: CallRequest) -> str:
     """Returns the code with which the fleet refuses a call to a larger model: there is none, or the label forbids it;
-    else
-    an empty string.
+    else an empty string.
     """
     if not call.tier:
         return ""

@@ -47,8 +47,7 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
 @pytest.mark.parametrize(("count", "places"), [(9, 17), (60, 17), (60, 1)])
 def test_conformal_guarantee_holds_over_draws(alpha: float, count: int, places: int) -> None:
     """Over 2,000 draws of calibration answers and further answers. The bound below is exact, with three standard errors
-    of
-    tolerance.
+    of tolerance.
     """
     chance = random.Random(f"{alpha} {count} {places}")
     broken = answers = 0

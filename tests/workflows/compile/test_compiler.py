@@ -498,8 +498,7 @@ def test_compile_called_workflow_compiled_once() -> None:
 @pytest.mark.parametrize("text", SAMPLES)
 def test_compile_nodes_excluded_from_gc(text: str) -> None:
     """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all
-    there
-    is.
+    there is.
     """
     nodes = compiled(text).nodes
     assert [

@@ -1,6 +1,5 @@
 """Tests the figures of a question (digits, words, times, dates), the bounds that words set, and the search for a figure
-by
-text.
+by text.
 """
 
 from __future__ import annotations

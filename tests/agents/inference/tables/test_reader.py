@@ -1,6 +1,5 @@
 """Tests table readers: the answer of each operation for given logits, the next operation if one is impossible, and
-refused
-cards.
+refused cards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Tests word problem solvers: expressions use the numbers of the problem, have the reported probability, and follow
-from
-the weights.
+from the weights.
 """
 
 from __future__ import annotations
