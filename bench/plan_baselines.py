@@ -2,17 +2,15 @@
 server.
 
 - ReAct (Yao et al. 2022, https://arxiv.org/abs/2210.03629): a thought, an action and an observation, repeatedly. The
-  sets have no results of
-  their tools, so an observation only has the name of the result. A grammar restricts the lines to one thought and one
-  action; their content is
-  free.
+  sets have no results of their tools, so an observation only has the name of the result. A grammar restricts the lines
+  to one thought and one action; their content is free.
 - A complete plan in free text, as LLMCompiler's planner writes it (Kim et al. 2023, https://arxiv.org/abs/2312.04511):
   numbered lines
   `1. tool(argument=value)`, in which `$1` is the result of line 1. There is no grammar, and parsing is as lenient as
   possible.
 - Ours: the agent or the workflow `planner`, which takes `{task, tools: [{name, description, parameters?}]}` and gives
-  `{nodes, edges}`; if it
-  has inputs for them, it also gets whether calls or steps are wanted, and the tables of a database.
+  `{nodes, edges}`; if it has inputs for them, it also gets whether calls or steps are wanted, and the tables of a
+  database.
 
 The first two have one worked example each in their prompts, about tools that no set has. The prompts are ours.
 """

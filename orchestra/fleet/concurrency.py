@@ -61,16 +61,12 @@ class AdaptiveLimit:
     it, after as many successes as the limit.
 
     - Overload is a round with more rejections than tolerated. The limit decreases to 0.7 of itself, but not below a
-      known capacity: the
-      limit of the round before, if this round tried more; or the number of requests that succeed at once. That number
-      is measured
-      without a clock: by the successes between the sending and the success of a request (Little's law; BBR samples its
-      delivery rate in
-      the same way).
+      known capacity: the limit of the round before, if this round tried more; or the number of requests that succeed at
+      once. That number is measured without a clock: by the successes between the sending and the success of a request
+      (Little's law; BBR samples its delivery rate in the same way).
     - After a decrease only requests that were sent later count, so there is one decrease per round trip.
     - At a known capacity the limit stays for some rounds. Then, and at once after a decrease without a known capacity,
-      it grows by 1, 2, 4
-      and so on, once per round without overload.
+      it grows by 1, 2, 4 and so on, once per round without overload.
     - A limit that is not reached does not grow.
     """
 

@@ -343,8 +343,7 @@ class LocalServer(FleetModel):
     tensor_parallel_size: Positive = 1
     quantization: Literal["auto", "int8", "awq", "gptq", "fp8", "compressed-tensors"] | None = None
     """Format of the weights. `int8` is for CPUs: 8-bit linear layers, made from the same weights at start. `auto` is
-    `int8` on a CPU without
-    bfloat16, else none. The others name the format of the weights, as in vLLM.
+    `int8` on a CPU without bfloat16, else none. The others name the format of the weights, as in vLLM.
     """
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     enforce_eager: bool = False
@@ -404,8 +403,7 @@ class Endpoint(FleetModel):
 
     endpoint: Url
     """The address before `/chat/completions`, up to `/v1` or another path of the provider. An address without a path
-    gets
-    `/v1`.
+    gets `/v1`.
     """
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """The model name in requests; `auto` for the only model that the server lists."""

@@ -41,8 +41,7 @@ REJECTION_THRESHOLD = 3
 """Rejections (429, 503) in a row after which requests to a server pause."""
 MAX_RESENDS = 6
 """Resends to an unreachable endpoint: about twelve seconds. A local server is restarted by its supervisor, and
-`patience`
-bounds the wait.
+`patience` bounds the wait.
 """
 MAX_FIRST_RESENDS = 3
 """Resends to an endpoint that has not answered this process yet: about 1.5 seconds. Usually it is not started, or the

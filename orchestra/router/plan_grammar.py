@@ -237,8 +237,7 @@ class _GrammarWriter:
         self, scope: PlanScope, names: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
         """One rule per capability that can be called with the available values, with one value for each of the
-        `demands`,
-        and unlike earlier calls.
+        `demands`, and unlike earlier calls.
         """
         values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []

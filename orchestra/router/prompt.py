@@ -27,8 +27,7 @@ _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool
 
 def capability_lines(offered: Iterable[Capability]) -> str:
     """Formats capabilities, one per line: `search(query: str, top?: int) -> list[{source, text}]: The passages that
-    answer
-    a query best.`
+    answer a query best.`
     """
     return "\n".join(map(capability_line, offered))
 

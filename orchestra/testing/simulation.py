@@ -115,8 +115,7 @@ class SimulatedOrchestra(_OrchestraHarness):
         """Sets the answers, the latency and the faults of agents and tools.
 
         A table is merged with earlier ones; a function replaces everything. Values may be JSON, pydantic models,
-        `CallResult` or `CallError`. They
-        are valid for this seed of the test, or for all seeds if a fixture sets them.
+        `CallResult` or `CallError`. They are valid for this seed of the test, or for all seeds if a fixture sets them.
         """
         if isinstance(answers, Mapping):
             self._answers = {**self._answers, **answers}

@@ -54,8 +54,7 @@ class Budget(WorkflowModel):
     `tokens` counts prompt and output together. `seconds` is active wall-clock time. `calls` counts calls of models and
     other agents.
     `money` is in the currency of the fleet's prices. `check_tokens` is the part of `tokens` that model checks may
-    spend; only the
-    workflow of the run can set it.
+    spend; only the workflow of the run can set it.
     """
 
     tokens: Annotated[int, Field(gt=0)] | None = None
@@ -298,8 +297,7 @@ class Graph(WorkflowModel):
     @property
     def as_single_node(self) -> Graph:
         """Returns the graph with `accept` as one node that calls the whole workflow and checks its output; itself
-        without
-        `accept`.
+        without `accept`.
         """
         if self.accept is None:
             return self

@@ -1,6 +1,5 @@
 """A budget for checks: it is spent where doubt times influence per token is greatest; a check without budget is
-`unknown`
-with the reason.
+`unknown` with the reason.
 """
 
 from __future__ import annotations

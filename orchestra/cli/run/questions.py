@@ -168,8 +168,7 @@ def call_result_command(run: str, question: QuestionAsked) -> str | None:
 
 def read_value(text: str, schema: dict[str, Any], option: str) -> tuple[str, bool]:
     """Reads a command line value. Returns its text, and whether it is JSON although its type accepts texts: true for a
-    .json file if the type
-    accepts more, such as null. Raises `InputError` C014.
+    .json file if the type accepts more, such as null. Raises `InputError` C014.
     """
     wanted = InputType(schema)
     named = (

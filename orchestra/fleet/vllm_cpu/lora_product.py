@@ -73,8 +73,7 @@ class AdapterProducts:
 @dataclass(frozen=True)
 class AdapterStack:
     """The adapters of one module: `a` is (rows, in), `b` is (rows, out). Slot `s` has the rows from `ends[s]` to
-    `ends[s +
-    1]`.
+    `ends[s + 1]`.
     """
 
     a: torch.Tensor

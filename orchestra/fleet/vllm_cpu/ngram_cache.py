@@ -12,8 +12,7 @@ from typing import TypeAlias
 
 CONTEXT_SIZES = 3, 2, 1
 """Numbers of context tokens, the longest known context first. Several choices were simulated on the plans and answers
-of
-`bench/parallel.py` without a model: these needed the fewest steps.
+of `bench/parallel.py` without a model: these needed the fewest steps.
 """
 MAX_CONTEXT_SIZE = max(CONTEXT_SIZES)
 MAX_CONTEXTS = 100_000

@@ -12,10 +12,9 @@ Two quantities follow from the same sequence of verdicts:
 - *The working alpha* is a signal that moves by the step of adaptive conformal inference: `alpha + gamma (guaranteed -
   wrong)` after each audit (Gibbs and Candès 2021, *Adaptive conformal inference under distribution shift*,
   https://arxiv.org/abs/2106.00170, equation 2), bounded between 0 and the guaranteed alpha. Their long-run coverage
-  holds
-  for a threshold that moves with it. This threshold does not move, so without bounds the signal would drift for ever.
-  With bounds it is a CUSUM (Page 1954, *Continuous inspection schemes*): at the guaranteed alpha while the guarantee
-  holds, and lower after recent errors. It must not be used as the alpha of a new certificate.
+  holds for a threshold that moves with it. This threshold does not move, so without bounds the signal would drift for
+  ever. With bounds it is a CUSUM (Page 1954, *Continuous inspection schemes*): at the guaranteed alpha while the
+  guarantee holds, and lower after recent errors. It must not be used as the alpha of a new certificate.
 
 The guarantee of a certificate of claims is also over the draw of the calibration answers: a single threshold may have a
 rate above `alpha`. With half of `delta` the rate is at most `claims_bound`, and the bets are against that bound, with

@@ -444,10 +444,8 @@ def check_clearance(program: Program, places: SourcePlaces | None = None) -> Non
     """Checks that every called tool is cleared for the data of the workflow. Raises `InputError` or `InputErrors` T020.
 
     A run has at least the label of its program, so such a call would be refused at every run (F202). Tools that a plan
-    or a model may
-    choose are left out, since uncleared ones are not offered to them. Data with a stricter label than the program's,
-    from
-    `options(label=...)` or an enclosing run, is refused when the tool is called.
+    or a model may choose are left out, since uncleared ones are not offered to them. Data with a stricter label than
+    the program's, from `options(label=...)` or an enclosing run, is refused when the tool is called.
     """
     findings = Findings(program.name, places)
     with suppress(TooManyErrors):

@@ -260,8 +260,7 @@ class _SchemaKey:
 
 def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression | None:
     """Compiles a template that is a plain path. Returns None for other templates, and for errors, which
-    `compile_template`
-    reports.
+    `compile_template` reports.
     """
     if (
         len(template) > MAX_PLAIN_LENGTH

@@ -82,8 +82,7 @@ def when(condition: Any, then: Any, /) -> Any:
     """Returns a value that exists only if a condition holds.
 
     `when(c, reader(...))` guards that one call; calls in its arguments run anyway. `when(c, lambda: ...)` guards every
-    call in the
-    lambda. Raises `InputError` W015 for a constant condition, W016 for something that is not a call.
+    call in the lambda. Raises `InputError` W015 for a constant condition, W016 for something that is not a call.
     """
     scope = require_scope("when")
     if not contains_placeholder(condition):
@@ -166,8 +165,7 @@ def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
     `otherwise=lambda: writer(...)` is called only if no option has a value: every `when` was false, or the value was
     withheld or
     failed. `otherwise=writer(...)` is an argument, so the writer always runs; a tool with effects is refused there
-    (W029). Without
-    `otherwise` there may be no value, and the result can only be returned from the workflow.
+    (W029). Without `otherwise` there may be no value, and the result can only be returned from the workflow.
     """
     scope = require_scope("first_of")
     options = (

@@ -109,8 +109,7 @@ class Step(Generic[P, R]):
         """How certainly it has a value, as far as is known here.
 
         A card of a file and another workflow are assumed to have one. Otherwise an `else` branch could run because its
-        `if` branch failed,
-        which is worse than a choice that is refused or has no value.
+        `if` branch failed, which is worse than a choice that is refused or has no value.
         """
         return NodePresence.ALWAYS
 

@@ -200,8 +200,7 @@ def to_template(expression: PendingExpression) -> Any:
 
 def _text_template(parts: tuple[str | PendingExpression, ...]) -> str:
     """Returns a text with references. Dollar signs before a reference become a reference, since `$${` would be a
-    literal
-    `${`.
+    literal `${`.
     """
     found = literal = ""
     for part in parts:

@@ -52,8 +52,7 @@ def tree_to_python(tree: CelTree, lists: Mapping[str, str], names: Mapping[str, 
     """Returns a CEL tree as Python. Raises `NotExpressible` if there is no form.
 
     `lists` maps the nodes under `each` to their lists, such as `readings` or `values(readings)`. `names` maps names to
-    other Python
-    expressions, such as `require(draft)` for `draft`.
+    other Python expressions, such as `require(draft)` for `draft`.
     """
     return _PythonPrinter(lists, names or {}).render(tree)
 

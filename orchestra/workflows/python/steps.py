@@ -480,15 +480,13 @@ else:
         Args:
             effect: What a second attempt may do.
                 `pure`: the same output for the same input, without side effects. With `version="1"`, raised at each
-                change of the
-                code's results, answers are reused between runs; without a version they are not.
+                change of the code's results, answers are reused between runs; without a version they are not.
                 `idempotent`: two calls have the effect of one.
                 `keyed`: idempotent for receivers that ignore a key they have seen. The function takes `*,
-                idempotency_key: str = ""`,
-                which is not an input: all attempts of one node of one run get the same key.
+                idempotency_key: str = ""`, which is not an input: all attempts of one node of one run get the same key.
                 `transactional`: the function has no side effect. It returns a message, which is written to the
-                journal's outbox once,
-                in the transaction that records the answer. The sender of the messages passes their keys on.
+                journal's outbox once, in the transaction that records the answer. The sender of the messages passes
+                their keys on.
                 `once`: never repeated automatically. If it is unknown whether it happened, a person is asked.
             label: The strictest label of data that it may receive. Use `label="restricted"` for tools that send data
             nowhere.
