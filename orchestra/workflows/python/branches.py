@@ -163,9 +163,9 @@ def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
     """Returns the first option, in written order, that has a value.
 
     `otherwise=lambda: writer(...)` is called only if no option has a value: every `when` was false, or the value was
-    withheld or
-    failed. `otherwise=writer(...)` is an argument, so the writer always runs; a tool with effects is refused there
-    (W029). Without `otherwise` there may be no value, and the result can only be returned from the workflow.
+    withheld or failed. `otherwise=writer(...)` is an argument, so the writer always runs; a tool with effects is
+    refused there (W029). Without `otherwise` there may be no value, and the result can only be returned from the
+    workflow.
     """
     scope = require_scope("first_of")
     options = (
