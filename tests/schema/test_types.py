@@ -156,6 +156,7 @@ def test_parse_type_any_text_parses_or_is_refused(text: str) -> None:
     except InputError:
         return
     Validator(schema)
+    assert parse_type(format_type(schema), MODELS) == schema
 
 
 def test_field_type_follows_references_and_unions() -> None:
