@@ -52,6 +52,7 @@ class _VirtualSelector:
         self.now = 0.0
 
     def select(self, timeout: float | None) -> list[object]:
+        """Advances the time by `timeout`. Raises `Deadlock` if there is no timer."""
         if timeout is None:
             raise Deadlock("nothing is ready and no timer is set: every task waits for another one")
         self.now += max(0.0, timeout)
