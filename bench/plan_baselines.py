@@ -10,8 +10,8 @@ server.
   `1. tool(argument=value)`, in which `$1` is the result of line 1. There is no grammar, and parsing is as lenient as
   possible.
 - Ours: the agent or the workflow `planner`, which takes `{task, tools: [{name, description, parameters?}]}` and gives
-  `{nodes, edges}`; if it
-  has inputs for them, it also gets whether calls or steps are wanted, and the tables of a database.
+  `{nodes, edges}`; if it has inputs for them, it also gets whether calls or steps are wanted, and the tables of a
+  database.
 
 The first two have one worked example each in their prompts, about tools that no set has. The prompts are ours.
 """

@@ -41,7 +41,8 @@ class TokenAlternatives(TokenLogprob, Protocol):
     """A written token and its alternatives: texts and natural log-probabilities."""
 
     @property
-    def top(self) -> Sequence[tuple[str, float]]: ...
+    def top(self) -> Sequence[tuple[str, float]]:
+        """The alternatives, each a text and its log-probability."""
 
 
 class ComputedField(BaseModel):

@@ -116,12 +116,14 @@ class _GrammarWriter:
         self.quote_names: dict[int, str] = {}
 
     def render(self) -> str:
+        """Returns the grammar. Raises `QuoteGrammarError` if the type needs a quote and there is no evidence."""
         start = self.rule(self.root)
         if start is None:
             raise QuoteGrammarError("the type needs a quote, but there is no evidence")
         return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *_source_rules(self.pieces), ""])
 
     def add_rule(self, body: str) -> str:
+        """Adds a rule with this body, and returns its name."""
         name = f"r{len(self.rules)}"
         self.rules.append(f"{name}: {body}")
         return name

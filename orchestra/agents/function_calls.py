@@ -180,6 +180,7 @@ class _SchemaConverter:
         return {} if kind is None else self.convert_plain(kind, declared, depth)
 
     def convert_plain(self, kind: str, declared: Mapping[str, Any], depth: int) -> Schema:
+        """Converts a declaration of one type that is not a union."""
         if kind == "object" and isinstance(declared.get("properties"), Mapping):
             return self.convert_record(declared, depth)
         bounds = {key: declared[key] for key in _BOUND_KEYS.get(kind, ()) if _is_bound(key, declared.get(key))}

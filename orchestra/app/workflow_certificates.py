@@ -41,11 +41,20 @@ class WorkflowProject(Protocol):
     settings: Settings
     registry: Registry
 
-    def catalog(self) -> Catalog: ...
-    def tiers(self, program: Program) -> tuple[str, ...]: ...
-    def graph(self, name: str) -> Graph: ...
-    def file_of(self, graph: Graph) -> Path | None: ...
-    def workflow_names(self) -> list[str]: ...
+    def catalog(self) -> Catalog:
+        """Returns everything that a workflow may name."""
+
+    def tiers(self, program: Program) -> tuple[str, ...]:
+        """Returns the fleet's larger models for a program, in the order of escalation."""
+
+    def graph(self, name: str) -> Graph:
+        """Returns the graph of a workflow by name. Raises `KeyError` if there is none."""
+
+    def file_of(self, graph: Graph) -> Path | None:
+        """Returns the file of a workflow; None for one in Python."""
+
+    def workflow_names(self) -> list[str]:
+        """Returns the names of all workflows."""
 
 
 @dataclass(frozen=True)

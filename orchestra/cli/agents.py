@@ -436,6 +436,7 @@ class _StoredPins:
 
     @classmethod
     def load(cls, settings: Settings, server: str) -> _StoredPins:
+        """Loads the pins of a server. A file that cannot be read gives no pins, and `unreadable`."""
         from orchestra.agents.mcp import pins
 
         try:

@@ -191,13 +191,16 @@ class _FleetStatus:
 
     @property
     def running(self) -> bool:
+        """Whether the supervisor runs, or the fleet has no local servers."""
         return self.report is not None or not self.config.local_servers
 
     @property
     def servers(self) -> list[ServerReport]:
+        """The reports of the local servers; empty if the supervisor does not run."""
         return self.report.servers if self.report is not None else []
 
     def as_data(self) -> dict[str, Any]:
+        """Returns the status as JSON data."""
         import msgspec
 
         told = msgspec.to_builtins(self.report) if self.report is not None else {}

@@ -57,6 +57,7 @@ def create_observer(
     begins: dict[str, float] = {}
 
     def log_event(run: str, event: Event) -> None:
+        """Logs one event in the context of its run."""
         if isinstance(event, RunStarted) or (isinstance(event, RunResumed) and run not in contexts):
             contexts[run] = contextvars.copy_context()
             if len(contexts) > MAX_CONTEXTS:

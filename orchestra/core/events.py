@@ -410,8 +410,7 @@ class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
 
     - `answer`: the question of an `ask` node.
     - `effect`: it is unknown whether a call with effect `once` happened before the run was interrupted. The options are
-      `again` and `fail`; a
-      value of the type `result_schema` means that the call happened with this result.
+      `again` and `fail`; a value of the type `result_schema` means that the call happened with this result.
     - `acceptance`: the value of a node was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
     """
 

@@ -10,8 +10,7 @@ from orchestra.core.protocols import CallRequest
 
 MEMO_VERSION = "2"
 """Version of a memo's content, part of the memo key. Increase it when a memo stores more, so that older memos are not
-used.
-Version 2 added the confidence.
+used. Version 2 added the confidence.
 """
 
 

@@ -289,6 +289,7 @@ class _HistoryFold:
         self.roots: list[_Node] = []
 
     def add(self, event: Event) -> None:
+        """Adds the next event."""
         self.seq = event.seq
         if isinstance(event, RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested):
             self.external_events.append(event)
@@ -378,6 +379,7 @@ class _HistoryFold:
             self.turns.setdefault(f"{path}@{drafted.version}", event.at)
 
     def history(self) -> History:
+        """Returns the history of the events so far."""
         start, end = self.start, self.end
         spent = sum((root.usage for root in self.roots), NO_USAGE)
         return History(

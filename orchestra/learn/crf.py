@@ -29,10 +29,12 @@ class TaggedRow(Protocol):
     """A text with its slots."""
 
     @property
-    def input(self) -> Mapping[str, Any]: ...
+    def input(self) -> Mapping[str, Any]:
+        """The inputs of the agent by name."""
 
     @property
-    def output(self) -> Any: ...
+    def output(self) -> Any:
+        """The expected output."""
 
 
 @dataclass(frozen=True, slots=True)

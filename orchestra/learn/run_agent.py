@@ -15,11 +15,13 @@ from orchestra.workflows.python.steps import Step
 class RunStarter(Protocol):
     """Starts runs: an `Orchestra`."""
 
-    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _StartedRun: ...
+    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _StartedRun:
+        """Starts a run of a step."""
 
 
 class _StartedRun(Protocol):
-    def wait(self) -> Awaitable[Result[Any]]: ...
+    def wait(self) -> Awaitable[Result[Any]]:
+        """Waits for the end of the run, and returns its result."""
 
 
 async def run_all(

@@ -308,8 +308,7 @@ class PlanScope:
 
     def is_untrusted(self, value: PlanReference, kind: Schema, over: PlanReference | None = None) -> bool:
         """Whether a value may contain text of a tool, a model or a document: it is a step's output or part of a
-        document.
-        A closed type only selects among values that its author listed.
+        document. A closed type only selects among values that its author listed.
 
         Args:
             over: The available list that `x` is an element of.

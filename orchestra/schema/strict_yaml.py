@@ -248,6 +248,7 @@ class _Reader:
         self.documents = 0
 
     def read(self, source: str) -> YamlDocument:
+        """Parses a text to a document."""
         for event in _events(source):
             kind = type(event)
             if kind is yaml.ScalarEvent:
@@ -263,6 +264,7 @@ class _Reader:
         return YamlDocument(self.root, self.file, self.lines, self.root_position, self.positions)
 
     def location(self, position: YamlPosition) -> SourceLocation:
+        """Returns the location of a position in the file."""
         return _location_at(self.file, self.lines, position)
 
     def _error(self, code: str, message: str, event: Any, hint: str) -> InputError:

@@ -62,6 +62,7 @@ class _InstanceMaker:
         self.root, self.random, self.sources = root, random, [source for source in sources if source.strip()]
 
     def make(self, schema: Schema | bool, depth: int) -> Any:
+        """Returns a random value of a type. Raises `InstanceError` if there is none."""
         if schema is False or depth > 64:
             raise InstanceError(
                 "no value satisfies the schema" if schema is False else "the schema has no finite value"

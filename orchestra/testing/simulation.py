@@ -210,6 +210,7 @@ class _CurrentFaults(Faults):
         object.__setattr__(self, "_stage", stage)
 
     def draw(self, call: CallRequest, random: Random) -> str:
+        """Draws the fault of a call from the current faults."""
         stage: SimulatedOrchestra = object.__getattribute__(self, "_stage")
         return stage.draw_fault(call, random)
 

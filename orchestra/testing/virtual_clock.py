@@ -33,9 +33,7 @@ EPOCH = 1_767_225_600.0
 """Wall-clock time at the start of every simulation: 2026-01-01T00:00:00Z."""
 HOLD_BACK_SHARES = (0.1, 0.5, 0.9)
 """Shares of the ready callbacks that wait for one more turn of the loop, so that long and short tasks overtake each
-other.
-A seed uses one
-share: some seeds are nearly fair, some let one task run far ahead.
+other. A seed uses one share: some seeds are nearly fair, some let one task run far ahead.
 """
 
 
@@ -54,6 +52,7 @@ class _VirtualSelector:
         self.now = 0.0
 
     def select(self, timeout: float | None) -> list[object]:
+        """Advances the time by `timeout`. Raises `Deadlock` if there is no timer."""
         if timeout is None:
             raise Deadlock("nothing is ready and no timer is set: every task waits for another one")
         self.now += max(0.0, timeout)

@@ -179,7 +179,7 @@ def faults(result: Result[Any], expected: dict[str, Expected]) -> list[str]:
     return found
 
 
-async def run_cases(folder: Path, seeds: range) -> None:
+async def assert_verified_parts_shown(folder: Path, seeds: range) -> None:
     for seed in seeds:
         template = Template(Random(seed))
         result = await result_of(folder, template.text)
@@ -188,12 +188,12 @@ async def run_cases(folder: Path, seeds: range) -> None:
 
 
 async def test_combined_claims_exactly_verified_parts_shown(tmp_path: Path) -> None:
-    await run_cases(tmp_path, range(CASES))
+    await assert_verified_parts_shown(tmp_path, range(CASES))
 
 
 @pytest.mark.slow
 async def test_combined_claims_2000_outputs(tmp_path: Path) -> None:
-    await run_cases(tmp_path, range(10_000, 10_000 + sample_size(2_000)))
+    await assert_verified_parts_shown(tmp_path, range(10_000, 10_000 + sample_size(2_000)))
 
 
 async def test_combined_claims_quote_beside_unchecked_part_shown(tmp_path: Path) -> None:

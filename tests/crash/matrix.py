@@ -141,8 +141,7 @@ def _end(
 
 def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
     """Returns the result of a coroutine that runs in a separate process, because this process may have no loop or
-    thread;
-    raises if it failed.
+    thread; raises if it failed.
     """
 
     def do(pipe: int) -> int:

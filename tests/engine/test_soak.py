@@ -108,7 +108,7 @@ async def work(engine: Engine, compiled: Program, runs: int) -> None:
         assert {(await run.wait()).status for run in begun} == {"done"}
 
 
-async def soak(journal: Journal, runs: int, what: str) -> None:
+async def assert_no_growth(journal: Journal, runs: int, what: str) -> None:
     engine, compiled = Engine(SystemClock(), journal, Quick()), program(WORK)
     await work(engine, compiled, 1_000)
     scale = Scale()
@@ -120,12 +120,12 @@ async def soak(journal: Journal, runs: int, what: str) -> None:
 
 
 async def test_finished_runs_leave_no_memory() -> None:
-    await soak(MemoryJournal(max_ended_runs=64), 20_000 if LONG else 2_000, "journal off")
+    await assert_no_growth(MemoryJournal(max_ended_runs=64), 20_000 if LONG else 2_000, "journal off")
 
 
 async def test_finished_runs_leave_only_a_file(tmp_path: Path) -> None:
     async with SqliteJournal.open(tmp_path / "runs.db") as journal:
-        await soak(journal, 5_000 if LONG else 1_000, "SQLite")
+        await assert_no_growth(journal, 5_000 if LONG else 1_000, "SQLite")
 
 
 async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Execution]:

@@ -1,6 +1,5 @@
 """Tests that commands in an untrusted project run no code of it and open nothing outside it, for any settings and
-files.
-Each refusal has a code.
+files. Each refusal has a code.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ def untrusting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return VerbShell(shell.home, shell.project, NeverOpened())
 
 
-def attack(shell: Shell, root: Path, seeds: range) -> None:
+def assert_no_side_effects(shell: Shell, root: Path, seeds: range) -> None:
     refused = 0
     for seed in seeds:
         here = root / str(seed)
@@ -115,9 +114,9 @@ def attack(shell: Shell, root: Path, seeds: range) -> None:
 
 
 def test_command_in_untrusted_project_has_no_side_effects(untrusting: Shell, tmp_path: Path) -> None:
-    attack(untrusting, tmp_path, range(FEW))
+    assert_no_side_effects(untrusting, tmp_path, range(FEW))
 
 
 @pytest.mark.slow
 def test_command_in_thousands_of_projects_has_no_side_effects(untrusting: Shell, tmp_path: Path) -> None:
-    attack(untrusting, tmp_path, range(FEW, sample_size(MANY)))
+    assert_no_side_effects(untrusting, tmp_path, range(FEW, sample_size(MANY)))

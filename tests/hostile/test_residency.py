@@ -70,7 +70,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load({"journal": "off", "log": "off"}, start=tmp_path, environ={})
 
 
-def explored(graphs: int) -> None:
+def assert_no_leaks(graphs: int) -> None:
     report = asyncio.run(explore(graphs))
     assert report.leaks == []
     assert report.missed == []
@@ -80,12 +80,12 @@ def explored(graphs: int) -> None:
 
 
 def test_residency_data_reaches_only_cleared_destinations() -> None:
-    explored(150)
+    assert_no_leaks(150)
 
 
 @pytest.mark.slow
 def test_residency_ten_thousand_graphs_reach_only_cleared_destinations() -> None:
-    explored(sample_size(10_000, 10))
+    assert_no_leaks(sample_size(10_000, 10))
 
 
 @pytest.mark.parametrize("label", LABELS)

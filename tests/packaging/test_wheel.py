@@ -170,7 +170,8 @@ def test_the_installed_command_says_its_version(
 
 def test_a_packaged_workflow_is_valid_from_any_folder(installed: tuple[Path, dict[str, str]]) -> None:
     folder, environment = installed
-    run(folder / "orchestra", "validate", "answer_from_documents", cwd=Path("/"), env=environment)
+    validated = run(folder / "orchestra", "validate", "answer_from_documents", cwd=Path("/"), env=environment)
+    assert validated.stdout.startswith("ok  answer_from_documents: ")
 
 
 def test_an_installed_user_can_have_a_code_explained(installed: tuple[Path, dict[str, str]]) -> None:

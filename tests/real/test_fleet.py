@@ -93,7 +93,7 @@ def opened(laptop: FleetConfig, *cards: Card) -> Any:
     return Fleet.open(laptop, cards={card.name: card for card in cards}, mode="start")
 
 
-async def eventually(wanted: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+async def assert_eventually(wanted: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while True:
             if await wanted():
@@ -274,9 +274,9 @@ async def test_cancelled_call_frees_server(laptop: FleetConfig) -> None:
         async def idle() -> bool:
             return await running(fleet) == 0
 
-        await eventually(busy)
+        await assert_eventually(busy)
         task.cancel()
-        await eventually(idle, 15)
+        await assert_eventually(idle, 15)
 
 
 async def test_concurrent_opens_share_fleet(laptop: FleetConfig) -> None:

@@ -149,13 +149,22 @@ def test_parse_type_error_has_location() -> None:
     assert caught.value.location == SourceLocation("f.yaml", 4, 18, place.text, 8)
 
 
-@given(st.text("strinlf[]|,'\"()Literadc ", max_size=20))
+TYPE_TEXTS = st.text("strinlf[]|,'\"()Literadc ", max_size=20) | st.lists(
+    st.sampled_from(
+        ["str", "int", "float", "null", "Answer", "list[", "Literal[", "'a'", "1", "]", " | ", ", ", "(", ")"]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@given(TYPE_TEXTS)
 def test_parse_type_any_text_parses_or_is_refused(text: str) -> None:
     try:
         schema = parse_type(text, MODELS)
     except InputError:
         return
     Validator(schema)
+    assert parse_type(format_type(schema, full=True), MODELS) == schema
 
 
 def test_field_type_follows_references_and_unions() -> None:

@@ -87,12 +87,13 @@ def test_virtual_loop_task_leak_is_reported() -> None:
 
 
 def test_virtual_loop_ending_tasks_are_no_leak() -> None:
-    async def scene(clock: VirtualClock) -> None:
+    async def scene(clock: VirtualClock) -> asyncio.Task[None]:
         task = asyncio.create_task(clock.sleep(5))
         await clock.sleep(0)
         task.cancel()
+        return task
 
-    run_simulated(scene)
+    assert run_simulated(scene).cancelled()
 
 
 def test_virtual_loop_threads_are_refused() -> None:

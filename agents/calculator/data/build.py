@@ -7,10 +7,8 @@ GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168), `github.com/openai/
 all deterministic:
 
 - *asked*: a problem, and the steps of its solution (`<<48/2=24>>`) as one expression over the problem's numbers. Rows
-  are left out if the
-  expression has another value than the answer, is long, or has numbers that are neither in the problem nor common
-  constants
-  (`bench.gsm8k.KNOWN`).
+  are left out if the expression has another value than the answer, is long, or has numbers that are neither in the
+  problem nor common constants (`bench.gsm8k.KNOWN`).
 - *last*: the last step of a longer solution: the results of the earlier steps are given, and the problem's own question
   is kept.
 - *drawn*: *asked* with other numbers, `--draws` times.

@@ -13,8 +13,7 @@ FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 
 - *finance*: questions of TAT-QA over its paragraphs: answered if the answer is a span of one; no answer if it comes
   from the table.
 - *cloze*, *begin*, *claims*: a sentence of a passage with a name, a number or a year replaced by a question word; or
-  the same with another
-  passage.
+  the same with another passage.
 - *passages*: questions to passages written for this project (`agents/reader/data/written/passages`, Apache-2.0;
   `bench.written_rows`), unchanged.
 - *without*: half of these passages again, each without a sentence that answers some of its questions, with these and as

@@ -178,6 +178,7 @@ class _ClaimEvidence:
 
     @classmethod
     def of(cls, claim: OutputClaim) -> Self:
+        """Returns the evidence of a claim."""
         supported = not (claim.unsupported or claim.person)
         return cls(frozenset(claim.evidence), frozenset(claim.verdicts), supported)
 
@@ -207,6 +208,7 @@ class _ClaimExtractor:
         self._support_cache: dict[tuple[Attribution, type, Any], Sequence[Support]] = {}
 
     def claims(self, output: Any) -> Iterator[OutputClaim]:
+        """Yields the claims of an output: one for each part that states something."""
         spoken, more, first = _take_parts(leaves(output))
         cited = self._citations(output)
         if not spoken:

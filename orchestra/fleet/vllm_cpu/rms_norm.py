@@ -30,6 +30,7 @@ def _use_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(usual)
     def forward_native(self: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
+        """Computes the norm with the kernel if the kernel supports the arguments, otherwise with vLLM's operations."""
         weight = self.weight if self.has_weight else None
         fits = weight is None or (weight.dtype == x.dtype and weight.shape == x.shape[-1:])
         if not fits or x.shape[-1] % WIDTH_MULTIPLE or self.variance_size_override is not None:

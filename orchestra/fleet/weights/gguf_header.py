@@ -144,14 +144,17 @@ class _Cursor:
         return start
 
     def scalar(self, kind: str) -> int | float | bool:
+        """Reads a number or a truth value of a `struct` format."""
         code = struct.Struct("<" + kind)
         value: int | float | bool = code.unpack_from(self.data, self.take(code.size))[0]
         return value
 
     def count(self, kind: str = "Q") -> int:
+        """Reads an integer; by default an unsigned one of 64 bits."""
         return int(self.scalar(kind))
 
     def text(self) -> str:
+        """Reads a text: its length, then its bytes."""
         length = self.count()
         start = self.take(length)
         return self.data[start : start + length].decode("utf-8")  # UnicodeDecodeError is a ValueError

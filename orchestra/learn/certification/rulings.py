@@ -35,7 +35,8 @@ NOT_ASKED_REASON = "no agent was called"
 class SamplingRunStarter(RunStarter, Protocol):
     """Starts runs, and runs with samples: an `Orchestra`."""
 
-    def options(self, *, sample: int | None = None) -> RunStarter: ...
+    def options(self, *, sample: int | None = None) -> RunStarter:
+        """Returns the same starter with this sample number for its runs."""
 
 
 def build_situation(

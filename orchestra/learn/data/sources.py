@@ -166,6 +166,7 @@ class _ErrorCollector:
         """Number of rows with errors beyond `MAX_ERRORS`."""
 
     def add(self, error: InputError) -> None:
+        """Adds the error of a row."""
         if error.message not in self.first_errors and len(self.first_errors) >= MAX_ERRORS:
             self.other_count += 1
             return
@@ -240,6 +241,7 @@ class _RowReader:
                 raise _leaked_answer_error(name, name, name, _SAME_NAME_HINT, self._location_of(line))
 
     def read_row(self, line: SourceLine) -> DatasetRow:
+        """Returns the row of a line. Raises `InputError` if a field is missing or has a wrong type."""
         self._check_not_shared(line)
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
         given = {

@@ -44,7 +44,8 @@ WRONG_TYPE = "the teacher's answer is of another type"
 class LabelledRunStarter(RunStarter, Protocol):
     """Starts runs on data with a confidentiality label: an `Orchestra`."""
 
-    def options(self, *, label: Label | None = None) -> RunStarter: ...
+    def options(self, *, label: Label | None = None) -> RunStarter:
+        """Returns the same starter with another label for its runs."""
 
 
 @dataclass(frozen=True, slots=True)

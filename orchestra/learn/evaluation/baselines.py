@@ -14,10 +14,12 @@ class BaselineRow(Protocol):
     """An example of the task."""
 
     @property
-    def input(self) -> Mapping[str, Any]: ...
+    def input(self) -> Mapping[str, Any]:
+        """The inputs of the agent by name."""
 
     @property
-    def output(self) -> Any: ...
+    def output(self) -> Any:
+        """The expected output."""
 
 
 class MostFrequentBaseline:

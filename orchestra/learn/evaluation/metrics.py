@@ -136,13 +136,16 @@ class _CaseReader:
         self.config, self.target_key = config, config.expected or config.field
 
     def prediction(self, case: Case) -> Any:
+        """Returns the output value; None if there is no output."""
         value = None if case.output is None else _field_value(case.output, self.config.field)
         return self.config.means.get(value, value) if isinstance(value, str) else value
 
     def target(self, case: Case) -> Any:
+        """Returns the expected value."""
         return _field_value(case.expected, self.target_key)
 
     def is_excluded(self, case: Case) -> bool:
+        """Whether the metric does not count the case."""
         if self.config.without and self.target(case) in self.config.without:
             return True
         only, apart = self.config.where, self.config.where_not

@@ -33,9 +33,11 @@ class ChatTokenizer(Protocol):
         tokenize: bool,
         add_generation_prompt: bool,
         continue_final_message: bool = False,
-    ) -> str: ...
+    ) -> str:
+        """Returns the text of a conversation."""
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Returns the tokens of a text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ class _TrainingLoop:
             learner.sync_weights()
 
     def run(self) -> TrainingState:
+        """Trains until the end, and returns the final state."""
         state, course = self.state, self.hyperparameters
         began = saved = self.clock() - state.seconds
         while not self._is_finished():

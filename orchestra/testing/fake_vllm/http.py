@@ -77,6 +77,7 @@ class _ServerConnection:
         self.buffered = b""
 
     async def serve(self) -> None:
+        """Serves requests until the connection ends."""
         while True:
             head = await self._read_head()
             if head is None:
@@ -153,6 +154,7 @@ class _ResponseWriter:
         self.finished = False
 
     async def send(self, message: AsgiMessage) -> None:
+        """Writes one message of the application."""
         if message["type"] == RESET:
             self.writer.transport.abort()
             raise ConnectionResetError

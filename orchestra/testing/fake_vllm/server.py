@@ -475,11 +475,13 @@ class _ResponseGuard:
     finished: bool = False
 
     async def send(self, message: AsgiMessage) -> None:
+        """Sends a message; before the last one it counts the request as finished."""
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.finish()
         await self.inner_send(message)
 
     def finish(self) -> None:
+        """Counts the request as finished, once."""
         if not self.finished:
             self.finished = True
             self.app.running -= 1
@@ -497,9 +499,11 @@ class _GeneratedText:
 
     @property
     def is_chat(self) -> bool:
+        """Whether the request is a chat request."""
         return self.request.path.endswith("/chat/completions")
 
     def body(self) -> dict[str, Any]:
+        """Returns the body of a response without streaming."""
         text = "".join(self.tokens)
         choice: dict[str, Any] = {
             "index": 0,
@@ -514,6 +518,7 @@ class _GeneratedText:
         }
 
     def events(self) -> Iterator[bytes]:
+        """Yields the events of a stream."""
         head = self._head("chat.completion.chunk" if self.is_chat else "text_completion")
         if self.is_chat:
             yield _encode_event(

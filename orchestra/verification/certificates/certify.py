@@ -189,8 +189,7 @@ class ResplitResult:
     """Rounds with a certificate."""
     violations: int
     """Rounds in which more than alpha of what the certificate accepted of the held-out rows was wrong. With few rows
-    this
-    also happens by chance: a threshold with a true risk just under alpha exceeds it on some samples.
+    this also happens by chance: a threshold with a true risk just under alpha exceeds it on some samples.
     """
     significant_violations: int
     """Those of them that chance does not explain: at a risk of alpha, so many errors have a probability of at most

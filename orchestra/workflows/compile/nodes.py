@@ -556,8 +556,7 @@ def _resolve_capabilities(
     context: CompileContext, node: model.PlanNode, path: KeyPath
 ) -> tuple[tuple[Contract, ...], dict[str, CalledWorkflow]]:
     """Returns the agents and tools a plan may use, and the workflows by name. Reports unknown (L111) and ambiguous
-    (L063)
-    names.
+    (L063) names.
     """
     catalog, findings = context.catalog, context.findings
     known = {

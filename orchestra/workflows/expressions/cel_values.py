@@ -32,6 +32,7 @@ class _LazyConverter:
         self.is_ready = False
 
     def convert(self, value: Any) -> Any:
+        """Converts a value; unchanged if its type needs no conversion."""
         return value if self.converter is None else self.converter(value)
 
 
@@ -42,6 +43,7 @@ class _ConverterBuilder:
         self.converters: dict[bytes, _LazyConverter] = {}
 
     def build(self, schema: Schema) -> Converter | None:
+        """Returns the converter of a type; None if no conversion is needed."""
         if not any(word in schema for word in _RECURSIVE_KEYWORDS):
             return self._build(schema)
         key = canonical(schema)

@@ -44,6 +44,7 @@ class ConstantFormula(NonMappingExpression, msgspec.Struct, frozen=True, gc=Fals
     references: frozenset[str] = frozenset()
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Returns the constant."""
         return self.value
 
 
@@ -63,6 +64,7 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
     """By the index of a step: the default of a field that may be absent."""
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Returns the value at the path."""
         if self.checks_each_step:
             return self._evaluate_checked(bindings)
         try:
@@ -135,6 +137,7 @@ class CelExpression(NonMappingExpression):
     """The same without variables that may fail although their value is not needed."""
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Returns the result of the CEL program."""
         try:
             data = {feed.name: feed.evaluate(bindings) for feed in self.variables}
         except OrchestraError:
@@ -176,6 +179,7 @@ class Comprehension(NonMappingExpression):
     references: frozenset[str]
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Returns the list of the elements that fulfil the condition, each mapped by the body."""
         items = self.items.evaluate(bindings)
         if len(items) > MAX_ELEMENTS:
             raise OrchestraError(
@@ -199,13 +203,16 @@ class IntegerExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=Fa
 
     @property
     def schema(self) -> Schema:
+        """The type of the referenced value."""
         return self.inner.schema
 
     @property
     def references(self) -> frozenset[str]:
+        """The names that the reference reads."""
         return self.inner.references
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Returns the value, as an integer if it is a whole number."""
         value = self.inner.evaluate(bindings)
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -218,6 +225,7 @@ class TextExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
     schema: Schema
 
     def evaluate(self, bindings: Mapping[str, Any]) -> str:
+        """Returns the text. Raises `OrchestraError` if it is too long, or a reference is not a scalar."""
         text = "".join(
             part if isinstance(part, str) else render_scalar(part.evaluate(bindings)) for part in self.pieces
         )
@@ -238,6 +246,7 @@ class MappingExpression(msgspec.Struct, frozen=True, gc=False):
         return bundle_definitions(object_type({key: part.schema for key, part in self.parts.items()}))
 
     def evaluate(self, bindings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values of the parts by key."""
         return {key: part.evaluate(bindings) for key, part in self.parts.items()}
 
 
@@ -256,6 +265,7 @@ class ListExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
         )
 
     def evaluate(self, bindings: Mapping[str, Any]) -> list[Any]:
+        """Returns the values of the items."""
         return [item.evaluate(bindings) for item in self.items]
 
 

@@ -166,8 +166,8 @@ class AskAction(RecoveryAction):
                 answer = ask("Refund " + as_text(amount) + "?", options=["yes", "no"])
 
             `options` are the possible texts; `returns=Literal["yes", "no"]` has the same effect and a precise type.
-            `fallback` is the value if the
-            person declines or `timeout` seconds have passed. `retry` and `after` are the same as for other calls.
+            `fallback` is the value if the person declines or `timeout` seconds have passed. `retry` and `after` are the
+            same as for other calls.
 
             Raises:
                 InputError: W001 outside of a workflow, W010 for wrong arguments, W011 for a question that is not a

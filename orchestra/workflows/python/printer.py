@@ -64,6 +64,7 @@ class _PythonPrinter:
         self.lists, self.names = lists, names
 
     def render(self, tree: CelTree) -> str:
+        """Returns a tree as Python. Raises `NotExpressible` if there is no form."""
         match tree:
             case CelLiteral(value):
                 return repr(value)

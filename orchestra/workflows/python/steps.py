@@ -10,8 +10,7 @@
         return search(query=question, documents=documents)
 
 Type checkers see the declared signatures: `search(...)` is a `list[Passage]`, and at trace time a placeholder for one.
-Outside
-of a workflow, `await orchestra.run(search, ...)` runs a step; a plain tool can also be called directly.
+Outside of a workflow, `await orchestra.run(search, ...)` runs a step; a plain tool can also be called directly.
 """
 
 from __future__ import annotations
@@ -484,8 +483,7 @@ else:
                 change of the code's results, answers are reused between runs; without a version they are not.
                 `idempotent`: two calls have the effect of one.
                 `keyed`: idempotent for receivers that ignore a key they have seen. The function takes `*,
-                idempotency_key: str = ""`,
-                which is not an input: all attempts of one node of one run get the same key.
+                idempotency_key: str = ""`, which is not an input: all attempts of one node of one run get the same key.
                 `transactional`: the function has no side effect. It returns a message, which is written to the
                 journal's outbox once, in the transaction that records the answer. The sender of the messages passes
                 their keys on.
@@ -544,8 +542,7 @@ def workflow(
     """Makes a function a workflow: `@workflow` or `@workflow(budget=Budget(tokens=2_000))`.
 
     The function is run once with placeholders, when its graph is first needed. The first paragraph of its docstring is
-    the description.
-    With `accept=certified` its output is accepted as a whole by its certificate.
+    the description. With `accept=certified` its output is accepted as a whole by its certificate.
 
     Raises:
         InputError: W017 for a function without types, or something that is not a function.

@@ -91,6 +91,7 @@ class _FunctionWriter:
         self.aliased = sorted({step for step in _all_steps(graph.nodes) if step in self.locals or step in DSL_NAMES})
 
     def source(self) -> str:
+        """Returns the source of the function. Raises `NotExpressible` if there is none."""
         graph = self.graph
         if graph.types:
             raise NotExpressible(f"its types are declared in the file: {', '.join(graph.types)}")
@@ -114,6 +115,7 @@ class _FunctionWriter:
         return "\n".join([*head, *self.signature(), *(_INDENT + line for line in lines), ""])
 
     def signature(self) -> list[str]:
+        """Returns the lines of the signature."""
         given = []
         for name, entry in self.graph.input.items():
             kind = (

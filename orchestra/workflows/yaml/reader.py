@@ -164,6 +164,7 @@ class _ShapeChecker:
         return InputError(code, message, location=self.marked.location(path, key=key), hint=hint)
 
     def errors(self) -> Iterator[InputError]:
+        """Yields the errors of the document."""
         document = self.marked.value
         yield from self._check_keys((), document, Graph, "a workflow")
         for key, example in _REQUIRED_KEYS.items():

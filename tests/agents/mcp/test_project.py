@@ -14,7 +14,7 @@ from orchestra import InputError, Orchestra
 from orchestra.core.events import AttemptFinished
 from orchestra.core.settings import Settings
 from tests.agents.mcp import served
-from tests.agents.mcp.test_server import KNOWN, alive, until
+from tests.agents.mcp.test_server import KNOWN, alive, assert_eventually
 from tests.cli.shell import Shell, shell
 
 pytestmark = pytest.mark.slow
@@ -106,12 +106,12 @@ async def test_mcp_open_projects_start_and_end_separate_servers(tmp_path: Path) 
             second = await other.run(other.find("look"), name="a")
             mine, theirs = (int(result.output["said"].split()[0]) for result in (first, second))
             assert mine != theirs
-        await until(lambda: not alive(theirs))
+        await assert_eventually(lambda: not alive(theirs))
         assert alive(mine)
         alone = await one.run(one.find("it.find"), name="b")
         assert alone.output == {"name": "b", "size": 3}
         assert {event.error for event in first.events if isinstance(event, AttemptFinished)} == {""}
-    await until(lambda: not alive(mine))
+    await assert_eventually(lambda: not alive(mine))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def assert_eventually(holds: Callable[[], bool]) -> None:
     for _ in range(3_000):
         if holds():
             return
@@ -126,7 +126,7 @@ async def test_mcp_server_stderr_is_logged() -> None:
     heard: list[tuple[str, str]] = []
     async with opened(on_stderr=lambda name, line: heard.append((name, line))) as tools:
         await tools["act"].call({"how": "say"}, "internal")
-        await until(lambda: ("it", "listening") in heard)
+        await assert_eventually(lambda: ("it", "listening") in heard)
 
 
 async def test_mcp_crashed_server_is_reported_and_restarted() -> None:
@@ -154,7 +154,7 @@ async def test_mcp_unresponsive_server_is_ended(text: str, monkeypatch: pytest.M
                 fault(tools["act"], how="deaf"), *(fault(tools["act"], how="say", text=text) for _ in range(3))
             )
             assert {one.code for one in await late} <= {"T014", "T017"}
-        await until(lambda: not alive(pid))
+        await assert_eventually(lambda: not alive(pid))
         assert await tools["act"].call({"how": "say", "text": "back"}, "internal") == "back"
 
 

@@ -80,7 +80,7 @@ async def post(url: str, path: str) -> None:
             await (await session.post(url + path, json={})).read()
 
 
-async def gone(pid: int, seconds: float = 10) -> None:
+async def assert_process_ends(pid: int, seconds: float = 10) -> None:
     """Waits until a process has ended (or is a zombie of its parent)."""
 
     async def look() -> bool:
@@ -252,7 +252,8 @@ async def test_server_failed_is_retried_on_start(folders: Folders, supervisions:
     await until(supervision, lambda server: server.phase == "failed")
     before = (await until(supervision, lambda server: True)).restarts
     await supervision.start()
-    await until(supervision, lambda server: server.restarts > before)
+    after = await until(supervision, lambda server: server.restarts > before)
+    assert after.restarts > before
 
 
 async def test_server_port_in_use_is_reported(folders: Folders, supervisions: Supervisions) -> None:
@@ -267,8 +268,8 @@ async def test_server_port_in_use_is_reported(folders: Folders, supervisions: Su
 
 async def test_supervisor_idle_stops_with_servers(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
-    await gone(status.pid)
-    await gone(pid_of(status))
+    await assert_process_ends(status.pid)
+    await assert_process_ends(pid_of(status))
     assert await supervision.status() is None
 
 
@@ -286,15 +287,15 @@ async def test_supervisor_exit_ends_servers(
 ) -> None:
     _, status = await started(local_config("m"), folders, supervisions)
     os.kill(status.pid, number)
-    await gone(status.pid)
-    await gone(pid_of(status))
+    await assert_process_ends(status.pid)
+    await assert_process_ends(pid_of(status))
 
 
 async def test_start_after_killed_supervisor_creates_new_one(folders: Folders, supervisions: Supervisions) -> None:
     config = local_config("m")
     _, before = await started(config, folders, supervisions)
     os.kill(before.pid, signal.SIGKILL)
-    await gone(before.pid)
+    await assert_process_ends(before.pid)
     _, after = await started(config, folders, supervisions)
     assert after.pid != before.pid
 
@@ -314,7 +315,7 @@ async def test_supervisor_reused_pid_is_not_killed(tmp_path: Path) -> None:
 async def test_stop_ends_all_and_returns_whether_it_ran(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
     assert await supervision.stop()
-    await gone(pid_of(status), 0.5)
+    await assert_process_ends(pid_of(status), 0.5)
     assert not await supervision.stop()
 
 

@@ -82,8 +82,8 @@ def rows(count: int, width: int, seed: int = 0) -> Any:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
 
 
-def near(found: Any, wanted: Any) -> None:
-    """Whether two results differ only by rounding to bfloat16: 8 bits in each of three roundings."""
+def assert_near(found: Any, wanted: Any) -> None:
+    """Asserts that two results differ only by rounding to bfloat16: 8 bits in each of three roundings."""
     import torch
 
     torch.testing.assert_close(found.float(), wanted, rtol=2**-7, atol=2**-5)
@@ -115,7 +115,7 @@ def test_lora_rows_get_their_adapter(mix: str, dtype: str) -> None:
     bare = [row for row, slot in enumerate(slots) if slot < 0]
     before = y[bare].clone()
     wrapper(slots).add_lora_linear(y, x, down, up, 1.0, SLICES)
-    near(y, wanted)
+    assert_near(y, wanted)
     assert torch.equal(y[bare], before), "to the bit: an adapter may not touch them"
 
 
@@ -184,7 +184,7 @@ def test_lora_single_slot_affects_its_rows_only() -> None:
     wanted = plain(y, x, down, up, [-1, 0, -1])
     before = y[::2].clone()
     wrapper([-1, 0, -1], layout=(7,)).add_lora_linear(y, x, down, up, 1.0, SLICES)
-    near(y, wanted)
+    assert_near(y, wanted)
     assert torch.equal(y[::2], before)
 
 
@@ -207,7 +207,7 @@ def test_lora_scale_and_padding_rows() -> None:
     x, y = rows(5, WIDTH), rows(5, sum(SLICES), 5)
     wanted = plain(y, x, down, [b * 2 for b in up], [0, 2, -1, -1, -1])
     wrapper([0, 2, -1]).add_lora_linear(y, x, down, up, 2.0, SLICES)
-    near(y, wanted)
+    assert_near(y, wanted)
 
 
 def test_lora_loaded_slot_counts_from_next_step() -> None:
@@ -221,7 +221,7 @@ def test_lora_loaded_slot_counts_from_next_step() -> None:
         wanted = plain(y, x, *loaded, [0, -1])
         tell(lora, [0, -1])
         lora.add_lora_linear(y, x, down, up, 1.0, SLICES)
-        near(y, wanted)
+        assert_near(y, wanted)
 
 
 def test_lora_unchanged_layer_is_skipped() -> None:
@@ -234,7 +234,7 @@ def test_lora_unchanged_layer_is_skipped() -> None:
     wanted = plain(y, x, down, up, [1, 1, 0])
     before = y[:2].clone()
     wrapper([1, 1, 0]).add_lora_linear(y, x, down, up, 1.0, SLICES)
-    near(y, wanted)
+    assert_near(y, wanted)
     assert torch.equal(y[:2], before)
 
 
@@ -244,7 +244,7 @@ def test_lora_head_rows_are_requests() -> None:
     wanted = y.float().clone()
     wanted[:, :50] = plain(y[:, :50], x, [down], [up], [2, -1, 0])
     wrapper([2, 2, 2, -1, 0, 0], [2, -1, 0]).add_lora_logits(y, x, down, up, 1.0)
-    near(y, wanted)
+    assert_near(y, wanted)
 
 
 @pytest.mark.parametrize("mix", ["all slots and the base", "the last slot beside the base", "one adapter"])
@@ -257,7 +257,7 @@ def test_lora_embedding_uses_looked_up_rows(mix: str) -> None:
         if slot >= 0:
             wanted[row] += up[slot, 0].float() @ looked[row].float()
     wrapper(slots).add_lora_embedding(y, looked, up)
-    near(y, wanted)
+    assert_near(y, wanted)
 
 
 def test_lora_sharded_rows_without_adapter_are_zero() -> None:
@@ -271,7 +271,7 @@ def test_lora_sharded_rows_without_adapter_are_zero() -> None:
     buffers = torch.zeros(len(SLICES), 4, RANK)
     lora.add_shrink(buffers, x, down, 1.0)
     lora.add_expand(y, buffers, up, SLICES)
-    near(y, wanted)
+    assert_near(y, wanted)
 
 
 def test_plugin_known_versions_are_unchanged() -> None:

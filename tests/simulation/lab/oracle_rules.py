@@ -35,8 +35,7 @@ UNFIT_VALUE = "E033"
 
 def max_attempts(node: CompiledNode, code: str) -> int:
     """Returns the total number of attempts: one for `once` effects; as the file states; two if a model or a check
-    rejects;
-    else three.
+    rejects; else three.
     """
     if node.contract is not None and node.contract.effect == "once":
         return 1

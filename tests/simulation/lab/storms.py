@@ -29,9 +29,7 @@ WORKER_FAULTS = (
     "silent", "usage missing", "usage negative", "usage huge", "cut", "cancels itself",
 )  # fmt: skip
 """The faults of a call. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its
-own;
-`cut`: the stream
-ends in an error after some chunks.
+own; `cut`: the stream ends in an error after some chunks.
 """
 PROMPT_OVERHEAD = 8
 """The minimum difference between the bound of a prompt's tokens and their exact count."""

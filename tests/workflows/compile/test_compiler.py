@@ -38,7 +38,7 @@ def names(program: Program, indices: Any) -> list[str]:
     return [program.nodes[index].name for index in indices]
 
 
-def sound(program: Program) -> None:
+def assert_sound(program: Program) -> None:
     """Holds of every program, and of its bodies."""
     for one in program.nodes:
         assert all(need < one.index for need in one.needs)
@@ -46,7 +46,7 @@ def sound(program: Program) -> None:
         assert all(one.index in program.nodes[child].needs for child in one.children)
         assert all(one.height > program.nodes[child].height for child in one.children)
         if one.body is not None:
-            sound(one.body)
+            assert_sound(one.body)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["what"])
@@ -68,7 +68,7 @@ def test_compile_every_error_has_hint() -> None:
 def test_compile_samples_have_no_warnings(text: str) -> None:
     program = compiled(text)
     assert program.warnings == ()
-    sound(program)
+    assert_sound(program)
 
 
 def test_compile_nodes_follow_their_needs() -> None:
@@ -570,4 +570,4 @@ def test_compile_any_graph_compiles_or_is_refused(graph: Graph) -> None:
         program = compile_graph(graph, CATALOG)
     except InputError:
         return
-    sound(program)
+    assert_sound(program)
