@@ -300,7 +300,7 @@ class Sender:
         if isinstance(answer, HttpResponse) or answer.policy.proves_reachable:
             return None
         return (
-            replace(answer, reason=f"{server} at {answer.reason}", hint="orchestra doctor")
+            replace(answer, reason=f"{server} at {answer.reason}", hint=UNREACHABLE_ENDPOINT_HINT)
             if answer.code == "F203"
             else answer
         )
