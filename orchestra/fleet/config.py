@@ -264,6 +264,8 @@ class HubFileSource(_HubBase, _GgufBase):
 class FolderSource(_SourceBase):
     """An existing folder with safetensors, used in place."""
 
+    download_bytes: ClassVar[int] = 0
+    disk_bytes: ClassVar[int] = 0
     folder: str
 
     @property
