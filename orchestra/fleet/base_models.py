@@ -15,7 +15,7 @@ import msgspec
 
 from orchestra.core.errors import FleetError, InputError
 from orchestra.core.xdg import expand_home
-from orchestra.fleet.config import Endpoint, FleetConfig, FleetLimits, FolderSource, LocalServer
+from orchestra.fleet.config import Endpoint, FleetConfig, FleetLimits, LocalServer
 from orchestra.fleet.http.client import HttpClient, HttpRequest
 from orchestra.fleet.http.openai_protocol import ChatRequest
 from orchestra.fleet.memory import AvailableMemory, check_memory, weights_bytes
@@ -66,19 +66,15 @@ def list_base_models(
             if isinstance(server, Endpoint):
                 yield BaseModel(fleet, name, server.model, server.endpoint, None, 0, 0, "")
                 continue
-            sources = model_store.sources(server.weights) or server.weights.sources
-            first = sources[0]
-            download = size = 0
-            if not isinstance(first, FolderSource):
-                download, size = first.download_bytes, first.disk_bytes
+            first = (model_store.sources(server.weights) or server.weights.sources)[0]
             yield BaseModel(
                 fleet,
                 name,
                 server.model,
                 first.title,
                 find_weights(server.weights, model_store) is not None,
-                download,
-                weights_bytes(server, model_store) or size,
+                first.download_bytes,
+                weights_bytes(server, model_store) or first.disk_bytes,
                 _refusal(name, server, model_store, memory),
             )
 

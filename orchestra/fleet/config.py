@@ -264,6 +264,8 @@ class HubFileSource(_HubBase, _GgufBase):
 class FolderSource(_SourceBase):
     """An existing folder with safetensors, used in place."""
 
+    download_bytes: ClassVar[int] = 0
+    disk_bytes: ClassVar[int] = 0
     folder: str
 
     @property
@@ -444,6 +446,8 @@ class Endpoint(FleetModel):
         parts = urlsplit(url)
         if parts.username or parts.password:
             raise ValueError("an address must not hold a name or a password; use api_key: env:NAME")
+        if any(char.isspace() for char in url):
+            raise ValueError("an address has no blanks")
         if not parts.hostname or parts.query or parts.fragment:
             raise ValueError("an address has a host and a path, and no query or fragment")
         if parts.port == 0:  # reading the port raises ValueError for an invalid port

