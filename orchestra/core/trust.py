@@ -170,7 +170,10 @@ def find_requirements(
 
 
 def is_loopback(address: str) -> bool:
-    """Returns whether a URL has an address of this machine. An invalid one has none."""
+    """Returns whether a URL has an address of this machine. An invalid one has none.
+
+    Of names only `localhost` counts: the resolver decides where `x.localhost` leads.
+    """
     try:
         host = urlsplit(address).hostname or ""
     except ValueError:
@@ -178,7 +181,7 @@ def is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return host == "localhost"
 
 
 def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[TrustRequirement]:

@@ -155,7 +155,7 @@ def test_endpoint_fleet_label_follows_the_address(address: str, label: str, exte
     [
         ("http://127.0.0.1:1/v1", False, True),
         ("http://127.0.0.2:1/v1", False, True),
-        ("http://gpu.localhost:1/v1", False, True),
+        ("http://gpu.localhost:1/v1", False, False),
         ("https://api.example.com/v1", False, True),
         ("http://gpu.example.com/v1", False, False),
     ],
