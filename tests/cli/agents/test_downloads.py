@@ -53,7 +53,7 @@ def test_list_shows_encoders_that_are_not_installed(shell: Shell) -> None:
 def test_run_of_agent_without_weights_names_the_installation(shell: Shell) -> None:
     said = shell("run", "desk", "-i", "text=a")
     assert said.code == 1
-    assert "the weights of 'desk' are not installed (7.0 MB)" in said.out + said.err
+    assert "the weights of 'desk' are not installed (7 MB)" in said.out + said.err
     assert "orchestra agents install" in said.out + said.err
 
 
