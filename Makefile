@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick test-real test-real-slow test-slow coverage attacks crash \
+.PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks crash \
         crash-full simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
         bench-ordering evaluate evaluate-workflows lock clean
 
@@ -21,6 +21,9 @@ setup-base:  ## .venv with the library and the development tools only (180 MB to
 
 demo: setup  ## ten questions about real documents, answered with quotes by a real vLLM server on this machine
 	@$(VENV)/bin/orchestra demo
+
+demo-large: setup  ## ten mixed requests to models of 135M, 0.5B and 1.5B (16 GiB of memory; 1.7 GB to fetch)
+	@$(RUN) scripts/demo_large.py
 
 test:  ## set up, lint, and all tests except the slow ones, including those of the real vLLM (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
