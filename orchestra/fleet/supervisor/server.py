@@ -32,6 +32,8 @@ from orchestra.fleet.supervisor.messages import ServerFailure, ServerPhase, Serv
 Probe: TypeAlias = Callable[[aiohttp.ClientSession], Coroutine[Any, Any, None]]
 StartSeconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Launcher: TypeAlias = Callable[[LocalServer, int], ProcessSpec]
+MEMORY_INTERVAL = 5.0
+"""Seconds for which a measured memory is reported again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class ServerSupervisor:
         self.last_failure: FleetError | None = None
         """Why the server last ended or was ended, after it was ready."""
         self._failed_at = 0.0
+        self._memory = (0, 0.0, 0)
+        """The last measured memory: process, time, bytes."""
         self._start_file = logs / f"{name}.start.json"
         self._usual_start = self._read_start()
 
@@ -373,7 +377,7 @@ class ServerSupervisor:
             spare_slots=self.launch.free_adapter_slots if self.launch else 0,
             precision=self.launch.precision if self.launch else "",
             tokens_per_second=round(self._peak_tokens_per_second, 1),
-            memory_bytes=child_process.resident_bytes(self.child.pid) if self.child else 0,
+            memory_bytes=self._memory_bytes(now),
             running=load.running,
             waiting=load.waiting,
             adapters=adapters,
@@ -384,6 +388,15 @@ class ServerSupervisor:
             start_phase=self._start_phase(),
             usual_start=self._usual_start,
         )
+
+    def _memory_bytes(self, now: float) -> int:
+        """Returns the memory of the processes. The kernel walks all pages for it, and a starting server is polled."""
+        if self.child is None:
+            return 0
+        pid, measured_at, _ = self._memory
+        if pid != self.child.pid or now - measured_at >= MEMORY_INTERVAL:
+            self._memory = self.child.pid, now, child_process.resident_bytes(self.child.pid)
+        return self._memory[2]
 
     def _start_phase(self) -> str:
         """Returns what the starting server does. Before its process runs, the log is that of an earlier start."""
