@@ -73,7 +73,7 @@ export interface GraphEdge {
 }
 
 /** The edges of a graph; `input` and `output` are nodes of it. */
-export function edgesOf(graph: { nodes: Record<string, NodeSpec>; output?: Json; input?: unknown }): GraphEdge[] {
+export function edgesOf(graph: { nodes: Record<string, NodeSpec>; output?: Json | undefined; input?: unknown }): GraphEdge[] {
   const names = new Set(Object.keys(graph.nodes));
   const edges: GraphEdge[] = [];
   for (const [name, spec] of Object.entries(graph.nodes)) {

@@ -8,26 +8,26 @@ export interface StatusWords {
 
 /** A status as an icon and a word; the colour only repeats it. */
 export const STATUS: Record<string, StatusWords> = {
-  done: { icon: "✓", word: "done", tone: "good" },
-  value: { icon: "✓", word: "done", tone: "good" },
-  given: { icon: "✎", word: "given by a person", tone: "person" },
-  fallback: { icon: "↷", word: "fallback", tone: "doubt" },
-  skipped: { icon: "–", word: "skipped", tone: "quiet" },
-  abstained: { icon: "⊘", word: "withheld", tone: "withheld" },
-  failed: { icon: "✕", word: "failed", tone: "bad" },
-  running: { icon: "●", word: "running", tone: "live" },
-  waiting: { icon: "?", word: "waiting", tone: "doubt" },
-  interrupted: { icon: "‖", word: "interrupted", tone: "quiet" },
-  pending: { icon: "○", word: "not started", tone: "quiet" },
-  budget: { icon: "✕", word: "budget used up", tone: "bad" },
-  cancelled: { icon: "■", word: "cancelled", tone: "quiet" },
-  pass: { icon: "✓", word: "pass", tone: "good" },
-  fail: { icon: "✕", word: "fail", tone: "bad" },
-  unknown: { icon: "~", word: "undecided", tone: "doubt" },
+  done: { icon: "check", word: "done", tone: "good" },
+  value: { icon: "check", word: "done", tone: "good" },
+  given: { icon: "pen", word: "given by a person", tone: "person" },
+  fallback: { icon: "turn", word: "fallback", tone: "doubt" },
+  skipped: { icon: "minus", word: "skipped", tone: "quiet" },
+  abstained: { icon: "withheld", word: "withheld", tone: "withheld" },
+  failed: { icon: "cross", word: "failed", tone: "bad" },
+  running: { icon: "dot", word: "running", tone: "live" },
+  waiting: { icon: "question", word: "waiting", tone: "doubt" },
+  interrupted: { icon: "pause", word: "interrupted", tone: "quiet" },
+  pending: { icon: "ring", word: "not started", tone: "quiet" },
+  budget: { icon: "cross", word: "budget used up", tone: "bad" },
+  cancelled: { icon: "stop", word: "cancelled", tone: "quiet" },
+  pass: { icon: "check", word: "pass", tone: "good" },
+  fail: { icon: "cross", word: "fail", tone: "bad" },
+  unknown: { icon: "tilde", word: "undecided", tone: "doubt" },
 };
 
 export function wordsOf(status: string): StatusWords {
-  return STATUS[status] ?? { icon: "·", word: status, tone: "quiet" };
+  return STATUS[status] ?? { icon: "dot", word: status, tone: "quiet" };
 }
 
 /** Statuses in the order in which counts of a map are shown. */
