@@ -11,7 +11,7 @@ export function plural(value: number, noun: string, many = `${noun}s`): string {
 }
 
 export function duration(seconds: number): string {
-  if (seconds < 0.0095) return `${Math.max(0, seconds * 1000).toFixed(seconds < 0.001 ? 1 : 0)} ms`;
+  if (seconds < 0.0095) return `${Math.max(0, seconds * 1000).toFixed(0)} ms`;
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
@@ -56,7 +56,7 @@ export function percent(value: number): string {
 }
 
 export function tokens(usage: Usage): string {
-  return `${count(usage.prompt_tokens ?? 0)} in, ${count(usage.output_tokens ?? 0)} out`;
+  return `${count(usage.prompt_tokens ?? 0)} tokens in, ${count(usage.output_tokens ?? 0)} out`;
 }
 
 /** A value as text: a string as it is, anything else as JSON. */

@@ -18,7 +18,7 @@ export function Exported({ record }: { record: RunRecord }) {
         <span className="brand">
           <Icon name="plan" size={18} /> Orchestra
         </span>
-        <span className="soft">a saved run; this file loads nothing and sends nothing</span>
+        <span className="soft saved">a saved run; this file loads nothing and sends nothing</span>
         <span className="grow" />
         <ThemeSwitch />
       </header>

@@ -1,6 +1,6 @@
 import { useState } from "react";
 import { count, valueText } from "../lib/format";
-import { visible } from "../lib/visible";
+import { oneLine, visible } from "../lib/visible";
 import type { Json } from "../model/types";
 
 const SHORT = 1_500;
@@ -61,6 +61,13 @@ function Branch({ value, open }: { value: Json[] | { [key: string]: Json }; open
   );
 }
 
+/** What an object is about, for its folded line. */
+function hintOf(value: Json[] | { [key: string]: Json }): string {
+  if (Array.isArray(value)) return "";
+  const named = value.source ?? value.name ?? value.title;
+  return typeof named === "string" ? oneLine(named, 80) : "";
+}
+
 function Entry({ name, value, open }: { name: string; value: Json; open: number }) {
   const [shown, setShown] = useState(open > 0);
   const key = <span className="json-key">{visible(name)}</span>;
@@ -82,7 +89,8 @@ function Entry({ name, value, open }: { name: string; value: Json; open: number 
   return (
     <>
       <button type="button" className="json-fold" aria-expanded={shown} onClick={() => setShown(!shown)}>
-        {key} <span className="soft">{Array.isArray(value) ? `[${count(total)}]` : `{${count(total)}}`}</span>
+        {key} {hintOf(value) && <span className="json-hint">{hintOf(value)} </span>}
+        <span className="soft">{Array.isArray(value) ? `[${count(total)}]` : `{${count(total)}}`}</span>
       </button>
       {shown && <Branch value={value} open={open} />}
     </>

@@ -51,7 +51,7 @@ export function NodePanel({ path, version, cursor }: { path: string; version: nu
         <Status status={status} />
       </div>
       <p className="soft node-sub">
-        {[node?.attempts.at(-1)?.name || calleeOf(spec), node && times(node, fold.begin), node && node.usage.calls > 0 ? tokens(node.usage) + " tokens" : ""].filter(Boolean).join(" · ")}
+        {[node?.attempts.at(-1)?.name || calleeOf(spec), node && times(node, fold.begin), node && node.usage.calls > 0 ? tokens(node.usage) : ""].filter(Boolean).join(" · ")}
       </p>
       {node ? <NodeBody key={path} node={node} spec={spec} status={status} cursor={cursor} /> : <NotStarted spec={spec} />}
       {spec && <Definition spec={spec} agent={node?.attempts[0]?.name ?? ""} />}
