@@ -35,7 +35,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """A parsed page: its tags in order, all attributes, and the texts of its marks."""
+    """A parsed page: its tags in order, all attributes, the texts of its marks, and its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,6 +45,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.marked: list[str] = []
         self.words = ""
+        self.scripts: list[str] = []
         self.feed(text)
         self.close()
 
@@ -53,6 +54,8 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value) for name, value in attrs]
         if tag == "mark":
             self.marked.append("")
+        if tag == "script":
+            self.scripts.append("")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -62,8 +65,18 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "mark":
             self.marked[-1] += data
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts[-1] += data
+        elif "style" not in self.open:
             self.words += data
+
+    @property
+    def without_scripts(self) -> str:
+        """The source without the contents of its scripts."""
+        text = self.source
+        for script in self.scripts:
+            text = text.replace(script, "", 1)
+        return text
 
 
 def quoting_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 
 from minijinja import Environment, Markup
@@ -13,9 +14,26 @@ from orchestra.workflows.program import Program
 from orchestra.workflows.svg_drawing import draw_svg
 
 
-def render_page(content: RunContent) -> str:
-    """Returns the page of a run."""
-    return _environment().render_template("page.html", **content.values(PAGE))
+@dataclass(frozen=True, slots=True)
+class StudioParts:
+    """The parts of a page that shows a run in the studio: a style sheet, a script, its policy, and its data."""
+
+    style: str
+    script: str
+    policy: str
+    """The content security policy of the page."""
+    record: str
+    """The record of the run as JSON, escaped for a `script` element."""
+
+
+def render_page(content: RunContent, studio: StudioParts) -> str:
+    """Returns the page of a run: the studio, and without JavaScript a plain page."""
+    parts = {"style": studio.style, "script": studio.script, "record": studio.record}
+    return _environment().render_template(
+        "page.html",
+        studio={name: Markup(text) for name, text in parts.items()} | {"policy": studio.policy},
+        **content.values(PAGE),
+    )
 
 
 def render_result(content: RunContent) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -156,17 +157,19 @@ async def write_page(name: str, target: Path) -> None:
     written.
     """
     from orchestra.app.html.content import RunContent
-    from orchestra.app.html.render import render_page
+    from orchestra.app.run_record import read_run_record
     from orchestra.app.stored_certificates import read_certificates
+    from orchestra.server.studio_files import render_saved_run
 
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
         found, status = await _claims_and_status(journal, run, events, history)
         held = await read_certificates(journal, events)
+        record = await read_run_record(journal, run, time.time(), with_blobs=True)
     confidence = outcome_score(history.outcome, events)
     content = RunContent(events, status, found, dropped_claims(events), confidence, certificates=held)
-    _write_text(target, render_page(content))
+    _write_text(target, render_saved_run(content, record))
 
 
 def _write_text(target: Path, text: str) -> None:

@@ -1,8 +1,11 @@
-"""`orchestra runs show RUN --html FILE`: one file that loads and executes nothing."""
+"""`orchestra runs show RUN --html FILE`: one file that loads nothing, and runs only the studio."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from orchestra.core.events import (
 )
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
+from orchestra.server.studio_files import FOLDER
 from tests.app.html_pages import GRAPH, HOSTILE, Page, quoting_run
 from tests.cli.shell import Shell
 from tests.cli.stage import ASK, FLEET, GOOD, TEXT, Simulated, furnish
@@ -77,9 +81,17 @@ def test_texts_of_strangers_are_shown_and_do_nothing(shell: Shell, text: str) ->
         assert text in page.words
 
 
-def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
+def test_page_fetches_nothing_and_runs_only_the_studio(shell: Shell) -> None:
     page = page_of(shell, quoting_run("in 1889 https://evil.example/x.png"))
-    assert not {"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "svg"} & set(page.tags)
+    assert page.tags.count("script") == 2
+    data, studio = page.scripts
+    assert [value for tag, name, value in page.attributes if (tag, name) == ("script", "type")] == [
+        "application/json",
+        "module",
+    ]
+    assert studio == (FOLDER / "studio.js").read_text("utf-8")
+    assert json.loads(data)["run"] == "aaaa1111"
+    assert not {"link", "img", "iframe", "object", "embed", "form", "a", "base", "svg"} & set(page.tags)
     assert {name for _, name, _ in page.attributes} <= {
         "lang",
         "charset",
@@ -88,15 +100,23 @@ def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
         "http-equiv",
         "class",
         "style",
+        "id",
+        "type",
     }
-    assert not re.search(r"url\(|@import|src=|href=", page.source)
-    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    assert not re.search(r"url\(|@import|src=|href=", page.without_scripts)
+    allowed = base64.b64encode(hashlib.sha256(studio.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{allowed}'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert ("meta", "content", policy) in page.attributes
 
 
 def test_a_text_of_a_megabyte_is_cut_and_says_so(shell: Shell) -> None:
     text = "word " * 200_000 + "in 1889"
     page = page_of(shell, quoting_run(text))
-    assert len(page.source) < 10 * PAGE.text
+    assert len(page.without_scripts) < 10 * PAGE.text
+    assert json.loads(page.scripts[0])["events"][0]["inputs"]["text"] == text
     assert f"and {len(text) - PAGE.text} more characters, which are left out here" in page.words
     assert page.marked == ["in 1889"], "the evidence is shown though it stands beyond what is shown of the text"
 

@@ -1,0 +1,165 @@
+"""The record of a run: all that a page shows of it, as one JSON document.
+
+It has the events, the workflows with their graphs, the claims of the output with their evidence, and the certificates.
+A page computes nodes, times and costs from the events, so that a live page and a saved one are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from orchestra.app.claims.claims import OutputClaim, dropped_claims, extract_claims
+from orchestra.app.inputs import run_not_found, unanswered_questions
+from orchestra.app.result import outcome_score
+from orchestra.app.snapshot_store import CARD, stored_workflows
+from orchestra.app.stored_certificates import iter_guarantees, read_certificates
+from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, encode, last_read_message
+from orchestra.core.protocols import Journal
+from orchestra.journal.history import History, usage_by_tier
+from orchestra.journal.summary import summary_at
+from orchestra.schema.strict_json import JsonDecodingError, decode_json
+
+FORMAT: Final = "orchestra/run-record/v1"
+MAX_BLOB_BYTES = 200_000
+"""Bytes of one prompt or response in a saved record."""
+MAX_BLOBS_BYTES = 8_000_000
+"""Bytes of all prompts and responses in a saved record."""
+
+
+class BlobText(msgspec.Struct, frozen=True):
+    """The bytes that a model was sent or answered, as text; bytes that are no UTF-8 are escaped."""
+
+    text: str
+    size: int
+    """The number of bytes, also if the text is cut."""
+
+
+class NodeCertificate(msgspec.Struct, frozen=True):
+    """The guarantee of a node's value, and the figures of its certificate; None if it is missing or unreadable."""
+
+    node: str
+    guarantee: str
+    summary: dict[str, Any] | None
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run as recorded."""
+
+    format: str
+    run: str
+    workflow: str
+    status: str
+    """As in `RunView`."""
+    seq: int
+    """The number of the last event."""
+    label: str
+    tags: dict[str, str]
+    confidence: float | None
+    holder: str
+    """The process that holds the run; empty if none does."""
+    open_questions: tuple[int, ...]
+    """Numbers of the events with the open questions to persons."""
+    workflows: dict[str, Any]
+    """The stored workflows by name; that of the run has an empty name."""
+    cards: dict[str, Any]
+    """The stored agent cards by name."""
+    claims: tuple[OutputClaim, ...]
+    dropped: tuple[OutputClaim, ...]
+    certificates: tuple[NodeCertificate, ...]
+    tiers: tuple[Any, ...]
+    events: tuple[msgspec.Raw, ...]
+    blobs: dict[str, BlobText] | None = None
+    """Prompts and responses by digest; None if they are fetched one by one."""
+    blobs_left_out: int = 0
+    """Prompts and responses that are left out, because they are too large together."""
+
+
+async def read_run_record(journal: Journal, run: str, now: float, *, with_blobs: bool = False) -> RunRecord:
+    """Returns the record of a run, without changing it. Raises `InputError` E020 for an unknown run."""
+    summary = await journal.summary(run)
+    events = await journal.read(run)
+    if summary is None or not events or not isinstance(first := events[0], RunStarted):
+        raise run_not_found(run)
+    history = History.of(events)
+    finished = isinstance(events[-1], RunFinished)
+    asked = (
+        ()
+        if finished
+        else unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events)))
+    )
+    workflows = await stored_workflows(journal, first)
+    held = await read_certificates(journal, events)
+    blobs, left_out = await _read_blobs(journal, events) if with_blobs else (None, 0)
+    return RunRecord(
+        format=FORMAT,
+        run=run,
+        workflow=first.workflow,
+        status=history.status if finished else summary_at(summary, now).status,
+        seq=events[-1].seq,
+        label=first.label,
+        tags=dict(first.tags),
+        confidence=outcome_score(history.outcome, events),
+        holder="" if finished else summary.holder or "",
+        open_questions=tuple(question.seq for question in asked),
+        workflows={name.partition("/")[2]: _parse(data) for name, data in workflows.items() if data},
+        cards=await _read_cards(journal, first),
+        claims=tuple(extract_claims(events, workflows)),
+        dropped=tuple(dropped_claims(events)),
+        certificates=tuple(
+            NodeCertificate(path, said, dict(one.summary) if one is not None else None)
+            for path, said, one in iter_guarantees(history, held)
+        ),
+        tiers=tuple(usage_by_tier(history)),
+        events=tuple(msgspec.Raw(encode(event)) for event in events),
+        blobs=blobs,
+        blobs_left_out=left_out,
+    )
+
+
+def encode_record(record: RunRecord) -> bytes:
+    """Returns the record as JSON."""
+    return msgspec.json.encode(record)
+
+
+def blob_digests(events: Sequence[Event]) -> Iterator[str]:
+    """Yields the digests of the prompts and responses of a run, each once, in order."""
+    seen = set[str]()
+    for event in events:
+        if isinstance(event, AttemptFinished):
+            for digest in (event.sent, event.received):
+                if digest and digest not in seen:
+                    seen.add(digest)
+                    yield digest
+
+
+async def _read_blobs(journal: Journal, events: Sequence[Event]) -> tuple[dict[str, BlobText], int]:
+    found, room, left_out = dict[str, BlobText](), MAX_BLOBS_BYTES, 0
+    for digest in blob_digests(events):
+        data = await journal.get_blob(digest) if room > 0 else None
+        if data is None:
+            left_out += 1
+            continue
+        cut = data[: min(MAX_BLOB_BYTES, room)]
+        room -= len(cut)
+        found[digest] = BlobText(cut.decode("utf-8", "backslashreplace"), len(data))
+    return found, left_out
+
+
+async def _read_cards(journal: Journal, started: RunStarted) -> dict[str, Any]:
+    cards = dict[str, Any]()
+    for name, digest in started.versions.items():
+        kind, _, agent = name.partition("/")
+        if kind == CARD and (data := await journal.get_blob(digest)) is not None:
+            cards[agent] = _parse(data)
+    return cards
+
+
+def _parse(data: bytes) -> Any:
+    """The value of a stored document; None if it is damaged."""
+    try:
+        return decode_json(data, dict)
+    except JsonDecodingError:
+        return None
