@@ -150,36 +150,35 @@ _POSITIVE = (
 _VERDICT = re.compile("|".join(f"(?P<n{i}>{p})" for i, p in enumerate(_NEGATIVE)) + "|" + "|".join(_POSITIVE))
 
 _STATED = (
-    "say|state|stated|tell|mention|mentioned|contain|include|specify|specified|find|found|give|given|provide|provided|"
-    "list|listed|know|known|show|shown|available|indicate|answer|determine|determined|record|recorded|name|covered|"
-    "described|possible|able"
+    "say|said|state|stated|tell|mention|mentioned|contain|contained|specify|specified|find|found|give|given|provide|"
+    "provided|list|listed|know|known|show|shown|available|indicate|answer|answered|determine|determined|record|"
+    "recorded|name|described"
 )
-_GEGEBEN = (
-    "angegeben|genannt|erwähnt|gefunden|enthalten|bekannt|angaben|angabe|information|informationen|möglich|auskunft|"
-    "protokoll"
-)
-_DONNE = r"mentionn\w*|indiqu\w*|précis\w*|trouv\w*|donn\w*|inform\w*|dit|possible|figure|contien\w*|envoy\w*"
-_DICHO = (
-    r"indica\w*|menciona\w*|dice\w*|encuentra\w*|encontr\w+|puedo|podemos|hay|figura\w*|consta\w*|aparece\w*|"
-    r"contiene\w*|especifica\w*"
-)
-NOTHING_FOUND = re.compile(
+_ABSENT = "information|mention|answer|data|records?|details?|documents?|entry|entries|such|indication|evidence"
+_GENANNT = "angegeben|genannt|erwähnt|gefunden|enthalten|bekannt|angaben|angabe|information|informationen|auskunft"
+_INDIQUE = r"mentionn\w*|indiqu\w*|précis\w*|trouv\w*|donn\w*|inform\w*|figur\w*|contien\w*|connu\w*"
+_INDICA = r"indica\w*|menciona\w*|dice\w*|encuentra\w*|encontr\w+|figura\w*|consta\w*|aparece\w*|contiene\w*"
+NOT_FOUND = re.compile(
     rf"\b(?:do(?:es)?|did|could|can|is|are|was|were|has|have)(?: not|n't)(?: \w+){{0,2}}? (?:{_STATED})\b"
-    rf"|\bnot (?:{_STATED}|contained|in the documents)\b"
-    r"|\bno (?:information|mention|answer|data|records?|details?|documents? (?:say|mention|state|contain|give|name)\w*)\b"
-    r"|\bnothing (?:is |was |has been )?(?:said|stated|found|about|in the documents|sent|done|ordered|booked)\b"
-    r"|\b(?:i|we|it) (?:cannot|can't|can not|could not|couldn't|am unable|are unable|am not able|was unable)\b"
-    r"|\bcannot (?:be )?(?:\w+ )?(?:answer(?:ed)?|find|found|tell|determined?|said?|say|send|sent|do|done|place|make)\b"
-    r"|\bunable to\b|\bunknown\b|\bunanswerable\b|\bneither (?:\w+ ){1,4}nor\b"
-    r"|\b(?:there is|there are|there were) no(?:ne)?\b"
-    rf"|\b(?:nicht|keine?n?) (?:\w+ ){{0,3}}?(?:{_GEGEBEN})\b"
-    r"|\bsteht nicht\b|\b(?:ich|wir) (?:kann|können) (?:\w+ ){0,5}?nicht\b"
-    rf"|\bn(?:e |')(?:\w+ ){{0,3}}?(?:pas|aucune?|rien)\b(?: \w+){{0,2}}? ?(?:{_DONNE})"
-    r"|\baucune (?:information|mention)\b"
-    rf"|\bno (?:se )?(?:{_DICHO})\b"
-    r"|\bno es posible\b|\bningun[ao]?\b"
+    rf"|\b(?:not|cannot(?: be)?|can't(?: be)?|unable to|neither) (?:{_STATED})\b|\bnot in the documents\b"
+    rf"|\b(?:no|any) (?:{_ABSENT})\b|\bnothing (?:is |was |has been )?(?:said|stated|found|about|in the documents)\b"
+    r"|\b(?:unknown|unanswerable)\b"
+    rf"|\b(?:nicht|keine?n?) (?:\w+ ){{0,3}}?(?:{_GENANNT})\b|\bsteht nicht\b"
+    rf"|\bn(?:e |')(?:\w+ ){{0,3}}?(?:pas|aucune?|rien)\b(?: \w+){{0,2}}? ?(?:{_INDIQUE})"
+    r"|\baucune (?:information|mention|réponse)\b"
+    rf"|\bno (?:se )?(?:{_INDICA})\b|\bningun[ao]? (?:información|dato|mención|documento)"
 )
-"""Phrases of an answer that gives no value."""
+"""Phrases of a text that gives no value, because the documents have none."""
+_UNABLE = re.compile(
+    r"\b(?:i|we|it|you) (?:cannot|can't|can not|could not|couldn't|am unable|are unable|am not able|was unable)\b"
+    r"|\bcannot be (?:\w+ )?(?:sent|done|placed|made|booked|ordered)\b|\bunable to\b|\bnot possible\b|\bnot able to\b"
+    r"|\b(?:not|nothing|no (?:\w+ )?)(?: has| was| is| were)?(?: been)? ?(?:sent|done|ordered|booked|called|paid)\b"
+    r"|\b(?:there is|there are|there were|there was) no(?:ne)?\b|\bneither (?:\w+ ){1,4}nor\b|\bnone of\b"
+    r"|\b(?:ich|wir) (?:kann|können) (?:\w+ ){0,6}?nicht\b|\bnicht möglich\b|\bgibt (?:es )?kein\w*\b"
+    r"|\bje ne peux pas\b|\bpas possible\b|\bil n'y a (?:pas|aucun\w*)\b"
+    r"|\bno (?:puedo|podemos|hay|es posible)\b|\bning[uú]n[ao]?\b"
+)
+"""Phrases of a text that says what was not done, or that there is no such thing."""
 
 _EXEMPT_BEFORE = re.compile(
     r"(?:\b(?:not|never|no|without|instead of|rather than|no longer|formerly|previously|old|former|superseded|except|"
@@ -290,15 +289,19 @@ def verdict(content: Content) -> str:
 
 
 def finds_nothing(content: Content) -> bool:
-    """Returns whether the first sentence of a text says that there is no answer."""
+    """Returns whether the first sentence of a text says that the documents have no answer."""
     end = _SENTENCE_END.search(content.text)
-    return NOTHING_FOUND.search(content.text, 0, end.start() if end else len(content.text)) is not None
+    return NOT_FOUND.search(content.text, 0, end.start() if end else len(content.text)) is not None
+
+
+def gives_nothing(content: Content) -> bool:
+    """Returns whether a text says anywhere that there is no answer, or that something was not done."""
+    return NOT_FOUND.search(content.text) is not None or _UNABLE.search(content.text) is not None
 
 
 def _places(fact: str, content: Content, language: str, forbidden: bool) -> Iterator[int]:
     """Yields the positions at which a text states a fact."""
     wanted = read(fact, language)
-    whole = len(normalise(fact))
     if len(wanted.dates) == 1 and _covers(_DATES, fact):
         date = wanted.dates[0]
         for one in content.dates:
@@ -308,7 +311,7 @@ def _places(fact: str, content: Content, language: str, forbidden: bool) -> Iter
                 yield one.start
     elif len(wanted.times) == 1 and _covers(_TIMES, fact):
         yield from (one.start for one in content.times if set(one.minutes) & set(wanted.times[0].minutes))
-    elif len(wanted.numbers) == 1 and not wanted.numbers[0].in_words and _is_number(fact, wanted.numbers[0], whole):
+    elif len(wanted.numbers) == 1 and not wanted.numbers[0].in_words and _is_number(fact, wanted.numbers[0], language):
         number = wanted.numbers[0]
         for other in content.numbers:
             if _equal(number, other) and not (forbidden and other.in_words and max(other.values) < 3):
@@ -330,15 +333,14 @@ def _covers(patterns: tuple[re.Pattern[str], ...], fact: str) -> bool:
     return any(pattern.fullmatch(normalise(fact)) for pattern in patterns)
 
 
-def _is_number(fact: str, number: Number, length: int) -> bool:
+def _is_number(fact: str, number: Number, language: str) -> bool:
     """Returns whether a fact is a number with its unit, and no other words."""
-    text = _lower(normalise(fact))
+    text = _join_thousands(_lower(normalise(fact)), language)
     left = _UNIT_BEFORE.sub("", text[: number.start]).strip()
     match = _NUMBER.match(text, number.start)
     if match is None:
         return False
-    right = text[match.end() : length]
-    right = _UNIT_AFTER.sub("", right, count=1).strip()
+    right = _UNIT_AFTER.sub("", text[match.end() :], count=1).strip()
     return not left and right in ("", "th", "st", "nd", "rd", ".")
 
 
@@ -394,10 +396,7 @@ def _lower(text: str) -> str:
 
 
 def _numbers(text: str, language: str) -> Iterator[Number]:
-    if language in ("fr", "es"):
-        for match in list(_SPACED.finditer(text)):
-            joined = match[1].replace(" ", "")
-            text = text[: match.start()] + " " * (len(match[1]) - len(joined)) + joined + text[match.end() :]
+    text = _join_thousands(text, language)
     for match in _NUMBER.finditer(text):
         values = tuple(dict.fromkeys(_values(match["digits"], language)))
         if match["sign"]:
@@ -416,6 +415,13 @@ def _numbers(text: str, language: str) -> Iterator[Number]:
     for value, name in enumerate(names):
         for match in re.finditer(rf"\b{name}\b", text):
             yield Number((Decimal(value),), _unit_after(text, match.end()), match.start(), True)
+
+
+def _join_thousands(text: str, language: str) -> str:
+    """Returns a text of the same length, without the blanks inside of French and Spanish numbers."""
+    if language not in ("fr", "es"):
+        return text
+    return _SPACED.sub(lambda match: match[1].replace(" ", "").rjust(len(match[1])), text)
 
 
 def _unit_after(text: str, end: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from bench.requests.facts import NOTHING_FOUND, finds_nothing, occurs, read
+from bench.requests.facts import finds_nothing, gives_nothing, occurs, read
 from bench.requests.worlds import Request
 
 Status: TypeAlias = Literal["done", "refused", "failed"]
@@ -59,8 +59,7 @@ def score(request: Request, status: Status, text: str) -> Score:
     if not request.answerable:
         if empty:
             return Score("right")
-        nothing = NOTHING_FOUND.search(content.text) is not None
-        return Score("right" if nothing and not stated else "wrong", stated=stated)
+        return Score("right" if gives_nothing(content) and not stated else "wrong", stated=stated)
     if empty:
         return Score("no answer")
     missing = tuple(
