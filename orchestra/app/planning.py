@@ -47,6 +47,7 @@ from orchestra.router.planner import (
     PlanNotFound,
     PlanRequest,
     advance,
+    declined_result,
     start,
 )
 from orchestra.router.shortlist import MAX_SHORTLIST, PACKAGE_TOOLS
@@ -54,6 +55,7 @@ from orchestra.router.suggestions import nearest
 from orchestra.router.validation import Rejection
 from orchestra.router.voting import VoteResult
 from orchestra.schema.types import Schema
+from orchestra.tools import STEP_TOOLS
 from orchestra.workflows.model import ANYTHING, ASK_WORKFLOW, PLAN_WORKFLOW, REQUEST, Graph, PlanLimits, PlanNode
 from orchestra.workflows.program import CompiledNode, Program
 from orchestra.workflows.python.name_resolution import ambiguous_name_error
@@ -64,8 +66,19 @@ PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """Agents and workflows that plan, and are not capabilities of a plan."""
 PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`; not capabilities of a plan either."""
-ADVISORY_AGENTS = frozenset({"difficulty"})
-"""Agents that rate a call and do not answer it: steps of a plan only if named."""
+WORKFLOW_TOOLS = frozenset(tool.contract.name for tool in STEP_TOOLS)
+"""Tools that are steps of packaged workflows; not capabilities of a plan unless named."""
+ADVISORY_AGENTS = frozenset({"difficulty", "passage_ranker", "passage_reader"})
+"""Agents that rate a call, or read for a workflow, and do not answer by themselves: steps of a plan only if named."""
+DEMONSTRATIONS = frozenset(
+    {
+        *("support_desk", "triage_message", "banking_intent", "assistant_intent"),
+        *("extractor", "crf_extractor", "encoder_extractor"),
+    }
+)
+"""Agents and workflows for one trade: a bank, a restaurant, a voice assistant. They are offered only if they are named,
+or if the project has them: to every router, they attract the requests of an office (`examples/support_desk`).
+"""
 _NODE_KEYS = (
     "repairs",
     "replans",
@@ -76,6 +89,7 @@ _NODE_KEYS = (
     "confirm",
     "grounded",
     "each_part",
+    "rules",
     "hearsay",
     "anyway",
     "cache",
@@ -124,6 +138,8 @@ class PlanResult:
     """The vote, if there was one."""
     version: int = 1
     """The version of the plan in its run, from 1: a version follows a failed one."""
+    rule: str = ""
+    """The rule that made the plan; empty for a plan of the router."""
     recorded_graph: Any = None
     """The plan as a workflow, as recorded in the journal."""
 
@@ -179,6 +195,8 @@ class PlanOptions:
     """Whether the first step of a plan must read one of the given values, if a capability can."""
     each_part: bool = True
     """Whether each part of a request should have a step."""
+    rules: bool = True
+    """Whether a request of a known kind is planned by rule, without the router (`orchestra.router.rules`)."""
     hearsay: tuple[str, ...] = ()
     """Values that may be another person's words, such as the content of a file: they must not be arguments of tools
     with effects.
@@ -222,6 +240,7 @@ def request_workflow(
         "router": _planner_name(orchestra, options.router),
         **({} if options.larger is None else {"larger": _planner_name(orchestra, options.larger)}),
         **{key: getattr(options, key) for key in _NODE_KEYS},
+        "rules": options.rules and options.router == ROUTER and options.votes == 1 and not options.returns,
     }
     said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
     graph = {
@@ -285,21 +304,33 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
     cards = {
         name: card
         for name, card in registry.cards.items()
-        if name not in PLANNERS | ADVISORY_AGENTS and card.grammar is None
+        if name not in PLANNERS | ADVISORY_AGENTS
+        and card.grammar is None
+        and (name not in DEMONSTRATIONS or _is_of_project(orchestra, "agents", name))
     }
     fetches = not orchestra.settings.endpoint
     offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)}
     members = {part.digest for card in offered.values() for part in card.member_cards}
     for name in orchestra.workflows():
+        if name in DEMONSTRATIONS and not _is_of_project(orchestra, "workflows", name):
+            continue
         if name not in PLANNERS and (program := _effect_free_program(orchestra, name)) is not None:
             needed = [registry.cards[agent] for agent, _ in program.possible_agents if agent in registry.cards]
             if fetches or all(_is_available(card, may_fetch=False) for card in needed):
                 yield name
     yield from (name for name, card in offered.items() if card.digest not in members)
     tools = [
-        name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in PLANNER_TOOLS
+        name
+        for name, tool in registry.tools.items()
+        if tool.contract.effect == "pure" and name not in PLANNER_TOOLS | WORKFLOW_TOOLS
     ]
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
+
+
+def _is_of_project(orchestra: Orchestra, kind: str, name: str) -> bool:
+    """Whether the project has a file of this name, and not only the package."""
+    own = orchestra.settings.own_resources(kind)  # type: ignore[arg-type]
+    return any(name == (path.stem if path.is_file() else path.name) for path in own)
 
 
 def _is_available(card: Card, *, may_fetch: bool) -> bool:
@@ -373,6 +404,7 @@ async def plan_result(
         sum(calls, NO_USAGE),
         remarks=remarks,
         version=last.version,
+        rule=last.rule,
     )
     if plan_module.is_complete(last):
         sampled = len(last.sampled_plans) or votes
@@ -410,7 +442,8 @@ def _unplanned_reason(
     """
     if not turns:
         _, wanted = start(request)
-        return (wanted if isinstance(wanted, PlanNotFound) else PlanNotFound(())), None
+        # Without a question to the router, a rule found that no capability serves the request.
+        return (wanted if isinstance(wanted, PlanNotFound) else declined_result(request)), None
     replies = {event.node: event.value for event in events if isinstance(event, AttemptFinished) and not event.error}
     latest = turns[-1][1]
     # The turn of the last sequential sample contains the plans of those before it.

@@ -229,6 +229,8 @@ class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     """Cost of the reused plan when it was made."""
     warning: str = ""
     """Why a stored plan was ignored."""
+    rule: str = ""
+    """The rule that made the plan; empty for a plan of the router, or a reused one."""
 
 
 class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):

@@ -233,7 +233,7 @@ def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
         and _is_unversioned(event.draft)
     ):
         proposal = plan.first_question(proposal.unit, version=0)
-    elif isinstance(proposal, RecallPlan):
+    elif isinstance(proposal, RecallPlan) or _may_be_by_rule(proposal, event):
         proposal = plan_cache.expected_beginning(proposal.unit, event.draft)
     if isinstance(proposal, EnterBody) and proposal.choice_reason != event.choice_reason:
         return "another agent would be asked"
@@ -243,6 +243,20 @@ def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
     return (
         _match_field(proposal, event.turn, EnterBody, "turn") if draft else "the router's machine would go on otherwise"
     )
+
+
+def _may_be_by_rule(proposal: Proposal | None, event: TurnStarted) -> TypeGuard[EnterBody | FinishNode]:
+    """Whether a rule made the plan of this beginning, or makes one or declines today."""
+    if isinstance(proposal, FinishNode):
+        return _has_no_turns(proposal.unit)
+    return isinstance(proposal, EnterBody) and any(
+        draft is not None and draft.rule for draft in (proposal.draft, event.draft)
+    )
+
+
+def _has_no_turns(unit: WorkItem) -> bool:
+    """Whether a unit is a `plan` node with rules that has not begun."""
+    return unit.node.plan_settings is not None and unit.node.plan_settings.rules and unit.plan_progress is None
 
 
 def _legacy_proposal(proposal: Proposal | None) -> Proposal | None:
@@ -293,6 +307,8 @@ def _match_call(pending: dict[str, Proposal], event: AttemptStarted | AttemptFin
 def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFinished, found: ReplayResult) -> str:
     unit = state.units[event.node]
     proposal = pending.pop(event.node, None)
+    if isinstance(proposal, EnterBody | RecallPlan) and _has_no_turns(unit) and event.outcome == plan.declined(unit):
+        return ""  # A rule declined it, and does not today.
     if isinstance(proposal, RecallPlan):
         proposal = plan.first_question(unit)  # No plan was found, and the router had no question.
         proposal = time_out(unit, proposal.outcome) if isinstance(proposal, FinishNode) else proposal

@@ -262,6 +262,14 @@ def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:
             from orchestra.agents.inference.span_extraction import SpanExtractor
 
             return SpanExtractor.load
+        case "span ranking":
+            from orchestra.agents.inference.span_ranking import SpanRanker
+
+            return SpanRanker.load
+        case "similarity":
+            from orchestra.agents.inference.similarity import TextSimilarity
+
+            return TextSimilarity.load
         case "slots":
             from orchestra.agents.inference.slot_filling import SlotFiller
 

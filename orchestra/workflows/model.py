@@ -211,6 +211,7 @@ class PlanNode(Node):
     confirm: bool = True
     grounded: bool = False
     each_part: bool = False
+    rules: bool = False
     hearsay: tuple[str, ...] = ()
     anyway: bool = False
     shortlist: Annotated[int, Field(ge=1, le=100)] | None = None

@@ -111,6 +111,8 @@ class PlanSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The values of which the first step of the first plan must read one, if a capability can."""
     each_part: bool = False
     """Whether each part of a goal with several parts gets a step in the first plan."""
+    rules: bool = False
+    """Whether a goal of a known kind is planned by rule, without the planning agent."""
     hearsay: tuple[str, ...] = ()
     """The values that may contain untrusted text of third parties."""
     anyway: bool = False

@@ -60,33 +60,33 @@ TOLD = [ON_PENS, "return s1", "return s1", "return s1"]
 
 def test_unserved_part_is_reported_and_partial_plans_the_rest(desk: Shell) -> None:
     asked = planning(desk, *TOLD)
-    said = desk("ask", BOTH, *ONLY)
+    said = desk("ask", "--no-rules", BOTH, *ONLY)
     assert (said.code, said.out) == (3, "")
     assert f'R014  /steps: nothing serves "{FLIGHT}"' in said.err
     assert PENS not in said.err.split("R014")[1]
     assert "--partial plans what can be done" in said.err
     assert f'/steps: nothing serves "{FLIGHT}"; write a step for each part' in asked[-1].inputs["request"]
     planning(desk, *TOLD)
-    said = desk("ask", BOTH, *ONLY, "--partial")
+    said = desk("ask", "--no-rules", BOTH, *ONLY, "--partial")
     assert said.code == 0, said.err
     assert f'nothing serves "{FLIGHT}"; the plan ignores it' in said.err
     planning(desk, *TOLD)
-    told = desk("ask", BOTH, *ONLY, "--partial", "--no-cache", "--json").json
+    told = desk("ask", "--no-rules", BOTH, *ONLY, "--partial", "--no-cache", "--json").json
     assert told["undone"] == [FLIGHT]
     assert "60" in str(told["output"])
 
 
 def test_single_step_for_several_parts_is_replanned_or_reported(desk: Shell) -> None:
     planning(desk, WHOLE, "return s1", f'2 = generative_calculator(question="{LAMPS}")', "return s1, s2")
-    said = desk("ask", SUMS, *ONLY, "--json").json
+    said = desk("ask", "--no-rules", SUMS, *ONLY, "--json").json
     assert said["plan"][1:] == [f's2 = generative_calculator(question="{LAMPS}")', "return s1, s2"]
     assert "undone" not in said
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
-    said = desk("plan", SUMS, *ONLY, "--no-cache")
+    said = desk("plan", "--no-rules", SUMS, *ONLY, "--no-cache")
     assert said.code == 0, said.err
     assert f'2 parts, 1 step: "{PENS}" and "{LAMPS}"; some of them may be missing' in said.err
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
-    told = desk("ask", SUMS, *ONLY, "--no-cache", "--json").json
+    told = desk("ask", "--no-rules", SUMS, *ONLY, "--no-cache", "--json").json
     assert told["perhaps_undone"] == [PENS, LAMPS]
     assert "undone" not in told
 
@@ -95,11 +95,11 @@ def test_computing_step_does_not_cover_a_part_without_numbers(desk: Shell) -> No
     planning(
         desk, WHOLE, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2", "return s1, s2"
     )
-    said = desk("plan", BOTH, *ONLY, "--no-cache")
+    said = desk("plan", "--no-rules", BOTH, *ONLY, "--no-cache")
     assert said.code == 3, said.err
     assert f'R014  /steps: nothing serves "{FLIGHT}"' in said.err
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
-    told = desk("ask", BOTH, *ONLY, "--no-cache", "--partial", "--json").json
+    told = desk("ask", "--no-rules", BOTH, *ONLY, "--no-cache", "--partial", "--json").json
     assert told["undone"] == [FLIGHT]
     assert "60" in str(told["output"])
 
@@ -112,10 +112,10 @@ def test_accepted_partial_plan_is_cached(
     desk: Shell, request_: str, lines: tuple[str, ...], anyway: tuple[str, ...], left: str
 ) -> None:
     planning(desk, *lines)
-    first = desk("ask", request_, *ONLY, *anyway)
+    first = desk("ask", "--no-rules", request_, *ONLY, *anyway)
     assert first.code == 0, first.err
     asked = planning(desk, *lines)
-    again = desk("ask", request_, *ONLY, *anyway)
+    again = desk("ask", "--no-rules", request_, *ONLY, *anyway)
     assert (again.code, asked) == (0, [])
     assert "from the cache" in again.err
     assert f'"{left}"' in again.err
@@ -125,7 +125,7 @@ def test_accepted_partial_plan_is_cached(
 
 def test_request_of_one_part_is_planned_normally(desk: Shell) -> None:
     planning(desk, "s1 = generative_calculator(question=input.request)", "return s1")
-    said = desk("ask", PENS, *ONLY)
+    said = desk("ask", "--no-rules", PENS, *ONLY)
     assert said.code == 0, said.err
     assert "nothing" not in said.err
 
@@ -140,7 +140,7 @@ def passed_on(call: CallRequest) -> Any:
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_desk_classification_without_action_is_reported(desk: Shell, more: tuple[str, ...]) -> None:
     desk.opener = Simulated(passed_on)
-    said = desk("ask", "Send an email to Ann that I am late", "--no-cache", *more)
+    said = desk("ask", "--no-rules", "Send an email to Ann that I am late", "--no-cache", *more)
     assert said.code == 0, said.err
     assert "support_desk only classified it (branch person, intent " in said.err
     assert "nothing was done, and no person was notified; nothing is near; there is answer_from_documents (" in said.err
@@ -151,7 +151,7 @@ def test_project_desk_is_not_reported_as_inactive(desk: Shell) -> None:
     Path("workflows").mkdir()
     Path("workflows/support_desk.yaml").write_text((builtin_folder("workflows") / "support_desk.yaml").read_text())
     desk.opener = Simulated(passed_on)
-    said = desk("ask", "Send an email to Ann that I am late", "--no-cache")
+    said = desk("ask", "--no-rules", "Send an email to Ann that I am late", "--no-cache")
     assert said.code == 0, said.err
     assert "only sorted" not in said.err
 
@@ -172,7 +172,7 @@ def reading(desk: Shell, *lines: str, found: Any = SLOTS) -> None:
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_empty_step_is_reported(desk: Shell, more: tuple[str, ...]) -> None:
     reading(desk, ON_PENS, f's2 = extractor(text="{EMAIL}", requested=[])', "return s1, s2")
-    said = desk("ask", f"{PENS} Also: {EMAIL}", *ONLY, "--only", "extractor", "--no-cache", *more)
+    said = desk("ask", "--no-rules", f"{PENS} Also: {EMAIL}", *ONLY, "--only", "extractor", "--no-cache", *more)
     assert said.code == 0, said.err
     assert f's2 is empty: extractor found nothing in "{EMAIL}"; nothing is near; there is ' in said.err
     assert "s1 is empty" not in said.err
@@ -186,7 +186,7 @@ def test_empty_list_elements_are_reported(desk: Shell) -> None:
     desk.opener = Simulated(
         lambda call: next(left) if call.name == "router" else slot if texts[0] == call.inputs["text"] else SLOTS
     )
-    said = desk("ask", f"{texts[0]} Also: {EMAIL}", "--only", "extractor", "--no-cache")
+    said = desk("ask", "--no-rules", f"{texts[0]} Also: {EMAIL}", "--only", "extractor", "--no-cache")
     assert said.code == 0, said.err
     assert f's1 is empty: extractor found nothing in "{EMAIL}"; ' in said.err
     assert said.err.count("is empty") == 1
@@ -202,7 +202,7 @@ def test_empty_list_elements_are_reported(desk: Shell) -> None:
 def test_step_that_reads_inputs_may_be_empty(desk: Shell, line: str, answer: str) -> None:
     reading(desk, line, answer)
     at_hand = ["-i", "text=Nothing of the kind."] if "input.text" in line else []
-    said = desk("ask", EMAIL, *at_hand, "--only", "extractor", "--no-cache")
+    said = desk("ask", "--no-rules", EMAIL, *at_hand, "--only", "extractor", "--no-cache")
     assert said.code == 0, said.err
     assert ("is empty" in said.err) == ("input.request" in line)
 
@@ -211,7 +211,7 @@ def test_step_with_effects_may_be_empty(desk: Shell) -> None:
     Path("noting.py").write_text(NOTES)
     Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["noting"]\n')
     reading(desk, f's1 = send_note(text="{EMAIL}")', "return s1", found=None)
-    said = desk("ask", EMAIL, "--only", "send_note", "--no-cache", "--yes")
+    said = desk("ask", "--no-rules", EMAIL, "--only", "send_note", "--no-cache", "--yes")
     assert said.code == 0, said.err
     assert "is empty" not in said.err
 

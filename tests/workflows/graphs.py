@@ -263,6 +263,7 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "confirm": st.booleans(),
                 "grounded": st.booleans(),
                 "each_part": st.booleans(),
+                "rules": st.booleans(),
                 "hearsay": catalogs,
                 "anyway": st.booleans(),
                 "shortlist": st.none() | st.integers(1, 100),

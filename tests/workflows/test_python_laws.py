@@ -67,6 +67,7 @@ OTHERS: dict[str, Any] = {
     "confirm": False,
     "grounded": True,
     "each_part": True,
+    "rules": True,
     "hearsay": ["question"],
     "anyway": True,
     "shortlist": 7,

@@ -188,9 +188,11 @@ async def run_request(
             if (questions := planner_row(history)) is not None:
                 found = explain_planned_run(found, project, orchestra.program(step), questions)
     if found is None:
-        ending.show(display, _plan_data(draft), partial(show_nodes, plan_history(history, draft.version)))
+        nodes = partial(show_nodes, plan_history(history, draft.version))
+        ending.show_answer(display, _plan_data(draft), nodes, request.request)
     else:
-        ending.show(display, {**_plan_data(draft), "explain": as_data(found)}, partial(show_explanation, found))
+        data = {**_plan_data(draft), "explain": as_data(found)}
+        ending.show_answer(display, data, partial(show_explanation, found), request.request)
     return ending.exit_code
 
 
@@ -313,6 +315,7 @@ def _plan_data(draft: PlanResult) -> dict[str, Any]:
         "plan": _plan_lines(draft.plan),
         "router": router,
         "cached": _cache_data(draft),
+        "rule": draft.rule or None,
         **_vote_data(draft),
         **undone,
     }
@@ -351,6 +354,8 @@ def _report_plan(draft: PlanResult) -> None:
 
 
 def _report_saving(draft: PlanResult) -> None:
+    if draft.rule:
+        print_note(f"planned by the rule “{draft.rule}”, without the router")
     if (known := draft.recalled) is not None:
         calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
         print_note(

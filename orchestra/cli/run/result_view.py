@@ -30,12 +30,27 @@ from orchestra.journal.history import History, NodeRow
 MAX_ROWS = 40
 
 
-def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[], None] | None = None) -> None:
-    """Prints a result. `nodes` replaces the default table of nodes."""
+def show_result(
+    result: Result[Any],
+    events: Sequence[Event],
+    nodes: Callable[[], None] | None = None,
+    answer_text: Callable[[Any], str] = format_value,
+    *,
+    claims: bool = True,
+) -> None:
+    """Prints a result.
+
+    Args:
+        result: The result.
+        events: The events of its run.
+        nodes: Prints the nodes instead of the default table.
+        answer_text: Formats the value.
+        claims: Whether the claims are shown. The text of an answer may contain its evidence.
+    """
     if result.error is None:
-        answer = format_value(result.value)
-        print_text(escape_invisible(answer))
-        show_claims(result.claims, answer, result.dropped)
+        print_text(escape_invisible(answer_text(result.value)))
+        if claims:
+            show_claims(result.claims, format_value(result.value), result.dropped)
     else:
         colour = "yellow" if result.status == "abstained" else "red"
         print_text(escape_invisible(result.error.message), style=colour)

@@ -96,6 +96,22 @@ class RunEnd:
     ) -> None:
         """Prints the end. `more` are further JSON keys; `nodes` replaces the default table of nodes."""
         self._print(display, more, nodes)
+        self._report_refused_calls()
+
+    def show_answer(
+        self, display: DisplayOptions, more: Mapping[str, Any], nodes: Callable[[], None], request: str
+    ) -> None:
+        """Prints the end of a request: its answer in sentences."""
+        from orchestra.cli.run.answer_text import answer_text, is_reply
+
+        if display.as_json or self.result is None:
+            self._print(display, more, nodes)
+        else:
+            told = partial(answer_text, request=request)
+            show_result(self.result, self.events, nodes, told, claims=not is_reply(self.result.value))
+        self._report_refused_calls()
+
+    def _report_refused_calls(self) -> None:
         for event in self.refused_calls:  # a fallback may hide it, and the output then rests on the fallback
             # The hint repeats the fork, which has the intended inputs and workflow.
             print_note(f"{event.node}: {ALREADY_CALLED} {event.reason}; {event.hint.replace(' RUN ', f' {self.run} ')}")

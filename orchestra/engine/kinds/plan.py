@@ -28,7 +28,7 @@ from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.kinds.subworkflow import require_body_scope, scope_outcome
 from orchestra.engine.proposals import EnterBody, FinishNode, Proposal
 from orchestra.engine.state import ExecutionScope, Phase, PlanProgress, ScopeBindings, WorkItem, internal_error
-from orchestra.router import plan_cache
+from orchestra.router import plan_cache, rules
 from orchestra.router.capabilities import Capabilities, Capability
 from orchestra.router.constants import RequestIndex
 from orchestra.router.grounding import grounded
@@ -91,6 +91,8 @@ _NO_HISTORY = PlanHistory()
 
 def begin(unit: WorkItem) -> Proposal:
     """Asks the router's first question, if it has one."""
+    if (proposal := planned_by_rule(unit)) is not None:
+        return proposal
     if require_plan_settings(unit).router is None:
         hint = "an agent of that name, such as the package's `router`; or `router: NAME`"
         return FinishNode(unit, FailedOutcome("R007", "there is no agent that plans", unit.path, hint))
@@ -103,6 +105,31 @@ def first_question(unit: WorkItem, version: int = 1) -> Proposal:
     return next_turn(
         unit, *start(plan_request(unit, declines=version > 0)), _with_sampling(unit, PlanDraft(None, version=version))
     )
+
+
+def planned_by_rule(unit: WorkItem) -> Proposal | None:
+    """Returns the beginning with a plan that a rule made, complete; None if the node uses no rules, or none applies."""
+    if not require_plan_settings(unit).rules:
+        return None
+    offer = plan_capabilities(unit)
+    made = rules.plan_by_rule(goal_of(unit), offer, input_values(unit))
+    if made is None:
+        return None
+    return enter_rule_plan(unit, made.plan, offer, made.rule) if made.plan.steps else FinishNode(unit, declined(unit))
+
+
+def declined(unit: WorkItem) -> FailedOutcome:
+    """Returns the outcome of a goal for which a rule found no capability."""
+    request = plan_request(unit)
+    return _no_plan_failure(unit, request, declined_result(request).rejections)
+
+
+def enter_rule_plan(unit: WorkItem, plan: Plan, offer: Capabilities, rule: str) -> Proposal:
+    """Enters a plan that a rule made: the first version, complete."""
+    told = _dump_graph(to_workflow(plan, offer, unit.node.name))
+    program(unit, told)
+    lines = tuple(map(str, (*plan.steps, plan.answer)))
+    return EnterBody(unit, unit.turn + 1, PlanDraft(told, lines, version=1, rule=rule))
 
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
@@ -370,7 +397,8 @@ def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
     # A constant goal is part of the intent; its type says nothing more.
     if GOAL not in planning.values:
         offer = replace(offer, inputs={**offer.inputs, GOAL: {"type": "string"}})
-    return plan_cache.context_digest(offer, "/".join(planners), label, str(planning.votes))
+    by_rule = (rules.VERSION,) if planning.rules else ()
+    return plan_cache.context_digest(offer, "/".join(planners), label, str(planning.votes), *by_rule)
 
 
 def goal_of(unit: WorkItem) -> str:
@@ -515,8 +543,15 @@ def _may_replan(unit: WorkItem, outcome: Outcome) -> bool:
     return (
         not poor
         and not is_unconfirmed(require_plan_progress(unit).plan_scope)
-        and require_plan_progress(unit).draft.version <= require_plan_settings(unit).replans
+        and require_plan_progress(unit).draft.version <= require_plan_settings(unit).replans + _rule_versions(unit)
     )
+
+
+def _rule_versions(unit: WorkItem) -> int:
+    """Returns how many versions of a plan rules made: 1 or 0. After a failed one the router plans, whatever the
+    replans.
+    """
+    return 1 if require_plan_progress(unit).draft.rule and require_plan_settings(unit).router is not None else 0
 
 
 def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:

@@ -32,6 +32,8 @@ def begin(state: RunState, unit: WorkItem) -> Proposal:
     said = plan_module.require_plan_settings(unit)
     if said.router is None or not said.cache:
         return plan_module.begin(unit)
+    if unit.cached_plans is None and (proposal := plan_module.planned_by_rule(unit)) is not None:
+        return proposal
     if unit.cached_plans is not None:
         return _use_cached(state, unit, unit.cached_plans)
     if keys := _cache_keys(unit, state.label):
@@ -65,10 +67,10 @@ def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]
 
 
 def expected_beginning(unit: WorkItem, draft: PlanDraft | None) -> Proposal:
-    """Returns how the engine would begin with a stored plan as recorded: the plan is validated again, the first
-    question is asked.
+    """Returns how the engine would begin with a stored plan, or one made by a rule, as recorded: the plan is validated
+    again, the first question is asked. Newer rules may plan otherwise, or not at all.
     """
-    if draft is None or not draft.reused_from:
+    if draft is None or not (draft.reused_from or draft.rule):
         return _with_remark(plan_module.first_question(unit), "" if draft is None else draft.warning)
     lines = [parse_line(line) for line in draft.lines]
     plan = build_plan(lines)
@@ -80,7 +82,13 @@ def expected_beginning(unit: WorkItem, draft: PlanDraft | None) -> Proposal:
             or any(validate_line(line, offer, plan.steps[:number]) for number, line in enumerate(lines))
         ):
             continue
-        proposal = plan_module.enter_recalled(unit, plan, offer, draft.reused_from, draft.saved_usage, draft.agreement)
+        proposal = (
+            plan_module.enter_rule_plan(unit, plan, offer, draft.rule)
+            if draft.rule
+            else plan_module.enter_recalled(
+                unit, plan, offer, draft.reused_from, draft.saved_usage, draft.agreement
+            )
+        )
         if isinstance(proposal, EnterBody) and proposal.draft == draft:
             return proposal
     return plan_module.first_question(unit)
@@ -115,6 +123,7 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
         plan is None
         or draft.version > 1
         or draft.reused_from
+        or draft.rule
         or refused
         or not _plan_gave(require_body_scope(unit), outcome)
     ):

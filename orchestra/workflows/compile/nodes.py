@@ -542,6 +542,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
             confirm=node.confirm,
             grounding_values=tuple(name for name in values if node.with_[name] != node.plan) if node.grounded else (),
             each_part=node.each_part,
+            rules=node.rules,
             hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,

@@ -38,7 +38,9 @@ COUNT_CLAUSES: Mapping[str, tuple[int, int, int]] = {
     "shortlist": (1, 100, 16),
 }
 """The numeric options: minimum, maximum and an example."""
-FLAG_CLAUSES = ("streaming", "cache", "stepwise", "copied", "literals", "confirm", "grounded", "each_part", "anyway")
+FLAG_CLAUSES = (
+    *("streaming", "cache", "stepwise", "copied", "literals", "confirm", "grounded", "each_part", "rules", "anyway"),
+)
 """The boolean options."""
 PLANNER_CLAUSES: Mapping[str, str] = {"router": "router", "larger": "planner"}
 """The options that name a planning agent, with an example."""
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
         confirm: bool = True,
         grounded: bool = False,
         each_part: bool = False,
+        rules: bool = False,
         hearsay: Sequence[str] = (),
         anyway: bool = False,
         shortlist: int = ...,
@@ -125,6 +128,7 @@ else:
             copied: True to require that literal texts are parts of the goal.
             grounded: True to require that the first step reads one of the values.
             each_part: True to require a step for each part of the goal.
+            rules: True to plan a goal of a known kind by rule, without the router.
             anyway: True to forbid the router to decline.
             literals: True to allow constants that are not in the goal as arguments of calls with effects.
             confirm: False to make calls with effects without asking a person.

@@ -34,7 +34,7 @@ _KEY_ORDER = (
     *(*NODE_KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
     *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
     *("router", "larger", "votes", "cache", "stepwise", "copied", "literals", "confirm", "grounded"),
-    *("each_part", "hearsay", "anyway", "shortlist"),
+    *("each_part", "rules", "hearsay", "anyway", "shortlist"),
     *("checks", "against", "score", "accept", "otherwise", "retry", "timeout", "fallback"),
 )
 """The keys of a node in their order."""

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 __all__ = ["desk"]
 
-ASKED = ("plan", WHEN, "-d", "docs")
+ASKED = ("plan", "--no-rules", WHEN, "-d", "docs")
 
 
 def called(desk: Shell) -> list[str]:

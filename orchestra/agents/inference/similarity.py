@@ -1,0 +1,95 @@
+"""Similarity: how near several texts are in meaning to a query, by the vectors of a sentence encoder.
+
+The score of a text is the cosine of its vector and that of the query, from -1 to 1. `model.json` has the input and
+output fields, the base encoder, and the SHA-256 of the array beside it (`.npz`): `centre`, a vector that is subtracted
+from every vector before they are compared; zeros leave them as the encoder returns them. The vectors of recent texts
+are kept, because the passages of a folder are compared with one question after the other.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.encoder import Encoder
+from orchestra.agents.inference.model_file import EncoderModelConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT: Literal["orchestra/similarity/v1"] = "orchestra/similarity/v1"
+MAX_KEPT_VECTORS = 20_000
+"""Vectors of recent texts that are kept: about 30 MB with 384 numbers each."""
+
+
+class SimilarityConfig(EncoderModelConfig):
+    """The configuration in `model.json`."""
+
+    format: Literal["orchestra/similarity/v1"]
+    query: str
+    """The input with the query."""
+    texts: str
+    """The input with the texts."""
+    output: str
+    """The field of the output with the scores, in the order of the texts."""
+    tokens: Annotated[int, Field(ge=32, le=512)] = 256
+    """Maximum tokens of a text that are read."""
+
+
+def compares_texts(card: Card) -> bool:
+    """Whether an agent of kind `encoder` scores a list of texts."""
+    return set(card.output_schema.get("properties", {})) == {"scores"}
+
+
+class TextSimilarity:
+    """A loaded comparison of texts."""
+
+    def __init__(self, config: SimilarityConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
+        """Raises `ValueError` or `KeyError` if the array does not fit the encoder."""
+        import numpy as np
+
+        self.config, self.encoder = config, encoder
+        self._centre = arrays["centre"].astype(np.float32)
+        if self._centre.shape != (encoder.shape.hidden_size,):
+            raise ValueError("the centre has another shape than the encoder")
+        self._kept: OrderedDict[str, NDArray[Any]] = OrderedDict()
+        self._lock = Lock()
+        """Calls run on threads."""
+
+    @classmethod
+    def load(cls, card: Card, encoder: Encoder) -> Self:
+        """Loads the comparison of a card's folder, with its base encoder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
+        with array_errors(card):
+            return cls(*SimilarityConfig.read(card), encoder)
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        """Returns the scores of the texts. There is no probability."""
+        query = self.vector(str(inputs[self.config.query]))
+        scores = [round(float(self.vector(str(text)) @ query), 6) for text in inputs[self.config.texts]]
+        return {self.config.output: scores}, None
+
+    def vector(self, text: str) -> NDArray[Any]:
+        """Returns the vector of a text, of length 1."""
+        import numpy as np
+
+        with self._lock:
+            if (kept := self._kept.get(text)) is not None:
+                self._kept.move_to_end(text)
+                return kept
+        read = self.encoder.embed(self.encoder.tokenize(text, self.config.tokens), {})[0] - self._centre
+        vector: NDArray[Any] = read / max(float(np.linalg.norm(read)), 1e-9)
+        with self._lock:
+            self._kept[text] = vector
+            if len(self._kept) > MAX_KEPT_VECTORS:
+                self._kept.popitem(last=False)
+        return vector

@@ -1,0 +1,278 @@
+"""Rules: plans for requests of a known kind, without a model.
+
+A small router was trained on the names of some capabilities, and is misled by the words of a request. The kind of many
+requests is certain from their form: a question over documents, a question over the columns of a table, a claim to
+check, a list, a summary. For these a rule writes the plan itself, as lines of the same notation. The lines pass the
+same validation, are journaled, shown and resumed as those of a router, and carry the name of the rule.
+
+A rule applies only if its skill is offered and every argument of it is at hand. It leaves a request to the router if
+another capability, such as one of the project, shares more words with it. Pure: nothing is read or called here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestra.router.capabilities import Capabilities, Capability, PlanScope
+from orchestra.router.multi_part import split_request
+from orchestra.router.plan import Plan
+from orchestra.router.plan_syntax import INPUT, Argument, PlanAnswer, PlanLiteral, PlanReference, PlanStep
+from orchestra.router.suggestions import nearest
+from orchestra.router.validation import validate_line
+from orchestra.schema.builtin_models import Table
+from orchestra.schema.types import Schema
+from orchestra.tools.table_answers import certain_result
+from orchestra.tools.table_query import tables_in
+from orchestra.workflows.model import REQUEST
+
+VERSION: Final = "rules/1"
+"""Part of the keys of stored plans. Raised if the rules change what they plan."""
+REQUEST_FIELDS: Final = ("question", "request", "claim")
+"""Arguments that receive the words of the request."""
+GENERAL_SKILLS: Final = frozenset(
+    {
+        *("find_answer", "check_claim", "list_items", "summarize", "compare_sources", "draft_text"),
+        *("query_table", "query_tables", "calculate", "extract_fields", "classify_texts"),
+    }
+)
+"""The packaged skills that rules use."""
+PACKAGED: Final = GENERAL_SKILLS | frozenset(
+    {
+        *("answer_from_documents", "financial_question", "search", "cite", "cells", "reader", "extractive_reader"),
+        *("generative_reader", "entailment", "table_reader", "calculator", "caller", "generative_calculator"),
+        *("deductive_calculator",),
+    }
+)
+"""Packaged capabilities, which do not outrank a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulePlan:
+    """A plan and the rule that made it."""
+
+    rule: str
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A kind of request, and the skill that serves it."""
+
+    name: str
+    """What a person is told, such as `check a claim`."""
+    skill: str
+    words: Callable[[str], str | None]
+    """Returns the words of the request that the skill receives, or None for a request of another kind."""
+
+
+def plan_by_rule(request: str, offer: Capabilities, values: Mapping[str, Any]) -> RulePlan | None:
+    """Returns the plan of the first rule that applies to a request.
+
+    Args:
+        request: The request. Its parts are planned one by one.
+        offer: What a plan may use.
+        values: The values at hand, by name. Rules about tables read them.
+    """
+    if _is_of_other_capability(request, offer):
+        return None
+    if _ACTION.match(request) and not any(one.has_effects for one in offer.by_name.values()):
+        return RulePlan("no capability acts", Plan((), PlanAnswer(()))) if offer.may_decline else None
+    parts = split_request(request)
+    steps: list[PlanStep] = []
+    names: list[str] = []
+    for part in parts if parts is not None else (request,):
+        made = _rule_step(part, request, offer, values, f"s{len(steps) + 1}")
+        if made is None:
+            return None
+        rule, step = made
+        if any(validate_line(step, offer, steps)):
+            return None
+        steps.append(step)
+        names.append(rule.name)
+    answer = PlanAnswer(tuple(PlanReference(step.name) for step in steps))
+    if not steps or any(validate_line(answer, offer, steps)):
+        return None
+    return RulePlan(", ".join(dict.fromkeys(names)), Plan(tuple(steps), answer))
+
+
+def _is_of_other_capability(request: str, offer: Capabilities) -> bool:
+    """Whether a capability of the project, or one that was named, is nearer to the request than the packaged ones."""
+    others = [one for name, one in offer.by_name.items() if name not in PACKAGED]
+    return bool(others) and nearest(others, request) is not None
+
+
+def _rule_step(
+    part: str, request: str, offer: Capabilities, values: Mapping[str, Any], name: str
+) -> tuple[Rule, PlanStep] | None:
+    for rule in _rules_for(part, values):
+        skill = offer.by_name.get(rule.skill)
+        words = rule.words(part)
+        if skill is None or words is None:
+            continue
+        arguments = _bind(skill, words, request, offer)
+        if arguments is not None:
+            return rule, PlanStep(name, rule.skill, arguments)
+    return None
+
+
+def _bind(skill: Capability, words: str, request: str, offer: Capabilities) -> dict[str, Argument] | None:
+    """Returns arguments for a skill: the words of the request, and the values at hand of the right types. None if a
+    required one is missing, or if the skill reads none of the values although there are some.
+    """
+    scope = PlanScope(offer).available_values()
+    arguments: dict[str, Argument] = {}
+    used: set[str] = set()
+    for field, schema in skill.fields.items():
+        if field in REQUEST_FIELDS:
+            arguments[field] = (
+                PlanReference(INPUT, (REQUEST,)) if words.strip() == request.strip() else PlanLiteral(words)
+            )
+            continue
+        found = _value_of_type(offer, scope, schema, used)
+        if found is not None:
+            arguments[field] = found
+            used.add(str(found.path[0]))
+        elif field in skill.required:
+            return None
+    given = [name for name in offer.inputs if name != REQUEST]
+    return arguments if used or not given else None
+
+
+def _value_of_type(
+    offer: Capabilities, scope: Iterable[tuple[PlanReference, Schema]], wanted: Schema, used: set[str]
+) -> PlanReference | None:
+    """Returns the first whole value of a type that is not used yet, apart from the request."""
+    for reference, schema in scope:
+        whole = reference.root == INPUT and len(reference.path) == 1 and reference.path[0] != REQUEST
+        if whole and str(reference.path[0]) not in used and offer.assignability.mismatch(schema, wanted) is None:
+            return reference
+    return None
+
+
+# The kinds of requests
+
+_POLITE = r"^\W*(?:(?:please|kindly|could you|can you|would you|will you|bitte)\s+(?:please\s+)?)?"
+_SUMMARY = re.compile(
+    _POLITE + r"(?:(?:summari[sz]e|sum up|recap|condense)\b|(?:give|write|make|provide|prepare)\b.{0,40}"
+    r"\b(?:summary|overview|recap|gist)\b|(?:what (?:are|were)|list|name)\b.{0,20}\b(?:key|main|most important)\s+"
+    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|what (?:is|was) .{3,80}\babout\s*\?)",
+    re.IGNORECASE | re.DOTALL,
+)
+_DRAFT = re.compile(
+    _POLITE + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|letters?|notes?|"
+    r"messages?|reply|replies|answers?|responses?|reminders?|announcements?|notices?|memos?|posts?|paragraphs?|"
+    r"invitations?|sentences?|brief|nachricht)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIST = re.compile(
+    _POLITE + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:name|show|give|tell)(?:\s+me)?\s+(?:all|every|each|the list|a list)\b|"
+    r"what (?:are|were) (?:all |the )+(?:\w+[ -]){0,3}(?:items|tasks|to-?dos|deadlines|dates|names|steps|rules|"
+    r"requirements|conditions|participants|attendees|duties|obligations|appointments|decisions)\b|"
+    r"(?:liste|nenne)\b.*\b(?:alle|die)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+_COMPARE = re.compile(
+    r"\b(?:compare|comparison|differences? (?:between|in|of)|what differs?|how do .{3,80} differ|in contrast|versus|vs\.?|"
+    r"contradict each other|vergleiche?|unterschied)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_CLAIM = re.compile(
+    _POLITE + r"(?:is it (?:true|correct|right|the case|so)(?:,? that)?|is this (?:true|correct|right)\s*:|true or false\s*[:?]?|"
+    r"(?:check|verify|confirm|fact-?check|double-?check)\b(?:\s+(?:whether|if|that|this|the (?:claim|statement)(?: that)?|"
+    r"the following(?: claim| statement)?))?\s*:?|(?:do|does) (?:the|our|any|these|those) \w+ (?:say|state|support|confirm|claim)"
+    r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|stimmt es,? dass)\s+(?P<claim>\S.{6,}?)\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_YES_NO = re.compile(
+    r"^\W*(?:is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am)\s+(?!you\b)\S.*\?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_EXTRACT = re.compile(
+    _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}\b(?:from|out of|of|:)", re.IGNORECASE | re.DOTALL
+)
+_CLASSIFY = re.compile(
+    r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|assign .{1,60} (?:categor|label|topic|department)\w*|"
+    r"which (?:category|department|topic|team|label)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+_QUESTION = re.compile(
+    r"\?\s*$|^\W*(?:(?:tell me|find out|look up|show me|i (?:need|want|would like) to know|do you know|can you tell me|"
+    r"could you tell me)\b|(?:(?:from|until|till|by|at|on|in|for|since|to|with|of|under)\s+)?"
+    r"(?:who|whom|whose|what|which|when|where|why|how)\b)",
+    re.IGNORECASE,
+)
+
+
+_ANY = re.compile(r"\w")
+_ACTION = re.compile(
+    _POLITE + r"(?:send|forward|e-?mail|mail|text|call|ring|phone|order|book|reserve|buy|pay|transfer|block|cancel|delete|remove|"
+    r"enrol|enroll|register|sign up|schedule|remind|invite|upload|print|publish|post|deliver|ship|refund|hire|dismiss|"
+    r"invoice|charge|unsubscribe|archive|move|turn (?:on|off)|switch (?:on|off)|set|lock|unlock|open|close|change|update|"
+    r"leite|schicke?|sende|bestelle?|buche|reserviere?|storniere?|envoie|envoyez|commande|réserve|envía|envia|reserva|pide)\b"
+    r"(?!\s+(?:of|is|are|was|were|does)\b)[^?]*$",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A request to do something outside of this process. A question mark makes it another one."""
+
+
+def _whole_if(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+    return lambda request: request if pattern.search(request) else None
+
+
+def _claim(request: str) -> str | None:
+    match = _CLAIM.match(request)
+    if match is not None:
+        return match["claim"].strip(" \"“”'")
+    return request if _YES_NO.match(request) else None
+
+
+RULES: Final = (
+    Rule("summarize", "summarize", _whole_if(_SUMMARY)),
+    Rule("draft a text", "draft_text", _whole_if(_DRAFT)),
+    Rule("classify texts", "classify_texts", _whole_if(_CLASSIFY)),
+    Rule("extract fields", "extract_fields", _whole_if(_EXTRACT)),
+    Rule("list items", "list_items", _whole_if(_LIST)),
+    Rule("compare sources", "compare_sources", _whole_if(_COMPARE)),
+    Rule("check a claim", "check_claim", _claim),
+    Rule("query tables", "query_tables", _whole_if(_ANY)),
+    Rule("query a table", "query_table", _whole_if(_ANY)),
+    Rule("answer from documents", "find_answer", _whole_if(_QUESTION)),
+)
+"""The rules, the most specific ones first."""
+
+
+TABLE_SKILLS: Final = frozenset({"query_tables", "query_table"})
+
+
+def _rules_for(part: str, values: Mapping[str, Any]) -> Iterable[Rule]:
+    """Returns the rules to try for a part of a request, in order: those about tables only if a table explains it."""
+    explained: bool | None = None
+    for rule in RULES:
+        if rule.skill in TABLE_SKILLS:
+            explained = _is_explained(part, values) if explained is None else explained
+            if not explained:
+                continue
+        yield rule
+
+
+def _is_explained(part: str, values: Mapping[str, Any]) -> bool:
+    """Whether a query over the tables at hand explains the words of a request."""
+    return certain_result(part, list(_tables(values))) is not None
+
+
+def _tables(values: Mapping[str, Any]) -> Iterable[Table]:
+    """Yields the tables among the values at hand, and those in the text of documents."""
+    for name, value in values.items():
+        if name == REQUEST or not isinstance(value, list) or not value:
+            continue
+        first = value[0]
+        if isinstance(first, Mapping) and "cells" in first:
+            yield from (Table.model_validate(one) for one in value)
+        elif isinstance(first, Mapping) and "text" in first and "source" in first:
+            for one in value:
+                yield from tables_in(str(one["text"]), str(one["source"]))
+        elif all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value):
+            yield Table(name=name, cells=value)

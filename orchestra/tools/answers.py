@@ -1,0 +1,244 @@
+"""Answers: from ranked passages and the spans that a reader found in them to one answer with its quotes.
+
+A span counts by the reader's score, by how near its sentence is in meaning to the question, by whether it is of the
+kind that the question asks for (`orchestra.tools.question_kinds`), and by whether the names of the question stand
+around it. Below a threshold there is no answer. All scores are computed here from the outputs of encoders; nothing is
+generated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
+from orchestra.tools.passages import sentence_ends, sentence_span, split_passages
+from orchestra.tools.question_kinds import AnswerKind, answer_kind, is_of_kind, spans_of_kind
+from orchestra.workflows.python.steps import tool
+
+MAX_CANDIDATES = 240
+"""Passages that an encoder compares with a question. Of more, those that share words with it."""
+TOP_PASSAGES = 5
+TOP_SENTENCES = 4
+MIN_SENTENCE = 12
+"""Characters of a sentence that is read on its own."""
+ACCEPTED = -1.2
+"""The weight from which a candidate is the answer."""
+_NAME = re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’-]*\w|\b\w*\d[\w-]*")
+_WORD = re.compile(r"\w+")
+
+
+class RankedSpan(StrictModel):
+    """Words of a text that may answer a question. Above a score of 0 the text answers it."""
+
+    text: int
+    start: int
+    end: int
+    answer: str
+    score: float
+
+
+class Candidates(StrictModel):
+    """Passages to compare with a question, and the texts by which they are compared: with the title of the document."""
+
+    passages: list[Passage]
+    texts: list[str]
+
+
+@tool(effect="pure", label="restricted")
+def find_passages(question: str, documents: Sequence[Document], most: int = MAX_CANDIDATES) -> Candidates:
+    """The passages of documents that may answer a question; of many, those that share words with it."""
+    from orchestra.tools.search import bm25_scores
+
+    passages = split_passages(documents)
+    if len(passages) > most:
+        scores = bm25_scores([passage.text for passage in passages], question)
+        best = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[:most]
+        passages = [passages[at] for at in sorted(best)]
+    titles = {document.source: document_title(document) for document in documents}
+    return Candidates(passages=passages, texts=[titled_text(passage, titles[passage.source]) for passage in passages])
+
+
+def document_title(document: Document) -> str:
+    """The first line of a document, if it is short; else the name of its source."""
+    first = document.text.lstrip().partition("\n")[0].strip("# \t")
+    return first if 0 < len(first) <= 100 else document.source
+
+
+def titled_text(passage: Passage, title: str) -> str:
+    """The text of a passage, with the title of its document unless it begins with it."""
+    return passage.text if passage.text.lstrip("# ").startswith(title) else f"{title}\n{passage.text}"
+
+
+class ReadingList(StrictModel):
+    """The passages nearest to a question, the best one first, and their sentences."""
+
+    passages: list[Passage]
+    sentences: list[Passage]
+    texts: list[str]
+    """The sentences as texts."""
+
+
+@tool(effect="pure", label="restricted")
+def nearest_passages(
+    question: str, passages: Sequence[Passage], scores: Sequence[float], top: int = TOP_PASSAGES
+) -> ReadingList:
+    """The passages nearest to a question by meaning and by shared words, and their sentences."""
+    from orchestra.tools.search import bm25_scores
+
+    words = bm25_scores([passage.text for passage in passages], question)
+    most = max(words, default=0.0)
+    weighed = [
+        (near + (0.25 * shared / most if most else 0.0), number)
+        for number, (near, shared) in enumerate(zip(scores, words, strict=True))
+    ]
+    best = [
+        passages[number].model_copy(update={"score": round(weight, 6)})
+        for weight, number in sorted(weighed, key=lambda one: (-one[0], one[1]))[:top]
+    ]
+    sentences = [sentence for passage in best for sentence in split_sentences(passage)]
+    return ReadingList(passages=best, sentences=sentences, texts=[sentence.text for sentence in sentences])
+
+
+def split_sentences(passage: Passage) -> list[Passage]:
+    """The sentences of a passage, with their positions in the document; headings are left out."""
+    found = []
+    ends = [0, *sentence_ends(passage.text), len(passage.text)]
+    for start, end in zip(ends, ends[1:], strict=False):
+        text = passage.text[start:end]
+        clean = text.strip()
+        if len(clean) >= MIN_SENTENCE and not clean.startswith("#"):
+            begin = start + len(text) - len(text.lstrip())
+            found.append(
+                passage.model_copy(
+                    update={"text": clean, "start": passage.start + begin, "end": passage.start + begin + len(clean)}
+                )
+            )
+    return found
+
+
+class ReadingTexts(StrictModel):
+    """What a reader reads: passages and single sentences, as passages and as texts."""
+
+    sources: list[Passage]
+    texts: list[str]
+
+
+@tool(effect="pure", label="restricted")
+def reading_texts(
+    passages: Sequence[Passage], sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_SENTENCES
+) -> ReadingTexts:
+    """The passages, and of their sentences the nearest ones by score, in the order in which they are read."""
+    ranked = sorted(range(len(sentences)), key=lambda at: (-scores[at], at))[:top]
+    best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
+    sources = [*passages, *best]
+    return ReadingTexts(sources=sources, texts=[source.text for source in sources])
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    answer: str
+    weight: float
+    citation: Citation
+
+
+@tool(effect="pure", label="restricted")
+def choose_answer(
+    question: str,
+    sources: Sequence[Passage],
+    spans: Sequence[RankedSpan],
+    sentences: Sequence[Passage] = (),
+    scores: Sequence[float] = (),
+    accept: float = ACCEPTED,
+) -> Answer:
+    """The answer that a reader's spans, their sentences and the kind of the question support most; null if none does.
+
+    The citation is the sentence around the answer, located in the document.
+    """
+    kind = answer_kind(question)
+    near = {(sentence.source, sentence.start): score for sentence, score in zip(sentences, scores, strict=True)}
+    candidates = [
+        *(_read_candidate(question, kind, sources[span.text], span, near) for span in spans),
+        *_typed_candidates(question, kind, sentences, scores),
+    ]
+    best = max(candidates, key=lambda one: one.weight, default=None)
+    if best is None or best.weight < accept:
+        return Answer(text=None)
+    same = [one.citation for one in candidates if one.answer == best.answer and one.weight >= accept]
+    return Answer(text=best.answer, citations=list(dict.fromkeys([best.citation, *same]))[:2])
+
+
+def _read_candidate(
+    question: str, kind: AnswerKind, source: Passage, span: RankedSpan, near: dict[tuple[str, int], float]
+) -> _Candidate:
+    start, end = sentence_span(source.text, span.start, span.end)
+    quote = source.text[start:end]
+    place = (source.source, source.start + start)
+    closeness = near.get(place, max((near[key] for key in near if key[0] == source.source), default=0.3) - 0.1)
+    weight = max(-12.0, min(12.0, span.score)) + _fit(question, kind, span.answer, quote, source.text, closeness)
+    return _Candidate(span.answer.strip(" .,;:"), weight, _cite(source, start, end))
+
+
+def _typed_candidates(
+    question: str, kind: AnswerKind, sentences: Sequence[Passage], scores: Sequence[float]
+) -> Iterable[_Candidate]:
+    """Amounts of the kind that the question asks for, in sentences that are near to it in meaning."""
+    names = _names(question)
+    for sentence, score in zip(sentences, scores, strict=True):
+        if score < 0.5:
+            continue
+        spans = spans_of_kind(sentence.text, kind)
+        for start, end in spans:
+            alone = len(spans) == 1
+            beside = bool(names) and _nearest_amount(sentence.text, spans, names) == (start, end)
+            if not alone and not beside:
+                continue
+            answer = sentence.text[start:end]
+            weight = -5.5 + _fit(question, kind, answer, sentence.text, sentence.text, score) + (2.0 if beside else 0.0)
+            yield _Candidate(answer, weight, _cite(sentence, 0, len(sentence.text)))
+
+
+def _nearest_amount(text: str, spans: Sequence[tuple[int, int]], names: Sequence[str]) -> tuple[int, int] | None:
+    """The amount that stands next to a name of the question, before others."""
+    places = [match.start() for name in names for match in re.finditer(re.escape(name), text)]
+    if not places:
+        return None
+    return min(spans, key=lambda span: min(abs(place - span[1]) for place in places))
+
+
+def _fit(question: str, kind: AnswerKind, answer: str, sentence: str, around: str, closeness: float) -> float:
+    """How well an answer fits the question, apart from the reader's score."""
+    weight = 7.0 * (closeness - 0.45)
+    if kind:
+        weight += 1.5 if is_of_kind(answer, kind) else -7.0
+    names = _names(question)
+    here = sum(name.casefold() in sentence.casefold() for name in names)
+    there = sum(name.casefold() in around.casefold() for name in names)
+    if names:
+        weight += 2.0 * here / len(names) + 0.5 * there / len(names) - 0.5
+    if not _WORD.search(answer) or _repeats(question, answer):
+        weight -= 8.0
+    return weight
+
+
+def _names(question: str) -> list[str]:
+    """Names and codes in a question: capitalised words after the first one, and words with digits."""
+    first = re.match(r"\W*\w+", question)
+    return [
+        match[0]
+        for match in _NAME.finditer(question, first.end() if first else 0)
+        if len(match[0]) > 1 and match[0] not in ("I'm", "I've", "I'd", "I'll")
+    ]
+
+
+def _repeats(question: str, answer: str) -> bool:
+    """Whether an answer has only words of the question."""
+    words = set(_WORD.findall(answer.casefold()))
+    return words <= set(_WORD.findall(question.casefold()))
+
+
+def _cite(source: Passage, start: int, end: int) -> Citation:
+    return Citation(
+        quote=source.text[start:end], source=source.source, start=source.start + start, end=source.start + end
+    )

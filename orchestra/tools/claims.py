@@ -1,0 +1,176 @@
+"""Claims: whether the sentences of documents support a claim, contradict it, or say nothing about it.
+
+An entailment model judges each of the nearest sentences. Code decides: a sentence that is near to the claim and has
+another number or date of the same kind contradicts it, whatever the model says, because small models overlook figures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from orchestra.schema.builtin_models import Citation, Passage, StrictModel
+from orchestra.text.keywords import STOP_WORDS
+from orchestra.tools.replies import Finding, Reply, language_of
+from orchestra.workflows.python.steps import tool
+
+NEAR = 0.45
+"""The closeness from which a sentence is about a claim."""
+DECIDED = 0.6
+"""The probability from which a judgement counts."""
+TOP_EVIDENCE = 4
+YES_WORDS = {"en": ("Yes", "No"), "de": ("Ja", "Nein"), "fr": ("Oui", "Non"), "es": ("Sí", "No")}
+_AUXILIARY = re.compile(
+    r"^\W*(?P<verb>is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am)\s+(?P<rest>.+?)\s*\?*\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_WORD = re.compile(r"\w+")
+_NEGATION = re.compile(
+    r"\b(?:not|no|never|neither|nor|none|nobody|nothing|without|except|forbidden|prohibited|excluded|cannot|kein\w*|nicht|"
+    r"nie|verboten|pas|jamais|aucun\w*|interdit\w*|ninguna?|nunca|prohibid\w*)\b|n't\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d[\d.,]*\d|\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|"
+                     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b", re.IGNORECASE)
+_VALUES = {
+    **{word: number for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())},
+    **{word: number for number, word in enumerate("zeroth first second third fourth fifth sixth seventh eighth ninth tenth".split())},
+    "once": 1,
+    "twice": 2,
+}
+
+
+class Judged(StrictModel):
+    """The judgement of an entailment model about one sentence."""
+
+    label: str
+    p_supported: float | None
+    p_support: float | None
+    p_refute: float | None
+
+
+class ClaimEvidence(StrictModel):
+    """A claim as a statement, and the sentences that may decide it."""
+
+    claim: str
+    sentences: list[Passage]
+
+
+@tool(effect="pure", label="restricted")
+def claim_evidence(
+    claim: str, sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_EVIDENCE
+) -> ClaimEvidence:
+    """A claim as a statement, and the sentences nearest to it by score, the best one first."""
+    ranked = sorted(range(len(sentences)), key=lambda at: (-scores[at], at))[:top]
+    best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
+    return ClaimEvidence(claim=as_statement(claim), sentences=best)
+
+
+def as_statement(claim: str) -> str:
+    """A yes-or-no question as the statement that it asks about: `May dogs enter?` as `dogs may enter`."""
+    match = _AUXILIARY.match(claim)
+    if match is None:
+        return claim.strip().rstrip("?")
+    verb, rest = match["verb"].casefold(), match["rest"]
+    words = rest.split()
+    if len(words) < 2:
+        return rest
+    if verb in ("do", "does", "did"):
+        return rest
+    size = _subject_size(words)
+    return " ".join([*words[:size], verb, *words[size:]])
+
+
+def _subject_size(words: Sequence[str]) -> int:
+    """The number of words of the subject that follows an auxiliary verb: a pronoun, or an article with its noun."""
+    first = words[0].casefold()
+    if first in ("i", "we", "you", "he", "she", "it", "they", "this", "that", "there", "somebody", "anybody", "one", "people"):
+        return 1
+    if first in ("the", "a", "an", "our", "my", "your", "their", "his", "her", "its", "all", "any", "each", "every", "both"):
+        return min(2, len(words) - 1)
+    return 1
+
+
+@tool(effect="pure", label="restricted")
+def decide_claim(
+    question: str, claim: str, sentences: Sequence[Passage], judgements: Sequence[Judged]
+) -> Reply:
+    """Whether the sentences support a claim, with the sentence that decides; no text if none does."""
+    best: tuple[float, bool, Passage] | None = None
+    for sentence, judged in zip(sentences, judgements, strict=True):
+        decided = _decide(claim, sentence, judged)
+        if decided is None:
+            continue
+        weight, supported = decided
+        if best is None or weight > best[0]:
+            best = (weight, supported, sentence)
+    if best is None:
+        return Reply(text=None, findings=[Finding(question=claim, answer=None)], missing=[question])
+    _, supported, sentence = best
+    yes, no = YES_WORDS[language_of(question)]
+    quote = sentence.text.lstrip("-*• ").strip()
+    citation = Citation(quote=sentence.text, source=sentence.source, start=sentence.start, end=sentence.end)
+    return Reply(
+        text=f"{yes if supported else no}: {quote}",
+        findings=[Finding(question=claim, answer="supported" if supported else "contradicted")],
+        citations=[citation],
+    )
+
+
+def _decide(claim: str, sentence: Passage, judged: Judged) -> tuple[float, bool] | None:
+    """The weight of a sentence and whether it supports the claim; None if it does not decide."""
+    support, refute = judged.p_support or 0.0, judged.p_refute or 0.0
+    if sentence.score < NEAR - 0.1:
+        return None
+    conflict = _numbers_conflict(claim, sentence.text)
+    if conflict is not None and sentence.score >= NEAR + 0.05:
+        return (sentence.score + 0.5, not conflict) if conflict or support > refute else (sentence.score + refute, False)
+    if max(support, refute) < DECIDED or sentence.score < NEAR:
+        return None
+    return sentence.score + max(support, refute) - 0.5, support > refute
+
+
+def _numbers_conflict(claim: str, sentence: str) -> bool | None:
+    """Whether the numbers of a claim differ from those of a sentence with the same words beside them. None if the claim
+    has no number, or the sentence none that is comparable.
+    """
+    asked, stated = _numbers(claim), _numbers(sentence)
+    comparable = [
+        (value, [other for other, near in stated if near & beside]) for value, beside in asked
+    ]
+    comparable = [(value, others) for value, others in comparable if others]
+    if not comparable:
+        return None
+    return any(value not in others for value, others in comparable)
+
+
+def _numbers(text: str) -> list[tuple[float, frozenset[str]]]:
+    """The numbers of a text, each with the content words right beside it."""
+    found = []
+    for match in _NUMBER.finditer(text):
+        value = _value(match[0])
+        if value is None:
+            continue
+        after = [word.casefold() for word in _WORD.findall(text[match.end() : match.end() + 30])][:2]
+        beside = {_singular(word) for word in after if word not in STOP_WORDS}
+        sign = text[max(0, match.start() - 1) : match.start()]
+        if sign in "$€£¥" and sign:
+            beside.add(sign)
+        if text[match.end() : match.end() + 2].strip()[:1] == "%":
+            beside.add("%")
+        found.append((value, frozenset(beside)))
+    return found
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def _value(text: str) -> float | None:
+    known = _VALUES.get(text.casefold())
+    if known is not None:
+        return float(known)
+    try:
+        return float(text.replace(",", "").rstrip("."))
+    except ValueError:
+        return None

@@ -1,0 +1,144 @@
+"""Lists: the list in documents that a request asks for, item by item, each with its place.
+
+Lists are bullets and numbered lines, the rows of a Markdown table, lines such as `Present: A, B and C`, and sentences
+that enumerate. An encoder compares each with the request; code takes the nearest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from orchestra.schema.builtin_models import Citation, Document, Passage, StrictModel
+from orchestra.tools.answers import document_title
+from orchestra.tools.passages import sentence_ends
+from orchestra.tools.replies import Finding, Reply
+from orchestra.workflows.python.steps import tool
+
+NEAR = 0.33
+"""The closeness from which a list is the one that a request asks for."""
+MAX_ITEMS = 60
+MAX_LISTS = 200
+_ITEM = re.compile(r"^[ \t]*(?:[-*•–]|\(?\d{1,2}[.)]|[a-z]\))[ \t]+(?P<text>\S.*?)[ \t]*$")
+_ROW = re.compile(r"^\s*\|.*\|\s*$")
+_RULE = re.compile(r"^\s*\|?\s*:?-{2,}[-:|\s]*$")
+_LABELLED = re.compile(r"^[ \t]*(?P<label>[A-Z][\w ]{2,40}):[ \t]+(?P<text>[^|\n]*,[^|\n]*)$")
+
+
+class TextList(StrictModel):
+    """A list in a document: its items in order, and the words by which it is found."""
+
+    label: str
+    items: list[Passage]
+    whole: bool = False
+    """Whether it is one sentence that enumerates."""
+
+
+class TextLists(StrictModel):
+    """The lists of documents, and the texts by which they are compared with a request."""
+
+    lists: list[TextList]
+    texts: list[str]
+
+
+@tool(effect="pure", label="restricted")
+def find_lists(documents: Sequence[Document]) -> TextLists:
+    """The lists in documents, with their headings."""
+    found: list[TextList] = []
+    texts: list[str] = []
+    for document in documents:
+        title = document_title(document)
+        for entry in _lists_of(document):
+            if len(found) >= MAX_LISTS:
+                break
+            shown = "; ".join(item.text for item in entry.items)[:500]
+            found.append(entry)
+            texts.append(f"{title}\n{entry.label}\n{shown}")
+    return TextLists(lists=found, texts=texts)
+
+
+def _lists_of(document: Document) -> Iterator[TextList]:
+    heading, before = "", ""
+    open_items: list[Passage] = []
+    label = ""
+    at = 0
+    lines = document.text.split("\n")
+    in_list = set()
+    for number, line in enumerate(lines):
+        start = at
+        at += len(line) + 1
+        match = _ITEM.match(line)
+        is_row = _ROW.match(line) is not None
+        if match or (is_row and not _RULE.match(line)):
+            if not open_items:
+                label = " ".join(filter(None, (heading, before)))
+            text = match["text"] if match else " | ".join(cell.strip() for cell in line.strip().strip("|").split("|"))
+            begin = start + (match.start("text") if match else len(line) - len(line.lstrip()))
+            end = begin + len(text) if match else start + len(line.rstrip())
+            if is_row and not match and number + 1 < len(lines) and _RULE.match(lines[number + 1]):
+                label = f"{label} {text}"
+                continue
+            open_items.append(Passage(source=document.source, text=text, start=begin, end=end))
+            in_list.add(number)
+            continue
+        if _RULE.match(line):
+            continue
+        if open_items and line.strip() and line[:1] in " \t":  # the continuation of an item
+            last = open_items[-1]
+            open_items[-1] = last.model_copy(update={"text": f"{last.text} {line.strip()}", "end": start + len(line.rstrip())})
+            continue
+        if open_items and (line.strip() or (number + 1 < len(lines) and not _ITEM.match(lines[number + 1]))):
+            yield TextList(label=label, items=open_items)
+            open_items = []
+        if labelled := _LABELLED.match(line):
+            begin = start + labelled.start("text")
+            yield TextList(
+                label=f"{heading} {labelled['label']}",
+                items=[Passage(source=document.source, text=labelled["text"].strip(), start=begin, end=start + len(line.rstrip()))],
+                whole=True,
+            )
+        if line.startswith("#"):
+            heading, before = line.strip("# "), ""
+        elif line.strip():
+            before = line.strip()[-160:]
+    if open_items:
+        yield TextList(label=label, items=open_items)
+    yield from _enumerations(document)
+
+
+def _enumerations(document: Document) -> Iterator[TextList]:
+    """Sentences that enumerate: with two commas, or a comma and a conjunction."""
+    heading, at = "", 0
+    ends = [0, *sentence_ends(document.text), len(document.text)]
+    paragraph = re.sub(r"(?<=[^\n.!?:|])\n(?=[^\n#|*\-\d ])", " ", document.text)  # lines of one paragraph
+    ends = [0, *sentence_ends(paragraph), len(paragraph)]
+    for at, end in zip(ends, ends[1:], strict=False):
+        raw = paragraph[at:end]
+        text = raw.strip()
+        if text.startswith("#"):
+            heading = text.strip("# ")
+        elif "|" not in text and len(text) < 500 and (text.count(",") >= 2 or re.search(r",[^,]*\b(?:and|or|und|et|y)\b", text)):
+            begin = at + len(raw) - len(raw.lstrip())
+            yield TextList(
+                label=heading,
+                items=[Passage(source=document.source, text=text, start=begin, end=begin + len(text))],
+                whole=True,
+            )
+
+
+@tool(effect="pure", label="restricted")
+def choose_list(request: str, lists: Sequence[TextList], scores: Sequence[float]) -> Reply:
+    """The items of the list nearest to a request, one on each line; no text if no list is near."""
+    order = sorted(range(len(lists)), key=lambda at: (-(scores[at] + (0.0 if lists[at].whole else 0.06)), at))
+    if not order or scores[order[0]] < NEAR:
+        return Reply(text=None, findings=[Finding(question=request, answer=None)], missing=[request])
+    best = lists[order[0]]
+    items = best.items[:MAX_ITEMS]
+    return Reply(
+        text="\n".join(item.text if best.whole else f"- {item.text}" for item in items),
+        findings=[Finding(question=request, answer=item.text) for item in items],
+        citations=[
+            Citation(quote=item.text, source=item.source, start=item.start, end=item.end) for item in items
+        ],
+        missing=[] if len(best.items) <= MAX_ITEMS else [f"{len(best.items) - MAX_ITEMS} more items"],
+    )

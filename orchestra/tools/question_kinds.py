@@ -1,0 +1,118 @@
+"""Question kinds: what kind of words answers a question, such as a person, a date or an amount of money, and whether a
+candidate answer is of that kind.
+
+The kind is read from the words of the question. It is unknown for most questions; then every candidate fits.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, TypeAlias
+
+AnswerKind: TypeAlias = Literal[
+    "person", "place", "date", "time", "money", "percent", "count", "duration", "length", "weight", "temperature", ""
+]
+
+_CURRENCY = (
+    r"[$€£¥]|\b(?:euros?|eur|usd|dollars?|cents?|pounds?|gbp|pence|chf|francs?|yen|crowns?|kronor|kroner|zloty|"
+    r"rupees?|rubles?)\b"
+)
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
+    r"nov(?:ember)?|dec(?:ember)?)"
+)
+_WEEKDAY = r"(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?"
+_DURATION = (
+    r"(?:seconds?|minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|fortnights?|months?|quarters?|years?|decades?|"
+    r"centur(?:y|ies)|semesters?)"
+)
+NUMBER_WORDS: Final = (
+    r"(?:no|none|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
+    r"seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|"
+    r"billion|dozen|half|once|twice|thrice|both|single)"
+)
+_NUMBER = rf"(?:\d|\b{NUMBER_WORDS}\b)"
+_ANSWER_PATTERNS: Final = {
+    "money": re.compile(rf"{_NUMBER}.*(?:{_CURRENCY})|(?:{_CURRENCY})\s*\d|\bfree\b", re.IGNORECASE | re.DOTALL),
+    "percent": re.compile(rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE),
+    "date": re.compile(
+        rf"\b{_MONTH}\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
+        r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|last)\b|\d(?:st|nd|rd|th)\b",
+        re.IGNORECASE,
+    ),
+    "time": re.compile(r"\d{1,2}[:.]\d\d|\b\d{1,2}\s?(?:am|pm|a\.m|p\.m|h|o'clock)|\b(?:noon|midnight)\b", re.IGNORECASE),
+    "count": re.compile(_NUMBER, re.IGNORECASE),
+    "duration": re.compile(
+        rf"{_NUMBER}.*\b{_DURATION}\b|\b(?:daily|weekly|monthly|yearly|annually|quarterly|every|indefinite\w*)\b",
+        re.IGNORECASE | re.DOTALL,
+    ),
+    "length": re.compile(
+        rf"{_NUMBER}.*?(?:\b(?:mm|cm|dm|m|km|in|ft)\b|\b(?:\w*met(?:re|er)s?|inch(?:es)?|feet|foot|miles?|yards?)\b|[\"″′])",
+        re.IGNORECASE,
+    ),
+    "weight": re.compile(
+        rf"{_NUMBER}.*?(?:\b(?:mg|g|kg|t|lbs?|oz)\b|\b(?:\w*grams?|\w*grammes?|tonn?es?|tons?|pounds?|ounces?|stone)\b)",
+        re.IGNORECASE,
+    ),
+    "temperature": re.compile(rf"{_NUMBER}.*(?:°|\bdegrees?\b|\bcelsius\b|\bfahrenheit\b)", re.IGNORECASE),
+    "person": re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’.-]*|\b(?:the|an?|our|your|their|its|his|her) \w+", re.UNICODE),
+    "place": re.compile(r"[^\W\d_]{2}"),
+}
+_KIND_RULES: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        (
+            "money",
+            r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
+            r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|was|were|does|did|"
+            r"do|would|will)\b.*\b(?:costs?|price|fees?|salary|budget|fine|rent|deposit|allowance)\b|"
+            r"\bat what price\b|\bhow expensive\b",
+        ),
+        ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),
+        ("time", r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|begin)\w*\b.*\bon (?:a |the )?\w+day"),
+        ("duration", r"\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
+         r"warranty period|guarantee period|term|retention period)\b"),
+        ("count", r"\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b"),
+        ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
+        ("length", r"\bhow (?:tall|high|wide|deep|far|thick)\b|\bwhat (?:is|are) the (?:height|width|depth|length|distance)\b"),
+        ("temperature", r"\bhow (?:hot|cold|warm)\b|\bwhat temperature\b|\btemperature\b.*\?"),
+        ("date", r"\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
+         r"\bwhat (?:is|was) the (?:date|deadline)\b"),
+        ("person", r"\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
+        ("place", r"\bwhere\b"),
+    )
+)
+
+
+def answer_kind(question: str) -> AnswerKind:
+    """Returns the kind of words that answer a question; empty if its words do not tell."""
+    return next((kind for kind, pattern in _KIND_RULES if pattern.search(question)), "")
+
+
+def is_of_kind(answer: str, kind: AnswerKind) -> bool:
+    """Whether an answer may be of a kind. A date may be a time of day, and a time a date."""
+    if not kind:
+        return True
+    patterns = {"date": ("date", "time"), "time": ("time",), "money": ("money",)}.get(kind, (kind,))
+    return any(_ANSWER_PATTERNS[name].search(answer) is not None for name in patterns)
+
+
+def spans_of_kind(sentence: str, kind: AnswerKind) -> list[tuple[int, int]]:
+    """Returns the amounts of a kind in a sentence: money, percentages, durations, lengths, weights, temperatures and
+    times. Other kinds have no form of their own.
+    """
+    if (pattern := _AMOUNTS.get(kind)) is None:
+        return []
+    return [match.span() for match in pattern.finditer(sentence)]
+
+
+_FIGURE = rf"(?:\d[\d.,]*(?:\s(?:thousand|million|billion))?|\b{NUMBER_WORDS}(?:[ -]{NUMBER_WORDS})*)"
+_AMOUNTS: Final = {
+    "money": re.compile(rf"[$€£¥]\s?\d[\d.,]*\d|[$€£¥]\s?\d|{_FIGURE}\s?(?:{_CURRENCY})|\bfree(?: of charge)?\b", re.IGNORECASE),
+    "percent": re.compile(rf"{_FIGURE}\s?(?:%|per ?cent\b)", re.IGNORECASE),
+    "duration": re.compile(rf"(?:\bevery )?{_FIGURE}[\s-](?:\w+ )?{_DURATION}\b", re.IGNORECASE),
+    "length": re.compile(rf"{_FIGURE}\s?(?:(?:mm|cm|dm|m|km|in|ft)\b|\w*met(?:re|er)s?\b|inch(?:es)?\b|feet\b|miles?\b)", re.IGNORECASE),
+    "weight": re.compile(rf"{_FIGURE}\s?(?:(?:mg|g|kg|t|lbs?|oz)\b|\w*grams?\b|tonn?es?\b|pounds?\b|ounces?\b)", re.IGNORECASE),
+    "temperature": re.compile(rf"{_FIGURE}\s?(?:°\s?[CF]?|degrees?(?: celsius| fahrenheit)?)", re.IGNORECASE),
+    "time": re.compile(r"\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b", re.IGNORECASE),
+}

@@ -1,0 +1,132 @@
+"""Replies: what a general skill returns to a person, as a sentence with its evidence and typed values.
+
+A sentence is composed from the words of the question and a value that was found or computed. It states nothing else,
+so its check is that the value stands in it. The words of its own are in the language of the question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from orchestra.schema.builtin_models import Answer, Cell, Citation, StrictModel
+from orchestra.workflows.python.steps import tool
+
+
+class Finding(StrictModel):
+    """A question, or the name of a value, with what was found; null if nothing was."""
+
+    question: str
+    answer: str | None
+
+
+class Reply(StrictModel):
+    """A reply: its text in sentences, null if there is none, with the typed values and the evidence."""
+
+    text: str | None
+    findings: list[Finding] = []
+    citations: list[Citation] = []
+    cells: list[Cell] = []
+    computation: str | None = None
+    """An expression and its value, such as `250 * 0.32 = 80`."""
+    missing: list[str] = []
+    """What was not found or not done."""
+
+
+_LANGUAGE_WORDS: Final = {
+    "de": frozenset(
+        "der die das den dem ein eine einen ist sind war waren wie was wer wo wann welche welcher welches wieviel viel "
+        "viele kostet für und nicht mit von bei auf im zum zur ich wir muss darf kann gibt es bitte".split()
+    ),
+    "fr": frozenset(
+        "le la les un une des du est sont était quel quelle quels quelles qui quand où combien comment pour et ne pas "
+        "avec de dans je nous faut peut il elle sur au aux".split()
+    ),
+    "es": frozenset(
+        "el la los las un una es son era qué quién cuándo dónde cuánto cuántos cuántas cuál cómo para y no con de en se "
+        "puede hay debe por del al".split()
+    ),
+}
+_NOT_FOUND: Final = {
+    "en": "The sources do not say: {}",
+    "de": "Die Quellen sagen nichts zu: {}",
+    "fr": "Les sources ne disent pas : {}",
+    "es": "Las fuentes no dicen: {}",
+}
+_WORD = re.compile(r"\w+")
+_WHO = re.compile(r"^\s*who\s+(?P<rest>(?!(?:is|are|was|were|do|does|did|else|has to|have to)\b)\w+.*)\?\s*$", re.IGNORECASE)
+_WHAT_IS = re.compile(
+    r"^\s*(?:what|who|how much|how high|how long|how old|which)\s+(?P<verb>is|are|was|were)\s+(?P<rest>(?:the|our|my|your|his|her|its|their)\s.+?)\?\s*$",
+    re.IGNORECASE,
+)
+MAX_SENTENCE_ANSWER = 80
+"""Characters of an answer that is put into a sentence of the question's words."""
+
+
+def language_of(text: str) -> str:
+    """The language of a text by its small words: `de`, `fr`, `es`, or else `en`."""
+    words = [word.casefold() for word in _WORD.findall(text)]
+    counts = {language: sum(word in known for word in words) for language, known in _LANGUAGE_WORDS.items()}
+    best = max(counts, key=lambda language: counts[language])
+    return best if counts[best] >= 2 and counts[best] * 3 >= len(words) else "en"
+
+
+def not_found_sentence(question: str) -> str:
+    """The sentence that the sources do not answer a question."""
+    return _NOT_FOUND[language_of(question)].format(question)
+
+
+def answer_sentence(question: str, answer: str) -> str:
+    """A sentence of the question's words with the answer, if the question has a simple form; else the answer alone."""
+    text = answer.strip().rstrip(".")
+    if len(text) <= MAX_SENTENCE_ANSWER and language_of(question) == "en":
+        if match := _WHO.match(question):
+            return f"{_capitalize(text)} {match['rest']}."
+        if match := _WHAT_IS.match(question):
+            return f"{_capitalize(_second_person(match['rest']))} {match['verb']} {text}."
+    return f"{_capitalize(text)}."
+
+
+def _second_person(text: str) -> str:
+    return re.sub(r"^my\b", "your", re.sub(r"^our\b", "our", text, flags=re.IGNORECASE), flags=re.IGNORECASE)
+
+
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+@tool(effect="pure", label="restricted")
+def join_answers(questions: Sequence[str], answers: Sequence[Answer]) -> Reply:
+    """One reply from the answers to the parts of a question. Parts without an answer are named."""
+    findings = [Finding(question=asked, answer=answer.text) for asked, answer in zip(questions, answers, strict=True)]
+    sentences = [answer_sentence(one.question, one.answer) for one in findings if one.answer is not None]
+    return Reply(
+        text=" ".join(sentences) or None,
+        findings=findings,
+        citations=list(dict.fromkeys(citation for answer in answers for citation in answer.citations)),
+        missing=[one.question for one in findings if one.answer is None],
+    )
+
+
+_PART = re.compile(
+    r"\s*(?:,|;|\band\b|,\s*and\b|\bund\b|\bet\b|\by\b)\s+(?=(?:(?:from|until|till|by|at|on|in|for|since|to|with)\s+)?"
+    r"(?:who|whom|whose|what|which|when|where|why|how|wer|was|wann|wo|wie|welche[rs]?|qui|quand|où|combien|"
+    r"quién|cuándo|dónde|cuánto)\b)",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(
+    r"^\W*(?:(?:from|until|till|by|at|on|in|for|since|to|with)\s+)?(?:who|whom|whose|what|which|when|where|why|how|is|are|do|does|can)\b",
+    re.IGNORECASE,
+)
+MAX_PARTS = 4
+
+
+@tool(effect="pure", label="restricted")
+def question_parts(question: str) -> list[str]:
+    """The questions in one sentence with several question words, such as `Who is it, and when did it start?`."""
+    parts = [part.strip(" ,;") for part in _PART.split(question)]
+    complete = [part if part.endswith("?") else f"{part}?" for part in parts if len(part.split()) >= 2]
+    if len(complete) < 2 or len(complete) != len(parts) or len(complete) > MAX_PARTS or not _QUESTION.match(question):
+        return [question]
+    return complete

@@ -1,0 +1,960 @@
+"""Table queries: a question about a table as filters, an operation and a column, without a model.
+
+The words of the question are matched with the headers and the cells of the table. What they say decides the query:
+`Which region had the highest sales in Q3?` is the maximum of the column Q3, and the answer is of the column Region. The
+query is run over the cells, whose positions are the evidence. A question whose words the table does not explain has no
+query, and a name of a kind that the table lists, such as a month that is not among its months, has no answer. Numbers
+are exact fractions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Final
+
+from orchestra.schema.builtin_models import Cell, Table
+from orchestra.text.arithmetic import format_fraction
+from orchestra.text.numbers.sort_keys import column_sort_keys
+
+MAX_CELLS = 60_000
+"""Cells of a table that is queried."""
+_TOKEN = re.compile(r"[^\W_]+(?:[-.'’/][^\W_]+)*%?")
+_NUMERAL = re.compile(r"^\W{0,3}(?:[A-Z]{3}\s)?(-?)[$€£¥]?\s?(\d{1,3}(?:[,\s']\d{3})+|\d+)(\.\d+)?\s?(%|[^\W\d_]{0,10}\.?)\)?$")
+_UNIT = re.compile(r"\(([^)]*)\)|\[([^\]]*)\]")
+_STOP: Final = frozenset(
+    "a an the of in on at to for from by with and or is are was were be been do does did has have had our we us i my me "
+    "you your it its this that these those there their they them he she his her what which who whom whose when where how "
+    "many much please tell show give get got all each any will would can could should than then as per into out up only "
+    "most very so not no if but about between last".split()
+)
+_MONTHS: Final = tuple(
+    "january february march april may june july august september october november december".split()
+)
+_QUARTERS: Final = {"first": "q1", "second": "q2", "third": "q3", "fourth": "q4", "last": "q4", "1st": "q1", "2nd": "q2", "3rd": "q3", "4th": "q4"}
+_MONEY_WORDS: Final = frozenset(
+    "money income revenue turnover takings sales earn earned earning earnings spend spent spending cost costs price "
+    "worth paid pay rent amount fee expensive cheap cheapest dearest expense bought".split()
+)
+_MONEY_HEAD = re.compile(
+    r"[$€£]|\b(?:gbp|eur|usd|chf|euros?|pounds?|dollars?|income|revenue|turnover|sales|price|cost|rent|amount|salary|fee|net|"
+    r"gross|budget|total)\b",
+    re.IGNORECASE,
+)
+_DATED = re.compile(
+    r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\b\d{1,2}:\d\d\b|"
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b",
+    re.IGNORECASE,
+)
+_PERSON_HEAD = re.compile(
+    r"\b(?:name|customer|client|employee|person|practitioner|teacher|manager|owner|author|seller|buyer|member|patient|"
+    r"staff|supplier|company|contact|driver|artist|player|student)\b",
+    re.IGNORECASE,
+)
+_TIME_HEAD = re.compile(r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The result of a query: values as texts, and what they rest on."""
+
+    operation: str
+    answers: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    expression: str | None = None
+    table: str = ""
+    explained: float = 1.0
+    """The share of the question's content words that the table and the operation explain."""
+    unit: str = ""
+    details: tuple[str, ...] = ()
+    """A value beside each answer, such as the maximum itself."""
+    missing: str = ""
+    """A name of the question that the table does not have; then there are no answers."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table, with its cells read as numbers or as an order."""
+
+    number: int
+    head: str
+    texts: tuple[str, ...]
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The words of the header without its unit."""
+        return tuple(_stem(word) for word in _words(_UNIT.sub(" ", self.head)))
+
+    @cached_property
+    def unit(self) -> str:
+        match = _UNIT.search(self.head)
+        return (match[1] or match[2] or "") if match else ""
+
+    @cached_property
+    def numbers(self) -> tuple[Fraction | None, ...]:
+        return tuple(map(_number, self.texts))
+
+    @cached_property
+    def is_number(self) -> bool:
+        filled = [text for text in self.texts if text.strip() not in ("", "-", "–", "n/a")]
+        return bool(filled) and sum(number is not None for number in self.numbers) >= 0.8 * len(filled)
+
+    @cached_property
+    def order(self) -> tuple[float | None, ...]:
+        return tuple(column_sort_keys(self.texts))
+
+    @cached_property
+    def is_year(self) -> bool:
+        return self.is_number and all(
+            number is None or (1900 <= number <= 2100 and number.denominator == 1) for number in self.numbers
+        )
+
+    @cached_property
+    def is_ordered(self) -> bool:
+        return self.is_number or any(key is not None for key in self.order)
+
+    @cached_property
+    def is_money(self) -> bool:
+        return self.is_number and _MONEY_HEAD.search(self.head) is not None
+
+    @cached_property
+    def is_time(self) -> bool:
+        dated = not self.is_number and all(_DATED.search(text) for text in self.texts if text)
+        return (dated and any(key is not None for key in self.order)) or (self.is_year and _TIME_HEAD.search(self.head) is not None)
+
+    @cached_property
+    def distinct(self) -> int:
+        return len(set(self.texts))
+
+
+@dataclass(frozen=True)
+class _View:
+    """A table as columns, and its name."""
+
+    table: Table
+    columns: tuple[_Column, ...]
+    top: int
+    """The row of the first record."""
+
+    @property
+    def length(self) -> int:
+        return len(self.columns[0].texts) if self.columns else 0
+
+    @cached_property
+    def key(self) -> _Column:
+        """The column that names the records: the first text whose values differ most."""
+        texts = [column for column in self.columns if not column.is_number] or list(self.columns)
+        full = [column for column in texts if column.distinct == self.length]
+        return (full or texts)[0]
+
+    @cached_property
+    def name_words(self) -> frozenset[str]:
+        return frozenset(_stem(word) for word in re.findall(r"[^\W_]+", self.table.name.rsplit(".", 1)[0]))
+
+
+@dataclass
+class _Match:
+    """What the words of a question mean in a table."""
+
+    columns: dict[int, set[int]] = field(default_factory=dict)
+    """The words that name a column, by its number."""
+    values: dict[int, dict[str, set[int]]] = field(default_factory=dict)
+    """The words that name a cell value, by column and value."""
+    claimed: set[int] = field(default_factory=set)
+    missing: str = ""
+
+
+def query_tables_best(question: str, tables: Sequence[Table]) -> QueryResult | None:
+    """Returns the result of the best query of a question over tables; None if no table explains its words."""
+    found = [result for table in tables if (result := _query_one(question, table)) is not None]
+    return max(found, key=lambda result: result.explained + (0.15 if result.missing else 0.0), default=None)
+
+
+def _query_one(question: str, table: Table) -> QueryResult | None:
+    view = _view(table)
+    if view is None:
+        return None
+    words = [word.casefold() for word in _words(question)]
+    match = _match(words, view, question)
+    result = _Query(question, words, view, match).run()
+    if result is None:
+        return None
+    content = [at for at, word in enumerate(words) if word not in _STOP]
+    known = match.claimed | {at for at in content if _stem(words[at]) in view.name_words}
+    explained = sum(at in known for at in content) / max(1, len(content))
+    return replace(result, explained=round(explained, 4), table=table.name)
+
+
+def _view(table: Table) -> _View | None:
+    cells, top = table.cells, max(table.header_rows, 1)
+    if len(cells) <= top or not cells[0] or len(cells) * len(cells[0]) > MAX_CELLS:
+        return None
+    width = len(cells[0])
+    rows = [row for row in cells[top:] if len(row) == width]
+    if len(rows) != len(cells) - top:
+        return None
+    heads = [" ".join(cells[row][column] for row in range(top) if cells[row][column]) for column in range(width)]
+    columns = tuple(
+        _Column(column, heads[column], tuple(row[column].strip() for row in rows)) for column in range(width)
+    )
+    return _View(table, columns, top)
+
+
+def _words(text: str) -> list[str]:
+    return _TOKEN.findall(text)
+
+
+def _stem(word: str) -> str:
+    word = word.casefold().replace("’", "'")
+    for ending in ("'s", "'"):
+        word = word.removesuffix(ending)
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two stems are forms of one word: equal, or with a long common beginning."""
+    if one == other:
+        return True
+    if one[:1].isdigit() or other[:1].isdigit():
+        return False
+    short, long = sorted((one, other), key=len)
+    if len(short) < 4 or len(long) - len(short) > 4:
+        return False
+    common = next((at for at, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    return common >= max(4, len(short) - 2)
+
+
+def _number(text: str) -> Fraction | None:
+    match = _NUMERAL.match(text.strip())
+    if match is None:
+        return None
+    digits = re.sub(r"[,\s']", "", match[2]) + (match[3] or "")
+    return Fraction(digits) * (-1 if match[1] else 1)
+
+
+def _match(words: Sequence[str], view: _View, question: str) -> _Match:
+    match = _Match()
+    stems = [_stem(word) for word in words]
+    for column in view.columns:
+        _match_values(column, words, stems, match)
+    _drop_partial_values(view, match)
+    valued = {at for values in match.values.values() for found in values.values() for at in found}
+    for column in view.columns:
+        heads = [word for word in column.words if word not in _STOP] or list(column.words)
+        found = {
+            at
+            for at, stem in enumerate(stems)
+            if words[at] not in _STOP and at not in valued and any(_alike(stem, head) for head in heads)
+        }
+        if found and 2 * len({head for head in heads if any(_alike(stems[at], head) for at in found)}) >= len(heads):
+            match.columns[column.number] = found
+    _match_quarters(words, view, match)
+    match.missing = _missing_name(words, view, match, question)
+    for found in match.columns.values():
+        match.claimed |= found
+    for values in match.values.values():
+        for found in values.values():
+            match.claimed |= found
+    return match
+
+
+def _drop_partial_values(view: _View, match: _Match) -> None:
+    """Removes values that are named by a part, where the part is the whole name of a value of another column."""
+    whole = {
+        at
+        for values in match.values.values()
+        for text, places in values.items()
+        if len(places) >= len(_words(text))
+        for at in places
+    }
+    for number, values in list(match.values.items()):
+        kept = {
+            text: places
+            for text, places in values.items()
+            if len(places) >= len(_words(text)) or not places <= whole
+        }
+        if kept:
+            match.values[number] = kept
+        else:
+            del match.values[number]
+
+
+def _match_values(column: _Column, words: Sequence[str], stems: Sequence[str], match: _Match) -> None:
+    """Finds the cell values that the question names: whole, or by a word that only few values have."""
+    if column.is_number and not column.is_year and column.distinct == len(column.texts) and len(column.texts) > 1:
+        return
+    distinct = list(dict.fromkeys(text for text in column.texts if text))
+    parts = {text: [_stem(word) for word in _words(text)] for text in distinct}
+    owners: dict[str, int] = {}
+    for text in distinct:
+        for part in set(parts[text]):
+            owners[part] = owners.get(part, 0) + 1
+    found: dict[str, set[int]] = {}
+    for text, own in parts.items():
+        if not own or (column.is_number and not column.is_year):
+            continue
+        starts = [
+            at
+            for at in range(len(stems) - len(own) + 1)
+            if list(stems[at : at + len(own)]) == own and not (column.is_number and _is_bound(words, at))
+        ]
+        if starts and not (len(own) == 1 and (own[0] in _STOP or words[starts[0]] in _STOP)):
+            found[text] = {at + step for at in starts for step in range(len(own))}
+            continue
+        rare = {
+            at
+            for at, stem in enumerate(stems)
+            if words[at] not in _STOP and len(stem) > 2 and not stem.isdigit() and stem in own and owners[stem] * 2 <= len(distinct) + 1
+        }
+        if rare and not column.is_number:
+            found[text] = rare
+    # a whole name outweighs a part of another
+    whole = {at for text, places in found.items() if len(places) >= len(parts[text]) for at in places}
+    found = {
+        text: places for text, places in found.items() if len(places) >= len(parts[text]) or not places <= whole
+    }
+    most = {at: max(len(places) for places in found.values() if at in places) for places in found.values() for at in places}
+    found = {text: places for text, places in found.items() if any(len(places) == most[at] for at in places)}
+    if found and len(found) < len(distinct) + (len(distinct) == 1):
+        match.values[column.number] = found
+
+
+def _match_quarters(words: Sequence[str], view: _View, match: _Match) -> None:
+    """`second quarter` as Q2, and `first quarter` as three months."""
+    for at, word in enumerate(words[:-1]):
+        if _stem(words[at + 1]) != "quarter" or word not in _QUARTERS:
+            continue
+        name = _QUARTERS[word]
+        for column in view.columns:
+            if column.head.casefold() == name:
+                match.columns[column.number] = {at, at + 1}
+            values = {text for text in column.texts if text.casefold() == name}
+            months = [text for text in dict.fromkeys(column.texts) if text.casefold() in _MONTHS]
+            wanted = _MONTHS[3 * (int(name[1]) - 1) : 3 * int(name[1])]
+            if months and len(months) == column.distinct:
+                values = {text for text in months if text.casefold() in wanted}
+            if values:
+                match.values.setdefault(column.number, {}).update({text: {at, at + 1} for text in values})
+
+
+_QUARTER = re.compile(r"^q[1-4]$")
+_YEAR = re.compile(r"^(?:19|20)\d\d$")
+
+
+def _missing_name(words: Sequence[str], view: _View, match: _Match, question: str) -> str:
+    """Returns a month, quarter or year of the question that the table lists others of, and not this one."""
+    kinds = (
+        (lambda word: word in _MONTHS, "month"),
+        (lambda word: _QUARTER.match(word) is not None, "quarter"),
+        (lambda word: _YEAR.match(word) is not None, "year"),
+    )
+    names = {word.casefold() for word in view.name_words}
+    for at, word in enumerate(words):
+        for is_kind, _ in kinds:
+            if not is_kind(word) or (word == "may" and "May" not in question):
+                continue
+            heads = [column.head.casefold() for column in view.columns]
+            has = any(is_kind(head) for head in heads) or any(
+                any(is_kind(text.casefold()) for text in column.texts) for column in view.columns
+            )
+            has = has or any(is_kind(name) for name in names)
+            known = (
+                word in heads or word in names or any(word == text.casefold() for column in view.columns for text in column.texts)
+            )
+            if has and not known and not _is_bound(words, at):
+                return question_word(question, word)
+    return ""
+
+
+def _is_bound(words: Sequence[str], at: int) -> bool:
+    """Whether a year is the limit of a comparison, such as `before 2017`."""
+    return at > 0 and words[at - 1] in ("before", "after", "since", "until", "than", "by", "till")
+
+
+def question_word(question: str, word: str) -> str:
+    """A word as the question writes it."""
+    found = re.search(re.escape(word), question, re.IGNORECASE)
+    return found[0] if found else word
+
+
+# What is asked
+
+_PERCENT = re.compile(r"\b(?:(?:many|much|what)\s+per\s?cent|percent(?:age)?|per cent|in %)\b|%", re.IGNORECASE)
+_CHANGE = re.compile(
+    r"\b(?:grow\w*|grew|growth|ris(?:e|es|en)|rose|increas\w*|fall\w*|fell|declin\w*|decreas\w*|drop\w*|chang\w*|go(?:ne)? up|"
+    r"went up|go(?:ne)? down|went down|gain\w*|lost|lose|shr[ai]nk|shrunk)\b",
+    re.IGNORECASE,
+)
+_DOWN = re.compile(r"\b(?:fall\w*|fell|declin\w*|decreas\w*|drop\w*|lost|lose|loss|went down|go down|gone down|shrank|shrunk|shrink\w*|less|worse)\b", re.IGNORECASE)
+_SHARE = re.compile(r"\b(?:share|proportion|percentage|per ?cent)\b.*\b(?:of|had|were|are|have)\b", re.IGNORECASE)
+_MEAN = re.compile(r"\b(?:average|mean|on average|typical)\b", re.IGNORECASE)
+_SUM = re.compile(r"\b(?:total|sum|altogether|in all|together|overall|combined|added up|all in all|whole)\b", re.IGNORECASE)
+_MOST = re.compile(
+    r"\b(?:most|highest|largest|biggest|greatest|maximum|best|top|longest|tallest|heaviest|strongest|busiest|warmest|"
+    r"hottest|dearest|more than any|latest|newest|youngest)\b|\bmost \w+",
+    re.IGNORECASE,
+)
+_LEAST = re.compile(
+    r"\b(?:least|lowest|smallest|fewest|minimum|worst|shortest|lightest|cheapest|coldest|weakest|earliest|oldest|first|soonest|"
+    r"slowest)\b",
+    re.IGNORECASE,
+)
+_TIME_EXTREME = re.compile(r"\b(?:latest|newest|youngest|earliest|oldest|soonest|first|last|next)\b", re.IGNORECASE)
+_PERIOD_NAME = re.compile(
+    rf"\b(?:first|second|third|fourth|last|next|latest)\s+(?:quarter|half|week|month|year|{'|'.join(_MONTHS)})\b", re.IGNORECASE
+)
+"""Such as `last June`: no extreme."""
+_COUNT = re.compile(r"\b(?:how many|number of)\b", re.IGNORECASE)
+_DIFFERENCE = re.compile(r"\b(?:how (?:much|many) (?:more|less|fewer|higher|lower|better)|by how much|difference|gap)\b", re.IGNORECASE)
+_BOUNDS: Final = (
+    ("below", re.compile(r"\b(?:less than|fewer than|under|below|before|lower than|smaller than|younger than|cheaper than|short of)\b", re.IGNORECASE)),
+    ("above", re.compile(r"\b(?:more than|over|above|after|higher than|larger than|greater than|older than|exceed\w*|past|longer than)\b", re.IGNORECASE)),
+    ("from", re.compile(r"\b(?:at least|since|from|minimum of|no less than|or more)\b", re.IGNORECASE)),
+    ("upto", re.compile(r"\b(?:at most|up to|until|maximum of|no more than|or less|or fewer)\b", re.IGNORECASE)),
+)
+_LIMIT = re.compile(r"(?P<number>[$€£]?\d[\d,]*(?:\.\d+)?)")
+_WHICH = re.compile(r"\b(?:which|what|whose|who|whom|where|when)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:without|no|not|never|lack\w*)\b", re.IGNORECASE)
+_NONE: Final = frozenset({"no", "none", "", "-", "–", "0", "false", "n", "nein", "non"})
+
+
+@dataclass
+class _Query:
+    question: str
+    words: Sequence[str]
+    view: _View
+    match: _Match
+
+    def run(self) -> QueryResult | None:
+        view, match = self.view, self.match
+        if not match.columns and not match.values:
+            return None
+        if match.missing:
+            return QueryResult("missing", (), (), missing=match.missing) if match.columns or match.values or self._is_money else None
+        for attempt in (
+            self._period_change,
+            self._column_comparison,
+            self._share,
+            self._extreme,
+            self._bounded,
+            self._aggregate,
+            self._lookup,
+        ):
+            result = attempt()
+            if result is not None:
+                return result
+        return None
+
+    # Words
+
+    @property
+    def _is_money(self) -> bool:
+        return any(_stem(word) in _MONEY_WORDS or word in _MONEY_WORDS for word in self.words)
+
+    def _claim(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the question has a phrase; its words are explained then."""
+        found = False
+        for place in pattern.finditer(self.question):
+            found = True
+            for word in _words(place[0]):
+                self.match.claimed |= {at for at, one in enumerate(self.words) if one == word.casefold()}
+        return found
+
+    def _claim_money(self) -> None:
+        self.match.claimed |= {
+            at for at, word in enumerate(self.words) if word in _MONEY_WORDS or _stem(word) in _MONEY_WORDS
+        }
+
+    # Columns and rows
+
+    def _rows(self, without: Iterable[int] = ()) -> list[int]:
+        """The rows that the named values select."""
+        skip = set(without)
+        rows = list(range(self.view.length))
+        for number, values in self.match.values.items():
+            if number in skip:
+                continue
+            wanted = self._value_range(number, values)
+            column = self.view.columns[number]
+            rows = [row for row in rows if column.texts[row] in wanted]
+        return rows
+
+    def _value_range(self, number: int, values: Mapping[str, set[int]]) -> set[str]:
+        """The named values, with those between two of them for `from A to B`, by the order of the table."""
+        if len(values) == 2 and re.search(r"\b(?:from|between)\b.*\b(?:to|until|till|and|through)\b", self.question, re.IGNORECASE):
+            order = list(dict.fromkeys(self.view.columns[number].texts))
+            ends = sorted(order.index(value) for value in values)
+            if all(value.casefold() in _MONTHS or _QUARTER.match(value.casefold()) for value in values):
+                return set(order[ends[0] : ends[1] + 1])
+        return set(values)
+
+    def _periods(self) -> list[_Column]:
+        """The named columns whose headers are periods or parallel measures, such as Q1 and Q2, in the question's order."""
+        named = [
+            (min(places), self.view.columns[number])
+            for number, places in self.match.columns.items()
+            if self.view.columns[number].is_number
+        ]
+        return [column for _, column in sorted(named, key=lambda one: one[0]) if _is_period(column.head)]
+
+    def _measure(self) -> _Column | None:
+        """The numeric column that is asked for."""
+        named = [
+            (-len(places), number)
+            for number, places in self.match.columns.items()
+            if self.view.columns[number].is_number
+        ]
+        if named:
+            return self.view.columns[min(named)[1]]
+        if self._is_money:
+            money = [column for column in self.view.columns if column.is_money]
+            if len(money) == 1:
+                self._claim_money()
+                return money[0]
+            if money:
+                self._claim_money()
+                return max(money, key=lambda column: sum(number or 0 for number in column.numbers))
+        return None
+
+    def _only_measure(self) -> _Column | None:
+        numeric = [column for column in self.view.columns if column.is_number and not column.is_year]
+        return numeric[0] if len(numeric) == 1 else None
+
+    def _target(self) -> _Column:
+        """The column of the answer to `which X` or `who`: the named text column, else the one that names the records."""
+        after = next(iter(_WHICH.finditer(self.question)), None)
+        named = [
+            (min(places), self.view.columns[number])
+            for number, places in self.match.columns.items()
+            if not self.view.columns[number].is_number and number not in self.match.values
+        ]
+        if named:
+            return min(named, key=lambda one: one[0])[1]
+        if after is not None and after[0].casefold() in ("who", "whom", "whose"):
+            people = [
+                column for column in self.view.columns if not column.is_number and _PERSON_HEAD.search(column.head)
+            ]
+            if people:
+                return people[0]
+        return self.view.key
+
+    # Operations
+
+    def _period_change(self) -> QueryResult | None:
+        """A change between two periods, of one record or as a condition over all."""
+        if not (_CHANGE.search(self.question) or _DIFFERENCE.search(self.question)):
+            return None
+        pair = self._pair()
+        if pair is None:
+            return None
+        keys, before, after = pair
+        self._claim(_CHANGE)
+        self._claim(_DIFFERENCE)
+        self._claim(_PERCENT)
+        asked = _WHICH.search(self.question)
+        if asked is not None and asked[0].casefold() in ("which", "who", "whose", "what") and not _PERCENT.search(self.question) and not _DIFFERENCE.search(self.question):
+            down = _DOWN.search(self.question) is not None
+            target, chosen = self._target(), []
+            for record in keys:
+                first, second = before(record), after(record)
+                if first is not None and second is not None and ((second[1] < first[1]) if down else (second[1] > first[1])):
+                    chosen.append((record, first, second))
+            cells = tuple(
+                cell
+                for record, first, second in chosen
+                for cell in (self._cell(record, target.number), first[0], second[0])
+            )
+            answers = tuple(dict.fromkeys(target.texts[record] for record, _, _ in chosen))
+            return QueryResult("fell" if down else "rose", answers, cells) if answers else None
+        found = [(first, second) for record in keys if (first := before(record)) and (second := after(record))]
+        if not found:
+            return None
+        start, end = sum((one[1] for one, _ in found), Fraction(0)), sum((one[1] for _, one in found), Fraction(0))
+        cells = tuple(cell for pair_ in found for cell, _ in pair_)
+        one = "(" + " + ".join(_plain(first[1]) for first, _ in found) + ")" if len(found) > 1 else _plain(start)
+        two = "(" + " + ".join(_plain(second[1]) for _, second in found) + ")" if len(found) > 1 else _plain(end)
+        if _PERCENT.search(self.question):
+            if start == 0:
+                return None
+            value = (end - start) / start * 100
+            return QueryResult("percent change", (_round(value) + " %",), cells, f"({two} - {one}) / {one} * 100")
+        return QueryResult("difference", (_plain(abs(end - start)),), cells, f"{two} - {one}", unit=self._unit())
+
+    def _pair(self):  # type: ignore[no-untyped-def]
+        """Returns the records, and what reads the earlier and the later value of each."""
+        periods = self._periods()
+        if len(periods) == 2:
+            first, second = periods
+            rows = self._rows()
+            return rows, self._reader(first), self._reader(second)
+        measure = self._measure() or self._only_measure()
+        two = [
+            (number, values)
+            for number, values in self.match.values.items()
+            if len(values) == 2 and number != (measure.number if measure else -1)
+        ]
+        if measure is None or len(two) != 1:
+            return None
+        number, values = two[0]
+        early, late = sorted(values, key=lambda value: min(values[value]))
+        column = self.view.columns[number]
+        rows = self._rows(without=[number])
+        others = [
+            other for other in self.view.columns if not other.is_number and other.number not in (number, measure.number)
+        ]
+        by_record: dict[tuple[str, ...], dict[str, int]] = {}
+        for row in rows:
+            record = tuple(other.texts[row] for other in others)
+            by_record.setdefault(record, {}).setdefault(column.texts[row], row)
+        keys = [places[early] for places in by_record.values() if early in places and late in places]
+        partner = {places[early]: places[late] for places in by_record.values() if early in places and late in places}
+        read = self._reader(measure)
+        return keys, read, lambda row: read(partner[row])
+
+    def _reader(self, column: _Column):  # type: ignore[no-untyped-def]
+        def read(row: int) -> tuple[Cell, Fraction] | None:
+            number = column.numbers[row]
+            return None if number is None else (self._cell(row, column.number), number)
+
+        return read
+
+    def _column_comparison(self) -> QueryResult | None:
+        """Records in which one column is below or above another: `below their minimum stock`."""
+        bound = next(((name, found) for name, pattern in _BOUNDS[:2] if (found := pattern.search(self.question))), None)
+        if bound is None or _LIMIT.search(self.question[bound[1].end() :]):
+            return None
+        place = len(_words(self.question[: bound[1].start()]))
+        after = [
+            (min(at for at in places if at >= place), self.view.columns[number])
+            for number, places in self.match.columns.items()
+            if self.view.columns[number].is_number and any(at >= place for at in places)
+        ]
+        numeric = sorted(after, key=lambda one: one[0])
+        if not numeric:
+            return None
+        limit = numeric[0][1]
+        others = [
+            self.view.columns[number]
+            for number in self.match.columns
+            if number != limit.number and self.view.columns[number].is_number
+        ]
+        value = others[0] if others else None
+        if value is None:
+            return None
+        for _, pattern in _BOUNDS[:2]:
+            self._claim(pattern)
+        rows = [
+            row
+            for row in self._rows()
+            if (one := value.numbers[row]) is not None
+            and (two := limit.numbers[row]) is not None
+            and ((one < two) if bound[0] == "below" else (one > two))
+        ]
+        return self._records(bound[0], rows, (value, limit))
+
+    def _share(self) -> QueryResult | None:
+        """What share of the records meets a condition."""
+        if not (_SHARE.search(self.question) and not _CHANGE.search(self.question)):
+            return None
+        rows, column = self._condition()
+        if column is None:
+            return None
+        self._claim(_PERCENT)
+        self._claim(re.compile(r"\b(?:share|proportion|had|some)\b", re.IGNORECASE))
+        total = self.view.length
+        cells = tuple(self._cell(row, column.number) for row in rows)
+        value = Fraction(len(rows) * 100, total)
+        return QueryResult("share", (_round(value) + " %",), cells, f"{len(rows)} / {total} * 100")
+
+    def _condition(self) -> tuple[list[int], _Column | None]:
+        """The rows that meet a condition on a named column: a value, none or some."""
+        rows = self._rows()
+        if self.match.values:
+            number = next(iter(self.match.values))
+            return rows, self.view.columns[number]
+        for number in self.match.columns:
+            column = self.view.columns[number]
+            values = {text.casefold() for text in column.texts}
+            if values & _NONE:
+                negative = bool(_NEGATION.search(self.question))
+                rows = [row for row in rows if (column.texts[row].casefold() in _NONE or column.numbers[row] == 0) == negative]
+                self._claim(_NEGATION)
+                return rows, column
+        return rows, None
+
+    def _extreme(self) -> QueryResult | None:
+        """The record with the largest or smallest value."""
+        asked = _PERIOD_NAME.sub(" ", self.question)
+        largest, smallest = _MOST.search(asked) is not None, _LEAST.search(asked) is not None
+        time = _TIME_EXTREME.search(asked) is not None
+        plain = _TIME_EXTREME.sub(" ", asked)
+        if _MOST.search(plain) or _LEAST.search(plain):
+            time, largest, smallest = False, _MOST.search(plain) is not None, _LEAST.search(plain) is not None
+        if largest == smallest and not time:
+            return None
+        if time:
+            times = sorted(
+                (column for column in self.view.columns if column.is_time),
+                key=lambda column: (not _TIME_HEAD.search(column.head), not column.is_year, column.number),
+            )
+            named = [column for column in times if column.number in self.match.columns]
+            column = (named or times or [None])[0]
+            if column is None:
+                return None
+            largest = re.search(r"\b(?:latest|newest|youngest|last)\b", asked, re.IGNORECASE) is not None
+        else:
+            column = self._measure() or self._only_measure()
+            if column is None:
+                ordered = [self.view.columns[number] for number in self.match.columns if self.view.columns[number].is_ordered]
+                column = ordered[0] if ordered else None
+        if column is None or not column.is_ordered:
+            return None
+        self._claim(_MOST)
+        self._claim(_LEAST)
+        self._claim(_TIME_EXTREME)
+        rows = self._rows()
+        target = self._target()
+        if target.number == column.number:
+            target = self.view.key
+        if column.is_number and not column.is_year:
+            groups: dict[str, list[int]] = {}
+            for row in rows:
+                if column.numbers[row] is not None:
+                    groups.setdefault(target.texts[row], []).append(row)
+            if not groups:
+                return None
+            sums = {name: sum((column.numbers[row] or Fraction(0) for row in found), Fraction(0)) for name, found in groups.items()}
+            best = (max if largest else min)(sums.values())
+            names = [name for name, value in sums.items() if value == best]
+            cells = tuple(
+                cell for name in names for row in groups[name] for cell in (self._cell(row, target.number), self._cell(row, column.number))
+            )
+            summed = any(len(groups[name]) > 1 for name in names)
+            expression = " + ".join(_plain(column.numbers[row] or Fraction(0)) for row in groups[names[0]]) if summed else None
+            if not summed and re.match(r"\W*(?:what|how (?:high|much|many))\b(?! \w+ (?:has|had|have))", self.question, re.IGNORECASE) and not self._asks_record():
+                return QueryResult("most" if largest else "least", (column.texts[groups[names[0]][0]],), cells, unit=column.unit)
+            return QueryResult("most" if largest else "least", tuple(names), cells, expression, details=(_plain(best),) * len(names), unit=column.unit)
+        order = column.numbers if column.is_number else column.order
+        known = [row for row in rows if order[row] is not None]
+        if not known:
+            return None
+        edge = (max if largest else min)(order[row] for row in known)  # type: ignore[type-var]
+        chosen = [row for row in known if order[row] == edge]
+        return self._records("most" if largest else "least", chosen, (column,), details=column)
+
+    def _asks_record(self) -> bool:
+        """Whether the question asks for a record, and not for the extreme value itself."""
+        return bool(re.search(r"\b(?:which|who|whose|whom|where)\b", self.question, re.IGNORECASE)) or bool(
+            {number for number in self.match.columns if not self.view.columns[number].is_number}
+        )
+
+    def _bounded(self) -> QueryResult | None:
+        """Records beyond a limit, as a list or as their number."""
+        place = next(((name, found) for name, pattern in _BOUNDS for found in [pattern.search(self.question)] if found and _LIMIT.match(self.question[found.end() :].lstrip(" a$€£"))), None)
+        if place is None:
+            return None
+        limit = _LIMIT.match(self.question[place[1].end() :].lstrip(" a$€£"))
+        number = _number(limit["number"]) if limit else None
+        if number is None:
+            return None
+        column = self._limit_column(number)
+        if column is None:
+            return None
+        tests = {
+            "below": lambda value: value < number,
+            "above": lambda value: value > number,
+            "from": lambda value: value >= number,
+            "upto": lambda value: value <= number,
+        }
+        rows = [row for row in self._rows() if (value := column.numbers[row]) is not None and tests[place[0]](value)]
+        self._claim(_BOUNDS[[name for name, _ in _BOUNDS].index(place[0])][1])
+        self._claim(re.compile(re.escape(limit["number"]) if limit else "$^"))
+        if _COUNT.search(self.question):
+            if not self._counts_records():
+                return None
+            self._claim(_COUNT)
+            cells = tuple(self._cell(row, column.number) for row in rows)
+            return QueryResult("count", (str(len(rows)),), cells, " + ".join("1" for _ in rows) or "0")
+        if _SUM.search(self.question) or _MEAN.search(self.question):
+            return self._aggregate(rows)
+        return self._records(place[0], rows, (column,), details=None)
+
+    def _limit_column(self, number: Fraction) -> _Column | None:
+        named = [self.view.columns[at] for at in self.match.columns if self.view.columns[at].is_number]
+        if named:
+            return named[-1]
+        if 1900 <= number <= 2100:
+            return next((column for column in self.view.columns if column.is_year), None)
+        if self._is_money:
+            return next((column for column in self.view.columns if column.is_money), None)
+        return self._only_measure()
+
+    def _aggregate(self, rows: Sequence[int] | None = None) -> QueryResult | None:
+        """A sum, a mean or a number of records."""
+        rows = self._rows() if rows is None else rows
+        measure = self._measure()
+        total, mean, count = (pattern.search(self.question) is not None for pattern in (_SUM, _MEAN, _COUNT))
+        periods = self._periods()
+        if mean:
+            column = measure or self._only_measure()
+            return None if column is None else self._reduce("mean", rows, [column])
+        if total or (count and measure is not None):
+            columns = periods if len(periods) > 1 else [measure] if measure is not None else self._parallel()
+            if not columns and (only := self._only_measure()) is not None:
+                columns = [only]
+            if not columns:
+                return None
+            if not rows:
+                return None
+            return self._reduce("sum", rows, columns)
+        if count and self._counts_records():
+            selected, column = self._condition()
+            self._claim(_COUNT)
+            if column is None:
+                nouns = self.match.columns.keys() | ({-1} if {_stem(word) for word in self.words} & self.view.name_words else set())
+                if not nouns:
+                    return None
+                column = self.view.key
+            cells = tuple(self._cell(row, column.number) for row in selected)
+            return QueryResult("count", (str(len(selected)),), cells, " + ".join("1" for _ in selected) or "0")
+        return None
+
+    def _counts_records(self) -> bool:
+        """Whether the word after `how many` names the records of the table."""
+        found = _COUNT.search(self.question)
+        after = [_stem(word) for word in _words(self.question[found.end() :])] if found else []
+        noun = next((word for word in after if word not in _STOP), "")
+        heads = {word for column in self.view.columns if not column.is_number for word in column.words}
+        kinds = {_stem(word) for word in _words(self.view.table.name.replace("_", " "))}
+        if _PERSON_HEAD.search(self.view.key.head) or "name" in heads:
+            kinds |= {"people", "person", "employee", "colleague"}
+        return any(_alike(noun, word) for word in heads | kinds)
+
+    def _parallel(self) -> list[_Column]:
+        """All period columns, for `the total of South`."""
+        return [column for column in self.view.columns if column.is_number and _is_period(column.head)]
+
+    def _reduce(self, operation: str, rows: Sequence[int], columns: Sequence[_Column]) -> QueryResult | None:
+        found = [
+            (self._cell(row, column.number), number)
+            for row in rows
+            for column in columns
+            if (number := column.numbers[row]) is not None
+        ]
+        if not found:
+            return None
+        self._claim(_SUM)
+        self._claim(_MEAN)
+        self._claim(_COUNT)
+        total = sum((number for _, number in found), Fraction(0))
+        expression = " + ".join(_plain(number) for _, number in found)
+        value = total
+        if operation == "mean":
+            value, expression = total / len(found), f"({expression}) / {len(found)}"
+        unit = columns[0].unit
+        return QueryResult(operation, (_round(value),), tuple(cell for cell, _ in found), expression, unit=unit)
+
+    def _lookup(self) -> QueryResult | None:
+        """A cell of a named record and a named column, or the names of the records with a value."""
+        if not self.match.values:
+            return None
+        rows = self._rows()
+        if not rows:
+            return None
+        named = [
+            (min(places), self.view.columns[number])
+            for number, places in self.match.columns.items()
+            if number not in self.match.values
+        ]
+        measure = self._measure()
+        column = min(named, key=lambda one: one[0])[1] if named else measure
+        asked = _WHICH.search(self.question)
+        if column is None:
+            if asked is None or asked[0].casefold() not in ("which", "who", "whose", "whom"):
+                return None
+            column = self._target()
+            if column.number in self.match.values:
+                return None
+        if len(rows) > 1 and column.is_number and not column.is_year:
+            return self._reduce("sum", rows, [column]) if self._is_money and column.is_money else None
+        if len(rows) > 12:
+            return None
+        cells = tuple(self._cell(row, column.number) for row in rows)
+        answers = tuple(dict.fromkeys(column.texts[row] for row in rows if column.texts[row]))
+        return QueryResult("cell", answers, cells, unit=column.unit) if answers else None
+
+    def _records(
+        self, operation: str, rows: Sequence[int], columns: Sequence[_Column], details: _Column | None = None
+    ) -> QueryResult | None:
+        target = self._target()
+        if target.number in {column.number for column in columns}:
+            target = self.view.key
+        if not rows:
+            return QueryResult(operation, (), ()) if False else None
+        cells = tuple(
+            cell for row in rows for cell in (self._cell(row, target.number), *(self._cell(row, column.number) for column in columns))
+        )
+        names = tuple(dict.fromkeys(target.texts[row] for row in rows))
+        shown = tuple(details.texts[row] for row in rows) if details is not None and len(names) == len(rows) else ()
+        return QueryResult(operation, names, cells, details=shown)
+
+    def _unit(self) -> str:
+        measure = self._measure()
+        return measure.unit if measure is not None else ""
+
+    def _cell(self, row: int, column: int) -> Cell:
+        view, key = self.view, self.view.key
+        return Cell(
+            row=row + view.top,
+            column=column,
+            text=view.columns[column].texts[row],
+            row_heading=key.texts[row] if key.number != column else "",
+            column_heading=view.columns[column].head,
+            location=f"{view.table.name} row {row + view.top + view.table.row - 1}",
+        )
+
+
+def _is_period(head: str) -> bool:
+    text = head.casefold().strip()
+    return bool(_QUARTER.match(text) or _YEAR.match(text) or text in _MONTHS or text[:3] in {month[:3] for month in _MONTHS} and len(text) <= 4)
+
+
+def _plain(number: Fraction) -> str:
+    return format_fraction(number)
+
+
+def _round(number: Fraction) -> str:
+    """A number with at most two decimals."""
+    cents = round(number * 100)
+    return format_fraction(Fraction(cents, 100))
+
+
+def tables_in(text: str, source: str) -> Iterator[Table]:
+    """Yields the Markdown tables of a document."""
+    lines = text.split("\n")
+    number = 0
+    at = 0
+    while at < len(lines) - 1:
+        if "|" in lines[at] and re.fullmatch(r"\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*", lines[at + 1]):
+            rows = [_cells_of(lines[at])]
+            end = at + 2
+            while end < len(lines) and "|" in lines[end]:
+                rows.append(_cells_of(lines[end]))
+                end += 1
+            width = len(rows[0])
+            number += 1
+            yield Table(name=f"{source} table {number}", source=source, sheet=f"table {number}", cells=[(row + [""] * width)[:width] for row in rows])
+            at = end
+        else:
+            at += 1
+
+
+def _cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
