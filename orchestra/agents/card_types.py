@@ -34,7 +34,15 @@ def project_models() -> dict[str, Schema]:
     """Returns the types that every project has, and `Quote`."""
     named = {
         model.__name__: schema_of(model, "validation")
-        for model in (known.Document, known.Passage, known.Citation, known.Answer, known.Judgement, known.Reading)
+        for model in (
+            known.Document,
+            known.Passage,
+            known.Citation,
+            known.Answer,
+            known.Judgement,
+            known.Reading,
+            known.Table,
+        )
     }
     return {"Quote": schema_of(known.Quote, "validation"), **named}
 
