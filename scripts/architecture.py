@@ -36,6 +36,7 @@ PURPOSES = {
     "workflows": "YAML and Python to programs",
     "verification": "checks, verdicts, certificates",
     "fleet": "vLLM servers, scheduling, HTTP",
+    "documents": "files as texts and tables",
     "agents": "cards, prompts, inference, MCP",
     "journal": "SQLite, Postgres, history",
     "schema": "types of values",

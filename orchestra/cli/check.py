@@ -135,7 +135,7 @@ def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationRe
     from orchestra.verification.standalone import DEFAULT_THRESHOLD, verify_answer
 
     told = {
-        "inputs": read_values((), arguments.inputs or ()),
+        "inputs": read_values((), arguments.inputs or ()).values,
         **{name: getattr(arguments, name) for name in FORWARDED_OPTIONS},
     }
     chosen = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
@@ -225,7 +225,7 @@ def _available_hint(known: list[str]) -> str:
 
 def _read_answer(text: str) -> Any:
     """Parses the answer: text, or JSON if it is an object, a list or a JSON file. Raises `InputError` C014 and C038."""
-    from orchestra.cli.inputs import read_text
+    from orchestra.cli.text_files import read_text
     from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
     if text.startswith("@@"):
@@ -243,7 +243,8 @@ def _read_answer(text: str) -> Any:
 
 def _read_evidence(paths: Sequence[Path]) -> tuple[EvidenceSource, ...]:
     """Reads texts from files, and all texts from JSON files. Raises `InputError` C014 and C038."""
-    from orchestra.cli.inputs import read_documents, read_text
+    from orchestra.cli.files import read_documents
+    from orchestra.cli.text_files import read_text
     from orchestra.core.protocols import collect_sources
 
     found: list[EvidenceSource] = []

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from orchestra.cli.files import (
+    read_document,
+    read_documents,
+    read_file_text,
+    read_table,
+    read_table_records,
+    read_tables,
+)
 from orchestra.cli.signals import interruptible
+from orchestra.cli.text_files import read_limited, read_text
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import shorten
+from orchestra.documents.readers import TABLE_SUFFIXES
+from orchestra.documents.tables import is_records, records_to_cells
 from orchestra.schema.json_schema import Schema, format_type, subschema, union_members
 from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
-MAX_BYTES = 1 << 20
-"""The maximum size of one file in bytes."""
-MAX_FILES = 10_000
-TEXT_FILES = (".txt", ".md")
 STDIN = ("-", "@-")
 
 
@@ -84,6 +90,22 @@ class InputType:
     def is_document(self) -> bool:
         """True for an object with exactly the required fields `source` and `text`."""
         return any({"source", "text"} == set(branch.get("required", ())) for branch in union_members(self.schema))
+
+    @property
+    def is_table(self) -> bool:
+        """True for `Table`."""
+        return any({"name", "cells"} == set(branch.get("required", ())) for branch in union_members(self.schema))
+
+    @property
+    def is_cells(self) -> bool:
+        """True for rows of texts, as skills for one table take them."""
+        row = self.items
+        return row is not None and row.items is not None and row.items.json_types == ["string"]
+
+    @property
+    def is_records(self) -> bool:
+        """True for a list of records that are no documents."""
+        return self.items is not None and self.items.json_types == ["object"] and not self.items.is_document
 
     def __str__(self) -> str:
         return format_type(self.schema)
@@ -184,7 +206,7 @@ def resolve_text(text: str, option: str, stdin: StdinReader, type_: InputType) -
     return (
         text[1:]
         if text.startswith("@@")
-        else type_.normalize(read_text(Path(text[1:])))
+        else type_.normalize(read_file_text(Path(text[1:])))
         if text.startswith("@")
         else text
     )
@@ -230,16 +252,6 @@ def unknown_input_error(key: str, fields: Mapping[str, Schema]) -> InputError:
     return InputError("C011", f"there is no input {key!r}", hint=hint)
 
 
-def read_text(path: Path, hint: str = "") -> str:
-    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for texts that start with @."""
-    try:
-        with interruptible(), path.open("rb") as file:
-            return _read_limited(file, str(path))
-    except OSError as error:
-        hint = hint or f"write @@{path} for a text that starts with @"
-        raise InputError("C014", f"{path} cannot be read: {error.strerror}", hint=hint) from error
-
-
 class StdinReader:
     """Reads stdin, at most 1 MiB of UTF-8, for one option only."""
 
@@ -258,40 +270,9 @@ class StdinReader:
             raise InputError("C014", f"stdin is closed, but {option} reads it")
         try:
             with interruptible():
-                return _read_limited(sys.stdin.buffer, "stdin")
+                return read_limited(sys.stdin.buffer, "stdin")
         except OSError as error:
             raise InputError("C014", f"stdin cannot be read: {error.strerror}") from error
-
-
-def _read_limited(file: IO[bytes], name: str) -> str:
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise InputError(
-            "C014",
-            f"{name} is larger than 1 MiB",
-            hint="for documents, split it into several files, and pass their folder",
-        )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "C014", f"{name} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8"
-        ) from error
-
-
-def read_documents(path: Path) -> list[dict[str, Any]]:
-    """Reads the documents of a folder (its .txt and .md files at any depth, in order of their names), or one file."""
-    if not os.path.isdir(path):  # also false for a name that is too long
-        return [{"source": str(path) if path.parts[:2] == ("/", "dev") else path.name, "text": read_text(path)}]
-    root = path.resolve()
-    files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_FILES and file.is_file())
-    if not files:
-        raise InputError("C014", f"{path} has no .txt or .md file")
-    if len(files) > MAX_FILES:
-        raise InputError("C014", f"{path} has {len(files)} files; the maximum is {MAX_FILES}")
-    if outside := next((file for file in files if not file.resolve().is_relative_to(root)), None):
-        raise InputError("C014", f"{outside} is a link to a file outside {path}", hint="copy the file into the folder")
-    return [{"source": file.relative_to(path).as_posix(), "text": read_text(file)} for file in files]
 
 
 def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinReader) -> Any:
@@ -313,11 +294,14 @@ def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinR
             values.append(_parse_single(key, text, items, stdin))
         elif items.is_document and path.suffix != ".json":
             values += read_documents(path)
+        elif path.suffix != ".json" and (table := read_table_value(key, path, type_)) is not None:
+            values += table
         elif path.suffix == ".json" or not items.accepts_text:
             found = _parse_json(key, read_text(path), type_)
+            found = records_to_cells(found) if type_.is_cells and is_records(found) else found
             values += found if isinstance(found, list) else [found]
         else:
-            values.append(items.normalize(read_text(path)))
+            values.append(items.normalize(read_file_text(path)))
     return values
 
 
@@ -335,9 +319,22 @@ def _parse_single(key: str, text: str, type_: InputType, stdin: StdinReader) -> 
         and path.suffix != ".json"
         and text not in STDIN
     ):
-        return {"source": path.name, "text": read_text(path)}
+        return read_document(path)
+    if text.startswith("@") and not text.startswith("@@") and type_.is_table and path.suffix != ".json":
+        return read_table(key, path).model_dump(mode="json")
     text = resolve_text(text, f"-i {key}={text}", stdin, type_)
     return text if type_.accepts_text else _parse_json(key, text, type_)
+
+
+def read_table_value(key: str, path: Path, type_: InputType) -> list[Any] | None:
+    """Reads a file of tables as a value of a type: rows of texts, records, or tables. None for another type or file."""
+    if path.suffix.lower().partition("#")[0] not in TABLE_SUFFIXES:
+        return None
+    if type_.is_cells:
+        return read_table(key, path).cells
+    if type_.items is not None and type_.items.is_table:
+        return [table.model_dump(mode="json") for table in read_tables(path)]
+    return read_table_records(key, path) if type_.is_records else None
 
 
 def _read_stdin_documents(key: str, stdin: StdinReader) -> list[Any]:

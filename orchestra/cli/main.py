@@ -23,6 +23,7 @@ COMMAND_MODULES: Mapping[str, str] = {
     "ask": "run.commands",
     "plan": "run.commands",
     "batch": "run.commands",
+    "index": "index",
     "check": "check",
     "runs": "runs.commands",
     "whatif": "runs.whatif",

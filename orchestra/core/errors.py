@@ -1,9 +1,9 @@
 """Errors of Orchestra: a code, a message, a location and a hint.
 
 A code is a letter for the area and three digits. `orchestra explain CODE` prints its explanation from
-`orchestra/core/error_texts/*.toml`. Areas: A agents and prompts, C configuration and command line, E engine, F fleet, J
-journal, L workflow language (files and expressions), M model output, N learning, R router, T tools, V verification, W
-Python workflows.
+`orchestra/core/error_texts/*.toml`. Areas: A agents and prompts, C configuration and command line, D documents, E
+engine, F fleet, J journal, L workflow language (files and expressions), M model output, N learning, R router, T tools,
+V verification, W Python workflows.
 """
 
 from __future__ import annotations

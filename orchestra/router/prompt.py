@@ -22,6 +22,8 @@ DEFAULT_REQUEST_TOKENS = MAX_REQUEST_LENGTH // 2
 MIN_REQUEST_TOKENS = 200
 """Tokens of a request that are always shown."""
 OMISSION_MARK = "\n[…]\n"
+LOCATION_FIELDS = frozenset({"location", "locations"})
+"""Fields that a record of the package has for the reader of an answer. No plan reads them, so they are not shown."""
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
 
 
@@ -61,7 +63,7 @@ def _branch_text(schema: Schema, inside: bool) -> str:
     if schema.get("type") == "array" and isinstance(inner := element_type(schema), dict):
         return f"list[{type_text(inner, inside=inside)}]"
     if inside and schema.get("type") == "object" and schema.get("properties"):
-        return f"{{{', '.join(schema['properties'])}}}"
+        return f"{{{', '.join(name for name in schema['properties'] if name not in LOCATION_FIELDS)}}}"
     return _WORDS.get(str(schema.get("type")), "") or format_type(schema)
 
 

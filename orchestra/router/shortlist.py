@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from orchestra.documents.ranking import bm25_scores
 from orchestra.router.capabilities import Capabilities, Capability, PlanScope, reachable_parts, statable_types
 from orchestra.router.grounding import readers
 from orchestra.router.plan_syntax import ELEMENT, NAME_WORDS, PlanReference, PlanStep
 from orchestra.schema.types import Schema, element_type, union_members
 from orchestra.tools import BUILTIN_TOOLS
-from orchestra.tools.search import bm25_scores
 
 MAX_SHORTLIST = 16
 """Default size of a shortlist."""

@@ -24,6 +24,7 @@ from orchestra.agents.evidence_grammar import ascii_json, grammar_literal, limit
 from orchestra.agents.function_calls import parameter_schemas
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
+from orchestra.documents.ranking import bm25_scores
 from orchestra.router import PlanStyle, prompt
 from orchestra.router.plan_syntax import (
     IDENTIFIER,
@@ -37,7 +38,6 @@ from orchestra.router.plan_syntax import (
 from orchestra.router.plan_syntax import PlanLiteral as Stated
 from orchestra.schema.types import Schema
 from orchestra.text.keywords import content_words
-from orchestra.tools.search import bm25_scores
 
 STEP, DO = "step", "do"
 """Name of the call in a plan of steps, and of its argument with the description."""

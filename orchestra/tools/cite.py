@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.builtin_models import Answer, Citation, Passage, Reading
-from orchestra.tools.passages import sentence_ends, sentence_span
 from orchestra.workflows.python.steps import tool
 
 MAX_CITATIONS = 3
@@ -67,6 +66,7 @@ def _best_candidate(answer: str, asked: frozenset[str], passages: Sequence[Passa
 
 def _answer_sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
     """Returns the sentences that contain an answer."""
+    from orchestra.documents.passages import sentence_ends, sentence_span
     from orchestra.text import quotes
 
     after, ends = 0, list[int]()
@@ -78,8 +78,14 @@ def _answer_sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _citation(passage: Passage, start: int, end: int) -> Citation:
+    from orchestra.documents.passages import location_at
+
     return Citation(
-        quote=passage.text[start:end], source=passage.source, start=passage.start + start, end=passage.start + end
+        quote=passage.text[start:end],
+        source=passage.source,
+        start=passage.start + start,
+        end=passage.start + end,
+        location=location_at(passage.locations, passage.start + start),
     )
 
 

@@ -25,7 +25,7 @@ ONE_TOOL = {
         "commit_loss commit_mark database errors journal liveness operations queries reader store wal writer"
     ),
     "router": "tools",
-    "tools": "cells cite passages search",
+    "tools": "cells cite search",
     "schema": "assignability builtin_models decoding fields json_schema strict_json strict_yaml types validator",
     "verification": "check_budget",
 }

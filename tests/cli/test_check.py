@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.inputs import read_documents
+from orchestra.cli.files import read_documents
 from orchestra.core.protocols import CallRequest
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated

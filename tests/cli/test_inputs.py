@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.inputs import MAX_BYTES, read_inputs
+from orchestra.cli.inputs import read_inputs
+from orchestra.cli.text_files import MAX_BYTES
 from orchestra.core.errors import InputError
 from orchestra.schema.builtin_models import Document
 from orchestra.schema.types import schema_of

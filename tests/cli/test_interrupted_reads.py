@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import typer
 
-from orchestra.cli.inputs import StdinReader, read_documents, read_text
+from orchestra.cli.files import read_documents
+from orchestra.cli.inputs import StdinReader
 from orchestra.cli.run.batch_rows import rereadable_file
 from orchestra.cli.signals import StopSignal, run_with_signals
+from orchestra.cli.text_files import read_text
 from tests.cli.processes import PATIENCE, started
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, Simulated, furnish

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestra.documents.passages import sentence_ends, sentence_span, split_passages
 from orchestra.schema.builtin_models import Answer, Document, Passage, Reading
 from orchestra.tools import cite, search
-from orchestra.tools.passages import sentence_ends, sentence_span, split_passages
 from tests.unsafe_reference import assert_cost
 
 DOCUMENT = Document(

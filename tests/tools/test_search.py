@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
+from orchestra.documents.passages import MAX_PASSAGE, split_passages
 from orchestra.schema.builtin_models import Document
 from orchestra.tools import search
-from orchestra.tools.passages import MAX_PASSAGE, split_passages
 
 TEXTS = st.text(
     st.sampled_from(["a", "b", " ", "\n", "\n\n", ".", "! ", "é", "東", "word"][:1] + list(" \n.aé東!")), max_size=400

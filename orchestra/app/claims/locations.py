@@ -10,9 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
+from pydantic import ValidationError
 
 from orchestra.core.outcomes import ValueOutcome
+from orchestra.documents.passages import location_at
+from orchestra.documents.tables import cell_location
 from orchestra.journal.history import History
+from orchestra.schema.builtin_models import Location, Table
 from orchestra.schema.content import is_cell, is_citation
 
 MAX_TEXTS = 20_000
@@ -29,6 +33,8 @@ class TextSpan(msgspec.Struct, frozen=True, tag_field="kind", tag="span"):
     end: int | None = None
     where: str = ""
     """The address of the text in the run; empty if no text has these words there."""
+    location: str = ""
+    """Where the words stand in the file of the text, such as `p. 3`."""
 
 
 class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
@@ -40,6 +46,8 @@ class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
     row_heading: str = ""
     column_heading: str = ""
     where: str = ""
+    location: str = ""
+    """Where it stands in a file, such as `sales.xlsx Q3!B7`."""
 
 
 EvidenceLocation: TypeAlias = TextSpan | TableCell
@@ -56,6 +64,8 @@ class RunText(msgspec.Struct, frozen=True):
     cell: TableCell | None = None
     table: Sequence[Sequence[str]] = ()
     """The table of the cell."""
+    locations: Sequence[Location] = ()
+    """The locations of the text in its file."""
 
 
 class RunTexts:
@@ -100,7 +110,8 @@ class RunTexts:
         begin = (text.offset or 0) + at
         if text.offset is not None and (whole := self._source_text(text.name, begin, quote)) is not None:
             text, at = whole, begin
-        return TextSpan(quote, source or text.name, at, at + len(quote), text.where)
+        location = location_at(text.locations, begin)
+        return TextSpan(quote, source or text.name, at, at + len(quote), text.where, location)
 
     def find_cell(self, row: int, column: int, text: str) -> TableCell | None:
         """Returns the first cell of a table of the run with these indices and this text."""
@@ -137,11 +148,15 @@ def _texts_in(where: str, value: Any) -> Iterator[RunText]:
     text is not one.
     """
     line = [(where, value)]
+    tables: dict[str, Table] = {}
     while line:
         here, one = line.pop()
         if isinstance(one, str):
             if one:
                 yield RunText(here, one)
+        elif isinstance(one, Mapping) and (table := _table(one)) is not None:
+            tables[f"{here}.cells"] = table
+            line.append((f"{here}.cells", table.cells))
         elif isinstance(one, Mapping):
             if is_citation(one) or is_cell(one):
                 continue
@@ -149,12 +164,13 @@ def _texts_in(where: str, value: Any) -> Iterator[RunText]:
             if isinstance(text := one.get("text"), str) and text:
                 source, start = one.get("source"), one.get("start")
                 begin = start if isinstance(start, int) and "end" in one else None
-                yield RunText(f"{here}.text", text, source if isinstance(source, str) else "", begin)
-                rest = {key: part for key, part in one.items() if key not in ("text", "source")}
+                name = source if isinstance(source, str) else ""
+                yield RunText(f"{here}.text", text, name, begin, locations=_locations(one.get("locations")))
+                rest = {key: part for key, part in one.items() if key not in ("text", "source", "locations")}
             line += [(f"{here}.{key}", part) for key, part in reversed(list(rest.items()))]
         elif isinstance(one, Sequence):
             if _is_table(one):
-                yield from _table_cells(here, one)
+                yield from _table_cells(here, one, tables.get(here))
             else:
                 line += [(f"{here}[{index}]", part) for index, part in reversed(list(enumerate(one)))]
 
@@ -168,13 +184,31 @@ def _is_table(value: Sequence[Any]) -> bool:
     )
 
 
-def _table_cells(where: str, table: Sequence[Sequence[str]]) -> Iterator[RunText]:
+def _table(value: Mapping[str, Any]) -> Table | None:
+    """Returns a record of type `Table` as it; None for another record."""
+    if not {"cells", "columns", "sheet", "header_rows"} <= value.keys():
+        return None
+    try:
+        return Table.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _locations(value: Any) -> list[Location]:
+    """Returns the locations beside a text; none if they are of another form."""
+    try:
+        return [Location.model_validate(one) for one in value] if isinstance(value, list) else []
+    except ValidationError:
+        return []
+
+
+def _table_cells(where: str, table: Sequence[Sequence[str]], file: Table | None = None) -> Iterator[RunText]:
     for at, row in enumerate(table):
         for column, text in enumerate(row):
             if text.strip():
                 label = next((one.strip() for one in row[:column] if one.strip()), "")
                 above = table[0][column].strip() if at and column < len(table[0]) else ""
                 address = f"{where}[{at}][{column}]"
-                yield RunText(
-                    address, text, cell=TableCell(text.strip(), at, column, label, above, address), table=table
-                )
+                location = cell_location(file, at, column) if file is not None else ""
+                cell = TableCell(text.strip(), at, column, label, above, address, location)
+                yield RunText(address, text, cell=cell, table=table)

@@ -446,7 +446,7 @@ def _guarantee_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _is_document(value: Any) -> bool:
     match value:
         case {"source": str(), "text": str(), **rest}:
-            return not rest
+            return rest.keys() <= {"locations"}
         case _:
             return False
 
@@ -454,6 +454,9 @@ def _is_document(value: Any) -> bool:
 def _format_location(place: EvidenceLocation) -> str:
     if isinstance(place, TableCell):
         named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
-        return f"{named + ' — ' if named else ''}row {place.row}, column {place.column}"
+        at = place.location or f"row {place.row}, column {place.column}"
+        return f"{named + ' — ' if named else ''}{at}"
+    if place.location:
+        return f"{place.source} {place.location}"
     at = f", characters {place.start} to {place.end}" if place.start is not None else ""
     return f"{place.source or place.where or 'a text outside of the journal'}{at}"

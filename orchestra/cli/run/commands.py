@@ -118,7 +118,7 @@ class PlannerArguments:
             "--documents",
             "-d",
             metavar="PATH",
-            help="A folder of .txt and .md files, or one such file.",
+            help="A folder or a file: text, PDF, DOCX, XLSX, PPTX, HTML, EML, CSV, JSON, SQLite, DuckDB.",
             show_default=False,
         ),
     ] = None
@@ -128,7 +128,7 @@ class PlannerArguments:
             "--input",
             "-i",
             metavar="KEY=VALUE",
-            help="An additional value: text, JSON, key=@file.txt or key=@file.json.",
+            help="An additional value: text, JSON, key=@file.txt, key=@file.json or table=@file.csv.",
         ),
     ] = None
     only: Annotated[
@@ -203,7 +203,9 @@ class PlannerArguments:
             replans=replans,
             hearsay=keys_from_files(self.inputs or ()),
         )
-        return AskRequest(require_request(self.request), read_values(self.documents or (), self.inputs or ()), options)
+        request = require_request(self.request)
+        given = read_values(self.documents or (), self.inputs or (), request)
+        return AskRequest(request, given.values, options, unread=given.unread)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,16 @@ from orchestra.app.planning import (
 )
 from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.inputs import read_documents, read_text
+from orchestra.cli.files import (
+    document_value,
+    failures_data,
+    is_table_file,
+    read_file_text,
+    read_for_request,
+    read_table,
+    read_tables,
+    report_failures,
+)
 from orchestra.cli.output import StatusLine, print_json, print_note, print_text
 from orchestra.cli.run.explain import as_data, explain_planned_run, show_explanation
 from orchestra.cli.run.explain import explain as explained
@@ -35,6 +44,8 @@ from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.settings import Settings
 from orchestra.core.tags import Tags
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
+from orchestra.documents.reading import FileFailure, ReadResult
+from orchestra.documents.tables import is_records, records_to_cells
 from orchestra.engine.kinds.plan import is_complete
 from orchestra.journal.history import History, NodeRow
 from orchestra.router.plan import Plan
@@ -69,20 +80,49 @@ class AskRequest:
     tags: Tags = field(default_factory=dict)
     save: Path | None = None
     """The workflow file for a plan that is not run."""
+    unread: Sequence[FileFailure] = ()
+    """The files that could not be read."""
 
 
-def read_values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, Any]:
-    """Reads documents and inputs. Raises `InputError` C010, C013 or C014."""
+@dataclass(frozen=True)
+class RequestValues:
+    """The values of a request, and the files that could not be read."""
+
+    values: Mapping[str, Any]
+    unread: Sequence[FileFailure] = ()
+
+
+def read_values(documents: Sequence[Path], inputs: Sequence[str], request: str = "") -> RequestValues:
+    """Reads documents and inputs for a request. Tables among the documents are the value `tables`, or `table` if there
+    is one.
+
+    Raises:
+        InputError: C010, C013, C014, D008 or the error of a file.
+    """
     found: dict[str, Any] = {}
-    if documents:
-        found["documents"] = [document for path in documents for document in read_documents(path)]
+    result = read_for_request(documents, request) if documents else ReadResult()
+    report_failures(result.failures)
+    if result.documents or (documents and not result.tables):
+        found["documents"] = [document_value(document) for document in result.documents]
+    from_documents = dict.fromkeys(found)
+    given = _parse_options(inputs, from_documents)
+    if len(result.tables) == 1 and "table" not in given:
+        found["table"] = result.tables[0].cells
+    elif len(result.tables) > 1 and "tables" not in given:
+        found["tables"] = [table.model_dump(mode="json") for table in result.tables]
+    return RequestValues({**found, **given}, result.failures)
+
+
+def _parse_options(inputs: Sequence[str], from_documents: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the values of `-i`. `from_documents` are keys that are taken."""
+    found: dict[str, Any] = {}
     for option in inputs:
         key, equals, text = option.partition("=")
         if not equals or not NAME_PATTERN.fullmatch(key) or key in KEYWORDS or key == REQUEST:
             hint = "write -i key=value, -i key=@file.json; a key is lower case letters, digits and _"
             raise InputError("C010", f"-i {option}: the name of the input is missing", hint=hint)
-        if key in found:
-            said = "already by --documents" if key == "documents" and documents else "twice"
+        if key in found or key in from_documents:
+            said = "already by --documents" if key in from_documents else "twice"
             raise InputError(
                 "C010",
                 f"-i {option}: {key} is given {said}",
@@ -106,17 +146,30 @@ def _parse_value(key: str, text: str) -> Any:
     if text.startswith("@@"):
         return text[1:]
     file = Path(text[1:]) if _is_file(text) else None
-    said = text if file is None else read_text(file)
+    if file is not None and is_table_file(file):
+        if key == TABLES:
+            return [table.model_dump(mode="json") for table in read_tables(file)]
+        return read_table(key, file).cells
+    said = text if file is None else read_file_text(file)
     if file is not None and file.suffix != ".json":
         return said
     if file is None and not said.lstrip().startswith(("[", "{")):
         return said
     try:
-        return parse_untrusted(said)
+        value = parse_untrusted(said)
+        return records_to_cells(value) if _is_table_key(key) and is_records(value) else value
     except StrictJsonError as error:
         raise InputError(
             "C013", f"{key} is not JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a literal text"
         ) from error
+
+
+TABLE, TABLES = "table", "tables"
+
+
+def _is_table_key(key: str) -> bool:
+    """Whether a list of records under this key is a table, and not a list of any records."""
+    return key == TABLE or key.endswith(f"_{TABLE}")
 
 
 async def plan_request(open_: Opener, settings: Settings, request: AskRequest, as_json: bool, stop: StopSignal) -> int:
@@ -142,7 +195,8 @@ async def plan_request(open_: Opener, settings: Settings, request: AskRequest, a
         found = explained(Project.load(settings), program, inputs, budget=request.budget)
         if as_json:
             written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-            print_json({"run": run.id, **_plan_data(draft), "workflow": written, "explain": as_data(found)})
+            data = {"run": run.id, **_plan_data(draft), "workflow": written, "explain": as_data(found)}
+            print_json({**data, **_unread_data(request)})
             return REFUSED_EXIT_CODE if found.has_refused_steps else 0
         print_text(escape_invisible(str(draft.plan)))
         _report_plan(draft)
@@ -189,10 +243,12 @@ async def run_request(
                 found = explain_planned_run(found, project, orchestra.program(step), questions)
     if found is None:
         nodes = partial(show_nodes, plan_history(history, draft.version))
-        ending.show_answer(display, _plan_data(draft), nodes, request.request)
+        ending.show_answer(display, {**_plan_data(draft), **_unread_data(request)}, nodes, request.request)
     else:
-        data = {**_plan_data(draft), "explain": as_data(found)}
+        data = {**_plan_data(draft), "explain": as_data(found), **_unread_data(request)}
         ending.show_answer(display, data, partial(show_explanation, found), request.request)
+    if not as_json and request.unread:
+        print_note(f"{pluralize(len(request.unread), 'file')} could not be read, and the answer may be incomplete")
     return ending.exit_code
 
 
@@ -319,6 +375,11 @@ def _plan_data(draft: PlanResult) -> dict[str, Any]:
         **_vote_data(draft),
         **undone,
     }
+
+
+def _unread_data(request: AskRequest) -> dict[str, Any]:
+    """The files that could not be read as JSON values; nothing without one."""
+    return {"unread": failures_data(request.unread)} if request.unread else {}
 
 
 def _vote_data(draft: PlanResult) -> dict[str, Any]:

@@ -276,7 +276,9 @@ def _format_evidence(evidence: Support) -> Any:
 def _format_location(place: TextSpan | TableCell) -> str:
     if isinstance(place, TableCell):
         named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
-        return f"{named or 'the cell'} [{place.row}][{place.column}]"
+        return f"{named or 'the cell'} {place.location or f'[{place.row}][{place.column}]'}"
+    if place.location:
+        return f"{place.source} {place.location}"
     at = f" [{place.start}:{place.end}]" if place.start is not None else ""
     return f"{place.source or place.where or 'the input'}{at}"
 

@@ -551,7 +551,7 @@ class AgentVariant:
 
 def parse_variant(registry: Registry, text: str) -> AgentVariant:
     """Parses an option: `reader` for the current version of the agent, or `reader@OTHER`. Raises `InputError` C041."""
-    from orchestra.cli.inputs import read_text
+    from orchestra.cli.text_files import read_text
 
     name, _, other = text.partition("@")
     if not other:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
-from orchestra.schema.builtin_models import Document, Passage
+from orchestra.schema.builtin_models import Document, Location, Passage
 
 MAX_PASSAGE = 1_200
 """Maximum characters of a passage if a sentence ends in time: about 300 tokens, a small model's reading span."""
@@ -21,10 +22,31 @@ _SENTENCE_END = re.compile(r"[.!?]['\")\]\u2019\u201d]*\s+|[\u3002\uff01\uff1f]|
 def split_passages(documents: Sequence[Document]) -> list[Passage]:
     """Returns the passages of all documents, in order; `text == document.text[start:end]` for each."""
     return [
-        Passage(source=document.source, text=document.text[start:end], start=start, end=end)
+        Passage(
+            source=document.source,
+            text=document.text[start:end],
+            start=start,
+            end=end,
+            locations=locations_in(document.locations, start, end),
+        )
         for document in documents
         for start, end in _passage_spans(document.text)
     ]
+
+
+_START = attrgetter("start")
+
+
+def locations_in(locations: Sequence[Location], start: int, end: int) -> list[Location]:
+    """Returns the locations that a span of a document overlaps, in order."""
+    first = max(0, bisect_right(locations, start, key=_START) - 1)
+    return list(locations[first : bisect_left(locations, end, key=_START)])
+
+
+def location_at(locations: Sequence[Location], start: int) -> str:
+    """Returns the name of the location in which a character stands; empty if there is none."""
+    at = bisect_right(locations, start, key=_START)
+    return locations[at - 1].name if at else ""
 
 
 def sentence_ends(text: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""Readers of single formats. Each has a function `read(path, source) -> FileContent` that imports its library."""
