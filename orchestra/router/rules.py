@@ -159,7 +159,7 @@ _POLITE = r"^\W*(?:(?:please|kindly|could you|can you|would you|will you|bitte)\
 _SUMMARY = re.compile(
     _POLITE + r"(?:(?:summari[sz]e|sum up|recap|condense)\b|(?:give|write|make|provide|prepare)\b.{0,40}"
     r"\b(?:summary|overview|recap|gist)\b|(?:what (?:are|were)|list|name)\b.{0,20}\b(?:key|main|most important)\s+"
-    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|what (?:is|was) .{3,80}\babout\s*\?)",
+    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|r[ée]sume[rnz]?\b|what (?:is|was) .{3,80}\babout\s*\?)",
     re.IGNORECASE | re.DOTALL,
 )
 _DRAFT = re.compile(
@@ -206,7 +206,7 @@ _YES_NO = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _EXTRACT = re.compile(
-    _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}\b(?:from|out of|of|:)",
+    _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}(?:\b(?:from|out of|of|for|in)\b|:)",
     re.IGNORECASE | re.DOTALL,
 )
 _CLASSIFY = re.compile(

@@ -38,10 +38,26 @@ _MONEY = re.compile(
 )
 _PER = r"(?:per|for (?:each|every)|each|a|an|/|every|pro|par|por)"
 _RATE = re.compile(
-    rf"(?:(?P<sign>[£€$])\s?(?P<one>\d[\d,]*(?:\.\d+)?)|(?P<two>\d[\d,]*(?:\.\d+)?)\s?(?P<word>{_CURRENCY_WORD}))\s*{_PER}\s+"
+    rf"(?:(?P<sign>[£€$])\s?(?P<one>\d[\d,]*(?:\.\d+)?)|(?P<two>\d[\d,]*(?:\.\d+)?)\s?(?P<word>{_CURRENCY_WORD}))"
+    rf"(?:\s*{_PER}|(?:\s+[^\W\d]+){{1,3}}\s+(?:per|for (?:each|every)))\s+"
     r"(?:(?:started|additional|further|full|working|calendar|driven|extra|single|other)\s+)*(?P<unit>[^\W\d_]+)",
     re.IGNORECASE,
 )
+_SUM = r"(?P<{0}>\d[\d,]*(?:\.\d+)?)"
+_BASE_AND_FURTHER = re.compile(
+    rf"(?:within|up to|(?:for )?the first)\s+(?P<limit>{_NUM})\s*(?P<unit>[^\W\d_]+)[^.;]{{0,40}}?[£€$]\s?{_SUM.format('base')}"
+    rf"[^.]{{0,60}}?(?:each|every|per)\s+(?:further|additional|extra)\s+[^\W\d_]+[^.£€$]{{0,30}}?(?P<sign>[£€$])\s?{_SUM.format('further')}",
+    re.IGNORECASE,
+)
+_BEYOND = re.compile(
+    rf"(?P<sign>[£€$])\s?{_SUM.format('further')}\s+(?:per|for each|for every|a)\s+[^\W\d_]+\s+(?:beyond|above|over|after|from)\s+"
+    rf"(?:the first\s+)?(?P<limit>{_NUM})\s*(?P<unit>[^\W\d_]+)",
+    re.IGNORECASE,
+)
+_GROUP = re.compile(
+    rf"[£€$]\s?(?P<price>\d[\d,]*(?:\.\d+)?)\s+(?:\w+\s+)?for groups of\s+(?:at least\s+)?(?P<least>{_NUM})", re.IGNORECASE
+)
+_PARTY = re.compile(rf"\b(?:party|group|team|family|class) of (?P<number>{_NUM})", re.IGNORECASE)
 _PERCENT_RATE = re.compile(
     rf"(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?P<base>[\w ]{{3,30}}?)\s+{_PER}\s+(?:(?:started|full)\s+)?(?P<unit>[^\W\d_]+)",
     re.IGNORECASE,
@@ -58,6 +74,9 @@ _ASKS_AMOUNT = re.compile(
 _DISCOUNT = re.compile(r"\b(?:discount\w*|reduction|reduced|rebate|off|less|after)\b", re.IGNORECASE)
 _ASKS_DISCOUNT = re.compile(
     r"\b(?:what|which|how much|how high|how big)\b[^?]{0,20}\b(?:discount|reduction|rebate)\b", re.IGNORECASE
+)
+_PERCENT_OF_PRICE = re.compile(
+    r"\bcosts\s+(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?P<what>rent|price|fee)\b", re.IGNORECASE
 )
 _PERCENT = re.compile(r"(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)", re.IGNORECASE)
 _INSTALMENTS = re.compile(
@@ -124,12 +143,15 @@ def _compute(
         _articles(question, tables)
         or _percent_of_amount(question, near)
         or _priced(question, near, tables)
+        or _stepped_rate(question, near)
         or _rate_times_quantity(question, near)
     )
 
 
 def _quantities(question: str) -> Iterator[tuple[Fraction, str, str]]:
     """Yields the quantities of a question: number, unit, and the number as written."""
+    for match in _PARTY.finditer(question):
+        yield _value(match["number"]), "person", match["number"]
     for match in _QUANTITY.finditer(question):
         unit = _unit(match["unit"])
         if re.fullmatch(_CURRENCY_WORD, match["unit"], re.IGNORECASE) or unit in ("", "the", "of", "and", "or"):
@@ -159,13 +181,41 @@ def _cite(sentence: Passage) -> Citation:
     return Citation(quote=sentence.text, source=sentence.source, start=sentence.start, end=sentence.end)
 
 
+def _stepped_rate(question: str, near: Sequence[Passage]) -> _Computed | None:
+    """A price up to a quantity and a rate for each further unit, or a rate beyond a quantity that is free."""
+    quantities = list(_quantities(question))
+    for sentence in near:
+        text = sentence.text
+        for first, price, rate in (
+            *((one, one, one) for one in _BASE_AND_FURTHER.finditer(text)),
+            *((one, None, one) for one in _BEYOND.finditer(text)),
+        ):
+            for number, unit, _ in quantities:
+                limit = _value(first["limit"])
+                if unit != _unit(first["unit"]):
+                    continue
+                base = _value(price["base"]) if price is not None else Fraction(0)
+                further = max(Fraction(0), number - limit)
+                step = _value(rate["further"])
+                parts = [format_fraction(base)] if price is not None else []
+                if further or not parts:
+                    parts.append(f"({format_fraction(number)} - {format_fraction(limit)}) * {format_fraction(step)}" if further else "0")
+                return _Computed(base + further * step, " + ".join(parts), rate["sign"], (_cite(sentence),))
+    return None
+
+
 def _rate_times_quantity(question: str, near: Sequence[Passage]) -> _Computed | None:
     quantities = list(_quantities(question))
     for sentence in near:
         for rate in _RATE.finditer(sentence.text):
             for number, unit, _ in quantities:
+                if _unit(rate["unit"]) == "half" and unit == "hour":
+                    number, unit = number * 2, "half"
                 if unit == _unit(rate["unit"]):
                     price = _value(rate["one"] or rate["two"])
+                    group = _GROUP.search(sentence.text)
+                    if unit == "person" and group and number >= _value(group["least"]):
+                        price = _value(group["price"])
                     expression = f"{format_fraction(number)} * {format_fraction(price)}"
                     return _Computed(number * price, expression, _sign(rate), (_cite(sentence),))
     return None
@@ -201,7 +251,8 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
     """The price of an article of a table with a discount, or in instalments."""
     discount = _DISCOUNT.search(question) is not None and not _ASKS_DISCOUNT.search(question)
     instalments = re.search(r"\binstal?lments?\b", question, re.IGNORECASE) is not None
-    if not discount and not instalments:
+    share = any(_PERCENT_OF_PRICE.search(sentence.text) for sentence in near[:2])
+    if not discount and not instalments and not share:
         return None
     article = _article(question, tables)
     if article is None:
@@ -212,6 +263,10 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
             count = _value(match["count"])
             expression = f"{format_fraction(price)} / {format_fraction(count)}"
             return _Computed(price / count, expression, sign, (_cite(sentence),), cells)
+        if (match := _PERCENT_OF_PRICE.search(sentence.text)) and match["what"].casefold() in ("rent", "price", "fee"):
+            percent = _value(match["percent"])
+            expression = f"{format_fraction(price)} * {format_fraction(percent)} / 100"
+            return _Computed(price * percent / 100, expression, sign, (_cite(sentence),), cells)
         if (
             discount
             and not instalments
@@ -232,6 +287,12 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
         for number, row in enumerate(table.cells[1:], start=1):
             name = {_unit(word) for word in re.findall(r"[^\W_]+", row[0]) if len(word) > 1} - {"the", "and", "of"}
             prices = [(at, match) for at, cell in enumerate(row) if at and (match := _MONEY.fullmatch(cell.strip()))]
+            if len(prices) > 1:
+                prices = [
+                    (at, match)
+                    for at, match in prices
+                    if asked & {_unit(word) for word in re.findall(r"[^\W_]+", table.cells[0][at])}
+                ]
             if not name or not name <= asked or len(prices) != 1:
                 continue
             at, match = prices[0]

@@ -435,7 +435,7 @@ _PERIOD_NAME = re.compile(
     re.IGNORECASE,
 )
 """Such as `last June`: no extreme."""
-_COUNT = re.compile(r"\b(?:how many|number of)\b", re.IGNORECASE)
+_COUNT = re.compile(r"\bhow many\b|\bthe (?:total )?number of\b", re.IGNORECASE)
 _DIFFERENCE = re.compile(
     r"\b(?:how (?:much|many) (?:more|less|fewer|higher|lower|better)|by how much|difference|gap)\b", re.IGNORECASE
 )

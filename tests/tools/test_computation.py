@@ -53,6 +53,36 @@ BEER = Table(name="beer", cells=[["Beer", "Cask", "Keg"], ["Pale Ale", "£92", "
             "£748.",
             "6 * 92 + 2 * 98 = 748",
         ),
+        (
+            "What would it cost to bring it to a site 23 km away?",
+            "Delivery within 15 km costs €25 a trip; each further kilometre costs €1.30.",
+            "€35.4.",
+            "25 + (23 - 15) * 1.3 = 35.4",
+        ),
+        (
+            "A teacher drove 46 km. What travel money is due?",
+            "It is paid with €0.38 per kilometre beyond the first ten kilometres of a day.",
+            "€13.68.",
+            "(46 - 10) * 0.38 = 13.68",
+        ),
+        (
+            "What would a party of 12 pay for a guided visit?",
+            "It costs £16 per person, £14 for groups of ten or more.",
+            "£168.",
+            "12 * 14 = 168",
+        ),
+        (
+            "A patient called off a one-hour visit. What do we bill for that?",
+            "After that, a fee of £30 is charged for each half hour that was reserved.",
+            "£60.",
+            "2 * 30 = 60",
+        ),
+        (
+            "What do two pallets cost?",
+            "Beyond 40 miles we deliver on pallets only, at £55 a pallet.",
+            "£110.",
+            "2 * 55 = 110",
+        ),
     ],
 )
 def test_amount_is_computed_from_sources(question: str, sentence: str, text: str, computation: str) -> None:
