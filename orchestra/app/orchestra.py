@@ -58,7 +58,7 @@ from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.engine.request import DEFAULT_OPTIONS, PLANNING_PURPOSE, OptionChanges, RunOptions, RunRequest
 from orchestra.engine.run import Execution
-from orchestra.workflows.program import stop_at_plan
+from orchestra.workflows.program import Program, stop_at_plan
 from orchestra.workflows.python.steps import Step
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ if TYPE_CHECKING:
     from orchestra.fleet.progress import Progress
     from orchestra.fleet.status import FleetStatus
     from orchestra.verification.acceptance import VerificationResult
-    from orchestra.workflows.program import Program
     from orchestra.workflows.python.checks import Checks
 
 P = ParamSpec("P")
@@ -347,7 +346,9 @@ class Orchestra:
         program, snapshot = compiled.program, get_snapshot(self._project, compiled)
         bound = bind_arguments(program, args, request.inputs)
         if self._workers is not None:
-            await self._workers.prepare(stop_at_plan(program) if request.plan_only else program)
+            needed = _needed_program(program, bound)
+            if needed is not None:
+                await self._workers.prepare(stop_at_plan(program) if request.plan_only else needed)
         graph, versions = snapshot.put(self.journal)
         request = msgspec.structs.replace(
             request, inputs=bound, graph=graph, versions=versions, label=request.options.data_label(program)
@@ -880,3 +881,16 @@ class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
 
 async def _await_run(run: Run[R]) -> Result[R]:
     return await run
+
+
+
+def _needed_program(program: Program, inputs: Mapping[str, Any]) -> Program | None:
+    """Returns what a run needs servers for: of a request that a rule plans, the steps of its plan; else the program.
+    None if it needs none, because a rule declines the request.
+    """
+    if len(program.nodes) != 1 or program.nodes[0].plan_settings is None:
+        return program
+    from orchestra.engine.kinds.plan import forecast_rule
+
+    forecast = forecast_rule(program.nodes[0], inputs)
+    return forecast.program if forecast.applies else program

@@ -77,7 +77,7 @@ DEMONSTRATIONS = frozenset(
     }
 )
 """Agents and workflows for one trade: a bank, a restaurant, a voice assistant. They are offered only if they are named,
-or if the project has them: to every router, they attract the requests of an office (`examples/support_desk`).
+or if the project has them: to every router, they attract the requests of an office.
 """
 _NODE_KEYS = (
     "repairs",

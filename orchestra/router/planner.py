@@ -35,6 +35,8 @@ from orchestra.router.validation import (
 
 DECLINED_CODE = "R014"
 """Error code of a plan that is `return nothing`."""
+REPEATED_CALL = "it is the same call as"
+"""The beginning of the reason for which a repeated call is rejected."""
 UNREADABLE_CODES = frozenset({"M001", "M002", "M003", "M004", "F205", "F210", "F217"})
 """Error codes of replies without a readable line: empty, of another type, truncated, timed out, too large, or
 interrupted.
@@ -182,7 +184,9 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
     None if no answer was rejected for this. The answer of the plan has all steps if then no part is left out, else the
     steps that no other step reads.
     """
-    if not state.steps or all(one.code != PART_NOT_COVERED for one in state.rejected):
+    if not state.steps:
+        return None
+    if all(one.code != PART_NOT_COVERED for one in state.rejected):
         return None
     capabilities, steps = state.request.capabilities, state.steps
     used = {reference.root for step in steps for reference in step.references}
@@ -197,6 +201,16 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
         if left is None or left.unassigned_values or not capabilities.may_decline
         else _uncovered_result(left, steps)
     )
+
+
+def _plan_without_repeats(state: PlannerState) -> PlanFound | None:
+    """The accepted steps as a plan, if the planner only repeated calls of them; None if that is no valid plan."""
+    if not state.steps:
+        return None
+    used = {reference.root for step in state.steps for reference in step.references}
+    answer = PlanAnswer(tuple(PlanReference(step.name) for step in state.steps if step.name not in used))
+    valid = not any(validate_line(answer, state.request.capabilities, state.steps))
+    return PlanFound(Plan(state.steps, answer), state.repair_count) if valid else None
 
 
 def _uncovered_result(left: UncoveredParts, steps: tuple[PlanStep, ...]) -> PlanNotFound:
@@ -283,7 +297,9 @@ def _reject(
     repairs = state.request.repairs
     if state.repair_count >= (2 * repairs + 1 if state.escalated else repairs):
         if state.escalated or not state.request.has_larger_planner:
-            return state, _fallback_plan(state) or PlanNotFound(rejected, state.steps)
+            repeats = all(one.reason.startswith(REPEATED_CALL) for one in rejected)
+            plan = _plan_without_repeats(state) if repeats else _fallback_plan(state)
+            return state, plan or PlanNotFound(rejected, state.steps)
         state = replace(state, escalated=True)
     return _ask(replace(state, rejected=rejected, repair_count=state.repair_count + 1), step_started=step_started)
 

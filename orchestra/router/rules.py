@@ -24,6 +24,7 @@ from orchestra.router.suggestions import nearest
 from orchestra.router.validation import validate_line
 from orchestra.schema.builtin_models import Table
 from orchestra.schema.types import Schema
+from orchestra.tools.document_choice import stated_labels
 from orchestra.tools.table_answers import certain_result
 from orchestra.tools.table_query import tables_in
 from orchestra.workflows.model import REQUEST
@@ -158,40 +159,55 @@ _POLITE = r"^\W*(?:(?:please|kindly|could you|can you|would you|will you|bitte)\
 _SUMMARY = re.compile(
     _POLITE + r"(?:(?:summari[sz]e|sum up|recap|condense)\b|(?:give|write|make|provide|prepare)\b.{0,40}"
     r"\b(?:summary|overview|recap|gist)\b|(?:what (?:are|were)|list|name)\b.{0,20}\b(?:key|main|most important)\s+"
-    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|what (?:is|was) .{3,80}\babout\s*\?)",
+    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|r[ée]sume[rnz]?\b|what (?:is|was) .{3,80}\babout\s*\?)",
     re.IGNORECASE | re.DOTALL,
 )
 _DRAFT = re.compile(
-    _POLITE + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|letters?|notes?|"
+    _POLITE
+    + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|letters?|notes?|"
     r"messages?|reply|replies|answers?|responses?|reminders?|announcements?|notices?|memos?|posts?|paragraphs?|"
     r"invitations?|sentences?|brief|nachricht)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _LIST = re.compile(
-    _POLITE + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:name|show|give|tell)(?:\s+me)?\s+(?:all|every|each|the list|a list)\b|"
+    _POLITE
+    + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:everyone|everybody|all the \w+|all \w+) (?:who|that|which)\b[^?]*$|"
+    r"who (?:has|have|needs?) to do what\b|what (?:still )?(?:has|have|needs?|remains) to be done\b|who is allowed to\b|(?:name|show|give|tell)(?:\s+me)?\s+(?:all|every|each|the list|a list)\b|"
     r"what (?:are|were) (?:all |the )+(?:\w+[ -]){0,3}(?:items|tasks|to-?dos|deadlines|dates|names|steps|rules|"
     r"requirements|conditions|participants|attendees|duties|obligations|appointments|decisions)\b|"
     r"(?:liste|nenne)\b.*\b(?:alle|die)\b)",
     re.IGNORECASE | re.DOTALL,
 )
 _COMPARE = re.compile(
-    r"\b(?:compare|comparison|differences? (?:between|in|of)|what differs?|how do .{3,80} differ|in contrast|versus|vs\.?|"
+    r"\b(?:compare|comparison|differences? (?:between|in|of)|what differs?|how do .{3,80} differ|what (?:has |have )?changed|in contrast|versus|vs\.?|"
     r"contradict each other|vergleiche?|unterschied)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _CLAIM = re.compile(
-    _POLITE + r"(?:is it (?:true|correct|right|the case|so)(?:,? that)?|is this (?:true|correct|right)\s*:|true or false\s*[:?]?|"
+    _POLITE
+    + r"(?:is it (?:true|correct|right|the case|so)(?:,? that)?|is this (?:true|correct|right)\s*:|true or false\s*[:?]?|"
     r"(?:check|verify|confirm|fact-?check|double-?check)\b(?:\s+(?:whether|if|that|this|the (?:claim|statement)(?: that)?|"
     r"the following(?: claim| statement)?))?\s*:?|(?:do|does) (?:the|our|any|these|those) \w+ (?:say|state|support|confirm|claim)"
     r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|stimmt es,? dass)\s+(?P<claim>\S.{6,}?)\s*$",
     re.IGNORECASE | re.DOTALL,
 )
+_VERDICT = re.compile(
+    r"^(?P<claim>.{8,}?)[.:!;,]\s*(?:(?:is )?(?:that|this|it|she|he)?\s*(?:right|true|correct)(?: or (?:wrong|false|not))?|"
+    r"is (?:she|he|that|this|it) (?:right|correct|true|wrong))\s*\?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_REPORTED = re.compile(
+    r"^\W*(?:somebody|someone|a colleague|a customer|my \w+|he|she|they|\w+)\s+(?:says?|claims?|thinks?|believes?|told (?:me|us))\s+(?:that\s+)?",
+    re.IGNORECASE,
+)
 _YES_NO = re.compile(
-    r"^\W*(?:is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am)\s+(?!you\b)\S.*\?\s*$",
+    r"^\W*(?:is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am|darf|dürfen|kann|können|ist|sind|hat|haben|"
+    r"gibt es|muss|müssen|est-ce que|peut-on|y a-t-il|se puede|hay|es|está)\s+(?!you\b)\S[^?]*\?\s*$",
     re.IGNORECASE | re.DOTALL,
 )
 _EXTRACT = re.compile(
-    _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}\b(?:from|out of|of|:)", re.IGNORECASE | re.DOTALL
+    _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}(?:\b(?:from|out of|of|for|in)\b|:)",
+    re.IGNORECASE | re.DOTALL,
 )
 _CLASSIFY = re.compile(
     r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|assign .{1,60} (?:categor|label|topic|department)\w*|"
@@ -201,14 +217,17 @@ _CLASSIFY = re.compile(
 _QUESTION = re.compile(
     r"\?\s*$|^\W*(?:(?:tell me|find out|look up|show me|i (?:need|want|would like) to know|do you know|can you tell me|"
     r"could you tell me)\b|(?:(?:from|until|till|by|at|on|in|for|since|to|with|of|under)\s+)?"
-    r"(?:who|whom|whose|what|which|when|where|why|how)\b)",
+    r"(?:who|whom|whose|what|which|when|where|why|how|wer|wen|wem|was|wann|wo|wie|welche[rsnm]?|warum|qui|que|quel\w*|quand|où|"
+    r"combien|comment|pourquoi|quién|qué|cuándo|dónde|cuánt\w+|cuál|cómo)\b|"
+    r".*\b(?:wants? to know|wonder(?:ing)?|am asking|asks?)\s+(?:who|what|which|when|where|why|how|if|whether)\b)",
     re.IGNORECASE,
 )
 
 
 _ANY = re.compile(r"\w")
 _ACTION = re.compile(
-    _POLITE + r"(?:send|forward|e-?mail|mail|text|call|ring|phone|order|book|reserve|buy|pay|transfer|block|cancel|delete|remove|"
+    _POLITE
+    + r"(?:send|forward|e-?mail|mail|text|call|ring|phone|order|book|reserve|buy|pay|transfer|block|cancel|delete|remove|"
     r"enrol|enroll|register|sign up|schedule|remind|invite|upload|print|publish|post|deliver|ship|refund|hire|dismiss|"
     r"invoice|charge|unsubscribe|archive|move|turn (?:on|off)|switch (?:on|off)|set|lock|unlock|open|close|change|update|"
     r"leite|schicke?|sende|bestelle?|buche|reserviere?|storniere?|envoie|envoyez|commande|réserve|envía|envia|reserva|pide)\b"
@@ -218,21 +237,38 @@ _ACTION = re.compile(
 """A request to do something outside of this process. A question mark makes it another one."""
 
 
+_ASKS_WH = re.compile(
+    r",?\s\b(?:and|und|et|y)\s+(?:on |in |at |by |for )?(?:who|what|which|when|where|how|why)\b", re.IGNORECASE
+)
+"""A further question of another form."""
+
+
 def _whole_if(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
     return lambda request: request if pattern.search(request) else None
+
+
+def _classes(request: str) -> str | None:
+    """A request for a class, or a question whether something is one of several things."""
+    labels = stated_labels.function(request).labels if _YES_NO.match(request) else []
+    return request if _CLASSIFY.search(request) or len(labels) > 2 or (len(labels) == 2 and "both" in request) else None
 
 
 def _claim(request: str) -> str | None:
     match = _CLAIM.match(request)
     if match is not None:
         return match["claim"].strip(" \"“”'")
+    if (verdict := _VERDICT.match(request)) is not None:
+        claim = verdict["claim"]
+        return claim[reported.end() :] if (reported := _REPORTED.match(claim)) is not None else claim
+    if _ASKS_WH.search(request):
+        return None
     return request if _YES_NO.match(request) else None
 
 
 RULES: Final = (
     Rule("summarize", "summarize", _whole_if(_SUMMARY)),
     Rule("draft a text", "draft_text", _whole_if(_DRAFT)),
-    Rule("classify texts", "classify_texts", _whole_if(_CLASSIFY)),
+    Rule("classify texts", "classify_texts", _classes),
     Rule("extract fields", "extract_fields", _whole_if(_EXTRACT)),
     Rule("list items", "list_items", _whole_if(_LIST)),
     Rule("compare sources", "compare_sources", _whole_if(_COMPARE)),

@@ -8,6 +8,7 @@ from orchestra.tools.answers import choose_answer, find_passages, nearest_passag
 from orchestra.tools.cells import cells
 from orchestra.tools.cite import cite
 from orchestra.tools.claims import claim_evidence, decide_claim
+from orchestra.tools.computation import compute_amount
 from orchestra.tools.document_choice import (
     choose_documents,
     choose_label,
@@ -27,6 +28,7 @@ from orchestra.tools.table_answers import query_table, query_tables
 # The first paragraph of a tool's docstring is its description in the router's requests. A change of it changes plans.
 STEP_TOOLS = (
     *(choose_answer, choose_documents, choose_label, choose_list, claim_evidence, compare_passages, compose_summary),
+    compute_amount,
     *(decide_claim, document_sentences, field_questions, find_lists, find_passages, join_answers, join_fields),
     *(nearest_passages, question_parts, reading_texts, stated_fields, stated_labels),
 )

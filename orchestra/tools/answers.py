@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
-from orchestra.tools.passages import sentence_ends, sentence_span, split_passages
+from orchestra.text.keywords import content_words
+from orchestra.tools.passages import split_passages
 from orchestra.tools.question_kinds import AnswerKind, answer_kind, is_of_kind, spans_of_kind
+from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
 from orchestra.workflows.python.steps import tool
 
 MAX_CANDIDATES = 240
@@ -23,6 +25,13 @@ TOP_PASSAGES = 5
 TOP_SENTENCES = 4
 MIN_SENTENCE = 12
 """Characters of a sentence that is read on its own."""
+NEAREST = 0.5
+"""The closeness from which a sentence is shown though it does not answer the question."""
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_PAST = re.compile(
+    r"\b(?:(?:19|20)\d\d|old|former\w*|previous\w*|used to|before|earlier|alte[nrs]?|früher\w*|ancien\w*|antigu\w+)\b",
+    re.IGNORECASE,
+)
 ACCEPTED = -1.2
 """The weight from which a candidate is the answer."""
 _NAME = re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’-]*\w|\b\w*\d[\w-]*")
@@ -98,24 +107,18 @@ def nearest_passages(
         for weight, number in sorted(weighed, key=lambda one: (-one[0], one[1]))[:top]
     ]
     sentences = [sentence for passage in best for sentence in split_sentences(passage)]
-    return ReadingList(passages=best, sentences=sentences, texts=[sentence.text for sentence in sentences])
+    return ReadingList(passages=best, sentences=sentences, texts=[unwrapped(sentence.text) for sentence in sentences])
 
 
 def split_sentences(passage: Passage) -> list[Passage]:
     """The sentences of a passage, with their positions in the document; headings are left out."""
-    found = []
-    ends = [0, *sentence_ends(passage.text), len(passage.text)]
-    for start, end in zip(ends, ends[1:], strict=False):
-        text = passage.text[start:end]
-        clean = text.strip()
-        if len(clean) >= MIN_SENTENCE and not clean.startswith("#"):
-            begin = start + len(text) - len(text.lstrip())
-            found.append(
-                passage.model_copy(
-                    update={"text": clean, "start": passage.start + begin, "end": passage.start + begin + len(clean)}
-                )
-            )
-    return found
+    return [
+        passage.model_copy(
+            update={"text": passage.text[start:end], "start": passage.start + start, "end": passage.start + end}
+        )
+        for start, end in sentence_spans(passage.text)
+        if end - start >= MIN_SENTENCE and not passage.text[start:end].startswith("#")
+    ]
 
 
 class ReadingTexts(StrictModel):
@@ -150,11 +153,13 @@ def choose_answer(
     spans: Sequence[RankedSpan],
     sentences: Sequence[Passage] = (),
     scores: Sequence[float] = (),
+    documents: Sequence[Document] = (),
     accept: float = ACCEPTED,
 ) -> Answer:
     """The answer that a reader's spans, their sentences and the kind of the question support most; null if none does.
 
-    The citation is the sentence around the answer, located in the document.
+    The citation is the sentence around the answer, located in the document; without an answer, the nearest sentence. If
+    documents of several years answer, the latest one counts, unless the question names a year.
     """
     kind = answer_kind(question)
     near = {(sentence.source, sentence.start): score for sentence, score in zip(sentences, scores, strict=True)}
@@ -164,20 +169,53 @@ def choose_answer(
     ]
     best = max(candidates, key=lambda one: one.weight, default=None)
     if best is None or best.weight < accept:
-        return Answer(text=None)
+        return Answer(text=None, citations=_nearest_citation(sentences, scores))
+    best = _latest(question, best, candidates, documents, accept)
     same = [one.citation for one in candidates if one.answer == best.answer and one.weight >= accept]
     return Answer(text=best.answer, citations=list(dict.fromkeys([best.citation, *same]))[:2])
+
+
+def _nearest_citation(sentences: Sequence[Passage], scores: Sequence[float]) -> list[Citation]:
+    """The sentence nearest to a question, if it is near."""
+    at = max(range(len(sentences)), key=lambda number: scores[number], default=-1)
+    return [] if at < 0 or scores[at] < NEAREST else [_cite(sentences[at], 0, len(sentences[at].text))]
+
+
+def _latest(
+    question: str,
+    best: _Candidate,
+    candidates: Sequence[_Candidate],
+    documents: Sequence[Document],
+    accept: float,
+) -> _Candidate:
+    """The best candidate, or one of a later document that answers as well."""
+    if _PAST.search(question):
+        return best
+    years = {document.source: document_year(document) for document in documents}
+    own = years.get(best.citation.source, 0)
+    later = [
+        one
+        for one in candidates
+        if own and years.get(one.citation.source, 0) > own and one.weight >= accept and one.weight >= best.weight - 8.0
+    ]
+    return max(later, key=lambda one: one.weight, default=best)
+
+
+def document_year(document: Document) -> int:
+    """The latest year in the name and the beginning of a document; 0 without one."""
+    years = _YEAR.findall(f"{document.source} {document.text[:400]}".replace("_", " "))
+    return max(map(int, years), default=0)
 
 
 def _read_candidate(
     question: str, kind: AnswerKind, source: Passage, span: RankedSpan, near: dict[tuple[str, int], float]
 ) -> _Candidate:
-    start, end = sentence_span(source.text, span.start, span.end)
+    start, end = surrounding_span(sentence_spans(source.text), span.start, span.end)
     quote = source.text[start:end]
     place = (source.source, source.start + start)
     closeness = near.get(place, max((near[key] for key in near if key[0] == source.source), default=0.3) - 0.1)
     weight = max(-12.0, min(12.0, span.score)) + _fit(question, kind, span.answer, quote, source.text, closeness)
-    return _Candidate(span.answer.strip(" .,;:"), weight, _cite(source, start, end))
+    return _Candidate(unwrapped(span.answer).strip(" .,;:*"), weight, _cite(source, start, end))
 
 
 def _typed_candidates(
@@ -219,7 +257,22 @@ def _fit(question: str, kind: AnswerKind, answer: str, sentence: str, around: st
         weight += 2.0 * here / len(names) + 0.5 * there / len(names) - 0.5
     if not _WORD.search(answer) or _repeats(question, answer):
         weight -= 8.0
+    if "|" in sentence and not _shares_word(question, sentence):
+        weight -= 7.0  # a row of a table is about what its first cell names
+    if not kind:
+        weight -= 1.0
     return weight
+
+
+def _shares_word(question: str, row: str) -> bool:
+    """Whether a row of a table has a content word of the question in its first cell."""
+    first = row.strip().strip("|").partition("|")[0]
+    return bool(content_words(question) & content_words(first)) or any(
+        one[:5] == other[:5]
+        for one in content_words(question)
+        for other in content_words(first)
+        if min(len(one), len(other)) > 4
+    )
 
 
 def _names(question: str) -> list[str]:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 from orchestra.schema.builtin_models import Citation, Passage, StrictModel
 from orchestra.text.keywords import STOP_WORDS
-from orchestra.tools.replies import Finding, Reply, language_of
+from orchestra.tools.replies import Finding, Reply, language_of, nearest_sentence
 from orchestra.workflows.python.steps import tool
 
 NEAR = 0.45
 """The closeness from which a sentence is about a claim."""
 DECIDED = 0.6
 """The probability from which a judgement counts."""
+SHOWN = 0.5
+"""The closeness from which a sentence is shown though it does not decide."""
 TOP_EVIDENCE = 4
 YES_WORDS = {"en": ("Yes", "No"), "de": ("Ja", "Nein"), "fr": ("Oui", "Non"), "es": ("Sí", "No")}
 _AUXILIARY = re.compile(
@@ -30,11 +32,20 @@ _NEGATION = re.compile(
     r"nie|verboten|pas|jamais|aucun\w*|interdit\w*|ninguna?|nunca|prohibid\w*)\b|n't\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d[\d.,]*\d|\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|"
-                     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"\d[\d.,]*\d|\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|"
+    r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b",
+    re.IGNORECASE,
+)
 _VALUES = {
-    **{word: number for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())},
-    **{word: number for number, word in enumerate("zeroth first second third fourth fifth sixth seventh eighth ninth tenth".split())},
+    **{
+        word: number
+        for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+    },
+    **{
+        word: number
+        for number, word in enumerate("zeroth first second third fourth fifth sixth seventh eighth ninth tenth".split())
+    },
     "once": 1,
     "twice": 2,
 }
@@ -84,17 +95,46 @@ def as_statement(claim: str) -> str:
 def _subject_size(words: Sequence[str]) -> int:
     """The number of words of the subject that follows an auxiliary verb: a pronoun, or an article with its noun."""
     first = words[0].casefold()
-    if first in ("i", "we", "you", "he", "she", "it", "they", "this", "that", "there", "somebody", "anybody", "one", "people"):
+    if first in (
+        "i",
+        "we",
+        "you",
+        "he",
+        "she",
+        "it",
+        "they",
+        "this",
+        "that",
+        "there",
+        "somebody",
+        "anybody",
+        "one",
+        "people",
+    ):
         return 1
-    if first in ("the", "a", "an", "our", "my", "your", "their", "his", "her", "its", "all", "any", "each", "every", "both"):
+    if first in (
+        "the",
+        "a",
+        "an",
+        "our",
+        "my",
+        "your",
+        "their",
+        "his",
+        "her",
+        "its",
+        "all",
+        "any",
+        "each",
+        "every",
+        "both",
+    ):
         return min(2, len(words) - 1)
     return 1
 
 
 @tool(effect="pure", label="restricted")
-def decide_claim(
-    question: str, claim: str, sentences: Sequence[Passage], judgements: Sequence[Judged]
-) -> Reply:
+def decide_claim(question: str, claim: str, sentences: Sequence[Passage], judgements: Sequence[Judged]) -> Reply:
     """Whether the sentences support a claim, with the sentence that decides; no text if none does."""
     best: tuple[float, bool, Passage] | None = None
     for sentence, judged in zip(sentences, judgements, strict=True):
@@ -104,6 +144,14 @@ def decide_claim(
         weight, supported = decided
         if best is None or weight > best[0]:
             best = (weight, supported, sentence)
+    if best is None and sentences and sentences[0].score >= SHOWN:
+        near = sentences[0]
+        return Reply(
+            text=nearest_sentence(question, near.text),
+            findings=[Finding(question=claim, answer=None)],
+            citations=[Citation(quote=near.text, source=near.source, start=near.start, end=near.end)],
+            missing=[question],
+        )
     if best is None:
         return Reply(text=None, findings=[Finding(question=claim, answer=None)], missing=[question])
     _, supported, sentence = best
@@ -124,7 +172,9 @@ def _decide(claim: str, sentence: Passage, judged: Judged) -> tuple[float, bool]
         return None
     conflict = _numbers_conflict(claim, sentence.text)
     if conflict is not None and sentence.score >= NEAR + 0.05:
-        return (sentence.score + 0.5, not conflict) if conflict or support > refute else (sentence.score + refute, False)
+        return (
+            (sentence.score + 0.5, not conflict) if conflict or support > refute else (sentence.score + refute, False)
+        )
     if max(support, refute) < DECIDED or sentence.score < NEAR:
         return None
     return sentence.score + max(support, refute) - 0.5, support > refute
@@ -135,9 +185,7 @@ def _numbers_conflict(claim: str, sentence: str) -> bool | None:
     has no number, or the sentence none that is comparable.
     """
     asked, stated = _numbers(claim), _numbers(sentence)
-    comparable = [
-        (value, [other for other, near in stated if near & beside]) for value, beside in asked
-    ]
+    comparable = [(value, [other for other, near in stated if near & beside]) for value, beside in asked]
     comparable = [(value, others) for value, others in comparable if others]
     if not comparable:
         return None

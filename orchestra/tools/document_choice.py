@@ -12,6 +12,8 @@ from orchestra.tools.passages import split_passages
 from orchestra.tools.replies import Finding, Reply
 from orchestra.workflows.python.steps import tool
 
+_HEADER = re.compile(r"(?:From|To|Cc|Date|Subject|MIME-Version|Content-[\w-]+|Von|An|Betreff|Message-ID)\s*:", re.IGNORECASE)
+"""A line of a mail's header."""
 MIN_CLOSENESS = 0.24
 """The closeness from which a document is what a request is about."""
 MAX_QUERY = 1_500
@@ -48,17 +50,26 @@ def choose_documents(
     asked = content_words(request)
     weighed = []
     for number, document in enumerate(documents):
-        near = sorted((score for passage, score in zip(passages, scores, strict=True) if passage.source == document.source), reverse=True)
+        near = sorted(
+            (score for passage, score in zip(passages, scores, strict=True) if passage.source == document.source),
+            reverse=True,
+        )
         if not near:
             continue
         name = content_words(re.sub(r"[_.-]+", " ", document.source)) | content_words(document_title(document))
         shared = len({word for word in asked if any(_same(word, other) for other in name)})
         weight = 0.65 * near[0] + 0.35 * (near[1] if len(near) > 1 else near[0]) + 0.12 * min(3, shared)
         weighed.append((weight, -number, document))
-    best = [(weight, document) for weight, _, document in sorted(weighed, key=lambda one: (-one[0], -one[1])) if weight >= MIN_CLOSENESS]
+    best = [
+        (weight, document)
+        for weight, _, document in sorted(weighed, key=lambda one: (-one[0], -one[1]))
+        if weight >= MIN_CLOSENESS
+    ]
     if len(documents) == 1:
         best = [(1.0, documents[0])]
-    return ChosenDocuments(documents=[document for _, document in best[:top]], scores=[round(weight, 6) for weight, _ in best[:top]])
+    return ChosenDocuments(
+        documents=[document for _, document in best[:top]], scores=[round(weight, 6) for weight, _ in best[:top]]
+    )
 
 
 def _same(one: str, other: str) -> bool:
@@ -76,7 +87,12 @@ class Sentences(StrictModel):
 @tool(effect="pure", label="restricted")
 def document_sentences(documents: Sequence[Document]) -> Sentences:
     """The sentences of documents in order, without headings, and the beginning of their text."""
-    sentences = [sentence for passage in split_passages(documents) for sentence in split_sentences(passage)]
+    sentences = [
+        sentence
+        for passage in split_passages(documents)
+        for sentence in split_sentences(passage)
+        if not _HEADER.match(sentence.text) and len(sentence.text.split()) > 3
+    ]
     whole = "\n".join(document.text for document in documents)[:MAX_QUERY]
     return Sentences(sentences=sentences, texts=[sentence.text for sentence in sentences], whole=whole)
 
@@ -93,7 +109,13 @@ def compose_summary(
     chosen: list[int] = []
     left = set(range(len(sentences)))
     while left and len(chosen) < most:
-        best = max(left, key=lambda at: (0.6 * central[at] + 0.5 * topical[at] + _figures(sentences[at].text) - _overlap(words, at, chosen), -at))
+        best = max(
+            left,
+            key=lambda at: (
+                0.6 * central[at] + 0.5 * topical[at] + _figures(sentences[at].text) - _overlap(words, at, chosen),
+                -at,
+            ),
+        )
         chosen.append(best)
         left.remove(best)
     kept = [sentences[at] for at in sorted(chosen)]
@@ -146,14 +168,19 @@ class Labels(StrictModel):
 def stated_labels(request: str) -> Labels:
     """The labels that a request offers, such as `an order, a complaint or a booking`."""
     found = [label for label in _labels_of(request) if label.casefold() not in ("both", "either", "else", "other")]
-    return Labels(labels=found, texts=[f"This is {_article(label)} {label}: a message with {_article(label)} {label}." for label in found])
+    return Labels(
+        labels=found,
+        texts=[f"This is {_article(label)} {label}: a message with {_article(label)} {label}." for label in found],
+    )
 
 
 _LABEL_LIST = re.compile(
     r"(?P<list>(?:an?|the)\s+[\w-]+(?:\s+of\s+[\w-]+)?(?:\s*,\s*(?:an?\s+|the\s+)?[\w-]+(?:\s+of\s+[\w-]+)?)*\s*,?\s+or\s+(?:an?\s+|the\s+)?[\w-]+(?:\s+of\s+[\w-]+)?)",
     re.IGNORECASE,
 )
-_LABEL_AFTER = re.compile(r"(?:into|as|between|one of|among|labels?|categories|classes)\s*:?\s*(?P<list>[^.?!]+)", re.IGNORECASE)
+_LABEL_AFTER = re.compile(
+    r"(?:into|as|between|one of|among|labels?|categories|classes)\s*:?\s*(?P<list>[^.?!]+)", re.IGNORECASE
+)
 
 
 def _labels_of(request: str) -> list[str]:
@@ -210,15 +237,27 @@ def stated_fields(request: str) -> list[str]:
     """The names of the fields that a request asks to extract; none if it names none."""
     match = _FIELDS.search(request)
     after = _TRAILING_FIELDS.search(request)
-    text = after["fields"] if after is not None and len(after["fields"].split()) <= 24 else match["fields"] if match else ""
+    text = (
+        after["fields"]
+        if after is not None and len(after["fields"].split()) <= 24
+        else match["fields"]
+        if match
+        else ""
+    )
     parts = [part.strip(" .") for part in _SEPARATOR.split(text)]
     return [re.sub(r"^(?:the|a|an)\s+", "", part) for part in parts if part and len(part.split()) <= 6][:10]
 
 
 @tool(effect="pure", label="restricted")
-def field_questions(fields: Sequence[str]) -> list[str]:
-    """A question for each field."""
-    return [f"What is the {field}?" if not re.match(r"(?i)(?:who|what|when|where|how)\b", field) else f"{field}?" for field in fields]
+def field_questions(request: str, fields: Sequence[str]) -> list[str]:
+    """A question for each field, with what the request says that they are of."""
+    match = _FIELDS.search(request)
+    of = re.split(r"\s+(?:from|in|out of)\s+", match["rest"].strip(" ."))[0] if match else ""
+    after = f" of {of}" if of and len(of.split()) <= 6 and " of " in (match[0] if match else "") else ""
+    return [
+        f"What is the {field}{after}?" if not re.match(r"(?i)(?:who|what|when|where|how)\b", field) else f"{field}?"
+        for field in fields
+    ]
 
 
 @tool(effect="pure", label="restricted")
@@ -249,7 +288,11 @@ def compare_passages(
     lines, citations, findings = [], list[Citation](), []
     for document in documents[:2]:
         own = sorted(
-            ((score, -at, sentence) for at, (sentence, score) in enumerate(zip(sentences, scores, strict=True)) if sentence.source == document.source),
+            (
+                (score, -at, sentence)
+                for at, (sentence, score) in enumerate(zip(sentences, scores, strict=True))
+                if sentence.source == document.source
+            ),
             key=lambda one: (-one[0], -one[1]),
         )
         best = [sentence for score, _, sentence in own[:each] if score >= max(0.3, own[0][0] - 0.12)]

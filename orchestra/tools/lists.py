@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from orchestra.schema.builtin_models import Citation, Document, Passage, StrictModel
 from orchestra.tools.answers import document_title
-from orchestra.tools.passages import sentence_ends
 from orchestra.tools.replies import Finding, Reply
+from orchestra.tools.sentences import numbered_sentences
 from orchestra.workflows.python.steps import tool
 
 NEAR = 0.33
@@ -25,11 +25,23 @@ _RULE = re.compile(r"^\s*\|?\s*:?-{2,}[-:|\s]*$")
 _LABELLED = re.compile(r"^[ \t]*(?P<label>[A-Z][\w ]{2,40}):[ \t]+(?P<text>[^|\n]*,[^|\n]*)$")
 
 
+_ENUMERATES = re.compile(r"[^,]{3,},[^,]{3,},|,[^,.]{3,}\b(?:and|or|und|et|y)\b|[^\W\d]{3,},[^,.]+$")
+"""Two commas, or a comma and a conjunction."""
+_DAY = re.compile(
+    r"\b(?P<day>\d{1,2})(?:st|nd|rd|th|\.)?\s+(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*|"
+    r"\b\d{4}-(?P<m>\d\d)-(?P<d>\d\d)\b",
+    re.IGNORECASE,
+)
+_MONTHS = tuple("jan feb mar apr may jun jul aug sep oct nov dec".split())
+
+
 class TextList(StrictModel):
     """A list in a document: its items in order, and the words by which it is found."""
 
     label: str
     items: list[Passage]
+    title: str = ""
+    """The title of its document."""
     whole: bool = False
     """Whether it is one sentence that enumerates."""
 
@@ -52,7 +64,7 @@ def find_lists(documents: Sequence[Document]) -> TextLists:
             if len(found) >= MAX_LISTS:
                 break
             shown = "; ".join(item.text for item in entry.items)[:500]
-            found.append(entry)
+            found.append(entry.model_copy(update={"title": title}))
             texts.append(f"{title}\n{entry.label}\n{shown}")
     return TextLists(lists=found, texts=texts)
 
@@ -85,7 +97,9 @@ def _lists_of(document: Document) -> Iterator[TextList]:
             continue
         if open_items and line.strip() and line[:1] in " \t":  # the continuation of an item
             last = open_items[-1]
-            open_items[-1] = last.model_copy(update={"text": f"{last.text} {line.strip()}", "end": start + len(line.rstrip())})
+            open_items[-1] = last.model_copy(
+                update={"text": f"{last.text} {line.strip()}", "end": start + len(line.rstrip())}
+            )
             continue
         if open_items and (line.strip() or (number + 1 < len(lines) and not _ITEM.match(lines[number + 1]))):
             yield TextList(label=label, items=open_items)
@@ -94,7 +108,14 @@ def _lists_of(document: Document) -> Iterator[TextList]:
             begin = start + labelled.start("text")
             yield TextList(
                 label=f"{heading} {labelled['label']}",
-                items=[Passage(source=document.source, text=labelled["text"].strip(), start=begin, end=start + len(line.rstrip()))],
+                items=[
+                    Passage(
+                        source=document.source,
+                        text=labelled["text"].strip(),
+                        start=begin,
+                        end=start + len(line.rstrip()),
+                    )
+                ],
                 whole=True,
             )
         if line.startswith("#"):
@@ -108,37 +129,54 @@ def _lists_of(document: Document) -> Iterator[TextList]:
 
 def _enumerations(document: Document) -> Iterator[TextList]:
     """Sentences that enumerate: with two commas, or a comma and a conjunction."""
-    heading, at = "", 0
-    ends = [0, *sentence_ends(document.text), len(document.text)]
-    paragraph = re.sub(r"(?<=[^\n.!?:|])\n(?=[^\n#|*\-\d ])", " ", document.text)  # lines of one paragraph
-    ends = [0, *sentence_ends(paragraph), len(paragraph)]
-    for at, end in zip(ends, ends[1:], strict=False):
-        raw = paragraph[at:end]
-        text = raw.strip()
+    heading = ""
+    for start, end, text in numbered_sentences(document.text):
         if text.startswith("#"):
             heading = text.strip("# ")
-        elif "|" not in text and len(text) < 500 and (text.count(",") >= 2 or re.search(r",[^,]*\b(?:and|or|und|et|y)\b", text)):
-            begin = at + len(raw) - len(raw.lstrip())
+        elif "|" not in text and len(text) < 500 and _ENUMERATES.search(text):
             yield TextList(
                 label=heading,
-                items=[Passage(source=document.source, text=text, start=begin, end=begin + len(text))],
+                items=[Passage(source=document.source, text=text, start=start, end=end)],
                 whole=True,
             )
+
+
+def _plain(text: str) -> str:
+    """A text without the marks of Markdown, on one line."""
+    return " ".join(text.replace("**", "").split())
+
+
+def _fit(request: str, entry: TextList, score: float) -> float:
+    """How well a list fits a request: by closeness, more for a list of lines than for a sentence, and less if the
+    request names another day than the document's own.
+    """
+    weight = score + (0.0 if entry.whole else 0.12)
+    asked, own = _days(request), _days(f"{entry.items[0].source.replace('_', ' ')} {entry.title}")
+    return weight - 0.6 if asked and own and not asked & own else weight
+
+
+def _days(text: str) -> set[tuple[int, int]]:
+    """The days in a text, as month and day."""
+    return {
+        (_MONTHS.index(match["month"][:3].casefold()) + 1, int(match["day"]))
+        if match["month"]
+        else (int(match["m"]), int(match["d"]))
+        for match in _DAY.finditer(text)
+    }
 
 
 @tool(effect="pure", label="restricted")
 def choose_list(request: str, lists: Sequence[TextList], scores: Sequence[float]) -> Reply:
     """The items of the list nearest to a request, one on each line; no text if no list is near."""
-    order = sorted(range(len(lists)), key=lambda at: (-(scores[at] + (0.0 if lists[at].whole else 0.06)), at))
-    if not order or scores[order[0]] < NEAR:
+    fit = [_fit(request, entry, score) for entry, score in zip(lists, scores, strict=True)]
+    order = sorted(range(len(lists)), key=lambda at: (-fit[at], at))
+    if not order or fit[order[0]] < NEAR:
         return Reply(text=None, findings=[Finding(question=request, answer=None)], missing=[request])
     best = lists[order[0]]
     items = best.items[:MAX_ITEMS]
     return Reply(
-        text="\n".join(item.text if best.whole else f"- {item.text}" for item in items),
+        text="\n".join(_plain(item.text) if best.whole else f"- {_plain(item.text)}" for item in items),
         findings=[Finding(question=request, answer=item.text) for item in items],
-        citations=[
-            Citation(quote=item.text, source=item.source, start=item.start, end=item.end) for item in items
-        ],
+        citations=[Citation(quote=item.text, source=item.source, start=item.start, end=item.end) for item in items],
         missing=[] if len(best.items) <= MAX_ITEMS else [f"{len(best.items) - MAX_ITEMS} more items"],
     )

@@ -10,7 +10,19 @@ import re
 from typing import Final, Literal, TypeAlias
 
 AnswerKind: TypeAlias = Literal[
-    "person", "place", "date", "time", "money", "percent", "count", "duration", "length", "weight", "temperature", ""
+    "person",
+    "place",
+    "phone",
+    "date",
+    "time",
+    "money",
+    "percent",
+    "count",
+    "duration",
+    "length",
+    "weight",
+    "temperature",
+    "",
 ]
 
 _CURRENCY = (
@@ -34,13 +46,17 @@ NUMBER_WORDS: Final = (
 _NUMBER = rf"(?:\d|\b{NUMBER_WORDS}\b)"
 _ANSWER_PATTERNS: Final = {
     "money": re.compile(rf"{_NUMBER}.*(?:{_CURRENCY})|(?:{_CURRENCY})\s*\d|\bfree\b", re.IGNORECASE | re.DOTALL),
-    "percent": re.compile(rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE),
+    "percent": re.compile(
+        rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE
+    ),
     "date": re.compile(
         rf"\b{_MONTH}\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
-        r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|last)\b|\d(?:st|nd|rd|th)\b",
+        r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)\b|\d(?:st|nd|rd|th)\b",
         re.IGNORECASE,
     ),
-    "time": re.compile(r"\d{1,2}[:.]\d\d|\b\d{1,2}\s?(?:am|pm|a\.m|p\.m|h|o'clock)|\b(?:noon|midnight)\b", re.IGNORECASE),
+    "time": re.compile(
+        r"\d{1,2}[:.]\d\d|\b\d{1,2}\s?(?:am|pm|a\.m|p\.m|h|o'clock)|\b(?:noon|midnight)\b", re.IGNORECASE
+    ),
     "count": re.compile(_NUMBER, re.IGNORECASE),
     "duration": re.compile(
         rf"{_NUMBER}.*\b{_DURATION}\b|\b(?:daily|weekly|monthly|yearly|annually|quarterly|every|indefinite\w*)\b",
@@ -55,12 +71,17 @@ _ANSWER_PATTERNS: Final = {
         re.IGNORECASE,
     ),
     "temperature": re.compile(rf"{_NUMBER}.*(?:°|\bdegrees?\b|\bcelsius\b|\bfahrenheit\b)", re.IGNORECASE),
+    "phone": re.compile(r"\d(?:[\s()/-]?\d){2,}"),
     "person": re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’.-]*|\b(?:the|an?|our|your|their|its|his|her) \w+", re.UNICODE),
     "place": re.compile(r"[^\W\d_]{2}"),
 }
 _KIND_RULES: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (
+        (
+            "phone",
+            r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|\bextension\b.*\?",
+        ),
         (
             "money",
             r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
@@ -69,15 +90,27 @@ _KIND_RULES: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = tuple(
             r"\bat what price\b|\bhow expensive\b",
         ),
         ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),
-        ("time", r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|begin)\w*\b.*\bon (?:a |the )?\w+day"),
-        ("duration", r"\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
-         r"warranty period|guarantee period|term|retention period)\b"),
+        (
+            "time",
+            r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|begin)\w*\b.*\bon (?:a |the )?\w+day",
+        ),
+        (
+            "duration",
+            r"\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
+            r"warranty period|guarantee period|term|retention period)\b",
+        ),
         ("count", r"\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b"),
         ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
-        ("length", r"\bhow (?:tall|high|wide|deep|far|thick)\b|\bwhat (?:is|are) the (?:height|width|depth|length|distance)\b"),
+        (
+            "length",
+            r"\bhow (?:tall|high|wide|deep|far|thick)\b|\bwhat (?:is|are) the (?:height|width|depth|length|distance)\b",
+        ),
         ("temperature", r"\bhow (?:hot|cold|warm)\b|\bwhat temperature\b|\btemperature\b.*\?"),
-        ("date", r"\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
-         r"\bwhat (?:is|was) the (?:date|deadline)\b"),
+        (
+            "date",
+            r"\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
+            r"\bwhat (?:is|was) the (?:date|deadline)\b",
+        ),
         ("person", r"\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
         ("place", r"\bwhere\b"),
     )
@@ -108,11 +141,20 @@ def spans_of_kind(sentence: str, kind: AnswerKind) -> list[tuple[int, int]]:
 
 _FIGURE = rf"(?:\d[\d.,]*(?:\s(?:thousand|million|billion))?|\b{NUMBER_WORDS}(?:[ -]{NUMBER_WORDS})*)"
 _AMOUNTS: Final = {
-    "money": re.compile(rf"[$€£¥]\s?\d[\d.,]*\d|[$€£¥]\s?\d|{_FIGURE}\s?(?:{_CURRENCY})|\bfree(?: of charge)?\b", re.IGNORECASE),
+    "phone": re.compile(r"\+?\d(?:[\s()/-]?\d){4,}"),
+    "money": re.compile(
+        rf"[$€£¥]\s?\d[\d.,]*\d|[$€£¥]\s?\d|{_FIGURE}\s?(?:{_CURRENCY})|\bfree(?: of charge)?\b", re.IGNORECASE
+    ),
     "percent": re.compile(rf"{_FIGURE}\s?(?:%|per ?cent\b)", re.IGNORECASE),
     "duration": re.compile(rf"(?:\bevery )?{_FIGURE}[\s-](?:\w+ )?{_DURATION}\b", re.IGNORECASE),
-    "length": re.compile(rf"{_FIGURE}\s?(?:(?:mm|cm|dm|m|km|in|ft)\b|\w*met(?:re|er)s?\b|inch(?:es)?\b|feet\b|miles?\b)", re.IGNORECASE),
-    "weight": re.compile(rf"{_FIGURE}\s?(?:(?:mg|g|kg|t|lbs?|oz)\b|\w*grams?\b|tonn?es?\b|pounds?\b|ounces?\b)", re.IGNORECASE),
+    "length": re.compile(
+        rf"{_FIGURE}\s?(?:(?:mm|cm|dm|m|km|in|ft)\b|\w*met(?:re|er)s?\b|inch(?:es)?\b|feet\b|miles?\b)", re.IGNORECASE
+    ),
+    "weight": re.compile(
+        rf"{_FIGURE}\s?(?:(?:mg|g|kg|t|lbs?|oz)\b|\w*grams?\b|tonn?es?\b|pounds?\b|ounces?\b)", re.IGNORECASE
+    ),
     "temperature": re.compile(rf"{_FIGURE}\s?(?:°\s?[CF]?|degrees?(?: celsius| fahrenheit)?)", re.IGNORECASE),
-    "time": re.compile(r"\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b", re.IGNORECASE),
+    "time": re.compile(
+        r"\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b", re.IGNORECASE
+    ),
 }

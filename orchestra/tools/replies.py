@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from orchestra.schema.builtin_models import Answer, Cell, Citation, StrictModel
+from orchestra.text.keywords import content_words
 from orchestra.workflows.python.steps import tool
 
 
@@ -48,6 +49,12 @@ _LANGUAGE_WORDS: Final = {
         "puede hay debe por del al".split()
     ),
 }
+_NEAREST: Final = {
+    "en": "The sources do not say this directly. Nearest: {}",
+    "de": "Die Quellen sagen das nicht direkt. Am nächsten: {}",
+    "fr": "Les sources ne le disent pas directement. Le plus proche : {}",
+    "es": "Las fuentes no lo dicen directamente. Lo más cercano: {}",
+}
 _NOT_FOUND: Final = {
     "en": "The sources do not say: {}",
     "de": "Die Quellen sagen nichts zu: {}",
@@ -55,7 +62,9 @@ _NOT_FOUND: Final = {
     "es": "Las fuentes no dicen: {}",
 }
 _WORD = re.compile(r"\w+")
-_WHO = re.compile(r"^\s*who\s+(?P<rest>(?!(?:is|are|was|were|do|does|did|else|has to|have to)\b)\w+.*)\?\s*$", re.IGNORECASE)
+_WHO = re.compile(
+    r"^\s*who\s+(?P<rest>(?!(?:is|are|was|were|do|does|did|else|has to|have to)\b)\w+.*)\?\s*$", re.IGNORECASE
+)
 _WHAT_IS = re.compile(
     r"^\s*(?:what|who|how much|how high|how long|how old|which)\s+(?P<verb>is|are|was|were)\s+(?P<rest>(?:the|our|my|your|his|her|its|their)\s.+?)\?\s*$",
     re.IGNORECASE,
@@ -75,6 +84,11 @@ def language_of(text: str) -> str:
 def not_found_sentence(question: str) -> str:
     """The sentence that the sources do not answer a question."""
     return _NOT_FOUND[language_of(question)].format(question)
+
+
+def nearest_sentence(question: str, sentence: str) -> str:
+    """What the sources say that is nearest to a question without a direct answer."""
+    return _NEAREST[language_of(question)].format(" ".join(sentence.lstrip("-*• ").split()))
 
 
 def answer_sentence(question: str, answer: str) -> str:
@@ -97,10 +111,16 @@ def _capitalize(text: str) -> str:
 
 
 @tool(effect="pure", label="restricted")
-def join_answers(questions: Sequence[str], answers: Sequence[Answer]) -> Reply:
-    """One reply from the answers to the parts of a question. Parts without an answer are named."""
+def join_answers(questions: Sequence[str], answers: Sequence[Answer], computed: Reply | None = None) -> Reply:
+    """One reply from the answers to the parts of a question. Parts without an answer are named. A computed amount
+    replaces the answer to a single question.
+    """
+    if computed is not None and computed.text is not None and len(questions) == 1:
+        return computed
     findings = [Finding(question=asked, answer=answer.text) for asked, answer in zip(questions, answers, strict=True)]
     sentences = [answer_sentence(one.question, one.answer) for one in findings if one.answer is not None]
+    if not sentences and (near := [citation for answer in answers for citation in answer.citations]):
+        sentences = [nearest_sentence(questions[0], near[0].quote)]
     return Reply(
         text=" ".join(sentences) or None,
         findings=findings,
@@ -122,9 +142,25 @@ _QUESTION = re.compile(
 MAX_PARTS = 4
 
 
+class QuestionPart(StrictModel):
+    """A question in a sentence with several, and the words by which passages are compared with it."""
+
+    question: str
+    context: str
+
+
 @tool(effect="pure", label="restricted")
-def question_parts(question: str) -> list[str]:
-    """The questions in one sentence with several question words, such as `Who is it, and when did it start?`."""
+def question_parts(question: str) -> list[QuestionPart]:
+    """The questions in one sentence with several question words, such as `Who is it, and when did it start?`.
+
+    A part with few words of its own is compared by the whole sentence.
+    """
+    parts = split_questions(question)
+    return [QuestionPart(question=part, context=part if len(content_words(part)) > 2 else question) for part in parts]
+
+
+def split_questions(question: str) -> list[str]:
+    """Splits a sentence before its further question words; the question itself if it has one."""
     parts = [part.strip(" ,;") for part in _PART.split(question)]
     complete = [part if part.endswith("?") else f"{part}?" for part in parts if len(part.split()) >= 2]
     if len(complete) < 2 or len(complete) != len(parts) or len(complete) > MAX_PARTS or not _QUESTION.match(question):

@@ -30,13 +30,7 @@ def certain_result(question: str, tables: Sequence[Table]) -> QueryResult | None
     result = query_tables_best(question, tables)
     if result is None:
         return None
-    least = (
-        MISSING_EXPLAINED
-        if result.missing
-        else LOOKUP_EXPLAINED
-        if result.operation == "cell"
-        else QUERY_EXPLAINED
-    )
+    least = MISSING_EXPLAINED if result.missing else LOOKUP_EXPLAINED if result.operation == "cell" else QUERY_EXPLAINED
     return result if result.explained >= least else None
 
 
@@ -58,7 +52,11 @@ def query_table(question: str, table: Sequence[Sequence[str]]) -> Reply:
 
 def _reply(question: str, result: QueryResult | None) -> Reply:
     if result is None or not result.answers:
-        missing = f"{question} ({result.missing} is not in {result.table})" if result is not None and result.missing else question
+        missing = (
+            f"{question} ({result.missing} is not in {result.table})"
+            if result is not None and result.missing
+            else question
+        )
         return Reply(text=None, findings=[Finding(question=question, answer=None)], missing=[missing])
     text = _sentence(result)
     computation = f"{result.expression} = {result.answers[0]}" if result.expression else None

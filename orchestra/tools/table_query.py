@@ -23,7 +23,9 @@ from orchestra.text.numbers.sort_keys import column_sort_keys
 MAX_CELLS = 60_000
 """Cells of a table that is queried."""
 _TOKEN = re.compile(r"[^\W_]+(?:[-.'’/][^\W_]+)*%?")
-_NUMERAL = re.compile(r"^\W{0,3}(?:[A-Z]{3}\s)?(-?)[$€£¥]?\s?(\d{1,3}(?:[,\s']\d{3})+|\d+)(\.\d+)?\s?(%|[^\W\d_]{0,10}\.?)\)?$")
+_NUMERAL = re.compile(
+    r"^\W{0,3}(?:[A-Z]{3}\s)?(-?)[$€£¥]?\s?(\d{1,3}(?:[,\s']\d{3})+|\d+)(\.\d+)?\s?(%|[^\W\d_]{0,10}\.?)\)?$"
+)
 _UNIT = re.compile(r"\(([^)]*)\)|\[([^\]]*)\]")
 _STOP: Final = frozenset(
     "a an the of in on at to for from by with and or is are was were be been do does did has have had our we us i my me "
@@ -31,10 +33,18 @@ _STOP: Final = frozenset(
     "many much please tell show give get got all each any will would can could should than then as per into out up only "
     "most very so not no if but about between last".split()
 )
-_MONTHS: Final = tuple(
-    "january february march april may june july august september october november december".split()
-)
-_QUARTERS: Final = {"first": "q1", "second": "q2", "third": "q3", "fourth": "q4", "last": "q4", "1st": "q1", "2nd": "q2", "3rd": "q3", "4th": "q4"}
+_MONTHS: Final = tuple("january february march april may june july august september october november december".split())
+_QUARTERS: Final = {
+    "first": "q1",
+    "second": "q2",
+    "third": "q3",
+    "fourth": "q4",
+    "last": "q4",
+    "1st": "q1",
+    "2nd": "q2",
+    "3rd": "q3",
+    "4th": "q4",
+}
 _MONEY_WORDS: Final = frozenset(
     "money income revenue turnover takings sales earn earned earning earnings spend spent spending cost costs price "
     "worth paid pay rent amount fee expensive cheap cheapest dearest expense bought".split()
@@ -50,11 +60,13 @@ _DATED = re.compile(
     re.IGNORECASE,
 )
 _PERSON_HEAD = re.compile(
-    r"\b(?:name|customer|client|employee|person|practitioner|teacher|manager|owner|author|seller|buyer|member|patient|"
+    r"\b(?:name|customer|client|employee|person|practitioner|doctor|dentist|nurse|agent|technician|teacher|manager|owner|author|seller|buyer|member|patient|"
     r"staff|supplier|company|contact|driver|artist|player|student)\b",
     re.IGNORECASE,
 )
-_TIME_HEAD = re.compile(r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE)
+_TIME_HEAD = re.compile(
+    r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,9 @@ class _Column:
     @cached_property
     def is_time(self) -> bool:
         dated = not self.is_number and all(_DATED.search(text) for text in self.texts if text)
-        return (dated and any(key is not None for key in self.order)) or (self.is_year and _TIME_HEAD.search(self.head) is not None)
+        return (dated and any(key is not None for key in self.order)) or (
+            self.is_year and _TIME_HEAD.search(self.head) is not None
+        )
 
     @cached_property
     def distinct(self) -> int:
@@ -276,9 +290,7 @@ def _drop_partial_values(view: _View, match: _Match) -> None:
     }
     for number, values in list(match.values.items()):
         kept = {
-            text: places
-            for text, places in values.items()
-            if len(places) >= len(_words(text)) or not places <= whole
+            text: places for text, places in values.items() if len(places) >= len(_words(text)) or not places <= whole
         }
         if kept:
             match.values[number] = kept
@@ -311,18 +323,22 @@ def _match_values(column: _Column, words: Sequence[str], stems: Sequence[str], m
         rare = {
             at
             for at, stem in enumerate(stems)
-            if words[at] not in _STOP and len(stem) > 2 and not stem.isdigit() and stem in own and owners[stem] * 2 <= len(distinct) + 1
+            if words[at] not in _STOP
+            and len(stem) > 2
+            and not stem.isdigit()
+            and stem in own
+            and owners[stem] * 2 <= len(distinct) + 1
         }
         if rare and not column.is_number:
             found[text] = rare
     # a whole name outweighs a part of another
     whole = {at for text, places in found.items() if len(places) >= len(parts[text]) for at in places}
-    found = {
-        text: places for text, places in found.items() if len(places) >= len(parts[text]) or not places <= whole
+    found = {text: places for text, places in found.items() if len(places) >= len(parts[text]) or not places <= whole}
+    most = {
+        at: max(len(places) for places in found.values() if at in places) for places in found.values() for at in places
     }
-    most = {at: max(len(places) for places in found.values() if at in places) for places in found.values() for at in places}
     found = {text: places for text, places in found.items() if any(len(places) == most[at] for at in places)}
-    if found and len(found) < len(distinct) + (len(distinct) == 1):
+    if found and (len(found) < len(distinct) or len(distinct) == 1 or len(whole) >= len(found)):
         match.values[column.number] = found
 
 
@@ -366,7 +382,9 @@ def _missing_name(words: Sequence[str], view: _View, match: _Match, question: st
             )
             has = has or any(is_kind(name) for name in names)
             known = (
-                word in heads or word in names or any(word == text.casefold() for column in view.columns for text in column.texts)
+                word in heads
+                or word in names
+                or any(word == text.casefold() for column in view.columns for text in column.texts)
             )
             if has and not known and not _is_bound(words, at):
                 return question_word(question, word)
@@ -392,10 +410,15 @@ _CHANGE = re.compile(
     r"went up|go(?:ne)? down|went down|gain\w*|lost|lose|shr[ai]nk|shrunk)\b",
     re.IGNORECASE,
 )
-_DOWN = re.compile(r"\b(?:fall\w*|fell|declin\w*|decreas\w*|drop\w*|lost|lose|loss|went down|go down|gone down|shrank|shrunk|shrink\w*|less|worse)\b", re.IGNORECASE)
+_DOWN = re.compile(
+    r"\b(?:fall\w*|fell|declin\w*|decreas\w*|drop\w*|lost|lose|loss|went down|go down|gone down|shrank|shrunk|shrink\w*|less|worse)\b",
+    re.IGNORECASE,
+)
 _SHARE = re.compile(r"\b(?:share|proportion|percentage|per ?cent)\b.*\b(?:of|had|were|are|have)\b", re.IGNORECASE)
 _MEAN = re.compile(r"\b(?:average|mean|on average|typical)\b", re.IGNORECASE)
-_SUM = re.compile(r"\b(?:total|sum|altogether|in all|together|overall|combined|added up|all in all|whole)\b", re.IGNORECASE)
+_SUM = re.compile(
+    r"\b(?:total|sum|altogether|in all|together|overall|combined|added up|all in all|whole)\b", re.IGNORECASE
+)
 _MOST = re.compile(
     r"\b(?:most|highest|largest|biggest|greatest|maximum|best|top|longest|tallest|heaviest|strongest|busiest|warmest|"
     r"hottest|dearest|more than any|latest|newest|youngest)\b|\bmost \w+",
@@ -408,14 +431,29 @@ _LEAST = re.compile(
 )
 _TIME_EXTREME = re.compile(r"\b(?:latest|newest|youngest|earliest|oldest|soonest|first|last|next)\b", re.IGNORECASE)
 _PERIOD_NAME = re.compile(
-    rf"\b(?:first|second|third|fourth|last|next|latest)\s+(?:quarter|half|week|month|year|{'|'.join(_MONTHS)})\b", re.IGNORECASE
+    rf"\b(?:first|second|third|fourth|last|next|latest)\s+(?:quarter|half|week|month|year|{'|'.join(_MONTHS)})\b",
+    re.IGNORECASE,
 )
 """Such as `last June`: no extreme."""
-_COUNT = re.compile(r"\b(?:how many|number of)\b", re.IGNORECASE)
-_DIFFERENCE = re.compile(r"\b(?:how (?:much|many) (?:more|less|fewer|higher|lower|better)|by how much|difference|gap)\b", re.IGNORECASE)
+_COUNT = re.compile(r"\bhow many\b|\bthe (?:total )?number of\b", re.IGNORECASE)
+_DIFFERENCE = re.compile(
+    r"\b(?:how (?:much|many) (?:more|less|fewer|higher|lower|better)|by how much|difference|gap)\b", re.IGNORECASE
+)
 _BOUNDS: Final = (
-    ("below", re.compile(r"\b(?:less than|fewer than|under|below|before|lower than|smaller than|younger than|cheaper than|short of)\b", re.IGNORECASE)),
-    ("above", re.compile(r"\b(?:more than|over|above|after|higher than|larger than|greater than|older than|exceed\w*|past|longer than)\b", re.IGNORECASE)),
+    (
+        "below",
+        re.compile(
+            r"\b(?:less than|fewer than|under|below|before|lower than|smaller than|younger than|cheaper than|short of)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "above",
+        re.compile(
+            r"\b(?:more than|over|above|after|higher than|larger than|greater than|older than|exceed\w*|past|longer than)\b",
+            re.IGNORECASE,
+        ),
+    ),
     ("from", re.compile(r"\b(?:at least|since|from|minimum of|no less than|or more)\b", re.IGNORECASE)),
     ("upto", re.compile(r"\b(?:at most|up to|until|maximum of|no more than|or less|or fewer)\b", re.IGNORECASE)),
 )
@@ -437,7 +475,11 @@ class _Query:
         if not match.columns and not match.values:
             return None
         if match.missing:
-            return QueryResult("missing", (), (), missing=match.missing) if match.columns or match.values or self._is_money else None
+            return (
+                QueryResult("missing", (), (), missing=match.missing)
+                if match.columns or match.values or self._is_money
+                else None
+            )
         for attempt in (
             self._period_change,
             self._column_comparison,
@@ -488,7 +530,9 @@ class _Query:
 
     def _value_range(self, number: int, values: Mapping[str, set[int]]) -> set[str]:
         """The named values, with those between two of them for `from A to B`, by the order of the table."""
-        if len(values) == 2 and re.search(r"\b(?:from|between)\b.*\b(?:to|until|till|and|through)\b", self.question, re.IGNORECASE):
+        if len(values) == 2 and re.search(
+            r"\b(?:from|between)\b.*\b(?:to|until|till|and|through)\b", self.question, re.IGNORECASE
+        ):
             order = list(dict.fromkeys(self.view.columns[number].texts))
             ends = sorted(order.index(value) for value in values)
             if all(value.casefold() in _MONTHS or _QUARTER.match(value.casefold()) for value in values):
@@ -559,12 +603,21 @@ class _Query:
         self._claim(_DIFFERENCE)
         self._claim(_PERCENT)
         asked = _WHICH.search(self.question)
-        if asked is not None and asked[0].casefold() in ("which", "who", "whose", "what") and not _PERCENT.search(self.question) and not _DIFFERENCE.search(self.question):
+        if (
+            asked is not None
+            and asked[0].casefold() in ("which", "who", "whose", "what")
+            and not _PERCENT.search(self.question)
+            and not _DIFFERENCE.search(self.question)
+        ):
             down = _DOWN.search(self.question) is not None
             target, chosen = self._target(), []
             for record in keys:
                 first, second = before(record), after(record)
-                if first is not None and second is not None and ((second[1] < first[1]) if down else (second[1] > first[1])):
+                if (
+                    first is not None
+                    and second is not None
+                    and ((second[1] < first[1]) if down else (second[1] > first[1]))
+                ):
                     chosen.append((record, first, second))
             cells = tuple(
                 cell
@@ -684,7 +737,11 @@ class _Query:
             values = {text.casefold() for text in column.texts}
             if values & _NONE:
                 negative = bool(_NEGATION.search(self.question))
-                rows = [row for row in rows if (column.texts[row].casefold() in _NONE or column.numbers[row] == 0) == negative]
+                rows = [
+                    row
+                    for row in rows
+                    if (column.texts[row].casefold() in _NONE or column.numbers[row] == 0) == negative
+                ]
                 self._claim(_NEGATION)
                 return rows, column
         return rows, None
@@ -712,7 +769,9 @@ class _Query:
         else:
             column = self._measure() or self._only_measure()
             if column is None:
-                ordered = [self.view.columns[number] for number in self.match.columns if self.view.columns[number].is_ordered]
+                ordered = [
+                    self.view.columns[number] for number in self.match.columns if self.view.columns[number].is_ordered
+                ]
                 column = ordered[0] if ordered else None
         if column is None or not column.is_ordered:
             return None
@@ -730,17 +789,40 @@ class _Query:
                     groups.setdefault(target.texts[row], []).append(row)
             if not groups:
                 return None
-            sums = {name: sum((column.numbers[row] or Fraction(0) for row in found), Fraction(0)) for name, found in groups.items()}
+            sums = {
+                name: sum((column.numbers[row] or Fraction(0) for row in found), Fraction(0))
+                for name, found in groups.items()
+            }
             best = (max if largest else min)(sums.values())
             names = [name for name, value in sums.items() if value == best]
             cells = tuple(
-                cell for name in names for row in groups[name] for cell in (self._cell(row, target.number), self._cell(row, column.number))
+                cell
+                for name in names
+                for row in groups[name]
+                for cell in (self._cell(row, target.number), self._cell(row, column.number))
             )
             summed = any(len(groups[name]) > 1 for name in names)
-            expression = " + ".join(_plain(column.numbers[row] or Fraction(0)) for row in groups[names[0]]) if summed else None
-            if not summed and re.match(r"\W*(?:what|how (?:high|much|many))\b(?! \w+ (?:has|had|have))", self.question, re.IGNORECASE) and not self._asks_record():
-                return QueryResult("most" if largest else "least", (column.texts[groups[names[0]][0]],), cells, unit=column.unit)
-            return QueryResult("most" if largest else "least", tuple(names), cells, expression, details=(_plain(best),) * len(names), unit=column.unit)
+            expression = (
+                " + ".join(_plain(column.numbers[row] or Fraction(0)) for row in groups[names[0]]) if summed else None
+            )
+            if (
+                not summed
+                and re.match(
+                    r"\W*(?:what|how (?:high|much|many))\b(?! \w+ (?:has|had|have))", self.question, re.IGNORECASE
+                )
+                and not self._asks_record()
+            ):
+                return QueryResult(
+                    "most" if largest else "least", (column.texts[groups[names[0]][0]],), cells, unit=column.unit
+                )
+            return QueryResult(
+                "most" if largest else "least",
+                tuple(names),
+                cells,
+                expression,
+                details=(_plain(best),) * len(names),
+                unit=column.unit,
+            )
         order = column.numbers if column.is_number else column.order
         known = [row for row in rows if order[row] is not None]
         if not known:
@@ -757,7 +839,15 @@ class _Query:
 
     def _bounded(self) -> QueryResult | None:
         """Records beyond a limit, as a list or as their number."""
-        place = next(((name, found) for name, pattern in _BOUNDS for found in [pattern.search(self.question)] if found and _LIMIT.match(self.question[found.end() :].lstrip(" a$€£"))), None)
+        place = next(
+            (
+                (name, found)
+                for name, pattern in _BOUNDS
+                for found in [pattern.search(self.question)]
+                if found and _LIMIT.match(self.question[found.end() :].lstrip(" a$€£"))
+            ),
+            None,
+        )
         if place is None:
             return None
         limit = _LIMIT.match(self.question[place[1].end() :].lstrip(" a$€£"))
@@ -818,7 +908,9 @@ class _Query:
             selected, column = self._condition()
             self._claim(_COUNT)
             if column is None:
-                nouns = self.match.columns.keys() | ({-1} if {_stem(word) for word in self.words} & self.view.name_words else set())
+                nouns = self.match.columns.keys() | (
+                    {-1} if {_stem(word) for word in self.words} & self.view.name_words else set()
+                )
                 if not nouns:
                     return None
                 column = self.view.key
@@ -899,7 +991,9 @@ class _Query:
         if not rows:
             return QueryResult(operation, (), ()) if False else None
         cells = tuple(
-            cell for row in rows for cell in (self._cell(row, target.number), *(self._cell(row, column.number) for column in columns))
+            cell
+            for row in rows
+            for cell in (self._cell(row, target.number), *(self._cell(row, column.number) for column in columns))
         )
         names = tuple(dict.fromkeys(target.texts[row] for row in rows))
         shown = tuple(details.texts[row] for row in rows) if details is not None and len(names) == len(rows) else ()
@@ -923,7 +1017,13 @@ class _Query:
 
 def _is_period(head: str) -> bool:
     text = head.casefold().strip()
-    return bool(_QUARTER.match(text) or _YEAR.match(text) or text in _MONTHS or text[:3] in {month[:3] for month in _MONTHS} and len(text) <= 4)
+    return bool(
+        _QUARTER.match(text)
+        or _YEAR.match(text)
+        or text in _MONTHS
+        or text[:3] in {month[:3] for month in _MONTHS}
+        and len(text) <= 4
+    )
 
 
 def _plain(number: Fraction) -> str:
@@ -950,7 +1050,12 @@ def tables_in(text: str, source: str) -> Iterator[Table]:
                 end += 1
             width = len(rows[0])
             number += 1
-            yield Table(name=f"{source} table {number}", source=source, sheet=f"table {number}", cells=[(row + [""] * width)[:width] for row in rows])
+            yield Table(
+                name=f"{source} table {number}",
+                source=source,
+                sheet=f"table {number}",
+                cells=[(row + [""] * width)[:width] for row in rows],
+            )
             at = end
         else:
             at += 1

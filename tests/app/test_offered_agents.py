@@ -5,12 +5,15 @@ it unasked.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestra.agents.registry import builtin_folder
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import PlanOptions, capabilities_of
+from orchestra.app.planning import DEMONSTRATIONS, WORKFLOW_TOOLS, PlanOptions, capabilities_of
 from orchestra.core.agent_weights import INDEX_FILE
 from orchestra.core.settings import Settings
 from orchestra.fleet.config import FolderSource, Weights
@@ -33,11 +36,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def offered(home: Path, **settings: str) -> set[str]:
+async def offered(home: Path, values: Mapping[str, Any] | None = None, **settings: str) -> set[str]:
     """The names that a plan is offered."""
     loaded = Settings.load({"journal": "off", **settings}, start=home, environ={})
     async with Orchestra.open(loaded) as orchestra:
-        return set(capabilities_of(orchestra, "What is in the text?", {}, PlanOptions(shortlist=100)).by_name)
+        return set(capabilities_of(orchestra, "What is in the text?", values or {}, PlanOptions(shortlist=100)).by_name)
 
 
 async def test_plan_on_endpoint_is_offered_what_is_installed(home: Path) -> None:
@@ -60,3 +63,14 @@ async def test_plan_on_endpoint_is_offered_agents_of_installed_encoders(
     found = await offered(home, endpoint=ADDRESS, model="m")
     assert "reader" in found
     assert "generative_reader" not in found
+
+
+async def test_demonstrations_are_offered_to_projects_that_have_them(home: Path) -> None:
+    found = await offered(home, {"documents": [{"source": "a.md", "text": "A text."}]})
+    assert not (DEMONSTRATIONS & found)
+    assert not (WORKFLOW_TOOLS & found)
+    assert {"find_answer", "check_claim", "query_table"} <= found
+    desk = home / "workflows" / "support_desk.yaml"
+    desk.parent.mkdir()
+    desk.write_bytes((builtin_folder("workflows") / "support_desk.yaml").read_bytes())
+    assert DEMONSTRATIONS & await offered(home) == {"support_desk"}

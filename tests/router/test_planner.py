@@ -253,3 +253,14 @@ def test_planner_failed_call_in_any_argument_order_is_rejected(of: str, line: st
     state, _ = talk(wish, line)
     assert [fault.code for fault in state.rejected] == ["R009"]
     assert not state.steps
+
+
+def test_planner_that_only_repeats_a_call_gets_the_plan_so_far() -> None:
+    wish = replace(request(repairs=1), capabilities=replace(offer(), output_type={}))
+    first = "s1 = search(query=input.question, documents=input.documents)"
+    again = first.replace("s1", "s2", 1)
+    _, wanted = talk(wish, first, again, again)
+    assert isinstance(wanted, PlanFound)
+    assert str(wanted.plan) == f"{first}\nreturn s1"
+    _, wanted = talk(wish, first, again, "s2 = nothing_known()")
+    assert isinstance(wanted, PlanNotFound)

@@ -17,7 +17,10 @@ from orchestra.workflows.model import Graph
 from orchestra.workflows.program import Program
 from orchestra.workflows.yaml.reader import read
 
-NAMES = ("answer_from_documents", "financial_question", "planner", "support_desk", "triage_message")
+NAMES = (
+    *("answer_from_documents", "financial_question", "planner", "support_desk", "triage_message", "find_answer"),
+    *("check_claim", "list_items", "summarize", "classify_texts", "compare_sources", "extract_fields"),
+)
 EXAMPLES = builtin_folder("agents").parent / "examples" / "documents"
 
 

@@ -37,7 +37,9 @@ def _lines(value: Any, request: str) -> Iterator[str]:
     match value:
         case Mapping() if set(value) == REPLY_FIELDS:
             yield from _reply_lines(value)
-        case Mapping() if value and all(isinstance(one, Mapping | list) or one is None for one in value.values()) and _is_steps(value):
+        case Mapping() if (
+            value and all(isinstance(one, Mapping | list) or one is None for one in value.values()) and _is_steps(value)
+        ):
             for number, one in enumerate(value.values()):
                 yield from ([""] if number else [])
                 yield from _lines(one, request)

@@ -164,9 +164,9 @@ class PlannerArguments:
         bool,
         typer.Option("--partial", help="Plan the feasible part, even if the router finds no suitable capability."),
     ] = False
-    no_rules: Annotated[
-        bool, typer.Option("--no-rules", help="Let the router plan requests of a known kind, too.")
-    ] = False
+    no_rules: Annotated[bool, typer.Option("--no-rules", help="Let the router plan requests of a known kind, too.")] = (
+        False
+    )
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse a plan that served a similar request.")] = (
         True
     )

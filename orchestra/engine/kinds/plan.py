@@ -220,7 +220,35 @@ def continue_without_answer(state: PlannerState, failure: Outcome) -> tuple[Plan
 
 def program(unit: WorkItem, graph: Any, sample: int = 0) -> Program:
     """Returns the program of a question to the router, or of the plan. A question may belong to a sample."""
-    planning = require_plan_settings(unit)
+    return _compile(require_plan_settings(unit), graph, sample)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleForecast:
+    """What rules will make of a goal, before the run starts."""
+
+    applies: bool
+    """Whether a rule plans the goal, or declines it, so that the router is not asked."""
+    program: Program | None = None
+    """The program of the plan."""
+
+
+def forecast_rule(node: CompiledNode, inputs: Mapping[str, Any]) -> RuleForecast:
+    """Returns what rules make of the inputs of a workflow, so that only what its steps need is started."""
+    planning = node.plan_settings
+    if planning is None or not planning.rules:
+        return RuleForecast(applies=False)
+    bound = ScopeBindings(input=dict(inputs))
+    goal = str(planning.goal.evaluate(bound))
+    given = {GOAL: goal, **{name: value.evaluate(bound) for name, value in planning.values.items()}}
+    offer = limit_calls(PlanRequest("", all_capabilities(node, goal)), node, lambda: given).capabilities
+    made = rules.plan_by_rule(goal, offer, given)
+    if made is None or not made.plan.steps:
+        return RuleForecast(applies=made is not None)
+    return RuleForecast(True, _compile(planning, _dump_graph(to_workflow(made.plan, offer, node.name))))
+
+
+def _compile(planning: PlanSettings, graph: Any, sample: int = 0) -> Program:
     known = (*planning.reachable, *planning.capabilities, *planning.judges)
     agents = {one.name: one for one in known if one.kind == "agent"}
     tools = {one.name: one for one in known if one.kind == "tool"}

@@ -85,9 +85,7 @@ def expected_beginning(unit: WorkItem, draft: PlanDraft | None) -> Proposal:
         proposal = (
             plan_module.enter_rule_plan(unit, plan, offer, draft.rule)
             if draft.rule
-            else plan_module.enter_recalled(
-                unit, plan, offer, draft.reused_from, draft.saved_usage, draft.agreement
-            )
+            else plan_module.enter_recalled(unit, plan, offer, draft.reused_from, draft.saved_usage, draft.agreement)
         )
         if isinstance(proposal, EnterBody) and proposal.draft == draft:
             return proposal

@@ -191,7 +191,9 @@ def test_nothing_but_the_router_is_asked_by_plan(desk: Shell) -> None:
 
 
 def test_unknown_capability_is_refused_with_a_suggestion(desk: Shell) -> None:
-    said = planning(desk, "s1 = serch(query=input.request)", "s1 = delete_all()", "no")("ask", "--no-rules", WHEN, "-d", "docs")
+    said = planning(desk, "s1 = serch(query=input.request)", "s1 = delete_all()", "no")(
+        "ask", "--no-rules", WHEN, "-d", "docs"
+    )
     assert said.code == 3
     assert "R002  /steps/1: there is no 'serch'; did you mean search?" in said.err
     assert "R002  /steps/1: there is no 'delete_all'; known: " in said.err

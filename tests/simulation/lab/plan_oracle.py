@@ -32,6 +32,7 @@ from orchestra.router.planner import (
     shorten_request,
     start,
 )
+from orchestra.router.rules import plan_by_rule
 from orchestra.router.shortlist import shortlist
 from orchestra.router.validation import validate_line
 from orchestra.router.voting import count_votes
@@ -94,13 +95,18 @@ class PlanOracle:
         recorded = oracle.recorded
         self.turns: Sequence[TurnStarted] | None = None if recorded is None else recorded.turns.get(path, ())
         self.carried, self.version, self.turn = CarriedValues(), 1, 1
+        self.by_rule = False
 
     def outcome(self) -> Outcome | None:
         """Returns the outcome of the plan; None if the record does not determine it."""
-        if self.planning.router is None:
+        made = plan_by_rule(self.goal, self._capabilities(), self.given) if self.planning.rules else None
+        self.by_rule = made is not None
+        if self.planning.router is None and made is None:
             return FailedOutcome("R007", "", self.path)
         state, wanted = start(self._request())
-        if (served := self._recalled_plan()) is not None:
+        if made is not None and not made.plan.steps:
+            return FailedOutcome("R007", "", self.path)
+        if (served := made.plan if made is not None else self._recalled_plan()) is not None:
             wanted = PlanFound(served)
         while True:
             if self._starts_new_version():
@@ -274,7 +280,8 @@ class PlanOracle:
 
     def _may_replan(self, outcomes: Sequence[Outcome]) -> bool:
         poor = any(isinstance(one, FailedOutcome) and one.code == NO_BUDGET for one in outcomes)
-        return not poor and self.version <= self.planning.replans
+        more = 1 if self.by_rule and self.version == 1 and self.planning.router is not None else 0
+        return not poor and self.version <= self.planning.replans + more
 
     # Programs
 

@@ -1,0 +1,103 @@
+"""Answers chosen from ranked spans, and the kinds of words that questions ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.schema.builtin_models import Document, Passage
+from orchestra.tools.answers import (
+    RankedSpan,
+    choose_answer,
+    document_year,
+    find_passages,
+    nearest_passages,
+    reading_texts,
+    split_sentences,
+)
+from orchestra.tools.question_kinds import answer_kind, is_of_kind, spans_of_kind
+
+TEXT = "A ticket costs 6.50 pounds for adults and 3.80 pounds for children. The pool closes at 19:00."
+PASSAGE = Passage(source="pool.md", text=TEXT, start=0, end=len(TEXT))
+
+
+def span(answer: str, score: float, text: str = TEXT) -> RankedSpan:
+    start = text.index(answer)
+    return RankedSpan(text=0, start=start, end=start + len(answer), answer=answer, score=score)
+
+
+def test_best_span_of_the_asked_kind_is_the_answer() -> None:
+    spans = [span("19:00", 3.0), span("6.50 pounds", 2.0)]
+    answer = choose_answer.function("How much does a ticket cost?", [PASSAGE], spans)
+    assert answer.text == "6.50 pounds"
+    assert answer.citations[0].quote == TEXT.partition(" The")[0]
+    assert TEXT[answer.citations[0].start : answer.citations[0].end] == answer.citations[0].quote
+
+
+def test_span_of_another_kind_is_no_answer() -> None:
+    answer = choose_answer.function("How deep is the pool?", [PASSAGE], [span("19:00", 1.0)])
+    assert answer.text is None
+
+
+def test_near_sentence_is_cited_without_an_answer() -> None:
+    sentences = split_sentences(PASSAGE)
+    answer = choose_answer.function("How deep is the pool?", [PASSAGE], [], sentences, [0.2, 0.7])
+    assert (answer.text, answer.citations[0].quote) == (None, "The pool closes at 19:00.")
+    assert choose_answer.function("How deep is the pool?", [PASSAGE], [], sentences, [0.2, 0.3]).citations == []
+
+
+def test_latest_document_answers_unless_a_year_is_named() -> None:
+    texts = ["A note is needed from the fourth day.", "A note is needed from the eighth day."]
+    documents = [Document(source=f"notice_{year}.md", text=text) for year, text in zip((2023, 2025), texts, strict=True)]
+    sources = [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in documents]
+    spans = [
+        RankedSpan(text=0, start=24, end=34, answer=texts[0][24:34], score=6.0),
+        RankedSpan(text=1, start=24, end=34, answer=texts[1][24:34], score=4.0),
+    ]
+    now = choose_answer.function("From which day is a note needed?", sources, spans, documents=documents)
+    then = choose_answer.function("From which day was a note needed in 2023?", sources, spans, documents=documents)
+    assert (now.citations[0].source, then.citations[0].source) == ("notice_2025.md", "notice_2023.md")
+    assert document_year(documents[0]) == 2023
+
+
+def test_passages_are_ranked_by_meaning_and_shared_words() -> None:
+    documents = [Document(source="a", text="Dogs bark. " * 12), Document(source="b", text="The price is high. " * 8)]
+    found = find_passages.function("What is the price?", documents)
+    assert len(found.passages) == len(found.texts) == 2
+    best = nearest_passages.function("What is the price?", found.passages, [0.3, 0.3], 1)
+    assert [passage.source for passage in best.passages] == ["b"]
+    read = reading_texts.function(best.passages, best.sentences, [0.1] * len(best.sentences), 2)
+    assert len(read.texts) == 3
+
+
+def test_of_many_passages_those_that_share_words_are_compared() -> None:
+    documents = [Document(source=str(number), text=f"Text number {number} is about goats. " * 4) for number in range(9)]
+    documents.append(Document(source="z", text="The boiler costs 28,000 pounds in all, they say, and more with pipes."))
+    found = find_passages.function("What does the boiler cost?", documents, 3)
+    assert "z" in {passage.source for passage in found.passages}
+    assert len(found.passages) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "fits", "misfits"),
+    [
+        ("How much does it cost?", "money", "£5", "5 days"),
+        ("How long is the notice period?", "duration", "six months", "Berlin"),
+        ("How deep is the basin?", "length", "1.8 m", "27 degrees"),
+        ("How heavy is it?", "weight", "52 kg", "27 degrees"),
+        ("How warm is the water?", "temperature", "31 degrees", "1.8 m"),
+        ("By what time must I call?", "time", "9:30", "Monday"),
+        ("Until when is it open?", "date", "18:00", "the desk"),
+        ("How many people came?", "count", "two", "the desk"),
+        ("Who approves it?", "person", "Marta Okafor", "in time"),
+        ("Which number do I ring?", "phone", "0113 555 0190", "the desk"),
+    ],
+)
+def test_kind_of_a_question_fits_its_answers(question: str, kind: str, fits: str, misfits: str) -> None:
+    found = answer_kind(question)
+    assert (found, is_of_kind(fits, found), is_of_kind(misfits, found)) == (kind, True, False)
+
+
+def test_amounts_of_a_kind_are_found_in_a_sentence() -> None:
+    sentence = "Up to 210 euros per night, and up to 140 euros elsewhere."
+    assert [sentence[start:end] for start, end in spans_of_kind(sentence, "money")] == ["210 euros", "140 euros"]
+    assert spans_of_kind(sentence, "") == []

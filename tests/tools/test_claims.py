@@ -1,0 +1,59 @@
+"""Claims against sentences: judgements of a model, and numbers that differ."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.schema.builtin_models import Passage
+from orchestra.tools.claims import Judged, as_statement, claim_evidence, decide_claim
+
+
+def sentence(text: str, score: float = 0.7) -> Passage:
+    return Passage(source="rules.md", text=text, start=0, end=len(text), score=score)
+
+
+def judged(support: float, refute: float) -> Judged:
+    return Judged(label="supported", p_supported=support, p_support=support, p_refute=refute)
+
+
+@pytest.mark.parametrize(
+    ("question", "statement"),
+    [
+        ("Are dogs allowed in?", "dogs are allowed in"),
+        ("Can I wash it at home?", "I can wash it at home"),
+        ("Is the pool open on Mondays?", "the pool is open on Mondays"),
+        ("Do vouchers expire?", "vouchers expire"),
+        ("Vouchers expire.", "Vouchers expire."),
+    ],
+)
+def test_yes_no_question_becomes_a_statement(question: str, statement: str) -> None:
+    assert as_statement(question) == statement
+
+
+@pytest.mark.parametrize(
+    ("claim", "text", "support", "refute", "begins"),
+    [
+        ("Dogs are allowed.", "Dogs are not admitted.", 0.1, 0.9, "No: Dogs are not admitted."),
+        ("Passwords have 14 characters.", "Passwords have at least 14 characters.", 0.9, 0.0, "Yes: "),
+        ("A note is needed from day 2.", "A note is needed from day 3 onwards.", 0.2, 0.7, "No: "),
+        ("Vouchers expire after 1 year.", "Vouchers are valid for 2 years.", 0.9, 0.1, "No: "),
+    ],
+)
+def test_sentence_that_decides_is_quoted(claim: str, text: str, support: float, refute: float, begins: str) -> None:
+    reply = decide_claim.function(claim, claim, [sentence(text)], [judged(support, refute)])
+    assert reply.text is not None
+    assert reply.text.startswith(begins)
+    assert reply.citations[0].quote == text
+
+
+def test_undecided_claim_shows_the_nearest_sentence() -> None:
+    far, near = sentence("Bicycles stand in the yard.", 0.3), sentence("Bicycles stand in the yard.", 0.6)
+    assert decide_claim.function("Is there parking?", "there is parking", [far], [judged(0.1, 0.1)]).text is None
+    reply = decide_claim.function("Is there parking?", "there is parking", [near], [judged(0.1, 0.1)])
+    assert reply.text == "The sources do not say this directly. Nearest: Bicycles stand in the yard."
+    assert reply.findings[0].answer is None
+
+
+def test_evidence_is_the_nearest_sentences() -> None:
+    found = claim_evidence.function("Are dogs allowed?", [sentence("a"), sentence("b"), sentence("c")], [0.1, 0.9, 0.5], 2)
+    assert ([one.text for one in found.sentences], found.claim) == (["b", "c"], "dogs are allowed")

@@ -1,0 +1,85 @@
+"""Which document a request is about, and summaries, classes, fields and comparisons of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.schema.builtin_models import Answer, Document, Passage
+from orchestra.tools.document_choice import (
+    choose_documents,
+    choose_label,
+    compare_passages,
+    compose_summary,
+    document_sentences,
+    field_questions,
+    join_fields,
+    sentence_count,
+    stated_fields,
+    stated_labels,
+)
+
+MAIL = Document(
+    source="mail_pearson.eml",
+    text=(
+        "From: Laura Pearson\nSubject: Bill no. 20417\n\nDear all,\n\nI waited 50 minutes. The bill is not correct.\n"
+        "It was one surface only. My discount is missing, too. Please correct the bill."
+    ),
+)
+RULES = Document(source="rules.md", text="# Rules\n\nThe pool closes at nine. Dogs may not enter the building at all.")
+
+
+def passages(*documents: Document) -> list[Passage]:
+    return [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in documents]
+
+
+def test_document_is_chosen_by_closeness_and_its_name() -> None:
+    found = choose_documents.function("Sum up Pearson's mail.", [RULES, MAIL], passages(RULES, MAIL), [0.4, 0.3])
+    assert [one.source for one in found.documents] == ["mail_pearson.eml"]
+    none = choose_documents.function("Sum up the letter.", [RULES, MAIL], passages(RULES, MAIL), [0.05, 0.1])
+    assert none.documents == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "count"),
+    [("in two sentences", 2), ("in one or two sentences", 2), ("briefly", 3), ("in at most 4 sentences", 4), ("en deux phrases", 2)],
+)
+def test_sentences_are_as_many_as_asked_for(request_: str, count: int) -> None:
+    assert sentence_count(request_) == count
+
+
+def test_summary_keeps_the_order_and_leaves_out_the_mail_header() -> None:
+    parts = document_sentences.function([MAIL])
+    assert not any(text.startswith(("From", "Subject")) for text in parts.texts)
+    scores = [0.9 if "waited" in text or "discount" in text else 0.1 for text in parts.texts]
+    reply = compose_summary.function("Sum it up in two sentences.", parts.sentences, scores, scores)
+    assert reply.text == "I waited 50 minutes. My discount is missing, too."
+    assert compose_summary.function("Sum it up.", [], [], []).text is None
+
+
+def test_labels_are_read_from_the_request() -> None:
+    found = stated_labels.function("Is the message an order, a complaint or a booking?")
+    assert found.labels == ["order", "complaint", "booking"]
+    assert stated_labels.function("Is the pool open?").labels == []
+    reply = choose_label.function("Is it an order or a complaint?", ["order", "complaint"], [0.3, 0.3], [MAIL])
+    assert reply.findings[0].answer == "complaint"
+
+
+def test_fields_are_read_from_the_request() -> None:
+    asked = "Extract date, time and dentist of Mrs Pearson's appointment from her mail."
+    fields = stated_fields.function(asked)
+    assert fields == ["date", "time", "dentist"]
+    assert field_questions.function(asked, fields)[0] == "What is the date of Mrs Pearson's appointment?"
+    assert stated_fields.function("Extract the order: product, quantity.") == ["product", "quantity"]
+
+
+def test_missing_fields_are_named() -> None:
+    reply = join_fields.function("x", ["date", "time"], [Answer(text="1 May"), Answer(text=None)])
+    assert (reply.text, reply.missing) == ("Date: 1 May", ["time"])
+
+
+def test_comparison_has_sentences_of_both_documents() -> None:
+    old, new = (Document(source=name, text=text) for name, text in (("old.md", "The fee is 5."), ("new.md", "The fee is 7.")))
+    sentences = passages(old, new)
+    reply = compare_passages.function("Compare the fees.", [old, new], sentences, [0.6, 0.6])
+    assert reply.text == "old.md: The fee is 5.\nnew.md: The fee is 7."
+    assert compare_passages.function("Compare.", [old], sentences[:1], [0.6]).text is None

@@ -1,0 +1,51 @@
+"""Lists in documents, and the one that a request asks for."""
+
+from __future__ import annotations
+
+from orchestra.schema.builtin_models import Document
+from orchestra.tools.lists import choose_list, find_lists
+
+MINUTES = Document(
+    source="meeting_2025-03-11.md",
+    text=(
+        "# Team meeting, 11 March 2025\n\nPresent: Ann Lee, Bob Ray, Cid Fox.\n\n## Actions\n\n"
+        "- **Boiler.** Ann Lee gets three offers\n  by 4 April.\n- Bob Ray writes the letter by 7 April.\n\n"
+        "The waiver never covers tyres, chains and keys.\n"
+    ),
+)
+
+
+def test_bullets_labelled_lines_and_enumerations_are_lists() -> None:
+    found = find_lists.function([MINUTES])
+    whole = {entry.items[0].text: entry.whole for entry in found.lists}
+    bullets = next(entry for entry in found.lists if len(entry.items) == 2)
+    assert bullets.items[0].text == "**Boiler.** Ann Lee gets three offers by 4 April."
+    assert bullets.label.startswith("Actions")
+    assert whole["Ann Lee, Bob Ray, Cid Fox."]
+    assert whole["The waiver never covers tyres, chains and keys."]
+    assert len(found.texts) == len(found.lists)
+
+
+def choose(request: str, *scores: float) -> str | None:
+    found = find_lists.function([MINUTES])
+    given = [*scores, *[0.0] * len(found.lists)][: len(found.lists)]
+    return choose_list.function(request, found.lists, given).text
+
+
+def test_items_of_the_nearest_list_are_lines() -> None:
+    found = find_lists.function([MINUTES])
+    scores = [0.5 if len(entry.items) == 2 else 0.1 for entry in found.lists]
+    assert choose("List the actions.", *scores) == (
+        "- Boiler. Ann Lee gets three offers by 4 April.\n- Bob Ray writes the letter by 7 April."
+    )
+
+
+def test_no_list_is_near() -> None:
+    assert choose("List the complaints.", 0.1, 0.1) is None
+
+
+def test_list_of_another_day_is_not_the_one_asked_for() -> None:
+    found = find_lists.function([MINUTES])
+    scores = [0.5] * len(found.lists)
+    assert choose("List the decisions of the meeting on 8 April.", *scores) is None
+    assert choose("List the decisions of the meeting on 11 March.", *scores) is not None
