@@ -48,7 +48,7 @@ class MetricsSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A further gauge, such as the budgets of a server's tenants: its series by the values of the labels."""
+    """A further metric, such as the budgets of a server's tenants: its series by the values of the labels."""
 
     name: str
     help: str

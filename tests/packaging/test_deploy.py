@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +118,29 @@ def test_compose_services_of_ours_are_restricted() -> None:
         assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
     assert services["server"]["ports"] == ["127.0.0.1:${ORCHESTRA_PORT:-8100}:8100"]
     assert "ports" not in services["postgres"]
+
+
+def test_compose_worker_ends_its_command_when_it_is_stopped(tmp_path: Path) -> None:
+    command = tmp_path / "orchestra"
+    command.write_text(
+        f"#!/bin/sh\ntrap 'echo ended >> {tmp_path}/log; exit 143' TERM\n"
+        f"echo $@ >> {tmp_path}/log\nwhile :; do sleep 0.1; done\n"
+    )
+    command.chmod(0o755)
+    (script,) = compose()["services"]["worker"]["command"]
+    worker = subprocess.Popen(
+        ["/bin/sh", "-c", script.replace("$$", "$")], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, start_new_session=True
+    )
+    try:
+        while not (tmp_path / "log").exists():
+            assert worker.poll() is None
+            time.sleep(0.01)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=60) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+    assert (tmp_path / "log").read_text().splitlines() == ["runs resume --all", "ended"]
 
 
 def test_compose_variables_are_in_the_example() -> None:

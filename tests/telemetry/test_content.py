@@ -1,4 +1,4 @@
-"""Content of runs is in no exported byte by default, whatever the run does; a setting adds it, up to a label."""
+"""Content of runs is in no exported byte by default, in any case below; a setting adds it, up to a label."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def test_question_and_answer_of_a_person_are_not_exported() -> None:
         run = process.start(program(asks), {})
         await run.wait_until_blocked()
         (asked,) = run.questions
-        message = InboxMessage(
-            kind="answer", by=CANARY, node="q", value=CANARY, question_digest=asked.question_digest
-        )
+        message = InboxMessage(kind="answer", by=CANARY, node="q", value=CANARY, question_digest=asked.question_digest)
         await process.journal.send(run.id, message)
         await run.wait()
         await process.engine.close()

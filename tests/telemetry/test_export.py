@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from orchestra import Orchestra
+from orchestra import Orchestra, tool
 from orchestra.core.errors import InputError
 from orchestra.core.event_logging import CALL_TRACE, CALLER_TRACE, combine_observers, create_observer
 from orchestra.core.events import RunStarted
@@ -96,6 +97,20 @@ async def test_standard_variable_turns_traces_on(
     await run_once(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.address})
     assert receiver.of("chat m")
     assert receiver.resource["service.name"] == "billing"
+
+
+async def test_tool_on_a_thread_has_the_context_of_its_span(tmp_path: Path, receiver: Receiver) -> None:
+    @tool(effect="pure")
+    def position(text: str) -> str:
+        """Returns the position in the trace, and that of other instrumentation."""
+        active = trace.get_current_span().get_span_context()
+        return f"{CALLER_TRACE.get()} {active.span_id:016x}"
+
+    settings = Settings.load({"journal": "off", "otlp": receiver.address}, start=tmp_path, environ={})
+    async with Orchestra.open(settings, fleet="none") as orchestra:
+        result = await orchestra.run(position, text="a")
+    span = receiver.of("execute_tool position")
+    assert result.value == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01 {span.span_id.hex()}"
 
 
 @pytest.mark.parametrize(

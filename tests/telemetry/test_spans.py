@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import SpanKind, StatusCode
 
-from orchestra.core.events import Usage
+from orchestra.core.events import AttemptFinished, AttemptStarted, RunStarted, Usage
 from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage
 from orchestra.journal.memory import MemoryStore
 from orchestra.telemetry import conventions
+from orchestra.telemetry.spans import INTERRUPTED
 from orchestra.telemetry.trace_context import own_trace_id
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from tests.engine.stage import ANSWERS, program, sequence
+from tests.engine.stage import ANSWERS, play, program, sequence
+from tests.engine.test_checks import WITH, chance
 from tests.engine.test_plan_runs import LOUD, TEXTS, WORK, router
 from tests.engine.test_resume import EVERYTHING, FAULTS
-from tests.telemetry.traces import Process, outline, trace_run
+from tests.telemetry.traces import Process, outline, place, trace_run
 
 MAP = """
 input: {text: str}
@@ -101,6 +104,13 @@ def test_abstention_is_no_error_and_has_its_verdict() -> None:
 """.strip()
     )
     assert all(span.status.status_code is StatusCode.UNSET for span in found.spans)
+
+
+def test_call_of_a_check_is_below_the_attempt_that_it_judges() -> None:
+    text = READ.replace("[quote]", "[quote, entailment]").replace("retry: {attempts: 2}", "") % "abstain"
+    answers = {"reader": QUOTED, "entailment": chance(0.9)}
+    found = trace_run(text, {"text": "built in 1889"}, answers, catalog=WITH)
+    assert found.outline == ""
 
 
 def test_escalation_names_the_tier() -> None:
@@ -259,6 +269,41 @@ def test_run_cancelled_without_its_program_has_its_span() -> None:
   0-0 ask q question.outcome=no answer
 """.strip()
     )
+
+
+def test_crash_after_any_event_leaves_each_span_once() -> None:
+    """The spans of both processes are those of an undisturbed run, besides interrupted attempts."""
+    compiled = program(EVERYTHING)
+    whole = play(EVERYTHING, {"text": "a b"}, latency=0.5)
+    expected = Counter(
+        (event.node, event.attempt) for event in whole.events if isinstance(event, AttemptStarted | AttemptFinished)
+    )
+
+    async def scene(clock: VirtualClock) -> None:
+        for cut in range(2, len(whole.events) - 1):
+            store = MemoryStore()
+            first = Process(clock, SimulatedWorkers(ANSWERS, clock=clock), store)
+            started = whole.events[0]
+            assert isinstance(started, RunStarted)
+            for event in whole.events[:cut]:
+                first.tracer.observe(started.run, event)
+            first.journal.append(started.run, whole.events[:cut])
+            await first.journal.close()
+            second = Process(clock, SimulatedWorkers(ANSWERS, clock=clock), store)
+            await (await second.engine.resume(compiled, started.run)).wait()
+            await second.engine.close()
+            spans = [*first.spans, *second.spans]
+            assert len({span.context.span_id for span in spans}) == len(spans), cut
+            called = Counter(
+                (place(span), (span.attributes or {})["orchestra.attempt"])
+                for span in spans
+                if span.name.startswith(("invoke_agent", "execute_tool"))
+                and (span.attributes or {}).get("error.type") != INTERRUPTED
+            )
+            assert called.keys() == expected.keys(), cut
+            assert set(called.values()) == {1}, cut
+
+    run_simulated(scene, 0)
 
 
 @pytest.mark.parametrize("seed", range(8))

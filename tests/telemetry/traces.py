@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from orchestra.agents.contract import Catalog
 from orchestra.core.labels import Label
 from orchestra.engine.engine import Engine
 from orchestra.engine.request import RunRequest
@@ -22,7 +23,7 @@ from orchestra.workflows.program import Program
 from tests.engine.stage import ANSWERS, CATALOG, program
 
 VERSIONS = {
-    **{f"card/{name}": f"digest-of-{name}" for name in CATALOG.agents},
+    **{f"card/{name}": f"digest-of-{name}" for name in (*CATALOG.agents, "entailment")},
     **{f"contract/tool/{name}": "0" * 32 for name in CATALOG.tools},
 }
 START = 1767225600.0
@@ -75,6 +76,7 @@ def trace_run(
     *,
     content: Label | None = None,
     request: Mapping[str, Any] | None = None,
+    catalog: Catalog = CATALOG,
     **simulation: Any,
 ) -> Traced:
     """Runs a workflow to its end in virtual time."""
@@ -82,14 +84,11 @@ def trace_run(
     async def scene(clock: VirtualClock) -> Traced:
         workers = SimulatedWorkers({**ANSWERS, **(answers or {})}, clock=clock, **{"latency": 0.5, **simulation})
         process = Process(clock, workers, MemoryStore(), content)
-        await process.start(program(text), inputs or {}, **(request or {})).wait()
+        await process.start(program(text, catalog), inputs or {}, **(request or {})).wait()
         await process.engine.close()
         return Traced(process.spans, workers)
 
     return run_simulated(scene, 0)
-
-
-Scene = Callable[[VirtualClock], Awaitable[Any]]
 
 
 def outline(spans: Sequence[ReadableSpan]) -> str:
