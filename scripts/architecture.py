@@ -30,6 +30,7 @@ PURPOSES = {
     "testing": "fakes, virtual time, cassettes",
     "learn": "data, training, evaluation",
     "app": "projects, runs, results, claims",
+    "telemetry": "traces, metrics",
     "engine": "decide, evolve, driver, budgets",
     "router": "requests become plans",
     "tools": "search, cite, cells",

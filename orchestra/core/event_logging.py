@@ -5,15 +5,17 @@ outputs are never logged, because they may be restricted; the journal holds them
 and is logged only with `log_reasons`.
 
 Lines of a run are logged in the context in which the run started. Values bound with `structlog.contextvars`, such as a
-request id, and values that a log filter reads from a context variable, are therefore in each line.
+request id, and values that a log filter reads from a context variable, are therefore in each line. So is `trace_id`, if
+the caller of the run has a trace or traces are exported.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TextIO, TypeAlias
 
 from orchestra.core.errors import OrchestraError
@@ -34,49 +36,96 @@ LogFormat: TypeAlias = Literal["text", "json", "logging", "structlog"]
 """Output of log lines: text or JSON on stderr, or the logging or structlog of the host."""
 Observer: TypeAlias = Callable[[str, Event], None]
 """Receives each event of a run with the run's id."""
+HistoryObserver: TypeAlias = Callable[[str, Sequence[Event]], None]
+"""Receives the id and the events so far of a run that is continued."""
 LogFields: TypeAlias = dict[str, Any]
 LogFunction: TypeAlias = Callable[[str, str, LogFields], None]
 """Logs a line: level, message and fields."""
 LOGGER_NAME = "orchestra"
 """Name of the logger for the logging or structlog of the host."""
 LEVELS = logging.getLevelNamesMapping()
+CALLER_TRACE: contextvars.ContextVar[str] = contextvars.ContextVar("orchestra_caller_trace", default="")
+"""The W3C `traceparent` of the code that starts runs; a server sets it to that of the request. Empty for none."""
+CALL_TRACE: contextvars.ContextVar[str] = contextvars.ContextVar("orchestra_call_trace", default="")
+"""The `traceparent` that a call sends to a model server; empty unless traces are exported."""
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 MAX_CONTEXTS = 10_000
 """Maximum number of kept contexts of runs without an end; the oldest are dropped first."""
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Standard attributes of a log record of Python's logging."""
 
 
+def combine_observers(*observers: Observer | None) -> Observer | None:
+    """Returns an observer that calls these in order; None if there is none."""
+    present = [observer for observer in observers if observer is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+
+    def observe_all(run: str, event: Event) -> None:
+        for observer in present:
+            observer(run, event)
+
+    return observe_all
+
+
 def create_observer(
-    level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False
+    level: LogLevel,
+    stream: TextIO | None = None,
+    *,
+    form: LogFormat = "text",
+    reasons: bool = False,
+    trace_id: Callable[[str], str] | None = None,
 ) -> Observer | None:
-    """Returns an observer that logs events from this level on, optionally with reasons of failures; None for `off`."""
+    """Returns an observer that logs events from this level on; None for `off`.
+
+    Args:
+        level: The lowest level.
+        stream: Receives the lines; stderr by default.
+        form: The format of the lines.
+        reasons: Whether reasons of failures are logged.
+        trace_id: Returns the trace id of a run; None if traces are not exported.
+    """
     if level == "off":
         return None
     log = _create_log(level, stream, form)
     contexts: dict[str, contextvars.Context] = {}
     begins: dict[str, float] = {}
+    traces: dict[str, str] = {}
+    """Trace ids of callers, by run."""
 
     def log_event(run: str, event: Event) -> None:
         """Logs one event in the context of its run."""
         if isinstance(event, RunStarted) or (isinstance(event, RunResumed) and run not in contexts):
             contexts[run] = contextvars.copy_context()
             if len(contexts) > MAX_CONTEXTS:
-                begins.pop(oldest := next(iter(contexts)), None)
-                contexts.pop(oldest)
+                forget(next(iter(contexts)))
         if isinstance(event, RunStarted):
             begins[run] = event.at
+            if found := _caller_trace_id(event):
+                traces[run] = found
         if (line := _event_line(event, reasons=reasons)) is not None:
             level, message, fields = line
             context = contexts.get(run)
-            fields = {"run": run, **fields}
+            known_trace = traces.get(run, "") if trace_id is None else trace_id(run)
+            fields = {"run": run, **({"trace_id": known_trace} if known_trace else {}), **fields}
             if isinstance(event, RunFinished) and run in begins:
                 fields["seconds"] = round(event.at - begins[run], 3)
             log(level, message, fields) if context is None else context.run(log, level, message, fields)
         if isinstance(event, RunFinished):
-            contexts.pop(run, None)
-            begins.pop(run, None)
+            forget(run)
+
+    def forget(run: str) -> None:
+        for kept in (contexts, begins, traces):
+            kept.pop(run, None)
 
     return log_event
+
+
+def _caller_trace_id(started: RunStarted) -> str:
+    """Returns the trace id of the caller of a run; empty if it has none."""
+    said = started.options.get("trace")
+    found = _TRACE_ID.match(said) if isinstance(said, str) else None
+    return found[1] if found is not None else ""
 
 
 def create_line_logger(

@@ -142,8 +142,8 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     parent: str = ""
     """The run that this run is a fork of."""
     options: dict[str, Any] = {}
-    """Settings besides the inputs that a resumed run needs: `budget` and `memo`; `purpose`, if it is not user work; and
-    `tags`.
+    """Settings besides the inputs that a resumed run needs: `budget` and `memo`; `purpose`, if it is not user work;
+    `tags`; and `trace`, the W3C `traceparent` of the caller.
     """
     tiers: tuple[str, ...] = ()
     """Names of the larger models of the fleet, in escalation order. If it is empty, there may still be one larger

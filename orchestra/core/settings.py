@@ -2,8 +2,8 @@
 
 Sources, strongest first: overrides (flags), `ORCHESTRA_*` variables, the project's file (`orchestra.toml`, or
 `[tool.orchestra]` in `pyproject.toml`, of the nearest parent folder or the named folder), the user's file
-(`$XDG_CONFIG_HOME/orchestra/config.toml`), `OPENAI_BASE_URL` and `OPENAI_MODEL`, defaults. Code is imported only from
-modules named here and from entry points of the group `orchestra.modules`.
+(`$XDG_CONFIG_HOME/orchestra/config.toml`), `OPENAI_BASE_URL` and `OPENAI_MODEL`, variables of OpenTelemetry, defaults.
+Code is imported only from modules named here and from entry points of the group `orchestra.modules`.
 
 Settings files are TOML with limits of size and nesting, which are checked before parsing. `tomllib` recurses once per
 nested array or table and takes quadratic time for a dotted key. The levels are therefore counted without parsing. A
@@ -272,6 +272,8 @@ PROJECT_VARIABLE = "ORCHESTRA_PROJECT"
 """The variable that names the project's folder."""
 OPENAI_VARIABLES: Mapping[str, str] = {"endpoint": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
 """Settings to the variables of OpenAI's clients that set them."""
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Standard variables with the address of a collector of traces."""
 ENTRY_POINTS = "orchestra.modules"
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FLEET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -345,6 +347,18 @@ class Settings(BaseModel):
     log_reasons: bool = Field(
         False, description="whether reasons of failures, which may quote data of a run, are logged"
     )
+    otlp: str = Field(
+        "off",
+        pattern=r"^(off|host|environment|https?://.+)$",
+        max_length=2048,
+        description="where traces go: the address of an OpenTelemetry collector (OTLP over HTTP), such as "
+        "http://127.0.0.1:4318; environment: where OTEL_EXPORTER_OTLP_ENDPOINT says, the default if it is set; "
+        "host: the tracer provider of the program; off",
+    )
+    otlp_content: Literal["off", "public", "internal", "restricted"] = Field(
+        "off",
+        description="the strictest label of runs whose inputs, prompts and outputs are in traces; off: of none",
+    )
 
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
     start: Path | None = Field(None, description="the folder in which the search for a project started; not a setting")
@@ -393,6 +407,7 @@ class Settings(BaseModel):
                 *([_file_layer(file, start, inside=file.path.parent)] if file else []),
                 *([_file_layer(user, start, inside=None)] if (user := _find_user_file(environment)) else []),
                 _openai_layer(environment, start),
+                _otel_layer(environment, start),
             ]
         )
         values, sources = _merge_layers(layers)
@@ -410,7 +425,7 @@ class Settings(BaseModel):
         made = cls(**values, project=root, start=start, sources=sources)
         own = {
             key: next((layer.values[key].root is not None for layer in layers if key in layer.values), True)
-            for key in ("journal", "endpoint")
+            for key in ("journal", "endpoint", "otlp")
         }
         if trust.trusts_every_project(trusted, environment):
             return made
@@ -673,6 +688,15 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
     return _Layer(values, tuple(errors))
 
 
+def _otel_layer(environ: Mapping[str, str], start: Path) -> _Layer:
+    """Returns the layer of the standard variables of OpenTelemetry."""
+    name = next((name for name in OTLP_VARIABLES if environ.get(name)), "")
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not name or disabled or environ.get("OTEL_TRACES_EXPORTER", "otlp") not in ("", "otlp"):
+        return _Layer({})
+    return _Layer({"otlp": _LayerValue("environment", name, start, is_text=True)})
+
+
 def _openai_layer(environ: Mapping[str, str], start: Path) -> _Layer:
     """The variables of OpenAI's clients. They are the weakest source, so that a project with a fleet keeps it."""
     given = {key: (name, environ.get(name, "")) for key, name in OPENAI_VARIABLES.items()}
@@ -856,6 +880,7 @@ def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str,
             servers,
             loaded.journal if own["journal"] else "off",
             loaded.endpoint if own["endpoint"] else "",
+            loaded.otlp if own["otlp"] else "",
         )
         if file
         else []

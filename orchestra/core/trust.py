@@ -1,9 +1,9 @@
 """Trust in projects: which folders may run code, and what is refused for untrusted ones.
 
-A project needs trust for what its settings execute or access: modules, MCP servers, a journal outside the folder, and
-symbolic links that lead out of the folder. A person grants it with `orchestra trust`. The record holds the folder and a
-digest of the settings, so that changed settings need trust again. Records are files in
-`$XDG_STATE_HOME/orchestra/trust`, one per folder.
+A project needs trust for what its settings execute or access: modules, MCP servers, a journal outside the folder, a
+remote endpoint or collector of traces, and symbolic links that lead out of the folder. A person grants it with
+`orchestra trust`. The record holds the folder and a digest of the settings, so that changed settings need trust again.
+Records are files in `$XDG_STATE_HOME/orchestra/trust`, one per folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRUST_VARIABLE = "ORCHESTRA_TRUST"
 MAX_ENTRIES = 20_000
 """Maximum number of files that are searched for links. A project with more needs trust."""
 MAX_RECORD_BYTES = 64 << 10
-RequirementKind: TypeAlias = Literal["modules", "mcp", "journal", "endpoint", "link"]
+RequirementKind: TypeAlias = Literal["modules", "mcp", "journal", "endpoint", "otlp", "link"]
 TrustPolicy: TypeAlias = Literal["always", "recorded", "never"]
 """Which projects are trusted: all, those with a record (or `ORCHESTRA_TRUST=1`), or none."""
 
@@ -144,12 +144,17 @@ def create_guard(
 
 
 def find_requirements(
-    root: Path, modules: Sequence[str], servers: Mapping[str, Sequence[str]], journal: Path | str, endpoint: str = ""
+    root: Path,
+    modules: Sequence[str],
+    servers: Mapping[str, Sequence[str]],
+    journal: Path | str,
+    endpoint: str = "",
+    otlp: str = "",
 ) -> list[TrustRequirement]:
     """Returns the modules, servers, paths and addresses in the settings of a project that need trust.
 
-    `journal` is `off`, and `endpoint` empty, if it was set outside of the project. Modules and servers always count,
-    because the project's folder is searched first.
+    `journal` is `off`, and `endpoint` and `otlp` are empty, if they were set outside of the project. Modules and
+    servers always count, because the project's folder is searched first.
     """
     found = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
     found += [
@@ -158,6 +163,8 @@ def find_requirements(
     ]
     if endpoint and not is_loopback(endpoint):
         found.append(TrustRequirement("endpoint", f"send data and your key to {endpoint}"))
+    if otlp.startswith("http") and not is_loopback(otlp):
+        found.append(TrustRequirement("otlp", f"send traces to {otlp}"))
     if journal == "off":
         return found
     if not isinstance(journal, Path) or not is_inside(journal, os.path.realpath(root)):

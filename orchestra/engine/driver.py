@@ -306,6 +306,8 @@ class Driver:
                 sure = await self.journal.get_memo(confidence_key(memo)) if invoke.call.kind == "agent" else None
                 answer = attempt_recalled(self, invoke, memo, *known, sure[1] if sure is not None else None)
             else:
+                if (tracer := self.engine.tracer) is not None:
+                    tracer.enter_call(call)
                 began = self.clock.monotonic()
                 live = self.run.text_stream
                 coming = (
@@ -323,6 +325,8 @@ class Driver:
                     reply = no_reply_error(call)
                 if memo and self.workers.estimate(call).memo_key != memo:
                     memo = ""  # The memo key changed meanwhile: it is unclear which version answered.
+                if tracer is not None:
+                    tracer.leave_call(call, reply)
                 answer = attempt_finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
             self.pending_starts.pop(call.node, None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
-from orchestra.core.event_logging import Observer
+from orchestra.core.event_logging import HistoryObserver, Observer, combine_observers
 from orchestra.core.events import (
     NO_USAGE,
     AttemptFinished,
@@ -33,7 +34,7 @@ from orchestra.schema.types import Validator
 from orchestra.workflows.program import Program, stop_at_plan
 
 if TYPE_CHECKING:
-    from orchestra.engine.run_context import RunContext
+    from orchestra.engine.run_context import RunContext, Tracer
 
 OWNED_ELSEWHERE = (LEASE_HELD, RUN_ENDED, LEASE_LOST)
 """Error codes of runs that this process does not hold: another process has the lease, or the run has ended."""
@@ -45,6 +46,22 @@ POLL_INTERVAL = 0.5
 """Seconds between polls of a run that another process holds."""
 _PLAIN_TYPES: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
 _PLAIN_SCHEMA_KEYS = frozenset({"type", "title", "description"})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineActivity:
+    """What an engine does at one moment."""
+
+    running: int
+    """Runs with a driver."""
+    waiting: int
+    """Runs that wait for a person."""
+    followed: int
+    """Runs that another process holds, and that a caller of this process waits for."""
+    calls: int
+    """Calls in progress."""
+    queued_calls: int
+    """Calls that wait for a task."""
 
 
 class Engine:
@@ -59,8 +76,13 @@ class Engine:
         concurrency: int = 256,
         strict: bool = False,
         observe: Observer | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
+        self.tracer = tracer
+        """Follows runs and calls for traces; None unless they are exported."""
+        self._restorers: list[HistoryObserver] = [] if tracer is None else [tracer.restore]
+        """Get the earlier events of a run before it is continued."""
         self.concurrency = concurrency
         """Concurrent calls per run at most."""
         self.strict = strict
@@ -154,6 +176,8 @@ class Engine:
     async def _continue(self, run: Execution, epoch: int, by: str, alarm_time: float) -> None:
         """Continues a run whose lease this journal holds, or lets it sleep again if it still waits for a person."""
         events = await self.journal.read(run.id)
+        for restore in self._restorers:
+            restore(run.id, events)
         state = self.fold(run.program, events, run.workers)
         messages = await self.journal.inbox(run.id, state.last_message)
         first = events[0]
@@ -197,6 +221,11 @@ class Engine:
             RunFinished(seq=seq + 2, at=at, status="cancelled", outcome=outcome, usage=usage),
         )
         self.journal.append(run, last)
+        for restore in self._restorers:
+            restore(run, events)
+        if self.observe is not None:
+            for event in last:
+                self.observe(run, event)
         await self.journal.wait_durable(run, seq + 2)
 
     def fold(self, program: Program, events: Sequence[Event], workers: Workers) -> RunState:
@@ -230,6 +259,25 @@ class Engine:
         """Starts the task that delivers inbox messages, unless it runs."""
         if self._inbox_task is None or self._inbox_task.done():
             self._inbox_task = asyncio.get_running_loop().create_task(self._deliver_messages(), name="inbox")
+
+    def add_observer(self, observer: Observer, restore: HistoryObserver | None = None) -> None:
+        """Calls `observer` with each further event of all runs that this engine drives, and `restore` with the earlier
+        events of a run that it continues. They must not raise.
+        """
+        self.observe = combine_observers(self.observe, observer)
+        if restore is not None:
+            self._restorers.append(restore)
+
+    def activity(self) -> EngineActivity:
+        """Returns what this engine does now."""
+        drivers = self._drivers.values()
+        return EngineActivity(
+            running=len(self._drivers),
+            waiting=len(self._sleeping),
+            followed=len(self._followers),
+            calls=sum(invoke is not None for driver in drivers for invoke in driver.tasks.values()),
+            queued_calls=sum(len(driver.queue) - driver.queue_head for driver in drivers),
+        )
 
     def find_run(self, run: str) -> Execution | None:
         """Returns the run with this id if this engine drives it, resumes it, has it asleep or follows it."""

@@ -220,6 +220,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the run ends when the plan of its request is accepted. Only planners are called, and the output is the
     text of the plan.
     """
+    trace: str = ""
+    """The W3C `traceparent` of the caller; empty for none."""
 
     def started_event(self, run: str, workflow: str, budget: Budget | None, at: float) -> RunStarted:
         """Returns the first event of a run with this request.
@@ -240,7 +242,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             label=self.label,
             versions=self.versions,
             parent=self.parent,
-            options={**self.options.to_record(budget), **self.plan_limits},
+            options={
+                **self.options.to_record(budget),
+                **self.plan_limits,
+                **({"trace": self.trace} if self.trace else {}),
+            },
             tiers=self.tiers,
             overrides=dict(self.overrides) if self.overrides else None,
             plan_only=self.plan_only,

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from orchestra.core.event_logging import Observer
 from orchestra.core.events import AttemptFinished, Event, QuestionAsked
 from orchestra.core.outcomes import FailedOutcome, Outcome
-from orchestra.core.protocols import Clock, InboxMessage, Journal, Workers
+from orchestra.core.protocols import CallError, CallRequest, CallResult, Clock, InboxMessage, Journal, Workers
 from orchestra.engine.check_budget import PendingCheck
 from orchestra.engine.proposals import Invoke
 from orchestra.engine.run import Execution
 from orchestra.engine.state import RunState, WorkItem
 from orchestra.workflows.program import Program
+
+
+class Tracer(Protocol):
+    """Follows the runs of an engine for traces (`orchestra.telemetry.tracing.RunTracer`). It gets each event as an
+    observer of the engine.
+    """
+
+    def caller(self) -> str:
+        """Returns the W3C `traceparent` of the code that starts a run; empty for none."""
+
+    def restore(self, run: str, events: Sequence[Event]) -> None:
+        """Reads the events of a run that is about to be resumed."""
+
+    def enter_call(self, call: CallRequest) -> None:
+        """Notes that this task makes a call now."""
+
+    def leave_call(self, call: CallRequest, reply: CallResult | CallError) -> None:
+        """Notes the reply of a call, whose event comes next."""
 
 
 class RunOwner(Protocol):
@@ -25,6 +43,7 @@ class RunOwner(Protocol):
     workers: Workers
     strict: bool
     observe: Observer | None
+    tracer: Tracer | None
 
     def validation_error(self, schema: dict[str, Any], value: Any) -> str | None:
         """Returns why a value does not match a schema; None if it does."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from orchestra.core.errors import FleetError
+from orchestra.core.event_logging import CALL_TRACE
 from orchestra.core.labels import is_allowed
 from orchestra.core.protocols import Clock
 from orchestra.fleet.concurrency import (
@@ -388,6 +389,8 @@ class Sender:
                 headers = _endpoint_headers(target)
             except FleetError as error:
                 return self._record_result(server_state, RequestError.from_error(error))
+        if trace := CALL_TRACE.get():
+            headers = {**headers, "traceparent": trace}
         permit = await self._acquire_permit(server_state, request.queue_request, deadline)
         if permit is None:
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"

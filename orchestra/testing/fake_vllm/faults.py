@@ -38,6 +38,8 @@ class SimulatedRequest:
     seed: str
     key: str = ""
     """The key of the request (`Authorization: Bearer KEY`)."""
+    traceparent: str = ""
+    """The header `traceparent`: the span of the caller."""
 
     @property
     def model(self) -> str:

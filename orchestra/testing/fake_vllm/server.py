@@ -293,10 +293,11 @@ class SimulatedVLLM:
             raise ApiError(400, "BadRequestError", "the body is not an object")
         name = f"{path} {digest(body)}"
         self._repeats[name] += 1
-        key = dict(scope.get("headers", ())).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
-        return SimulatedRequest(
-            path, found, len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}", key
-        )
+        headers = dict(scope.get("headers", ()))
+        key = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
+        trace = headers.get(b"traceparent", b"").decode("latin-1")
+        number, repeat, seed = len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}"
+        return SimulatedRequest(path, found, number, repeat, seed, key, trace)
 
     async def _run_until_disconnect(self, request: SimulatedRequest, work: Any, receive: Receive) -> None:
         """Runs the work, or cancels it if the client disconnects, as vLLM does."""
