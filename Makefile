@@ -8,7 +8,7 @@ SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks crash \
         crash-full simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
-        bench-ordering evaluate evaluate-workflows lock clean
+        bench-ordering evaluate evaluate-workflows evaluate-requests lock clean
 
 help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +118,11 @@ evaluate:  ## evaluate every agent, into its card and docs/evaluation (DATA=FOLD
 evaluate-workflows:  ## the shipped workflows on public data, into docs/evaluation/workflows.md (DATA=FOLDER; minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) -m bench.workflows $(if $(DATA),--data $(DATA))
+
+evaluate-requests:  ## requests of eight offices, answered and scored (SPLIT=dev SYSTEM=orchestra WORLDS=NAMES LIMIT=N)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	@$(RUN) -m bench.requests --split $(or $(SPLIT),dev) --system $(or $(SYSTEM),orchestra) $(if $(FLEET),--fleet $(FLEET)) \
+	  $(if $(ENDPOINT),--endpoint $(ENDPOINT) --model $(MODEL)) $(if $(WORLDS),--worlds $(WORLDS)) $(if $(LIMIT),--limit $(LIMIT))
 
 lock: setup-base  ## write requirements/*.lock from pyproject.toml (UPGRADE=--upgrade: newest versions)
 	@$(RUN) scripts/lock.py $(UPGRADE)

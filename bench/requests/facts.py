@@ -85,6 +85,8 @@ _NUMBER = re.compile(
     r"(?<![a-z_\d])(?<![a-z]-)(?<!\d[.,])(?<!\d-)"
     r"(?P<sign>(?:(?<=[ (:£€$])|^)-)?(?P<digits>\d{1,3}(?:[.,']\d{3})+(?:[.,]\d+)?|\d+(?:[.,]\d+)?)(?![\d_]|-\d)"
 )
+_RANGE = re.compile(r"(?<![\w.,-])(\d{1,4}(?:[.,]\d{1,2})?)-(?=[1-9]\d{0,3}(?:[.,]\d{1,2})?(?![\w-]))")
+"""The first number of a range such as `2-8 °C`; longer digits with a hyphen are an identifier."""
 _SPACED = re.compile(r"(?<!\d)(?<!\d[.,])(\d{1,3}(?: \d{3})+)(?!\d)")
 """Thousands in French and Spanish."""
 
@@ -396,7 +398,7 @@ def _lower(text: str) -> str:
 
 
 def _numbers(text: str, language: str) -> Iterator[Number]:
-    text = _join_thousands(text, language)
+    text = _RANGE.sub(r"\1~", _join_thousands(text, language))
     for match in _NUMBER.finditer(text):
         values = tuple(dict.fromkeys(_values(match["digits"], language)))
         if match["sign"]:

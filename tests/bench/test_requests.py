@@ -4,14 +4,13 @@ accepts it and refuses each forbidden fact.
 
 from __future__ import annotations
 
-import csv
-import sqlite3
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from bench.requests.baselines import open_tables
 from bench.requests.facts import NO, YES, normalise, occurs, read
 from bench.requests.scoring import score
 from bench.requests.worlds import SPLITS, Request, World, read_worlds, text_of
@@ -21,19 +20,6 @@ REQUESTS = {request.id: (world, request) for world in WORLDS.values() for reques
 assert len(REQUESTS) == sum(len(world.requests) for world in WORLDS.values())
 ANSWERABLE = [name for name, (_, request) in REQUESTS.items() if request.answerable]
 COMPUTED = [name for name in ANSWERABLE if REQUESTS[name][1].sql]
-
-
-def open_tables(world: World) -> sqlite3.Connection:
-    """Returns a database with the tables of a world; columns of numbers are numeric."""
-    database = sqlite3.connect(":memory:")
-    for file in (world.folder / "tables").glob("*.csv"):
-        with file.open(encoding="utf-8", newline="") as lines:
-            head, *rows = csv.reader(lines)
-        assert {len(row) for row in rows} == {len(head)}, file
-        columns = ", ".join(f'"{name}" numeric' for name in head)
-        database.execute(f'create table "{file.stem}" ({columns})')
-        database.executemany(f'insert into "{file.stem}" values ({", ".join("?" * len(head))})', rows)
-    return database
 
 
 def find_file(world: World, name: str) -> Path:
@@ -116,7 +102,7 @@ def test_request_incomplete_answer_is_wrong(name: str) -> None:
                 assert score(request, "done", part).verdict != "right", (part, facts[number])
 
 
-@pytest.mark.parametrize("split", ["dev"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_requests_of_split_have_the_quotas(split: str) -> None:
     part = [request for world in read_worlds(split) for request in world.requests]
     total = len(part)
