@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
-from orchestra.tools.passages import split_passages
+from orchestra.documents.passages import split_passages
 from orchestra.tools.question_kinds import AnswerKind, answer_kind, is_of_kind, spans_of_kind
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
 from orchestra.workflows.python.steps import tool

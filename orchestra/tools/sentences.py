@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from orchestra.tools.passages import sentence_ends
+from orchestra.documents.passages import sentence_ends
 
 MIN_WRAPPED = 50
 """Characters of a line that may have been wrapped. A shorter one ends by itself."""
