@@ -58,7 +58,7 @@ class Candidates(StrictModel):
 @tool(effect="pure", label="restricted")
 def find_passages(question: str, documents: Sequence[Document], most: int = MAX_CANDIDATES) -> Candidates:
     """The passages of documents that may answer a question; of many, those that share words with it."""
-    from orchestra.tools.search import bm25_scores
+    from orchestra.documents.ranking import bm25_scores
 
     passages = split_passages(documents)
     if len(passages) > most:
@@ -94,7 +94,7 @@ def nearest_passages(
     question: str, passages: Sequence[Passage], scores: Sequence[float], top: int = TOP_PASSAGES
 ) -> ReadingList:
     """The passages nearest to a question by meaning and by shared words, and their sentences."""
-    from orchestra.tools.search import bm25_scores
+    from orchestra.documents.ranking import bm25_scores
 
     words = bm25_scores([passage.text for passage in passages], question)
     most = max(words, default=0.0)
