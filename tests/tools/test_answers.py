@@ -47,7 +47,9 @@ def test_near_sentence_is_cited_without_an_answer() -> None:
 
 def test_latest_document_answers_unless_a_year_is_named() -> None:
     texts = ["A note is needed from the fourth day.", "A note is needed from the eighth day."]
-    documents = [Document(source=f"notice_{year}.md", text=text) for year, text in zip((2023, 2025), texts, strict=True)]
+    documents = [
+        Document(source=f"notice_{year}.md", text=text) for year, text in zip((2023, 2025), texts, strict=True)
+    ]
     sources = [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in documents]
     spans = [
         RankedSpan(text=0, start=24, end=34, answer=texts[0][24:34], score=6.0),
