@@ -211,8 +211,8 @@ def choose_label(request: str, labels: Sequence[str], scores: Sequence[float], d
 
 
 _CUES = {
-    "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|faulty|"
-    r"refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
+    "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|"
+    r"faulty|refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
     "order": r"\b(?:order|please (?:send|deliver|supply)|we need|quantity|deliver)\b",
     "enquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
     "inquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",

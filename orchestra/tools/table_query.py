@@ -1034,7 +1034,7 @@ class _Query:
             text=view.columns[column].texts[row],
             row_heading=key.texts[row] if key.number != column else "",
             column_heading=view.columns[column].head,
-            location=f"{view.table.name} row {row + view.top + view.table.row - 1}",
+            location=f"{view.table.name} row {row + view.top + view.table.row}",
         )
 
 

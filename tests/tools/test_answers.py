@@ -68,7 +68,13 @@ def test_passages_are_ranked_by_meaning_and_shared_words() -> None:
     best = nearest_passages.function("What is the price?", found.passages, [0.3, 0.3], 1)
     assert [passage.source for passage in best.passages] == ["b"]
     read = reading_texts.function(best.passages, best.sentences, [0.1] * len(best.sentences), 2)
-    assert len(read.texts) == 3
+    assert read.texts == [
+        "The price is high. The price is high.",
+        "The price is high. " * 2 + "The price is high.",
+        "The price is high.",
+        "The price is high.",
+    ]
+    assert all(documents[1].text[one.start : one.end] == one.text for one in read.sources)
 
 
 def test_of_many_passages_those_that_share_words_are_compared() -> None:
