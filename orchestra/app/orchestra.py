@@ -918,7 +918,6 @@ async def _await_run(run: Run[R]) -> Result[R]:
     return await run
 
 
-
 def _needed_program(program: Program, inputs: Mapping[str, Any]) -> Program | None:
     """Returns what a run needs servers for: of a request that a rule plans, the steps of its plan; else the program.
     None if it needs none, because a rule declines the request.

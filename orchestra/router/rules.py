@@ -159,45 +159,53 @@ _POLITE = r"^\W*(?:(?:please|kindly|could you|can you|would you|will you|bitte)\
 _SUMMARY = re.compile(
     _POLITE + r"(?:(?:summari[sz]e|sum up|recap|condense)\b|(?:give|write|make|provide|prepare)\b.{0,40}"
     r"\b(?:summary|overview|recap|gist)\b|(?:what (?:are|were)|list|name)\b.{0,20}\b(?:key|main|most important)\s+"
-    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|r[ée]sume[rnz]?\b|what (?:is|was) .{3,80}\babout\s*\?)",
+    r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|r[ée]sume[rnz]?\b|what (?:is|"
+    r"was) .{3,80}\babout\s*\?)",
     re.IGNORECASE | re.DOTALL,
 )
 _DRAFT = re.compile(
-    _POLITE
-    + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|letters?|notes?|"
+    _POLITE + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|"
+    r"letters?|notes?|"
     r"messages?|reply|replies|answers?|responses?|reminders?|announcements?|notices?|memos?|posts?|paragraphs?|"
     r"invitations?|sentences?|brief|nachricht)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _LIST = re.compile(
-    _POLITE
-    + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:everyone|everybody|all the \w+|all \w+) (?:who|that|which)\b[^?]*$|"
-    r"who (?:has|have|needs?) to do what\b|what (?:still )?(?:has|have|needs?|remains) to be done\b|who is allowed to\b|(?:name|show|give|tell)(?:\s+me)?\s+(?:all|every|each|the list|a list)\b|"
+    _POLITE + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:everyone|everybody|all the \w+|all \w+) (?:who|that|"
+    r"which)\b[^?]*$|"
+    r"who (?:has|have|needs?) to do what\b|what (?:still )?(?:has|have|needs?|remains) to be done\b|"
+    r"who is allowed to\b|(?:name|show|give|tell)(?:\s+me)?\s+(?:all|every|each|the list|a list)\b|"
     r"what (?:are|were) (?:all |the )+(?:\w+[ -]){0,3}(?:items|tasks|to-?dos|deadlines|dates|names|steps|rules|"
     r"requirements|conditions|participants|attendees|duties|obligations|appointments|decisions)\b|"
     r"(?:liste|nenne)\b.*\b(?:alle|die)\b)",
     re.IGNORECASE | re.DOTALL,
 )
 _COMPARE = re.compile(
-    r"\b(?:compare|comparison|differences? (?:between|in|of)|what differs?|how do .{3,80} differ|what (?:has |have )?changed|in contrast|versus|vs\.?|"
+    r"\b(?:compare|comparison|differences? (?:between|in|of)|what differs?|how do .{3,80} differ|"
+    r"what (?:has |have )?changed|in contrast|versus|vs\.?|"
     r"contradict each other|vergleiche?|unterschied)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _CLAIM = re.compile(
-    _POLITE
-    + r"(?:is it (?:true|correct|right|the case|so)(?:,? that)?|is this (?:true|correct|right)\s*:|true or false\s*[:?]?|"
-    r"(?:check|verify|confirm|fact-?check|double-?check)\b(?:\s+(?:whether|if|that|this|the (?:claim|statement)(?: that)?|"
-    r"the following(?: claim| statement)?))?\s*:?|(?:do|does) (?:the|our|any|these|those) \w+ (?:say|state|support|confirm|claim)"
-    r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|stimmt es,? dass)\s+(?P<claim>\S.{6,}?)\s*$",
+    _POLITE + r"(?:is it (?:true|correct|right|the case|so)(?:,? that)?|is this (?:true|correct|right)\s*:|"
+    r"true or false\s*[:?]?|"
+    r"(?:check|verify|confirm|fact-?check|double-?check)\b(?:\s+(?:whether|if|that|this|the (?:claim|"
+    r"statement)(?: that)?|"
+    r"the following(?: claim| statement)?))?\s*:?|(?:do|does) (?:the|our|any|these|those) \w+ (?:say|state|"
+    r"support|confirm|claim)"
+    r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|"
+    r"stimmt es,? dass)\s+(?P<claim>\S.{6,}?)\s*$",
     re.IGNORECASE | re.DOTALL,
 )
 _VERDICT = re.compile(
-    r"^(?P<claim>.{8,}?)[.:!;,]\s*(?:(?:is )?(?:that|this|it|she|he)?\s*(?:right|true|correct)(?: or (?:wrong|false|not))?|"
+    r"^(?P<claim>.{8,}?)[.:!;,]\s*(?:(?:is )?(?:that|this|it|she|he)?\s*(?:right|true|"
+    r"correct)(?: or (?:wrong|false|not))?|"
     r"is (?:she|he|that|this|it) (?:right|correct|true|wrong))\s*\?\s*$",
     re.IGNORECASE | re.DOTALL,
 )
 _REPORTED = re.compile(
-    r"^\W*(?:somebody|someone|a colleague|a customer|my \w+|he|she|they|\w+)\s+(?:says?|claims?|thinks?|believes?|told (?:me|us))\s+(?:that\s+)?",
+    r"^\W*(?:somebody|someone|a colleague|a customer|my \w+|he|she|they|\w+)\s+(?:says?|claims?|thinks?|"
+    r"believes?|told (?:me|us))\s+(?:that\s+)?",
     re.IGNORECASE,
 )
 _YES_NO = re.compile(
@@ -210,7 +218,8 @@ _EXTRACT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _CLASSIFY = re.compile(
-    r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|assign .{1,60} (?:categor|label|topic|department)\w*|"
+    r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|"
+    r"assign .{1,60} (?:categor|label|topic|department)\w*|"
     r"which (?:category|department|topic|team|label)\b)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -226,10 +235,11 @@ _QUESTION = re.compile(
 
 _ANY = re.compile(r"\w")
 _ACTION = re.compile(
-    _POLITE
-    + r"(?:send|forward|e-?mail|mail|text|call|ring|phone|order|book|reserve|buy|pay|transfer|block|cancel|delete|remove|"
+    _POLITE + r"(?:send|forward|e-?mail|mail|text|call|ring|phone|order|book|reserve|buy|pay|transfer|block|cancel|"
+    r"delete|remove|"
     r"enrol|enroll|register|sign up|schedule|remind|invite|upload|print|publish|post|deliver|ship|refund|hire|dismiss|"
-    r"invoice|charge|unsubscribe|archive|move|turn (?:on|off)|switch (?:on|off)|set|lock|unlock|open|close|change|update|"
+    r"invoice|charge|unsubscribe|archive|move|turn (?:on|off)|switch (?:on|off)|set|lock|unlock|open|close|"
+    r"change|update|"
     r"leite|schicke?|sende|bestelle?|buche|reserviere?|storniere?|envoie|envoyez|commande|réserve|envía|envia|reserva|pide)\b"
     r"(?!\s+(?:of|is|are|was|were|does)\b)[^?]*$",
     re.IGNORECASE | re.DOTALL,

@@ -22,7 +22,9 @@ from orchestra.workflows.python.steps import tool
 MAX_CANDIDATES = 240
 """Passages that an encoder compares with a question. Of more, those that share words with it."""
 TOP_PASSAGES = 5
-TOP_SENTENCES = 4
+TOP_SENTENCES = 5
+TOP_WINDOWS = 3
+"""Nearest sentences that are read with their neighbours."""
 MIN_SENTENCE = 12
 """Characters of a sentence that is read on its own."""
 NEAREST = 0.5
@@ -122,7 +124,7 @@ def split_sentences(passage: Passage) -> list[Passage]:
 
 
 class ReadingTexts(StrictModel):
-    """What a reader reads: passages and single sentences, as passages and as texts."""
+    """What a reader reads: single sentences, and sentences with their neighbours, as passages and as texts."""
 
     sources: list[Passage]
     texts: list[str]
@@ -132,11 +134,29 @@ class ReadingTexts(StrictModel):
 def reading_texts(
     passages: Sequence[Passage], sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_SENTENCES
 ) -> ReadingTexts:
-    """The passages, and of their sentences the nearest ones by score, in the order in which they are read."""
+    """The nearest sentences by score, and the nearest of them with the sentences before and after it.
+
+    A whole passage takes a reader several times as long, and its other sentences distract it.
+    """
     ranked = sorted(range(len(sentences)), key=lambda at: (-scores[at], at))[:top]
     best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
-    sources = [*passages, *best]
+    around = [_with_neighbours(sentence, passages) for sentence in best[:TOP_WINDOWS]]
+    sources = list({(source.source, source.start, source.end): source for source in [*around, *best]}.values())
     return ReadingTexts(sources=sources, texts=[source.text for source in sources])
+
+
+def _with_neighbours(sentence: Passage, passages: Sequence[Passage]) -> Passage:
+    """A sentence with those before and after it in its passage."""
+    for passage in passages:
+        if passage.source != sentence.source or not passage.start <= sentence.start < passage.end:
+            continue
+        spans = sentence_spans(passage.text)
+        at = next((number for number, span in enumerate(spans) if passage.start + span[1] > sentence.start), 0)
+        start, end = spans[max(0, at - 1)][0], spans[min(len(spans) - 1, at + 1)][1]
+        return passage.model_copy(
+            update={"text": passage.text[start:end], "start": passage.start + start, "end": passage.start + end}
+        )
+    return sentence
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,15 @@ _NUMBER = re.compile(
 _VALUES = {
     **{
         word: number
-        for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+        for number, word in enumerate(
+            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+        )
     },
     **{
         word: number
-        for number, word in enumerate("zeroth first second third fourth fifth sixth seventh eighth ninth tenth".split())
+        for number, word in enumerate(
+            ["zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+        )
     },
     "once": 1,
     "twice": 2,

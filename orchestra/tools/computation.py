@@ -1,8 +1,9 @@
 """Computation: sums over numbers of a question and of the sources, such as a rate times a quantity.
 
-Every factor is a number of the question, or stands in a sentence or a cell that is cited. The forms are: a rate per unit
-times a quantity of that unit; a percentage of an amount per unit, with its limit; the price of a named article with a
-discount, or in instalments; and quantities of named articles at their prices. Other requests have no computation.
+Every factor is a number of the question, or stands in a sentence or a cell that is cited. The forms are: a rate per
+unit times a quantity of that unit, also above a quantity that is free or has one price; a percentage of an amount per
+unit, with its limit; the price of a named article with a discount, or in instalments; and quantities of named articles
+at their prices. Other requests have no computation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,25 @@ NEAR = 0.33
 _NUMBER_WORDS: Final = {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+        ]
     )
 } | {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "dozen": 12}
 _NUM = rf"(?:\d[\d,]*(?:\.\d+)?|\b(?:{'|'.join(_NUMBER_WORDS)})\b)"
@@ -45,29 +64,35 @@ _RATE = re.compile(
 )
 _SUM = r"(?P<{0}>\d[\d,]*(?:\.\d+)?)"
 _BASE_AND_FURTHER = re.compile(
-    rf"(?:within|up to|(?:for )?the first)\s+(?P<limit>{_NUM})\s*(?P<unit>[^\W\d_]+)[^.;]{{0,40}}?[£€$]\s?{_SUM.format('base')}"
+    rf"(?:within|up to|"
+    rf"(?:for )?the first)\s+(?P<limit>{_NUM})\s*(?P<unit>[^\W\d_]+)[^.;]{{0,40}}?[£€$]\s?{_SUM.format('base')}"
     rf"[^.]{{0,60}}?(?:each|every|per)\s+(?:further|additional|extra)\s+[^\W\d_]+[^.£€$]{{0,30}}?(?P<sign>[£€$])\s?{_SUM.format('further')}",
     re.IGNORECASE,
 )
 _BEYOND = re.compile(
-    rf"(?P<sign>[£€$])\s?{_SUM.format('further')}\s+(?:per|for each|for every|a)\s+[^\W\d_]+\s+(?:beyond|above|over|after|from)\s+"
+    rf"(?P<sign>[£€$])\s?{_SUM.format('further')}\s+(?:per|for each|for every|a)\s+[^\W\d_]+\s+(?:beyond|"
+    rf"above|over|after|from)\s+"
     rf"(?:the first\s+)?(?P<limit>{_NUM})\s*(?P<unit>[^\W\d_]+)",
     re.IGNORECASE,
 )
 _GROUP = re.compile(
-    rf"[£€$]\s?(?P<price>\d[\d,]*(?:\.\d+)?)\s+(?:\w+\s+)?for groups of\s+(?:at least\s+)?(?P<least>{_NUM})", re.IGNORECASE
+    rf"[£€$]\s?(?P<price>\d[\d,]*(?:\.\d+)?)\s+(?:\w+\s+)?for groups of\s+(?:at least\s+)?(?P<least>{_NUM})",
+    re.IGNORECASE,
 )
 _PARTY = re.compile(rf"\b(?:party|group|team|family|class) of (?P<number>{_NUM})", re.IGNORECASE)
 _PERCENT_RATE = re.compile(
-    rf"(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?P<base>[\w ]{{3,30}}?)\s+{_PER}\s+(?:(?:started|full)\s+)?(?P<unit>[^\W\d_]+)",
+    rf"(?P<percent>\d[\d.]*)\s?(?:%|"
+    rf"per ?cent)\s+of\s+(?:the\s+)?(?P<base>[\w ]{{3,30}}?)\s+{_PER}\s+(?:(?:started|full)\s+)?(?P<unit>[^\W\d_]+)",
     re.IGNORECASE,
 )
 _LIMIT = re.compile(
-    r"at most (?P<percent>\d[\d.]*)\s?(?:%|per ?cent)|(?:maximum|up to a maximum) of (?P<other>\d[\d.]*)\s?(?:%|per ?cent)",
+    r"at most (?P<percent>\d[\d.]*)\s?(?:%|per ?cent)|(?:maximum|"
+    r"up to a maximum) of (?P<other>\d[\d.]*)\s?(?:%|per ?cent)",
     re.IGNORECASE,
 )
 _ASKS_AMOUNT = re.compile(
-    r"\b(?:how much|how many|what)\b.*\b(?:costs?|pay|paid|charged?|price|fees?|owe|get|due|penalty|fine|bill|money|back|total|"
+    r"\b(?:how much|how many|what)\b.*\b(?:costs?|pay|paid|charged?|price|fees?|owe|get|due|penalty|fine|"
+    r"bill|money|back|total|"
     r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b",
     re.IGNORECASE | re.DOTALL,
 )
@@ -199,7 +224,11 @@ def _stepped_rate(question: str, near: Sequence[Passage]) -> _Computed | None:
                 step = _value(rate["further"])
                 parts = [format_fraction(base)] if price is not None else []
                 if further or not parts:
-                    parts.append(f"({format_fraction(number)} - {format_fraction(limit)}) * {format_fraction(step)}" if further else "0")
+                    parts.append(
+                        f"({format_fraction(number)} - {format_fraction(limit)}) * {format_fraction(step)}"
+                        if further
+                        else "0"
+                    )
                 return _Computed(base + further * step, " + ".join(parts), rate["sign"], (_cite(sentence),))
     return None
 

@@ -12,14 +12,16 @@ from orchestra.documents.passages import split_passages
 from orchestra.tools.replies import Finding, Reply
 from orchestra.workflows.python.steps import tool
 
-_HEADER = re.compile(r"(?:From|To|Cc|Date|Subject|MIME-Version|Content-[\w-]+|Von|An|Betreff|Message-ID)\s*:", re.IGNORECASE)
+_HEADER = re.compile(
+    r"(?:From|To|Cc|Date|Subject|MIME-Version|Content-[\w-]+|Von|An|Betreff|Message-ID)\s*:", re.IGNORECASE
+)
 """A line of a mail's header."""
 MIN_CLOSENESS = 0.24
 """The closeness from which a document is what a request is about."""
 MAX_QUERY = 1_500
 """Characters of a document that stand for all of it."""
 DEFAULT_SENTENCES = 3
-_COUNT_WORDS = {word: number for number, word in enumerate("zero one two three four five six".split())}
+_COUNT_WORDS = {word: number for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six"])}
 _SENTENCE_COUNT = re.compile(
     r"\b(?P<count>\d|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres)\b(?:\s+(?:or|to|bis|ou|o)\s+(?P<most>\w+))?\s+"
     r"(?:short |brief |complete )?(?:sentences?|lines?|sätzen?|phrases?|frases?)\b",
@@ -28,7 +30,8 @@ _SENTENCE_COUNT = re.compile(
 _OTHER_COUNTS = {"zwei": 2, "drei": 3, "deux": 2, "trois": 3, "dos": 2, "tres": 3}
 _LABELS = re.compile(r"(?:\b(?:an?|the)\s+)?(?P<label>[\w-]+(?:\s+(?:of|for)\s+[\w-]+)?)", re.IGNORECASE)
 _FIELDS = re.compile(
-    r"(?:extract|pull out|read out|fill (?:in|out)|get|list)\s+(?:the\s+|all\s+)?(?P<fields>.+?)\s+(?:from|out of|of|in|for)\s+(?P<rest>.+)$",
+    r"(?:extract|pull out|read out|fill (?:in|out)|get|list)\s+(?:the\s+|all\s+)?(?P<fields>.+?)\s+(?:from|"
+    r"out of|of|in|for)\s+(?P<rest>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
 _TRAILING_FIELDS = re.compile(r":\s*(?P<fields>[^:]+?)\.?\s*$", re.DOTALL)
@@ -208,8 +211,8 @@ def choose_label(request: str, labels: Sequence[str], scores: Sequence[float], d
 
 
 _CUES = {
-    "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|faulty|refund|"
-    r"late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
+    "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|"
+    r"faulty|refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
     "order": r"\b(?:order|please (?:send|deliver|supply)|we need|quantity|deliver)\b",
     "enquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
     "inquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",

@@ -32,7 +32,7 @@ _DAY = re.compile(
     r"\b\d{4}-(?P<m>\d\d)-(?P<d>\d\d)\b",
     re.IGNORECASE,
 )
-_MONTHS = tuple("jan feb mar apr may jun jul aug sep oct nov dec".split())
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 class TextList(StrictModel):

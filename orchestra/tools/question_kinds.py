@@ -80,19 +80,22 @@ _KIND_RULES: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = tuple(
     for kind, pattern in (
         (
             "phone",
-            r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|\bextension\b.*\?",
+            r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|"
+            r"\bextension\b.*\?",
         ),
         (
             "money",
             r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
-            r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|was|were|does|did|"
+            r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|"
+            r"was|were|does|did|"
             r"do|would|will)\b.*\b(?:costs?|price|fees?|salary|budget|fine|rent|deposit|allowance)\b|"
             r"\bat what price\b|\bhow expensive\b",
         ),
         ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),
         (
             "time",
-            r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|begin)\w*\b.*\bon (?:a |the )?\w+day",
+            r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|"
+            r"begin)\w*\b.*\bon (?:a |the )?\w+day",
         ),
         (
             "duration",

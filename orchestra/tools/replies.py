@@ -10,8 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from pydantic import Field
+
 from orchestra.schema.builtin_models import Answer, Cell, Citation, StrictModel
-from orchestra.text.keywords import content_words
+from orchestra.text.keywords import WORD, content_words
 from orchestra.workflows.python.steps import tool
 
 
@@ -26,27 +28,34 @@ class Reply(StrictModel):
     """A reply: its text in sentences, null if there is none, with the typed values and the evidence."""
 
     text: str | None
-    findings: list[Finding] = []
-    citations: list[Citation] = []
-    cells: list[Cell] = []
+    findings: list[Finding] = Field(default=[])
+    citations: list[Citation] = Field(default=[])
+    cells: list[Cell] = Field(default=[])
     computation: str | None = None
     """An expression and its value, such as `250 * 0.32 = 80`."""
-    missing: list[str] = []
+    missing: list[str] = Field(default=[])
     """What was not found or not done."""
 
 
 _LANGUAGE_WORDS: Final = {
     "de": frozenset(
-        "der die das den dem ein eine einen ist sind war waren wie was wer wo wann welche welcher welches wieviel viel "
-        "viele kostet für und nicht mit von bei auf im zum zur ich wir muss darf kann gibt es bitte".split()
+        WORD.findall(
+            "der die das den dem ein eine einen ist sind war waren wie was wer wo wann welche welcher welches "
+            "wieviel viel viele kostet für und nicht mit von bei auf im zum zur ich wir muss darf kann gibt "
+            "es bitte"
+        )
     ),
     "fr": frozenset(
-        "le la les un une des du est sont était quel quelle quels quelles qui quand où combien comment pour et ne pas "
-        "avec de dans je nous faut peut il elle sur au aux".split()
+        WORD.findall(
+            "le la les un une des du est sont était quel quelle quels quelles qui quand où combien comment "
+            "pour et ne pas avec de dans je nous faut peut il elle sur au aux"
+        )
     ),
     "es": frozenset(
-        "el la los las un una es son era qué quién cuándo dónde cuánto cuántos cuántas cuál cómo para y no con de en se "
-        "puede hay debe por del al".split()
+        WORD.findall(
+            "el la los las un una es son era qué quién cuándo dónde cuánto cuántos cuántas cuál cómo para y "
+            "no con de en se puede hay debe por del al"
+        )
     ),
 }
 _NEAREST: Final = {
@@ -66,7 +75,8 @@ _WHO = re.compile(
     r"^\s*who\s+(?P<rest>(?!(?:is|are|was|were|do|does|did|else|has to|have to)\b)\w+.*)\?\s*$", re.IGNORECASE
 )
 _WHAT_IS = re.compile(
-    r"^\s*(?:what|who|how much|how high|how long|how old|which)\s+(?P<verb>is|are|was|were)\s+(?P<rest>(?:the|our|my|your|his|her|its|their)\s.+?)\?\s*$",
+    r"^\s*(?:what|who|how much|how high|how long|how old|which)\s+(?P<verb>is|are|was|"
+    r"were)\s+(?P<rest>(?:the|our|my|your|his|her|its|their)\s.+?)\?\s*$",
     re.IGNORECASE,
 )
 MAX_SENTENCE_ANSWER = 80

@@ -42,7 +42,10 @@ def unwrapped(text: str) -> str:
 
 def _is_number_sign(text: str, end: int) -> bool:
     """Whether a full stop belongs to `no.` before a number."""
-    return text[end : end + 1].isdigit() and re.search(r"\b(?:no|nr|art|sec|p|tel)\.\s+$", text[max(0, end - 8) : end], re.IGNORECASE) is not None
+    return (
+        text[end : end + 1].isdigit()
+        and re.search(r"\b(?:no|nr|art|sec|p|tel)\.\s+$", text[max(0, end - 8) : end], re.IGNORECASE) is not None
+    )
 
 
 def _is_wrap(text: str, end: int) -> bool:

@@ -36,17 +36,13 @@ def certain_result(question: str, tables: Sequence[Table]) -> QueryResult | None
 
 @tool(effect="pure", label="restricted")
 def query_tables(question: str, tables: Sequence[Table], documents: Sequence[Document] = ()) -> Reply:
-    """Answers a question about tables: filters, groups, sums, means, the highest and the lowest, changes and counts, with
-    the cells.
-    """
+    """Answers a question about tables: filters, groups, sums, means, extremes, changes and counts, with the cells."""
     return _reply(question, certain_result(question, list(all_tables(tables, documents))))
 
 
 @tool(effect="pure", label="restricted")
 def query_table(question: str, table: Sequence[Sequence[str]]) -> Reply:
-    """Answers a question about one table: filters, groups, sums, means, the highest and the lowest, changes and counts,
-    with the cells.
-    """
+    """Answers a question about one table: filters, groups, sums, means, extremes, changes, counts, with the cells."""
     return _reply(question, certain_result(question, [Table(name="table", cells=[list(row) for row in table])]))
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from orchestra.schema.builtin_models import Cell, Table
 from orchestra.text.arithmetic import format_fraction
+from orchestra.text.keywords import WORD
 from orchestra.text.numbers.sort_keys import column_sort_keys
 
 MAX_CELLS = 60_000
@@ -28,12 +29,28 @@ _NUMERAL = re.compile(
 )
 _UNIT = re.compile(r"\(([^)]*)\)|\[([^\]]*)\]")
 _STOP: Final = frozenset(
-    "a an the of in on at to for from by with and or is are was were be been do does did has have had our we us i my me "
-    "you your it its this that these those there their they them he she his her what which who whom whose when where how "
-    "many much please tell show give get got all each any will would can could should than then as per into out up only "
-    "most very so not no if but about between last".split()
+    WORD.findall(
+        "a an the of in on at to for from by with and or is are was were be been do does did has have had "
+        "our we us i my me you your it its this that these those there their they them he she his her "
+        "what which who whom whose when where how many much please tell show give get got all each any "
+        "will would can could should than then as per into out up only most very so not no if but about "
+        "between last"
+    )
 )
-_MONTHS: Final = tuple("january february march april may june july august september october november december".split())
+_MONTHS: Final = (
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+)
 _QUARTERS: Final = {
     "first": "q1",
     "second": "q2",
@@ -46,8 +63,10 @@ _QUARTERS: Final = {
     "4th": "q4",
 }
 _MONEY_WORDS: Final = frozenset(
-    "money income revenue turnover takings sales earn earned earning earnings spend spent spending cost costs price "
-    "worth paid pay rent amount fee expensive cheap cheapest dearest expense bought".split()
+    WORD.findall(
+        "money income revenue turnover takings sales earn earned earning earnings spend spent spending "
+        "cost costs price worth paid pay rent amount fee expensive cheap cheapest dearest expense bought"
+    )
 )
 _MONEY_HEAD = re.compile(
     r"[$€£]|\b(?:gbp|eur|usd|chf|euros?|pounds?|dollars?|income|revenue|turnover|sales|price|cost|rent|amount|salary|fee|net|"
@@ -406,12 +425,14 @@ def question_word(question: str, word: str) -> str:
 
 _PERCENT = re.compile(r"\b(?:(?:many|much|what)\s+per\s?cent|percent(?:age)?|per cent|in %)\b|%", re.IGNORECASE)
 _CHANGE = re.compile(
-    r"\b(?:grow\w*|grew|growth|ris(?:e|es|en)|rose|increas\w*|fall\w*|fell|declin\w*|decreas\w*|drop\w*|chang\w*|go(?:ne)? up|"
+    r"\b(?:grow\w*|grew|growth|ris(?:e|es|en)|rose|increas\w*|fall\w*|fell|declin\w*|decreas\w*|drop\w*|"
+    r"chang\w*|go(?:ne)? up|"
     r"went up|go(?:ne)? down|went down|gain\w*|lost|lose|shr[ai]nk|shrunk)\b",
     re.IGNORECASE,
 )
 _DOWN = re.compile(
-    r"\b(?:fall\w*|fell|declin\w*|decreas\w*|drop\w*|lost|lose|loss|went down|go down|gone down|shrank|shrunk|shrink\w*|less|worse)\b",
+    r"\b(?:fall\w*|fell|declin\w*|decreas\w*|drop\w*|lost|lose|loss|went down|go down|gone down|shrank|"
+    r"shrunk|shrink\w*|less|worse)\b",
     re.IGNORECASE,
 )
 _SHARE = re.compile(r"\b(?:share|proportion|percentage|per ?cent)\b.*\b(?:of|had|were|are|have)\b", re.IGNORECASE)
@@ -443,14 +464,16 @@ _BOUNDS: Final = (
     (
         "below",
         re.compile(
-            r"\b(?:less than|fewer than|under|below|before|lower than|smaller than|younger than|cheaper than|short of)\b",
+            r"\b(?:less than|fewer than|under|below|before|lower than|smaller than|younger than|"
+            r"cheaper than|short of)\b",
             re.IGNORECASE,
         ),
     ),
     (
         "above",
         re.compile(
-            r"\b(?:more than|over|above|after|higher than|larger than|greater than|older than|exceed\w*|past|longer than)\b",
+            r"\b(?:more than|over|above|after|higher than|larger than|greater than|older than|exceed\w*|"
+            r"past|longer than)\b",
             re.IGNORECASE,
         ),
     ),
@@ -471,7 +494,7 @@ class _Query:
     match: _Match
 
     def run(self) -> QueryResult | None:
-        view, match = self.view, self.match
+        match = self.match
         if not match.columns and not match.values:
             return None
         if match.missing:
@@ -540,7 +563,7 @@ class _Query:
         return set(values)
 
     def _periods(self) -> list[_Column]:
-        """The named columns whose headers are periods or parallel measures, such as Q1 and Q2, in the question's order."""
+        """The named columns whose headers are periods, such as Q1 and Q2, in the order of the question."""
         named = [
             (min(places), self.view.columns[number])
             for number, places in self.match.columns.items()
@@ -572,7 +595,7 @@ class _Query:
         return numeric[0] if len(numeric) == 1 else None
 
     def _target(self) -> _Column:
-        """The column of the answer to `which X` or `who`: the named text column, else the one that names the records."""
+        """The column of the answer: the named text column, else the one that names the records."""
         after = next(iter(_WHICH.finditer(self.question)), None)
         named = [
             (min(places), self.view.columns[number])
@@ -1011,7 +1034,7 @@ class _Query:
             text=view.columns[column].texts[row],
             row_heading=key.texts[row] if key.number != column else "",
             column_heading=view.columns[column].head,
-            location=f"{view.table.name} row {row + view.top + view.table.row - 1}",
+            location=f"{view.table.name} row {row + view.top + view.table.row}",
         )
 
 
@@ -1021,8 +1044,7 @@ def _is_period(head: str) -> bool:
         _QUARTER.match(text)
         or _YEAR.match(text)
         or text in _MONTHS
-        or text[:3] in {month[:3] for month in _MONTHS}
-        and len(text) <= 4
+        or (text[:3] in {month[:3] for month in _MONTHS} and len(text) <= 4)
     )
 
 

@@ -13,9 +13,9 @@ from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.kinds.plan import forecast_rule
 from orchestra.engine.replay import replay
-from tests.simulation.lab.invariants import AuditCase, audit
 from tests.engine.kinds.test_plan import router
 from tests.engine.stage import CATALOG, TEXT, Played, listed, play, program, record, tool
+from tests.simulation.lab.invariants import AuditCase, audit
 
 TABLE = [["Region", "Q1"], ["North", "5"], ["South", "9"]]
 ASKED = "Which region had the highest Q1?"
@@ -29,7 +29,10 @@ BY_RULE = ("s1 = query_table(question=input.request, table=input.table)", "retur
 BY_ROUTER = ("s1 = shout(text=input.request)", "return s1")
 TOOLS = replace(
     CATALOG,
-    tools={**CATALOG.tools, "query_table": tool("query_table", record(question=TEXT, table=listed(listed(TEXT))), TEXT)},
+    tools={
+        **CATALOG.tools,
+        "query_table": tool("query_table", record(question=TEXT, table=listed(listed(TEXT))), TEXT),
+    },
 )
 BROKEN = CallError(code="T003", reason="it raised", permanent=True)
 
@@ -83,7 +86,9 @@ def test_plan_of_a_rule_is_replayed_as_recorded() -> None:
     other = structs.replace(begun, draft=structs.replace(begun.draft, rule="an older rule"))
     changed = [other if event is begun else event for event in played.events]
     assert replay(program(WORK % "rules: true", TOOLS), changed).first_difference is None
-    forged = structs.replace(begun, draft=structs.replace(begun.draft, lines=("s1 = send(text=input.request)", "return s1")))
+    forged = structs.replace(
+        begun, draft=structs.replace(begun.draft, lines=("s1 = send(text=input.request)", "return s1"))
+    )
     changed = [forged if event is begun else event for event in played.events]
     assert replay(program(WORK % "rules: true", TOOLS), changed).first_difference is not None
 

@@ -29,7 +29,10 @@ def skill(name: str, field: str, **more: Any) -> Capability:
 SKILLS = (
     skill("find_answer", "question", tables=schema_of(list[Table], "validation")),
     skill("check_claim", "claim"),
-    *(skill(name, "request") for name in ("list_items", "summarize", "compare_sources", "classify_texts", "extract_fields")),
+    *(
+        skill(name, "request")
+        for name in ("list_items", "summarize", "compare_sources", "classify_texts", "extract_fields")
+    ),
     *(Capability.from_contract(tool.contract) for tool in (query_table, query_tables)),
 )
 
@@ -80,7 +83,9 @@ def test_claim_is_passed_without_its_introduction(request_: str, claim: str) -> 
 
 def test_question_that_a_table_explains_is_a_query() -> None:
     asked = "Which region had the highest Q2?"
-    assert plan(asked, documents=DOCUMENTS, tables=[SALES]).startswith("s1 = query_tables(question=input.request, tables=")
+    assert plan(asked, documents=DOCUMENTS, tables=[SALES]).startswith(
+        "s1 = query_tables(question=input.request, tables="
+    )
     assert plan(asked, table=SALES["cells"]) == "s1 = query_table(question=input.request, table=input.table)\nreturn s1"
     assert "find_answer" in plan("Which dogs may enter?", documents=DOCUMENTS, tables=[SALES])
 

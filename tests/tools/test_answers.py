@@ -47,7 +47,9 @@ def test_near_sentence_is_cited_without_an_answer() -> None:
 
 def test_latest_document_answers_unless_a_year_is_named() -> None:
     texts = ["A note is needed from the fourth day.", "A note is needed from the eighth day."]
-    documents = [Document(source=f"notice_{year}.md", text=text) for year, text in zip((2023, 2025), texts, strict=True)]
+    documents = [
+        Document(source=f"notice_{year}.md", text=text) for year, text in zip((2023, 2025), texts, strict=True)
+    ]
     sources = [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in documents]
     spans = [
         RankedSpan(text=0, start=24, end=34, answer=texts[0][24:34], score=6.0),
@@ -66,7 +68,13 @@ def test_passages_are_ranked_by_meaning_and_shared_words() -> None:
     best = nearest_passages.function("What is the price?", found.passages, [0.3, 0.3], 1)
     assert [passage.source for passage in best.passages] == ["b"]
     read = reading_texts.function(best.passages, best.sentences, [0.1] * len(best.sentences), 2)
-    assert len(read.texts) == 3
+    assert read.texts == [
+        "The price is high. The price is high.",
+        "The price is high. " * 2 + "The price is high.",
+        "The price is high.",
+        "The price is high.",
+    ]
+    assert all(documents[1].text[one.start : one.end] == one.text for one in read.sources)
 
 
 def test_of_many_passages_those_that_share_words_are_compared() -> None:

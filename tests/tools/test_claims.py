@@ -55,5 +55,7 @@ def test_undecided_claim_shows_the_nearest_sentence() -> None:
 
 
 def test_evidence_is_the_nearest_sentences() -> None:
-    found = claim_evidence.function("Are dogs allowed?", [sentence("a"), sentence("b"), sentence("c")], [0.1, 0.9, 0.5], 2)
+    found = claim_evidence.function(
+        "Are dogs allowed?", [sentence("a"), sentence("b"), sentence("c")], [0.1, 0.9, 0.5], 2
+    )
     assert ([one.text for one in found.sentences], found.claim) == (["b", "c"], "dogs are allowed")

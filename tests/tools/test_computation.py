@@ -9,7 +9,10 @@ from orchestra.tools.computation import compute_amount
 
 PRICES = Document(
     source="fees.md",
-    text="| Treatment | Fee |\n|---|---|\n| Root canal, front tooth | £390 |\n| Root canal, molar | £585 |\n| Porcelain crown | £720 |",
+    text=(
+        "| Treatment | Fee |\n|---|---|\n| Root canal, front tooth | £390 |\n"
+        "| Root canal, molar | £585 |\n| Porcelain crown | £720 |"
+    ),
 )
 BEER = Table(name="beer", cells=[["Beer", "Cask", "Keg"], ["Pale Ale", "£92", "£120"], ["Stout", "£98", "£130"]])
 

@@ -41,7 +41,13 @@ def test_document_is_chosen_by_closeness_and_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("request_", "count"),
-    [("in two sentences", 2), ("in one or two sentences", 2), ("briefly", 3), ("in at most 4 sentences", 4), ("en deux phrases", 2)],
+    [
+        ("in two sentences", 2),
+        ("in one or two sentences", 2),
+        ("briefly", 3),
+        ("in at most 4 sentences", 4),
+        ("en deux phrases", 2),
+    ],
 )
 def test_sentences_are_as_many_as_asked_for(request_: str, count: int) -> None:
     assert sentence_count(request_) == count
@@ -78,7 +84,9 @@ def test_missing_fields_are_named() -> None:
 
 
 def test_comparison_has_sentences_of_both_documents() -> None:
-    old, new = (Document(source=name, text=text) for name, text in (("old.md", "The fee is 5."), ("new.md", "The fee is 7.")))
+    old, new = (
+        Document(source=name, text=text) for name, text in (("old.md", "The fee is 5."), ("new.md", "The fee is 7."))
+    )
     sentences = passages(old, new)
     reply = compare_passages.function("Compare the fees.", [old, new], sentences, [0.6, 0.6])
     assert reply.text == "old.md: The fee is 5.\nnew.md: The fee is 7."

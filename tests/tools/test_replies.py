@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from orchestra.schema.builtin_models import Answer, Citation
-from orchestra.tools.replies import Reply, answer_sentence, join_answers, language_of, not_found_sentence, question_parts
+from orchestra.tools.replies import (
+    Reply,
+    answer_sentence,
+    join_answers,
+    language_of,
+    not_found_sentence,
+    question_parts,
+)
 
 QUOTE = Citation(quote="Bicycles stand in the yard.", source="a.md", start=0, end=27)
 
@@ -55,11 +62,16 @@ def test_question_is_split_before_its_question_words(question: str, parts: list[
 
 def test_part_with_few_words_is_compared_by_the_whole_question() -> None:
     whole = "How hot does the autoclave have to get, and for how long?"
-    assert [part.context for part in question_parts.function(whole)] == ["How hot does the autoclave have to get?", whole]
+    assert [part.context for part in question_parts.function(whole)] == [
+        "How hot does the autoclave have to get?",
+        whole,
+    ]
 
 
 def test_parts_without_answers_are_named() -> None:
-    reply = join_answers.function(["Who is it?", "When was it?"], [Answer(text="Ann", citations=[QUOTE]), Answer(text=None)])
+    reply = join_answers.function(
+        ["Who is it?", "When was it?"], [Answer(text="Ann", citations=[QUOTE]), Answer(text=None)]
+    )
     assert (reply.text, reply.missing, reply.citations) == ("Ann.", ["When was it?"], [QUOTE])
 
 

@@ -62,7 +62,9 @@ def test_question_of_schema_words_is_computed(question: str, answers: tuple[str,
     assert result.answers == answers
 
 
-@pytest.mark.parametrize("question", ["What was the income of Dr Patel in April?", "What were the sales of West in Q4?"])
+@pytest.mark.parametrize(
+    "question", ["What was the income of Dr Patel in April?", "What were the sales of West in Q4?"]
+)
 def test_period_that_a_table_lacks_has_no_answer(question: str) -> None:
     result = query_tables_best(question, [SALES, VISITS])
     assert result is not None

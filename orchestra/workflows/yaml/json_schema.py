@@ -78,7 +78,7 @@ _DESCRIPTIONS = {
     "confirm": "Whether a person is asked before the plan makes calls with effects.",
     "grounded": "Whether the first step of the plan reads a value of `with` besides its goal, if a capability can.",
     "each_part": "Whether each part of a goal with several parts (`...? Also: ...`) gets a step.",
-    "rules": "Whether a goal of a known kind is planned by rule, with the packaged skills; then no planning agent is asked.",
+    "rules": "Whether a goal of a known kind is planned by rule, without a planning agent.",
     "hearsay": "Values of `with` with untrusted text, such as a mail. They cannot be arguments of tools with effects.",
     "anyway": "Whether the feasible part is planned even if the router finds that no capability serves the goal.",
     "shortlist": "The maximum number of capabilities that the router sees: those that the goal is likely to need.",

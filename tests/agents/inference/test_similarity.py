@@ -20,7 +20,9 @@ from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
 
 WORDS = ["the", "tower", "was", "built", "in", "1889", "dogs", "bark", "."]
-CARD = "name: near\nkind: encoder\nmodel: tiny\ninput: {query: str, texts: 'list[str]'}\noutput: {scores: 'list[float]'}\n"
+CARD = (
+    "name: near\nkind: encoder\nmodel: tiny\ninput: {query: str, texts: 'list[str]'}\noutput: {scores: 'list[float]'}\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def load(folder: Path, encoder: Encoder, size: int = SHAPE.hidden_size) -> TextS
 
 def test_equal_texts_have_the_highest_score(tmp_path: Path, encoder: Encoder) -> None:
     near = load(tmp_path, encoder)
-    output, probability = near.predict({"query": "the tower", "texts": ["the tower", "dogs bark .", "the tower was built"]})
+    output, probability = near.predict(
+        {"query": "the tower", "texts": ["the tower", "dogs bark .", "the tower was built"]}
+    )
     scores = output["scores"]
     assert probability is None
     assert scores[0] == pytest.approx(1.0, abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_spans_are_words_of_their_texts_best_first(ranker: SpanRanker) -> None:
     for number in (0, 1):
         own = sorted((span["start"], span["end"]) for span in spans if span["text"] == number)
         assert len(own) <= ranker.config.spans
-        assert all(first[1] <= second[0] for first, second in zip(own, own[1:], strict=False))
+        assert all(first[1] <= second[0] for first, second in pairwise(own))
 
 
 def test_best_span_is_that_of_a_span_extractor(ranker: SpanRanker, encoder: Encoder) -> None:

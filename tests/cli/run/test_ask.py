@@ -528,3 +528,22 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
         assert len(asked(desk)) == 2
     summing(*aside)
     assert desk("plan", "--no-rules", WHEN, "-d", "docs", "--no-grounding", "--no-cache").code == 0
+
+
+def test_question_to_a_table_is_planned_by_rule(desk: Shell) -> None:
+    Path("table.json").write_text('[["Region", "Q1"], ["North", "5"], ["South", "9"]]')
+    request = ("ask", "Which region had the highest Q1?", "-i", "table=@table.json")
+    said = desk(*request)
+    assert said.code == 0, said.err
+    assert said.out.startswith("South (9).\n  South  Region  table row 3\n")
+    assert "planned by the rule “query a table”, without the router" in said.err
+    found = desk(*request, "--json").json
+    assert (found["rule"], found["output"]["findings"][0]["answer"]) == ("query a table", "South")
+    assert asked(desk) == []
+
+
+def test_action_is_declined_without_a_call(desk: Shell) -> None:
+    said = desk("ask", "Send Ann the table.")
+    assert (said.code, said.out) == (3, "")
+    assert said.err.startswith("R014  /answer: no capability serves the request")
+    assert asked(desk) == []
