@@ -289,6 +289,7 @@ def _match(words: Sequence[str], view: _View, question: str) -> _Match:
         if found and 2 * len({head for head in heads if any(_alike(stems[at], head) for at in found)}) >= len(heads):
             match.columns[column.number] = found
     _match_quarters(words, view, match)
+    _match_year_months(words, view, match)
     match.missing = _missing_name(words, view, match, question)
     for found in match.columns.values():
         match.claimed |= found
@@ -379,6 +380,24 @@ def _match_quarters(words: Sequence[str], view: _View, match: _Match) -> None:
                 match.values.setdefault(column.number, {}).update({text: {at, at + 1} for text in values})
 
 
+def _match_year_months(words: Sequence[str], view: _View, match: _Match) -> None:
+    """`December 2025`, or `December` alone, as the cells `2025-12`."""
+    for column in view.columns:
+        months = [found for text in dict.fromkeys(column.texts) if (found := _YEAR_MONTH.match(text))]
+        if not months or len(months) != column.distinct:
+            continue
+        for at, word in enumerate(words):
+            if word not in _MONTHS:
+                continue
+            year = words[at + 1] if at + 1 < len(words) and _YEAR.match(words[at + 1]) else ""
+            number = _MONTHS.index(word) + 1
+            places = {at, at + 1} if year else {at}
+            named = {found[0] for found in months if int(found[2]) == number and year in ("", found[1])}
+            if named:
+                match.values.setdefault(column.number, {}).update({text: places for text in named})
+
+
+_YEAR_MONTH = re.compile(r"^((?:19|20)\d\d)-(0[1-9]|1[0-2])$")
 _QUARTER = re.compile(r"^q[1-4]$")
 _YEAR = re.compile(r"^(?:19|20)\d\d$")
 

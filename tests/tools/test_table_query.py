@@ -103,3 +103,28 @@ def test_year_as_a_limit_selects_no_row_of_that_year() -> None:
     result = query_tables_best("Who was hired before 2017?", [staff])
     assert result is not None
     assert result.answers == ("Ann", "Cid")
+
+
+MONTHS = Table(
+    name="revenue.csv",
+    cells=[
+        ["Month", "Department", "Revenue"],
+        ["2025-11", "Fiction", "13076"],
+        ["2025-11", "Children", "14722"],
+        ["2025-12", "Fiction", "23100"],
+        ["2025-12", "Children", "16656"],
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Which department had the highest revenue in November 2025?", "Children"),
+        ("Which department had the highest revenue in December?", "Fiction"),
+    ],
+)
+def test_month_names_match_year_and_month_cells(question: str, answer: str) -> None:
+    result = query_tables_best(question, [MONTHS])
+    assert result is not None
+    assert result.answers == (answer,)
