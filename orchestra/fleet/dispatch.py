@@ -97,7 +97,7 @@ class Fleet:
         """Servers that refuse requests with functions, and accept the same question without them."""
         self._probe_results: dict[str, tuple[float, RequestError | None]] = {}
         """Server to the time of the last probe of an endpoint, and its error."""
-        self._readiness = ServerReadiness(sender.config, self._bring_up)
+        self._readiness = ServerReadiness(sender.config, self._bring_up, addresses.is_running)
         addresses.on_address_change = self._adapters.forget
 
     @classmethod
@@ -167,6 +167,12 @@ class Fleet:
         ):
             await self._readiness.ensure_up(names)
 
+    async def install_weights(self, model: str) -> None:
+        """Fetches missing weights of the local servers of a model, without a start. Raises `FleetError`."""
+        for name in self.config.servers_for(model):
+            if name in self.config.local_servers:
+                await self._addresses.install_weights(name, self._progress)
+
     async def check_reachable(self, model: str) -> None:
         """Checks that a server of the model can be reached. Raises `FleetError` if none can."""
         fault: RequestError | None = RequestError.not_reached(
@@ -185,6 +191,11 @@ class Fleet:
         """
         target, now = self.config.servers[name], self._clock.monotonic
         if not isinstance(target, Endpoint):
+            if self.config.start == "on_demand":
+                try:
+                    await self._readiness.ensure_up((name,))
+                except FleetError as error:
+                    return RequestError.from_error(error)
             root = await self._addresses.url(name, 0.0)
             return root if isinstance(root, RequestError) else None
         at, fault = self._probe_results.get(name, (-inf, None))
