@@ -81,15 +81,22 @@ def list_base_models(
 
 def _refusal(name: str, server: LocalServer, model_store: ModelStore, memory: AvailableMemory | None) -> str:
     """Returns why a server cannot run on this machine now; empty if it can."""
-    if server.device == "gpu":
-        return (
-            "" if any(device.exists() for device in GPU_DEVICES) else f"{name} needs a GPU, and this machine has none"
-        )
     try:
+        check_gpu(name, server.device)
         check_memory(name, server, model_store, memory)
     except FleetError as error:
         return error.message
     return ""
+
+
+def check_gpu(name: str, device: Device) -> None:
+    """Refuses a server for a GPU on a machine without the device files of a driver. Raises `FleetError` F227."""
+    if device == "gpu" and not any(file.exists() for file in GPU_DEVICES):
+        files = " nor ".join(map(str, GPU_DEVICES))
+        raise FleetError(
+            "F227", f"{name} needs a GPU, and this machine has none", why=f"there is neither {files}",
+            hint="--device cpu; or install the driver of the GPU",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
