@@ -196,7 +196,10 @@ class ProjectWorkers:
                 await self._local.predictor(card)
 
     async def _prepare_optional(self, program: Program) -> None:
-        """Starts the servers that a program may need. A call to one that does not start fails."""
+        """Starts the servers that a program may need. A call to one that does not start fails.
+
+        Of servers that start on demand only the weights are fetched, so that nothing is fetched during a run.
+        """
         models = self._models(program.possible_agents)
         if not models:
             return
@@ -208,7 +211,10 @@ class ProjectWorkers:
             # For endpoints the call itself waits.
             if any(name in fleet.config.local_servers for name in fleet.config.servers_for(model)):
                 with contextlib.suppress(FleetError):
-                    await fleet.wait_until_ready([model])
+                    if fleet.config.start == "on_demand":
+                        await fleet.install_weights(model)
+                    else:
+                        await fleet.wait_until_ready([model])
 
     async def _fetch_optional_encoders(self, program: Program) -> None:
         """Fetches the encoders that a program may need, so that nothing is fetched during a run. A call to one that

@@ -221,7 +221,9 @@ async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _
     from orchestra.fleet.secrets import missing_key_error
 
     report = await supervision.status() if config.local_servers else None
-    known = {name: await inspect_endpoint(end) for name, end in config.servers.items() if isinstance(end, Endpoint)}
+    listed = {name: end for name, end in config.servers.items() if isinstance(end, Endpoint)}
+    found = await asyncio.gather(*map(inspect_endpoint, listed.values()))
+    known = dict(zip(listed, found, strict=True))
     reasons = await asyncio.gather(
         *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values())
     )
@@ -350,7 +352,8 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
 
     Raises:
         InputError: F107 for a source that is no model, C016 if the fleet file exists.
-        FleetError: The model does not fit in memory, does not start, or does not answer.
+        FleetError: F227 without the GPU of `device`; or the model does not fit in memory, does not start, or does not
+            answer.
     """
     from orchestra.fleet import base_models
     from orchestra.fleet.config import parse_config
@@ -361,6 +364,7 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
         raise InputError("C010", f"--device cannot be {device!r}", hint="--device cpu, or --device gpu")
     settings = load_settings()
     fleet = name or base_models.fleet_name(source)
+    base_models.check_gpu(fleet, "gpu" if device == "gpu" else "cpu")
     path = (settings.project or Path.cwd()) / "configs" / f"{fleet}.yaml"
     if path.exists():
         raise InputError("C016", f"{path}: it exists already; nothing was written", hint="choose another --name")

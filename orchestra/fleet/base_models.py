@@ -32,6 +32,8 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", 
 """`model_type` of the families that vLLM serves with LoRA adapters:
 https://docs.vllm.ai/en/latest/models/supported_models.html.
 """
+QUANTIZATIONS = ("awq", "gptq", "fp8", "compressed-tensors")
+"""`quant_method` of weights that vLLM serves and whose format a fleet file can name."""
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 """Device files of the drivers of NVIDIA and AMD."""
@@ -81,15 +83,22 @@ def list_base_models(
 
 def _refusal(name: str, server: LocalServer, model_store: ModelStore, memory: AvailableMemory | None) -> str:
     """Returns why a server cannot run on this machine now; empty if it can."""
-    if server.device == "gpu":
-        return (
-            "" if any(device.exists() for device in GPU_DEVICES) else f"{name} needs a GPU, and this machine has none"
-        )
     try:
+        check_gpu(name, server.device)
         check_memory(name, server, model_store, memory)
     except FleetError as error:
         return error.message
     return ""
+
+
+def check_gpu(name: str, device: Device) -> None:
+    """Refuses a server for a GPU on a machine without the device files of a driver. Raises `FleetError` F227."""
+    if device == "gpu" and not any(file.exists() for file in GPU_DEVICES):
+        files = " nor ".join(map(str, GPU_DEVICES))
+        raise FleetError(
+            "F227", f"{name} needs a GPU, and this machine has none", why=f"there is neither {files}",
+            hint="--device cpu; or install the driver of the GPU",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,8 @@ class ModelFolder:
     family: str
     context: int
     bytes: int
+    quantization: str = ""
+    """The format of quantized weights; empty for plain ones."""
 
 
 def read_model_folder(folder: Path) -> ModelFolder:
@@ -122,7 +133,25 @@ def read_model_folder(folder: Path) -> ModelFolder:
     if not isinstance(context, int) or isinstance(context, bool) or context < 1:
         raise InputError("F107", f"{folder / CONFIG} has no max_position_embeddings", hint=hint)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return ModelFolder(folder.resolve(), family, context, size)
+    method = quantization_method(config)
+    if method and method not in QUANTIZATIONS:
+        reason = f"{folder} has weights in the unknown format {method[:60]!r}"
+        raise InputError("F107", reason, hint=f"supported are {', '.join(QUANTIZATIONS)}, GGUF files and plain weights")
+    return ModelFolder(folder.resolve(), family, context, size, method)
+
+
+def quantization_method(config: Mapping[str, Any]) -> str:
+    """Returns the format of the weights that a `config.json` states; empty for plain weights."""
+    stated = config.get("quantization_config")
+    return str(stated.get("quant_method") or "unknown") if isinstance(stated, Mapping) else ""
+
+
+def refuse_quantized(folder: Path) -> None:
+    """Refuses a folder of quantized weights as the base of a training. Raises `InputError` N108."""
+    if method := quantization_method(_read_config(folder / CONFIG)):
+        raise InputError(
+            "N108", f"the weights in {folder} are quantized ({method}), and cannot be trained", hint="use the original"
+        )
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
@@ -252,11 +281,11 @@ def fleet_text(name: str, source: ModelFolder | HubModel, *, device: Device, mod
             f"          download_bytes: {source.download_bytes}",
         ]
         title = f"{source.hub}, {source.download_bytes / 1e9:.1f} GB"
-    own = (
-        ["    quantization: auto            # int8 on a CPU without bfloat16", "    kv_cache_gib: 1"]
-        if device == "cpu"
-        else []
-    )
+    method = source.quantization if isinstance(source, ModelFolder) else ""
+    own = [f"    quantization: {method}"] if method else []
+    if device == "cpu":
+        own = own or ["    quantization: auto            # int8 on a CPU without bfloat16"]
+        own.append("    kv_cache_gib: 1")
     return "\n".join(
         [
             f"# Written by `orchestra fleet add`. {title}.",

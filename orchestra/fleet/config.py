@@ -28,7 +28,7 @@ from orchestra.schema.strict_json import canonical, digest
 if TYPE_CHECKING:
     from orchestra.core.settings import Settings
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Version of the protocol between supervisor and clients. It is part of the fleet's digest, so different versions never
 connect.
 """
@@ -36,6 +36,8 @@ connect.
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+MemorySize: TypeAlias = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?(MB|GB|MiB|GiB)$")]
+MEMORY_UNITS: Mapping[str, int] = {"MB": 10**6, "GB": 10**9, "MiB": 1 << 20, "GiB": 1 << 30}
 Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
 SecretReference: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
@@ -355,6 +357,10 @@ class LocalServer(FleetModel):
     scheduling: Literal["priority", "fcfs"] = "priority"
     port: Annotated[int, Field(ge=1024, le=65_535)] | None = None
     """The port; None chooses a free one."""
+    idle_stop: Seconds | None = None
+    """Seconds without a request after which this server stops, in a fleet with `start: on_demand`. None means the
+    `idle_stop` of the fleet.
+    """
     label: Label = "restricted"
     """The highest label of data that the server may get. A local server may get all data."""
     template_tokens: TemplateTokens = TEMPLATE_TOKENS
@@ -414,7 +420,7 @@ class Endpoint(FleetModel):
     asks the server what it is.
     """
     structured_outputs: Literal["guidance", "other"] = "other"
-    """The backend of a remote vLLM. Quotes are decoded over the evidence only with guidance."""
+    """The backend of an endpoint with vLLM. Quotes are decoded over the evidence only with guidance."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The name of the output limit. OpenAI's newer models accept the second only."""
     api_key: SecretReference | None = None
@@ -508,6 +514,14 @@ class FleetConfig(FleetModel):
     """The name in `models` for escalation from a smaller model; several names are tried in order."""
     idle_stop: Seconds = 900.0
     """Seconds without a client or a request after which the supervisor stops the servers and exits."""
+    start: Literal["together", "on_demand"] = "together"
+    """Whether the supervisor starts all servers at once, or each one when a call needs its model. On demand, a server
+    without requests stops by itself after its `idle_stop`.
+    """
+    memory: MemorySize | None = None
+    """Memory of all CPU servers together at most, such as `16GiB`, with `start: on_demand`. Before a server starts,
+    those without requests are stopped until it fits, the longest idle one first.
+    """
     stall_timeout: Seconds = STALL_SECONDS
     """Seconds without a token, the end of a request or a log line after which the supervisor restarts a local server
     that has requests. A server that is only slow is not restarted.
@@ -551,6 +565,27 @@ class FleetConfig(FleetModel):
                 raise located_error(message, "servers", name, "port", hint=hint)
         return self
 
+    @model_validator(mode="after")
+    def _on_demand_keys_fit(self) -> FleetConfig:
+        if self.start == "on_demand":
+            return self
+        hint = "write start: on_demand, or leave this key out"
+        if self.memory is not None:
+            raise located_error("memory is for a fleet with `start: on_demand`", "memory", hint=hint)
+        for name, server in self.local_servers.items():
+            if server.idle_stop is not None:
+                message = f"servers.{name}.idle_stop is for a fleet with `start: on_demand`"
+                raise located_error(message, "servers", name, "idle_stop", hint=hint)
+        return self
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory budget in bytes; None without one."""
+        if self.memory is None:
+            return None
+        number = self.memory.rstrip("GMiB")
+        return int(float(number) * MEMORY_UNITS[self.memory.removeprefix(number)])
+
     @property
     def first_start_patience(self) -> float:
         """Seconds to wait for the first start of a server, after its weights are installed."""
@@ -588,7 +623,13 @@ class FleetConfig(FleetModel):
             name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"})
             for name, server in self.local_servers.items()
         }
-        common = {"protocol": PROTOCOL_VERSION, "idle_stop": self.idle_stop, "stall_timeout": self.stall_timeout}
+        common = {
+            "protocol": PROTOCOL_VERSION,
+            "idle_stop": self.idle_stop,
+            "stall_timeout": self.stall_timeout,
+            "start": self.start,
+            "memory": self.memory_bytes,
+        }
         return digest(canonical({**common, "servers": servers}))[:16]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -14,7 +14,7 @@ import msgspec
 from orchestra.agents.card import Card
 from orchestra.agents.native_tools import NativeTools
 from orchestra.agents.output_parser import OutputParser, ParsedOutput
-from orchestra.agents.prompt import CompiledPrompt, ConstraintMode, Prompt
+from orchestra.agents.prompt import ConstraintMode, Prompt
 from orchestra.agents.tool_prompt import FUNCTIONS
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import FleetError, InputError
@@ -72,7 +72,7 @@ BROKEN_CONNECTION = ("F203", "F206", "F217")
 
 
 class Fleet:
-    """Local and remote servers as an implementation of `Workers`. Create it with `Fleet.open`."""
+    """Local servers and endpoints as an implementation of `Workers`. Create it with `Fleet.open`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Fleet:
         """Servers that refuse requests with functions, and accept the same question without them."""
         self._probe_results: dict[str, tuple[float, RequestError | None]] = {}
         """Server to the time of the last probe of an endpoint, and its error."""
-        self._readiness = ServerReadiness(sender.config, self._bring_up)
+        self._readiness = ServerReadiness(sender.config, self._bring_up, addresses.is_running)
         addresses.on_address_change = self._adapters.forget
 
     @classmethod
@@ -167,6 +167,12 @@ class Fleet:
         ):
             await self._readiness.ensure_up(names)
 
+    async def install_weights(self, model: str) -> None:
+        """Fetches missing weights of the local servers of a model, without a start. Raises `FleetError`."""
+        for name in self.config.servers_for(model):
+            if name in self.config.local_servers:
+                await self._addresses.install_weights(name, self._progress)
+
     async def check_reachable(self, model: str) -> None:
         """Checks that a server of the model can be reached. Raises `FleetError` if none can."""
         fault: RequestError | None = RequestError.not_reached(
@@ -185,6 +191,11 @@ class Fleet:
         """
         target, now = self.config.servers[name], self._clock.monotonic
         if not isinstance(target, Endpoint):
+            if self.config.start == "on_demand":
+                try:
+                    await self._readiness.ensure_up((name,))
+                except FleetError as error:
+                    return RequestError.from_error(error)
             root = await self._addresses.url(name, 0.0)
             return root if isinstance(root, RequestError) else None
         at, fault = self._probe_results.get(name, (-inf, None))
@@ -257,14 +268,20 @@ class Fleet:
         return fleet_status(self.config, observations, self._addresses.mode, self._clock.now(), self._clock.monotonic())
 
     async def _probe(self, name: str, target: Endpoint) -> RequestError | None:
-        """Returns why an endpoint cannot serve, or None. An endpoint with `auto` is asked what it is."""
-        fault = await self._sender.probe(name, target, PROBE_TIMEOUT)
-        if fault is None and not target.is_resolved:
-            try:
-                await self._readiness.ensure_up((name,))
-            except FleetError as error:
-                return RequestError.from_error(error)
-        return fault
+        """Returns why an endpoint cannot serve, or None. An endpoint with `auto` is asked what it is. All requests
+        together take `PROBE_TIMEOUT` at most.
+        """
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                fault = await self._sender.probe(name, target, PROBE_TIMEOUT)
+                if fault is None and not target.is_resolved:
+                    await self._readiness.ensure_up((name,))
+                return fault
+        except FleetError as error:
+            return RequestError.from_error(error)
+        except TimeoutError:
+            reason = f"{name} at {target.endpoint} did not answer within {PROBE_TIMEOUT:g} s"
+            return RequestError("F205", reason, "orchestra doctor", reached_model=False)
 
     def _server_states(self) -> list[dict[str, Any]]:
         return [
@@ -358,7 +375,7 @@ class Fleet:
                 result = replace(result, reason=f"{result.reason}; {ended.code}: {ended.message}", hint=ended.hint)
             return _to_call_error(result, name, self._failure_usage(result, call, name, tried))
         card = choice.card
-        adapted = card.adapter is None or self._is_adapted(name, card)
+        adapted = card.adapter is None or bool(result.adapter)
         reader = self._estimator.card_cache.get(card).reader
         priced = msgspec.structs.replace(result, usage=_with_cost(result.usage, self.config.servers[name]))
         return _parse_reply(reader, priced, name, call.inputs, adapted)
@@ -449,37 +466,32 @@ class Fleet:
         self, name: str, call: CallRequest, card: Card, deadline: Deadline, on_text: TextCallback | None, once: bool
     ) -> Completion | RequestError:
         """Sends a call to a server, with native functions if it supports them."""
-        chat, tools = self._build_function_chat(name, call, card, live=on_text is not None)
+        live, target = on_text is not None, self._sender.targets[name]
+        chat, tools = self._build_function_chat(name, call, card, live=live)
         if chat is not None and tools is not None:
-            result = await self._send_chat(name, chat, call, card, deadline, on_text, once)
+            functions = chat
+            result = await self._send_chat(name, lambda _: functions, call, card, deadline, on_text, once)
             if isinstance(result, Completion):
                 text = tools.write_lines(result.tool_calls, result.text)
                 return msgspec.structs.replace(result, text=text, tool_calls=())
             if not _may_refuse_functions(result) or deadline.remaining <= 0:
                 return result
-        target, script = self._sender.targets[name], await self._choose_prompt(name, card, once=once)
-        if isinstance(script, RequestError):
-            return script
-        constraint = supported_constraint(target, self.options.constraint)
-        prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
-        lines = self._build_chat(prompt, call, card, target, live=on_text is not None)
-        result = await self._send_chat(name, lines, call, card, deadline, on_text, once)
+        prepared, constraint = (
+            self._estimator.card_cache.get(card),
+            supported_constraint(target, self.options.constraint),
+        )
+
+        def build(adapter: str) -> ChatRequest:
+            script = prepared.prompt if adapter else prepared.untuned_prompt
+            prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
+            return self._build_chat(prompt, call, card, target, live=live)
+
+        result = await self._send_chat(name, build, call, card, deadline, on_text, once)
         if chat is not None and isinstance(result, Completion) and name not in self._without_functions:
             self._without_functions.add(name)
             message = f"{name} refuses requests with `tools`: its model is asked to write calls as text"
             self._progress(Progress("ready", message))
         return result
-
-    async def _choose_prompt(self, name: str, card: Card, *, once: bool) -> CompiledPrompt | RequestError:
-        """Returns the prompt for the model of a server: that of training if it has the card's adapter."""
-        prepared = self._estimator.card_cache.get(card)
-        if prepared.untuned_prompt is prepared.prompt:
-            return prepared.prompt
-        model = await self._resolve_model(name, card, once=once)
-        if isinstance(model, RequestError):
-            return model
-        adapted = card.adapter is not None and self._is_adapted(name, card)
-        return prepared.prompt if adapted else prepared.untuned_prompt
 
     def _build_function_chat(
         self, name: str, call: CallRequest, card: Card, *, live: bool
@@ -501,18 +513,23 @@ class Fleet:
     async def _send_chat(
         self,
         name: str,
-        chat: ChatRequest,
+        build: Callable[[str], ChatRequest],
         call: CallRequest,
         card: Card,
         deadline: Deadline,
         on_text: TextCallback | None,
         once: bool,
     ) -> Completion | RequestError:
-        """Sends a chat request under the model name of the card's adapter."""
+        """Sends a chat request under the model name of the card's adapter.
+
+        `build` returns the request for an adapter, or for the server's own model if its argument is empty. It is called
+        for each try, because the server may have lost the adapter, and its own model may need another prompt.
+        """
         for again in (False, True):
             model = await self._resolve_model(name, card, once=once)
             if isinstance(model, RequestError):
                 return model
+            chat = build(model)
             queue_request = QueueRequest(
                 call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or "")
             )
@@ -529,7 +546,7 @@ class Fleet:
             if again or not (isinstance(result, RequestError) and result.code == "F212" and model):
                 break
             self._adapters.forget(name)  # the server restarted unnoticed and lost the adapter
-        return result
+        return msgspec.structs.replace(result, adapter=model) if isinstance(result, Completion) else result
 
     async def _resolve_model(self, name: str, card: Card, *, once: bool) -> str | RequestError:
         """Returns the model name for a card's requests to a server; empty for the server's own model."""
@@ -539,13 +556,6 @@ class Fleet:
         if card.adapter is not None and isinstance(target, Endpoint):
             self._adapters.report_unlisted(name, card)
         return self._adapter_bases.base_mismatch(card, name, target) or ""
-
-    def _is_adapted(self, name: str, card: Card) -> bool:
-        """Whether a server answers with a card's adapter."""
-        target = self._sender.targets[name]
-        return self._adapter_bases.uses_adapter(card, target) and (
-            isinstance(target, LocalServer) or self._adapters.is_listed(name, card)
-        )
 
     def _prompt_prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
         return prefix_hashes(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()

@@ -17,6 +17,10 @@ from orchestra.fleet.weights.weights import ModelStore, find_weights
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 FLOAT32_RATIO, INT8_RATIO = 2.0, 0.5
 """Bytes in memory per byte of 16-bit weights."""
+PROCESS_BYTES = int(2.4 * (1 << 30))
+"""Memory of a vLLM 0.32 server without weights and key-value cache. SmolLM2-135M in bfloat16 takes 3.7 GiB, with 0.25
+GiB of weights and 1 GiB of cache (docs/how-to/larger-models.md).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +73,51 @@ def weights_bytes(server: LocalServer, model_store: ModelStore) -> int:
     return sources[0].disk_bytes if sources else 0
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """The least memory of a CPU server."""
+
+    weights: int
+    cache: int
+    kind: str
+    """The data type of the weights, as text."""
+
+    @property
+    def bytes(self) -> int:
+        """The sum, without the process itself."""
+        return self.weights + self.cache
+
+
+def memory_need(server: LocalServer, model_store: ModelStore) -> MemoryNeed | None:
+    """Returns the least memory of a server; None on a GPU, whose memory is not known here."""
+    if server.device != "cpu":
+        return None
+    ratio, kind = 1.0, "16-bit"
+    if server.quantization in ("int8", "auto"):
+        ratio, kind = INT8_RATIO, "int8"
+    elif server.dtype == "float32":
+        ratio, kind = FLOAT32_RATIO, "float32"
+    return MemoryNeed(int(weights_bytes(server, model_store) * ratio), server.kv_cache_gib << 30, kind)
+
+
 def check_memory(name: str, server: LocalServer, model_store: ModelStore, memory: AvailableMemory | None) -> None:
     """Refuses a CPU server whose weights and key-value cache do not fit. The memory of a GPU is not known here.
 
     Raises:
         FleetError: F224.
     """
-    if memory is None or server.device != "cpu":
-        return
-    ratio, kind = 1.0, "16-bit"
-    if server.quantization in ("int8", "auto"):
-        ratio, kind = INT8_RATIO, "int8"
-    elif server.dtype == "float32":
-        ratio, kind = FLOAT32_RATIO, "float32"
-    weights, cache = int(weights_bytes(server, model_store) * ratio), server.kv_cache_gib << 30
-    if weights + cache <= memory.bytes:
+    need = memory_need(server, model_store)
+    if memory is None or need is None or need.bytes <= memory.bytes:
         return
     raise FleetError(
         "F224",
-        f"{name} needs at least {_gigabytes(weights + cache)}: {_gigabytes(weights)} for {kind} weights of "
-        f"{server.model} and {_gigabytes(cache)} for its key-value cache; {_gigabytes(memory.bytes)} are available "
+        f"{name} needs at least {gigabytes(need.bytes)}: {gigabytes(need.weights)} for {need.kind} weights of "
+        f"{server.model} and {gigabytes(need.cache)} for its key-value cache; {gigabytes(memory.bytes)} are available "
         f"({memory.limit})",
         hint="close other programs, lower kv_cache_gib, or use a smaller model or quantization: int8",
     )
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """Formats a number of bytes as gigabytes."""
     return f"{size / 1e9:.1f} GB"

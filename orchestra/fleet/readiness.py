@@ -32,14 +32,21 @@ class ServerReadiness:
     `starts_within`, or with `auto` until it is known what they are.
     """
 
-    def __init__(self, config: FleetConfig, bring_up: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        config: FleetConfig,
+        bring_up: Callable[[str], Awaitable[None]],
+        is_running: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
         """Starts no server.
 
         Args:
             config: The configuration of the fleet.
             bring_up: Starts a local server, and raises `FleetError`; or waits for an endpoint.
+            is_running: Whether a local server that starts on demand still runs, and then runs for the next request,
+                too. None if servers are not stopped.
         """
-        self._config, self._bring_up = config, bring_up
+        self._config, self._bring_up, self._is_running = config, bring_up, is_running
         self._up = {
             name
             for name, server in config.servers.items()
@@ -64,7 +71,7 @@ class ServerReadiness:
             FleetError: No server came up; F216 (for an endpoint F203) if the call's timeout ended first. The start
             continues.
         """
-        if self._up.issuperset(choice.servers):
+        if self._config.start != "on_demand" and self._up.issuperset(choice.servers):
             return call, choice
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -89,7 +96,10 @@ class ServerReadiness:
         Raises:
             FleetError: No server came up.
         """
-        if self._up.issuperset(names):
+        if self._config.start == "on_demand":
+            if running := [name for name in names if await self._still_runs(name)]:
+                return tuple(running)
+        elif self._up.issuperset(names):
             return tuple(names)
         latest = asyncio.get_running_loop().time() - RESTART_AFTER
         hopeless = {name for name in names if name in self._failures and self._failures[name][0] > latest}
@@ -109,6 +119,14 @@ class ServerReadiness:
             self._start_tasks[names[0]].result()  # raises an exception that is not a `FleetError`
             raise self._failures[names[0]][1]
         return up
+
+    async def _still_runs(self, name: str) -> bool:
+        """Whether a server is up. One that the supervisor has stopped meanwhile is no longer."""
+        if self._is_running is None or name not in self._config.local_servers:
+            return name in self._up
+        if name in self._up and not await self._is_running(name):
+            self._up.discard(name)
+        return name in self._up
 
     def _is_starting(self, name: str) -> bool:
         return name in self._start_tasks and not self._start_tasks[name].done()

@@ -61,6 +61,7 @@ ERROR_POLICIES: Mapping[str, ErrorPolicy] = {
     "F216": ErrorPolicy(retry_later=True),
     "F217": ErrorPolicy(trips_breaker=True, billable=True),
     "F218": ErrorPolicy(resendable=True),
+    "F226": ErrorPolicy(retry_later=True),
 }
 """Policies by code. Codes of other packages have none."""
 _NO_POLICY = ErrorPolicy()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
 HealthState: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
-"""`ready`: has answered. `unknown`: no recent answer. `idle`: a local server that the first call starts."""
+"""`ready`: has answered. `unknown`: no recent answer. `idle`: a local server that the next call starts."""
 ERROR_TTL = 60.0
 """Seconds for which an error of an endpoint counts without a newer request."""
 
@@ -118,7 +118,7 @@ def fleet_status(
             "last_failed": server_state.failed_at,
         }
         found = (
-            _local_status(told.get(name), observations.supervisor_error, mode)
+            _local_status(told.get(name), observations.supervisor_error, mode, config.start == "on_demand")
             if name in config.local_servers
             else _endpoint_status(name, target, server_state, observations, now)
         )
@@ -130,11 +130,13 @@ def fleet_status(
 
 
 def _local_status(
-    report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode
+    report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode, on_demand: bool
 ) -> dict[str, Any]:
     if report is None:
         state: HealthState = "failed" if supervisor_error else "idle" if mode == "start" else "stopped"
         return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
+    if on_demand and mode != "none" and report.phase in ("stopping", "stopped"):
+        return {"kind": "local", "address": "", "state": "idle", "supervisor_report": msgspec.to_builtins(report)}
     said = (
         {}
         if report.error is None
@@ -143,7 +145,7 @@ def _local_status(
     return {
         "kind": "local",
         "address": report.url or "",
-        "state": report.phase,
+        "state": "stopped" if report.phase == "stopping" else report.phase,
         "supervisor_report": msgspec.to_builtins(report),
         **said,
     }

@@ -19,10 +19,12 @@ from typing import TypeAlias
 
 from orchestra.router import prompt
 from orchestra.router.capabilities import Capabilities
+from orchestra.router.free_text_plans import rewrite_lines
 from orchestra.router.multi_part import UncoveredParts, find_uncovered, next_numeric_part, received_whole_request
 from orchestra.router.plan import Plan
 from orchestra.router.plan_grammar import STEP_PREFIX, NoValidStepError, plan_grammar, step_grammar
 from orchestra.router.plan_syntax import PlanAnswer, PlanLine, PlanReference, PlanStep, parse_line, split_lines
+from orchestra.router.repair_examples import with_example
 from orchestra.router.shortlist import best_match
 from orchestra.router.validation import (
     NOTHING_TO_COMPUTE,
@@ -122,6 +124,7 @@ def start(request: PlanRequest) -> tuple[PlannerState, PlannerAction]:
 def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerAction]:
     """Returns the next action after a model's reply to the last question."""
     lines, begun = _split_step_prefix(_plan_lines(reply))
+    lines = rewrite_lines(lines, state.steps, state.request.capabilities.inputs)
     if not lines:
         return _reject(
             state,
@@ -142,7 +145,7 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
             continue
         line = parse_or_reject(text, len(state.steps) + 1)
         if isinstance(line, Rejection):
-            return _reject(state, (line,))
+            return _reject(state, with_example((line,), text, None, state.request.capabilities, state.steps))
         faults = [
             *validate_line(line, state.request.capabilities, state.steps),
             *_repeated_calls(line, state.request, len(state.steps) + 1),
@@ -150,6 +153,7 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
         if isinstance(line, PlanAnswer) and faults and all(one.code == PART_NOT_COVERED for one in faults):
             return _handle_uncovered(state, line, faults[0])
         if faults:
+            faults = list(with_example(faults, text, line, state.request.capabilities, state.steps))
             return _reject(state, tuple(faults), step_started=all(one.code == NOTHING_TO_COMPUTE for one in faults))
         if isinstance(line, PlanAnswer) and not line.values:
             return state, declined_result(state.request)

@@ -349,4 +349,4 @@ def test_costs_packaged_fleets_price_only_free_servers(tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").write_text('fleet = "own"\n')
     known = fleet_servers(Settings.load(start=tmp_path, environ={}))
     assert {"mine", "smol"} <= set(known), "runs on the package's own server cost nothing"
-    assert "remote" not in known, "a copy of its template for endpoints may have any price"
+    assert "server" not in known, "a copy of its template for endpoints may have any price"

@@ -140,3 +140,47 @@ async def test_encoder_of_optional_agent_is_fetched_before_the_run(
     assert reports[0] == "desk needs the encoder 'tiny', which is not on this machine"
     assert len(server.visits) == 1
     assert missing_downloads(project.registry.cards["desk"], ModelStore.from_environment()).encoders == {}
+
+
+async def test_optional_models_on_demand_are_installed_and_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    installed: list[str] = []
+
+    async def ready(fleet: Fleet, models: Iterable[str]) -> None:
+        started.extend(models)
+
+    async def install(fleet: Fleet, model: str) -> None:
+        installed.append(model)
+
+    monkeypatch.setattr(Fleet, "wait_until_ready", ready)
+    monkeypatch.setattr(Fleet, "install_weights", install)
+    text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    (tmp_path / "fleet.yaml").write_text(f"{MANY}start: on_demand\nescalate: grows\n")
+    made = Project.load(
+        Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={})
+    )
+    cards = [
+        Card.declare(name, input=text, output={"type": "string"}, prompt="{{ text }}", model=name)
+        for name in ("user", "guarded")
+    ]
+    made.registry = made.registry.with_cards(cards)
+    program = compile_graph(
+        read(ON_DEMAND, "on_demand.yaml").graph, Catalog(agents={card.name: card.contract for card in cards})
+    )
+    async with ProjectWorkers.open(made) as troupe:
+        await troupe.prepare(program)
+    assert started == ["user"]
+    assert sorted(installed) == ["grows", "guarded", "user"]
+
+
+ON_DEMAND = """\
+schema: orchestra/v1
+name: on_demand
+input: {text: str}
+output: ${sure}
+nodes:
+  sure: {agent: user, with: {text: "${input.text}"}, checks: [schema], otherwise: [escalate]}
+  guarded: {agent: guarded, with: {text: "${input.text}"}, when: "${input.text == 'hard'}"}
+"""

@@ -47,3 +47,16 @@ def test_fleet_add_unknown_device_is_refused(shell: Shell) -> None:
     write_model(Path("models/m"))
     said = shell("fleet", "add", "models/m", "--device", "tpu")
     assert (said.code, "--device cpu" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize("check", ["--check", "--no-check"])
+def test_fleet_add_gpu_without_gpu_writes_nothing(check: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Path.cwd() / "nvidiactl"
+    monkeypatch.setattr("orchestra.fleet.base_models.GPU_DEVICES", (driver,))
+    write_model(Path("models/m"))
+    said = shell("fleet", "add", "models/m", "--device", "gpu", check)
+    assert (said.code, "F227" in said.err) == (1, True), said.err
+    assert "--device cpu" in said.err
+    assert not Path("configs/m.yaml").exists()
+    driver.touch()
+    assert shell("fleet", "add", "models/m", "--device", "gpu", "--no-check").code == 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
-from orchestra.cli.fleet import _FleetStatus, _show_status
+from orchestra.cli.fleet import _fetch_status, _FleetStatus, _show_status
 from orchestra.fleet.supervisor import vllm_launch
+from orchestra.fleet.supervisor.client import SupervisorClient
+from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.supervisor.messages import ServerFailure, ServerReport, SupervisorReport
 from tests.cli.shell import Shell, shell
 from tests.e2e.model_servers import ModelServer, serve_in_thread
-from tests.fleet.conftest import local_config
+from tests.fleet.conftest import Visit, endpoints, local_config, raw_server
 
 __all__ = ["shell"]
 
@@ -37,3 +42,19 @@ def test_status_endpoint_has_the_model_that_it_lists(
         assert shell("fleet", "status", "--json").json["endpoints"][0]["model"] == model
     assert server.paths == ["/v1/models"]
     assert "authorization" not in server.headers[0], "a project that is only inspected gets no key"
+
+
+async def test_status_asks_all_endpoints_at_once(tmp_path: Path) -> None:
+    """None of them answers before all are asked."""
+    both = asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        if len(server.visits) == 2:
+            both.set()
+        await both.wait()
+        await visit.answer(b'{"data": [{"id": "found"}]}')
+
+    async with raw_server(play) as server:
+        config = endpoints(server.url, server.url, model="auto", dialect="auto")
+        found = await _fetch_status(config, SupervisorClient(config, Folders(tmp_path, tmp_path, tmp_path)))
+    assert [endpoint.model for endpoint in found.endpoints] == ["found", "found"]

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from orchestra.agents.card import Card
-from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.core.protocols import CallError, CallRequest, CallResult, Clock
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, FleetOptions
 from orchestra.fleet.progress import ProgressCallback
@@ -48,7 +48,7 @@ def opened(
     cards: Any = CARDS,
     kept: Any = None,
     report: ProgressCallback | None = None,
-    clock: HurriedClock | None = None,
+    clock: Clock | None = None,
     **options: Any,
 ) -> AbstractAsyncContextManager[Fleet]:
     return Fleet.open(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+import aiohttp
 import pytest
 
 from orchestra.fleet import dispatch
@@ -111,6 +113,13 @@ async def eventually(wanted: Callable[[], Awaitable[Any]], seconds: float = 60) 
             await asyncio.sleep(0.02)
 
 
+async def post(url: str, path: str) -> None:
+    """Sends an empty request. The server may end meanwhile."""
+    async with aiohttp.ClientSession() as session:
+        with contextlib.suppress(aiohttp.ClientError):
+            await (await session.post(url + path, json={})).read()
+
+
 T = TypeVar("T")
 
 
@@ -181,11 +190,13 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_supervisor.py")))
 class FakeSupervision(SupervisorClient):
     """Starts a supervisor whose servers are small scripts."""
 
-    async def start(self, command: Any = None) -> None:
-        await super().start(FAKE)
+    async def start(self, server: str | None = None, command: Any = None) -> None:
+        await super().start(server, FAKE)
 
 
-def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetConfig:
+def local_config(
+    *models: str, idle_stop: float = 60.0, memory: str | None = None, on_demand: bool = False, **server: Any
+) -> FleetConfig:
     """Returns a fleet of local servers, one per model, named like the model."""
     weights = {"licence": "none", "sources": [{"folder": "/nowhere"}]}
     servers = {model: {"model": model, "max_model_len": 512, "weights": weights} | server for model in models}
@@ -193,8 +204,10 @@ def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetC
         "schema": "orchestra/fleet/v1",
         "name": "fakes",
         "servers": servers,
-        "models": {"base": models[0]},
+        "models": {"base": models[0], **(dict(zip(models, models, strict=True)) if on_demand else {})},
         "idle_stop": idle_stop,
+        "start": "on_demand" if on_demand else "together",
+        "memory": memory,
     }
     return FleetConfig.model_validate_json(json.dumps(text))
 

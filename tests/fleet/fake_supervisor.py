@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestra.core.child_process import ProcessSpec
 from orchestra.fleet.config import LocalServer
+from orchestra.fleet.memory import AvailableMemory
 from orchestra.fleet.supervisor.main import serve
 from orchestra.fleet.supervisor.server import Timing
 from orchestra.fleet.weights import weights
@@ -22,7 +23,14 @@ TIMING = Timing(
     max_backoff=0.2,
     backoff_reset=5,
     grace_period=2,
+    memory_wait=3.0,
+    least_idle=0.4,
+    idle_check_timeout=1.0,
 )
+
+
+ENOUGH = AvailableMemory(1 << 40, "the memory of the machine")
+"""The memory of the machine does not decide a test."""
 
 
 def launcher(server: LocalServer, port: int) -> ProcessSpec:
@@ -34,7 +42,8 @@ def launcher(server: LocalServer, port: int) -> ProcessSpec:
     )
 
 
-if os.fork():
-    os._exit(0)
-os.setsid()
-sys.exit(serve(Path(sys.argv[1]), launcher, TIMING))
+if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    sys.exit(serve(Path(sys.argv[1]), launcher, TIMING, lambda: ENOUGH))

@@ -1,14 +1,15 @@
 """A server that behaves like vLLM for a supervisor. It is run by its path, and uses the standard library only.
 
 `POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but requests never end), `/test/slow`
-(answers late) and `/test/sick` (`/health` answers 503) make it misbehave. The model `tardy` answers late from its
-start.
+(answers late) and `/test/sick` (`/health` answers 503) make it misbehave; between `/test/busy` and `/test/idle` it
+generates for a request. The model `tardy` answers late from its start, and `slow_stop` takes a second to end.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ MODEL, PORT, KEY = sys.argv[1], int(sys.argv[2]), os.environ.get("ORCHESTRA_SERV
 frozen = threading.Event()
 hanging = threading.Event()
 sick = threading.Event()
+busy = threading.Event()
+tokens = 7
 TARDY_SECONDS, SLOW_SECONDS = 0.7, 1.5
 """Less and more than the supervisor's `stall_timeout` in `fake_supervisor.py`."""
 delay = TARDY_SECONDS if MODEL == "tardy" else 0.0
@@ -57,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        global probes
+        global probes, tokens
         probes += self.path == "/health"
         time.sleep(3600 if frozen.is_set() else delay)
         match self.path:
@@ -66,11 +69,12 @@ class Handler(BaseHTTPRequestHandler):
             case "/version":
                 self.answer({"version": "0.0-fake"})
             case "/metrics":
-                busy = int(hanging.is_set()) + running
+                requests = int(hanging.is_set()) + int(busy.is_set()) + running
+                tokens += busy.is_set()
                 cache = 'vllm:cache_config_info{block_size="128",engine="0",kv_cache_size_tokens="46592"} 1.0\n'
                 self.answer(
-                    f'{cache}vllm:num_requests_running{{engine="0"}} {busy}\n'
-                    'vllm:generation_tokens_total{engine="0"} 7\n'
+                    f'{cache}vllm:num_requests_running{{engine="0"}} {requests}\n'
+                    f'vllm:generation_tokens_total{{engine="0"}} {tokens}\n'
                 )
             case "/v1/models":
                 self.answer({"data": [{"id": name} for name in [MODEL, *adapters]]})
@@ -94,6 +98,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer({})
             case "/test/hang":
                 hanging.set()
+                self.answer({})
+            case "/test/busy":
+                busy.set()
+                self.answer({})
+            case "/test/idle":
+                busy.clear()
                 self.answer({})
             case "/v1/completions" if frozen.is_set():
                 time.sleep(3600)
@@ -133,5 +143,14 @@ if MODEL == "broken":
     sys.exit("ValueError: this model cannot be started")
 if MODEL == "sleepy":
     time.sleep(3600)
+
+
+def end_slowly(*_: object) -> None:
+    time.sleep(1)
+    os._exit(0)
+
+
+if MODEL == "slow_stop":
+    signal.signal(signal.SIGTERM, end_slowly)
 print("listening", flush=True)
 ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

@@ -70,6 +70,8 @@ async def test_find_model_folder_makes_a_fleet_that_can_be_read(tmp_path: Path, 
         ({**QWEN, "model_type": "mamba"}, "model.safetensors", "unknown family 'mamba'"),
         ({**QWEN, "padding": " " * MAX_CONFIG_BYTES}, "model.safetensors", "is larger than 1 MiB"),
         ({"model_type": "qwen2"}, "model.safetensors", "has no max_position_embeddings"),
+        ({**QWEN, "quantization_config": {"quant_method": "bits"}}, "model.safetensors", "unknown format 'bits'"),
+        ({**QWEN, "quantization_config": {}}, "model.safetensors", "unknown format 'unknown'"),
         ({**QWEN, "max_position_embeddings": True}, "model.safetensors", "has no max_position_embeddings"),
     ],
 )
@@ -79,6 +81,13 @@ def test_read_model_folder_that_cannot_be_served_is_refused(
     with pytest.raises(InputError, match=reason) as caught:
         read_model_folder(write_model(tmp_path / "m", config, weights))
     assert caught.value.code == "F107"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_fleet_text_names_the_format_of_quantized_weights(tmp_path: Path, device: Any) -> None:
+    folder = write_model(tmp_path / "m", {**QWEN, "quantization_config": {"quant_method": "awq"}})
+    text = fleet_text("m", read_model_folder(folder), device=device, model="m")
+    assert parse_config(text, "m.yaml").local_servers["m"].quantization == "awq"
 
 
 def test_read_model_folder_with_code_is_refused(tmp_path: Path) -> None:

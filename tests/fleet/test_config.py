@@ -314,3 +314,38 @@ def test_fleet_file_unreadable_is_coded_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_config(tmp_path / "none.yaml")
     assert caught.value.code == "F100"
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"), [("16GiB", 16 << 30), ("1.5GB", 1_500_000_000), ("512MiB", 512 << 20), ("900MB", 900_000_000)]
+)
+def test_config_memory_is_a_size(memory: str, size: int) -> None:
+    assert parse_config(f"{LOCAL}start: on_demand\nmemory: {memory}\n", "fleet.yaml").memory_bytes == size
+
+
+@pytest.mark.parametrize("memory", ["16", "16 GiB", "16G", "-1GiB", "GiB", "1.2.3GB"])
+def test_config_memory_without_a_unit_is_refused(memory: str) -> None:
+    (fault,) = faults(f"{LOCAL}start: on_demand\nmemory: {memory!r}\n")
+    assert fault.message.startswith("memory: String should match pattern")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (LOCAL + "memory: 16GiB\n", "16GiB"),
+        (LOCAL.replace("device: cpu", "device: cpu\n    idle_stop: 60"), "60"),
+    ],
+)
+def test_config_keys_of_servers_on_demand_need_it(text: str, named: str) -> None:
+    (fault,) = faults(text)
+    assert (fault.code, fault.hint) == ("F100", "write start: on_demand, or leave this key out")
+    assert fault.location is not None
+    assert fault.location.text[fault.location.column - 1 :] == named
+    assert parse_config(f"{text}start: on_demand\n", "fleet.yaml")
+
+
+def test_config_workstation_starts_on_demand_within_its_memory() -> None:
+    config = read_config(CONFIGS / "workstation.yaml")
+    assert (config.start, config.memory_bytes) == ("on_demand", 16 << 30)
+    others = [config.model_copy(update=change) for change in ({"start": "together"}, {"memory": "8GiB"})]
+    assert len({one.digest for one in (config, *others)}) == 3, "their supervisors behave differently"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestra.agents.card import Card
+from orchestra.agents.output_parser import OutputParser
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import CallError, CallResult
 from orchestra.core.settings import Settings
@@ -310,3 +312,39 @@ async def test_untuned_instructions_for_another_base_are_sent(tmp_path: Path) ->
     async with serve(server) as address, opened(endpoint_fleet(address), {"writer": card}) as fleet:
         assert isinstance(await only(fleet, call("writer")), CallResult)
     assert systems(server) == ["Example."]
+
+
+async def test_untuned_instructions_are_sent_after_the_adapter_was_dropped(tmp_path: Path) -> None:
+    """The server refuses the adapter that it listed before (F212), so the same call goes to its own model."""
+    card = tuned(tmp_path, more="untuned: more.md\nsystem: Be brief.\n", untuned="Example.")
+    server = ModelServer("vllm", adapters={"tuned": "qwen3:4b"})
+    async with serve(server) as address, opened(endpoint_fleet(address), {"writer": card}) as fleet:
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+        server.adapters = {}
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert [chat["model"] for chat in server.chats] == ["tuned", "tuned", "qwen3:4b"]
+    assert systems(server) == ["Be brief.", "Be brief.", "Be brief.\n\nExample."]
+
+
+async def test_answer_is_read_as_that_of_the_model_that_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call finds out that the adapter is gone while the adapter still answers this one."""
+    server = ModelServer("vllm", adapters={"tuned": "qwen3:4b"})
+    read: list[bool] = []
+    parse = OutputParser.parse
+
+    def recorded(parser: OutputParser, *given: Any, with_adapter: bool) -> Any:
+        read.append(with_adapter)
+        return parse(parser, *given, with_adapter=with_adapter)
+
+    monkeypatch.setattr(OutputParser, "parse", recorded)
+    async with serve(server) as address, opened(endpoint_fleet(address), {"writer": tuned(tmp_path)}) as fleet:
+
+        def forget(body: Any) -> str:
+            fleet._adapters.forget("endpoint")
+            return "yes"
+
+        server.answer = forget
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+    assert read == [True]

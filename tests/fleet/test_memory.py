@@ -11,6 +11,7 @@ from orchestra.core.errors import FleetError
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.memory import AvailableMemory, available_memory, check_memory
 from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 from orchestra.fleet.weights.weights import ModelStore
 
 from .conftest import local_config
@@ -116,3 +117,25 @@ async def test_start_without_memory_downloads_nothing(
         with pytest.raises(FleetError, match=r"servers\.m needs at least") as caught:
             await fleet.wait_until_ready()
     assert (caught.value.code, fetched) == ("F224", [])
+
+
+async def test_install_on_demand_counts_servers_that_can_be_stopped(
+    faked: Any, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = local_config("m", "n", on_demand=True, memory="4GiB", device="cpu", weights=HUB)
+    free = AvailableMemory(GIB, "the memory of the machine")
+    monkeypatch.setattr("orchestra.fleet.http.addresses.available_memory", lambda: free)
+    async with faked(config) as fleet:
+        usable = await fleet._addresses._usable_memory()
+        assert usable == free
+        held = ServerReport(name="m", phase="ready", model="m", memory_bytes=2 * GIB)
+        report = SupervisorReport(
+            protocol=0, fleet="", digest="", pid=0, uptime=0.0, idle_stop=0.0, logs="", servers=[held, held]
+        )
+
+        async def status() -> SupervisorReport:
+            return report
+
+        monkeypatch.setattr(fleet._addresses.supervisor, "status", status)
+        usable = await fleet._addresses._usable_memory()
+    assert usable == AvailableMemory(4 * GIB, "`memory:` of the fleet file"), "5 GiB could be free"

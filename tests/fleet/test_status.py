@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 import orchestra
 from orchestra import FleetStatus, ServerStatus
+from orchestra.core.clock import SystemClock
 from orchestra.core.error_help import load_explanations
+from orchestra.fleet import dispatch
+from orchestra.fleet.config import endpoint_fleet
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.request_errors import ERROR_POLICIES, error_policy
 from orchestra.fleet.status import ERROR_TTL
@@ -136,6 +140,20 @@ async def test_status_probe_detects_recovery() -> None:
         before, gone = await known(fleet), False
         after = await known(fleet, probe=True)
     assert (before.error, before.can_serve, after.error, after.can_serve) == ("F214", False, "", True)
+
+
+async def test_status_probe_ends_if_endpoint_with_auto_stops_answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists its models once, and then accepts requests without an answer."""
+    monkeypatch.setattr(dispatch, "PROBE_TIMEOUT", 0.5)
+
+    async def play(visit: Visit) -> None:
+        await (visit.answer(b'{"data": [{"id": "m"}]}') if len(server.visits) == 1 else visit.gone())
+
+    async with raw_server(play) as server, opened(endpoint_fleet(server.url), clock=SystemClock()) as fleet:
+        async with asyncio.timeout(30):
+            found = await known(fleet, probe=True)
+    assert (found.error, found.can_serve) == ("F205", False)
+    assert "did not answer within 0.5 s" in found.reason
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,17 @@ PROMPT = "{{ context }}\n\nQuestion: {{ question }}\n"
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny model."""
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def write_tiny(folder: Path, family: str = "llama") -> Path:
+    """Writes a random model of a family (`model_type`) with a tokenizer."""
     pytest.importorskip("peft")
     pytest.importorskip("transformers")
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny")
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
@@ -52,12 +56,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
         ),
     )
-    made: Any = PreTrainedTokenizerFast  # transformers has no types for it
+    made: Any = transformers.PreTrainedTokenizerFast  # transformers has no types for it
     fast = made(tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|im_end|>")
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
     torch.manual_seed(7)
-    config = LlamaConfig(
+    config = transformers.AutoConfig.for_model(
+        family,
         vocab_size=len(fast),
         hidden_size=32,
         intermediate_size=48,
@@ -67,8 +72,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=512,
         initializer_range=0.3,
     )
-    model: Any = LlamaForCausalLM
-    model(config).to(torch.bfloat16).save_pretrained(folder)
+    loader: Any = transformers.AutoModelForCausalLM
+    loader.from_config(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
 
 

@@ -240,7 +240,7 @@ def test_train_agent_second_time_uses_checkpoint(
     assert json.loads(Path("adapter/manifest.json").read_text())["sha256"] == made["sha256"]
 
 
-def test_train_remote_base_refused(shell: Shell, project: Path) -> None:
+def test_train_base_behind_endpoint_is_refused(shell: Shell, project: Path) -> None:
     pytest.importorskip("peft")
     Path("configs").mkdir()
     text = (
@@ -252,6 +252,7 @@ def test_train_remote_base_refused(shell: Shell, project: Path) -> None:
     said = shell("learn", "train", "finder", "--data", "set")
     assert said.code == 2
     assert "N106" in said.err
+    assert "--fleet NAME" in said.err
 
 
 def test_train_fleet_option_replaces_configured_fleet(shell: Shell, project: Path, tiny: Path) -> None:

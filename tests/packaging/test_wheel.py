@@ -21,38 +21,11 @@ from orchestra.core.agent_weights import INDEX_FILE
 from orchestra.fleet.config import SplitSource
 from orchestra.fleet.vllm_cpu import plugin
 from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
-from tests.cli.test_demo import answer_from_passage
-from tests.e2e.model_servers import ModelServer, serve_in_thread
+from tests.packaging.conftest import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = {name: contract.digest for name, contract in Registry.load([ROOT / "agents"]).agents.items()}
 """The digests of the agents of the checkout, by name."""
 pytestmark = pytest.mark.slow
-
-
-def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command without environment variables that could hide missing parts."""
-    clean = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ORCHESTRA_", "VIRTUAL_ENV"))
-    }
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**clean, **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist, and the wheel built from it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
-    return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +48,6 @@ def source_files(kind: str) -> set[str]:
 
 def is_weights(path: Path) -> bool:
     return path.suffix in (".npz", ".safetensors") or path.name == "learnt_from.json"
-
-
-@pytest.fixture(scope="module")
-def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The `bin` folder of a new environment with only the wheel, and the variables of a user without settings."""
-    home = tmp_path_factory.mktemp("home")
-    folder = home / "venv"
-    run(sys.executable, "-m", "venv", folder)
-    pins = home / "pins.txt"
-    pins.write_text(
-        "\n".join(re.findall(r"^[\w.-]+==\S+", (ROOT / "requirements" / "base.lock").read_text("utf-8"), re.MULTILINE))
-    )
-    run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-input", "-c", pins, built[1])
-    return folder / "bin", {"HOME": str(home), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": "", "XDG_CACHE_HOME": ""}
 
 
 def test_the_wheel_holds_the_library_and_its_data(built: tuple[Path, Path]) -> None:
@@ -231,13 +190,6 @@ def test_plain_installation_searches_documents(installed: tuple[Path, dict[str, 
         "print(search('word', [Document(source='a', text='a word')]))"
     )
     assert "a word" in run(installed[0] / "python", "-c", program, cwd=Path("/"), env=installed[1]).stdout
-
-
-def test_plain_installation_runs_the_demonstration(installed: tuple[Path, dict[str, str]]) -> None:
-    folder, environment = installed
-    with serve_in_thread(ModelServer("openai", models=("m",), answer=answer_from_passage)) as address:
-        said = run(folder / "orchestra", "demo", "--endpoint", address, cwd=Path("/"), env=environment)
-    assert "Of 7 questions that the documents answer, 7 were answered with the right words." in said.stdout
 
 
 def test_installed_weights_keep_digests_of_checkout(

@@ -129,7 +129,9 @@ def test_planner_wrong_line_is_returned_and_earlier_kept() -> None:
     assert wanted.inputs["plan"] == PLAN[0]
     assert wanted.feedback == (
         "/steps/2/with/context: expected str, got list[Passage]; "
-        "did you mean s1[0].source or s1[0].text or input.question?",
+        "did you mean s1[0].source or s1[0].text or input.question?; "
+        "in 's2 = reader(question=input.question, context=s1)'; "
+        "write for example: s2 = reader(question=input.question, context=s1[0].text)",
     )
     state, wanted = advance(state, PLAN[1])
     assert isinstance(wanted, PlannerQuestion)

@@ -23,6 +23,7 @@ from orchestra.cli.context import load_settings
 from orchestra.cli.output import check_writable, print_note, print_text, writing_output
 from orchestra.core.errors import InputError
 from orchestra.core.quantities import format_duration
+from orchestra.fleet.base_models import refuse_quantized
 from orchestra.fleet.config import FleetConfig, LocalServer, configured_fleet
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights.weights import ModelStore, find_weights, missing_error, verify_weights
@@ -340,15 +341,20 @@ def _base_weights(card: Card, fleet: str | None) -> tuple[str, Path]:
 
 
 def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
-    """The name and the folder of a model's weights. Raises `InputError` N106, `FleetError` F003 if they are missing."""
+    """The name and the folder of a model's weights. Raises `InputError` N106, or N108 for quantized weights;
+    `FleetError` F003 if they are missing.
+    """
     for name in config.servers_for(model):
         server = config.servers[name]
         if isinstance(server, LocalServer):
             if (folder := find_weights(server.weights, ModelStore.from_environment())) is None:
                 raise missing_error(server.weights)
+            refuse_quantized(folder)
             return server.model, folder
     raise InputError(
-        "N106", f"no server of this fleet that serves {model!r} has its weights here", hint="orchestra explain N106"
+        "N106",
+        f"no server of this fleet that serves {model!r} has its weights here",
+        hint="--fleet NAME, for a fleet with a local server, as `orchestra fleet add` writes it",
     )
 
 

@@ -218,7 +218,8 @@ def scan_rows(
             hint = f"it is also in line {seen[row.id]}; ids must be unique"
             errors.append(InputError("C021", f"the id {row.id!r} is not unique", location=location, hint=hint))
         elif problem := check(row.input):
-            errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=location))
+            hint = f"the inputs are {_describe_inputs(fields)}" if fields else "correct the row"
+            errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=location, hint=hint))
         seen.setdefault(row.id, row.line)
         digests[row.id] = replace(row, accept=accept).digest
         if len(errors) >= MAX_ERRORS:
@@ -226,6 +227,10 @@ def scan_rows(
     if errors:
         raise InputErrors(errors)
     return digests
+
+
+def _describe_inputs(fields: Mapping[str, InputField]) -> str:
+    return ", ".join(name if field.required else f"{name} (optional)" for name, field in list(fields.items())[:12])
 
 
 def reread_rows(
@@ -260,7 +265,7 @@ def _parse_row(name: str, number: int, raw: bytes) -> BatchRow:
     location = SourceLocation(name, number)
     hint = 'a row is {"id": "…", "input": {…}}'
     if len(raw) > MAX_BYTES:
-        raise InputError("C020", "a row of more than 1 MiB", location=location)
+        raise InputError("C020", "a row of more than 1 MiB", location=location, hint="split it into several rows")
     try:
         value = parse_untrusted(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (StrictJsonError, UnicodeDecodeError) as error:

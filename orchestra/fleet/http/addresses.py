@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from math import inf
 from typing import Literal, TypeAlias
 
 from orchestra.core.errors import FleetError
 from orchestra.core.protocols import Clock
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.memory import available_memory, check_memory
+from orchestra.fleet.memory import AvailableMemory, available_memory, check_memory
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.supervisor import vllm_launch
@@ -26,6 +27,10 @@ POLL_INTERVAL = 0.3
 """Seconds between two requests to the supervisor while a server is not ready."""
 END_REPORT_SECONDS = 1.0
 """Seconds for which the supervisor's report of an end is awaited after a connection broke."""
+ANNOUNCE_INTERVAL = 1.0
+"""Seconds between requests to a server after which the next one is announced to the supervisor, which may have stopped
+the server. It must be less than `least_idle` of `orchestra.fleet.supervisor.server.Timing`.
+"""
 CLOCK_SLACK = 0.1
 """Seconds by which the rounded age of an end may be too high."""
 
@@ -47,6 +52,8 @@ class LocalAddresses:
         self._urls: dict[str, str] = {}
         self._keys: dict[str, str] = {}
         self._spare_slots: dict[str, int] = {}
+        self._announced: dict[str, float] = {}
+        """Server that starts on demand to the time of the last announced request."""
         self._lock = asyncio.Lock()
         self.on_address_change: Callable[[str], None] = lambda server: None
         """Called with the name of a server whose address changed."""
@@ -57,6 +64,8 @@ class LocalAddresses:
             return
         if self.mode == "adopt":
             await self.supervisor.require_status()
+            if self._starts_on_demand:
+                await self.supervisor.notify(StartRequest(server))
         elif not await self.supervisor.notify(StartRequest(server)):
             await self._start(server, progress)
         try:
@@ -71,10 +80,57 @@ class LocalAddresses:
 
     async def _start(self, server: str, progress: ProgressCallback) -> None:
         vllm_launch.vllm_version()
-        check_memory(f"servers.{server}", self.config.local_servers[server], self._model_store, available_memory())
-        await weights.ensure_weights(self.config.local_servers[server].weights, self._model_store, progress)
+        await self.install_weights(server, progress)
         progress(Progress("start", f"starting {server}"))
-        await self.supervisor.start()
+        await self.supervisor.start(server)
+
+    async def install_weights(self, server: str, progress: ProgressCallback) -> None:
+        """Fetches the weights of a local server if they are missing. The memory is checked before.
+
+        Raises:
+            FleetError: The weights cannot be fetched, or the server cannot run on this machine.
+        """
+        if self.mode == "none":
+            return
+        local = self.config.local_servers[server]
+        check_memory(f"servers.{server}", local, self._model_store, await self._usable_memory())
+        await weights.ensure_weights(local.weights, self._model_store, progress)
+
+    async def _usable_memory(self) -> AvailableMemory | None:
+        """Returns the memory that a server can have, with that of the servers that can be stopped for it."""
+        memory = available_memory()
+        if memory is None or not self._starts_on_demand:
+            return memory
+        status = await self.supervisor.status()
+        held = 0 if status is None else sum(report.memory_bytes for report in status.servers)
+        limits = [AvailableMemory(memory.bytes + held, memory.limit)]
+        if self.config.memory_bytes is not None:
+            limits.append(AvailableMemory(self.config.memory_bytes, "`memory:` of the fleet file"))
+        return min(limits, key=lambda limit: limit.bytes)
+
+    @property
+    def _starts_on_demand(self) -> bool:
+        return self.config.start == "on_demand"
+
+    async def is_running(self, server: str) -> bool:
+        """Whether a server is at the address that is known here. A server that starts on demand may have been stopped;
+        the request that follows is announced to the supervisor, which then lets it run.
+        """
+        url = self._urls.get(server)
+        if url is None or not self._starts_on_demand or self.mode == "none":
+            return url is not None
+        now = self._clock.monotonic()
+        if now - self._announced.get(server, -inf) < ANNOUNCE_INTERVAL:
+            return True
+        try:
+            current = await self.supervisor.use(server)
+        except FleetError:
+            return True  # the supervisor is busy; the request shows whether the server runs
+        if current != url:
+            self.forget(server, url)
+            return False
+        self._announced[server] = now
+        return True
 
     async def _update(self, status: SupervisorReport) -> None:
         moved = {
@@ -105,7 +161,7 @@ class LocalAddresses:
 
     async def url(self, server: str, seconds: float) -> str | RequestError:
         """Returns the address of a server. Waits at most `seconds` while it restarts; 0 asks once without waiting."""
-        if found := self._urls.get(server):
+        if await self.is_running(server) and (found := self._urls.get(server)):
             return found
         if self.mode == "none":
             return RequestError.not_reached(
@@ -139,9 +195,11 @@ class LocalAddresses:
                 return RequestError.not_reached(
                     "F216", f"the fleet {self.config.name!r} has stopped", "orchestra fleet start", retryable=True
                 )
-            await self.supervisor.start()
+            await self.supervisor.start(server)
             return None
         await self._update(status)
+        if any(report.name == server and report.phase in ("stopping", "stopped") for report in status.servers):
+            await self.supervisor.notify(StartRequest(server))
         broken = next((found for found in status.servers if found.name == server and found.phase == "failed"), None)
         if broken is None:
             return None

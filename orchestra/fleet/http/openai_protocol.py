@@ -92,6 +92,8 @@ class Completion(msgspec.Struct, frozen=True):
     """Native calls of functions. The text beside them may be empty."""
     sent: bytes = b""
     received: bytes = b""
+    adapter: str = ""
+    """The adapter under whose name the request was sent; empty if it went to the server's own model."""
 
 
 def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = "max_tokens") -> bytes:

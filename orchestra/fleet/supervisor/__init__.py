@@ -1,6 +1,7 @@
 """The supervisor: a process that starts, watches and stops local vLLM servers.
 
-`main` runs it, `client` talks to it, `messages` are their protocol, `server` manages one vLLM process.
+`main` runs it, `client` talks to it, `messages` are their protocol, `server` manages one vLLM process,
+`memory_budget` decides which servers fit in the memory.
 """
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "folders",
     "liveness",
     "main",
+    "memory_budget",
     "messages",
     "port_owner",
     "server",

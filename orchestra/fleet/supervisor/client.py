@@ -34,6 +34,8 @@ from orchestra.fleet.supervisor.messages import (
     SupervisorReport,
     SupervisorRequest,
     SuspectRequest,
+    UseRequest,
+    UseResponse,
 )
 from orchestra.fleet.weights import weights
 
@@ -81,6 +83,15 @@ class SupervisorClient:
             FleetError: F011, the supervisor does not answer.
         """
         return await self._request(request, EmptyResponse) is not None
+
+    async def use(self, server: str) -> str:
+        """Announces a request to a server, and returns its address; empty if it is not ready.
+
+        Raises:
+            FleetError: F011, the supervisor does not answer.
+        """
+        response = await self._request(UseRequest(server), UseResponse)
+        return "" if response is None else response.url
 
     async def _request(self, request: SupervisorRequest, response_type: type[ResponseT]) -> ResponseT | None:
         try:
@@ -131,18 +142,21 @@ class SupervisorClient:
             raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
         return told.key
 
-    async def start(self, command: Sequence[str] | None = None) -> None:
+    async def start(self, server: str | None = None, command: Sequence[str] | None = None) -> None:
         """Uses the running supervisor, or starts one. Of several that start at once, one remains.
 
         Args:
+            server: The server to start, if the fleet starts its servers on demand; None starts all.
             command: Replaces `python -m orchestra.fleet.supervisor.main` in tests.
 
         Raises:
             FleetError: F011, or F004 for a full disk.
         """
         deadline = time.monotonic() + 90
+        on_demand = self.config.start == "on_demand"
+        request = StartRequest(server if on_demand else None)
         while time.monotonic() < deadline:
-            if await self.notify(StartRequest()):
+            if await self.notify(request):
                 return
             try:
                 await self._spawn(command or (sys.executable, "-P", "-m", "orchestra.fleet.supervisor.main"))
@@ -151,7 +165,7 @@ class SupervisorClient:
             # An earlier supervisor may hold the lock until it has ended. The new one waits for it, so poll for a while.
             for _ in range(100):
                 await asyncio.sleep(0.1)
-                if await self.notify(HeartbeatRequest()):
+                if await self.notify(request if on_demand else HeartbeatRequest()):
                     return
         why = "\n   ".join(child_process.last_lines(self.log, 8))
         raise FleetError("F011", "the fleet's supervisor did not start", why=why, hint=f"look into {self.log}")
@@ -207,7 +221,9 @@ class SupervisorClient:
                 )
             told = True
             first = waiting[0]
-            verb = "starting" if first.phase == "starting" else "restarting"
+            if first.phase == "stopped":  # it was ready, and stopped for another one before this client saw it
+                await self.notify(StartRequest(first.name))
+            verb = {"starting": "starting", "stopping": "stopping, then starting"}.get(first.phase, "restarting")
             usual = first.usual_start or TYPICAL_START_SECONDS
             message = f"vLLM is {verb} with {first.model}"
             progress(Progress("wait", message, first.since_start, usual, "seconds", first.start_phase))

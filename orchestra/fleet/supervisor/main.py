@@ -2,7 +2,8 @@
 started it.
 
 It holds a lock for its lifetime, so there is only one. It listens on a Unix socket beside the lock (one JSON line per
-request), manages its servers, and exits after `idle_stop` seconds without a client or a request.
+request), manages its servers, and exits after `idle_stop` seconds without a client or a request. With
+`start: on_demand` a server starts when a client requests it, and stops by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -27,9 +28,10 @@ from orchestra.core import child_process
 from orchestra.core.child_process import ProcessSpec
 from orchestra.fleet import cpu
 from orchestra.fleet.config import PROTOCOL_VERSION, FleetConfig, LocalServer
-from orchestra.fleet.memory import available_memory, check_memory
+from orchestra.fleet.memory import PROCESS_BYTES, AvailableMemory, available_memory, check_memory, memory_need
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.supervisor.folders import LOCK_FILE, SOCKET_FILE, Folders
+from orchestra.fleet.supervisor.memory_budget import MemoryBudget, Need
 from orchestra.fleet.supervisor.messages import (
     EmptyResponse,
     HeartbeatRequest,
@@ -43,8 +45,10 @@ from orchestra.fleet.supervisor.messages import (
     SupervisorReport,
     SupervisorRequest,
     SuspectRequest,
+    UseRequest,
+    UseResponse,
 )
-from orchestra.fleet.supervisor.server import Launcher, ServerSupervisor, Timing
+from orchestra.fleet.supervisor.server import Launcher, OnDemand, ServerSupervisor, Timing
 from orchestra.fleet.weights import weights
 
 log = logging.getLogger("orchestra.fleet.supervisor.main")
@@ -63,7 +67,23 @@ LOCK_TIMEOUT = 60.0
 class Supervisor:
     """Manages the local servers of one fleet, and answers requests about them."""
 
-    def __init__(self, config: FleetConfig, folders: Folders, launcher: Launcher, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        config: FleetConfig,
+        folders: Folders,
+        launcher: Launcher,
+        timing: Timing | None = None,
+        available: Callable[[], AvailableMemory | None] = available_memory,
+    ) -> None:
+        """Starts nothing.
+
+        Args:
+            config: The configuration of the fleet.
+            folders: The folders of weights, logs and sockets.
+            launcher: Returns the command of a server.
+            timing: The time limits.
+            available: Returns the memory that a new process can use.
+        """
         self.config = config
         self._runtime_folder, self._log_folder = folders.runtime_folder(config.digest), folders.logs(config.digest)
         self._timing = timing or Timing(stall_timeout=config.stall_timeout)
@@ -73,10 +93,22 @@ class Supervisor:
         def locked(server: LocalServer, port: int) -> ProcessSpec:
             return replace(launcher(server, port), key=self._key)
 
+        budget = MemoryBudget(config.memory_bytes, available, self._timing.memory_wait, self._timing.least_idle)
         self._servers = {
-            name: ServerSupervisor(name, server, locked, self._log_folder, self._timing, start_lock)
+            name: ServerSupervisor(
+                name,
+                server,
+                locked,
+                self._log_folder,
+                self._timing,
+                start_lock,
+                OnDemand(server.idle_stop or config.idle_stop, budget, memory_estimate(folders))
+                if config.start == "on_demand"
+                else None,
+            )
             for name, server in config.local_servers.items()
         }
+        budget.tenants.update(self._servers)
         self._stop = asyncio.Event()
         self._last_activity = self._started_at = time.monotonic()
         self._reason = ""
@@ -150,7 +182,7 @@ class Supervisor:
 
     async def _handle(
         self, question: SupervisorRequest
-    ) -> SupervisorReport | LogsResponse | KeyResponse | EmptyResponse:
+    ) -> SupervisorReport | LogsResponse | KeyResponse | UseResponse | EmptyResponse:
         self._last_activity = time.monotonic()
         match question:
             case StatusRequest():
@@ -167,7 +199,9 @@ class Supervisor:
                 return KeyResponse(self._key)
             case StartRequest(server):
                 for server_supervisor in self._select(server):
-                    server_supervisor.retry_now()
+                    server_supervisor.request_start(may_stop_others=server is not None)
+            case UseRequest(server):
+                return UseResponse("".join(server_supervisor.use() for server_supervisor in self._select(server)))
             case SuspectRequest(server):
                 for server_supervisor in self._select(server):
                     server_supervisor.check_liveness()
@@ -194,6 +228,19 @@ class Supervisor:
             ),
             requires_key=True,
         )
+
+
+def memory_estimate(folders: Folders) -> Callable[[LocalServer], Need]:
+    """Returns a function that estimates the memory of a server from its weights and its key-value cache. The memory of
+    a GPU is not known here.
+    """
+
+    def estimate(server: LocalServer) -> Need:
+        resolved = cpu.resolve_auto(server, folders.cache) if server.device == "cpu" else server
+        need = memory_need(resolved, weights.ModelStore(folders))
+        return Need(0, 0) if need is None else Need(need.bytes, need.bytes + PROCESS_BYTES)
+
+    return estimate
 
 
 def weights_launcher(folders: Folders) -> Launcher:
@@ -229,8 +276,20 @@ def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
             time.sleep(0.1)
 
 
-def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = None) -> int:
-    """Runs the supervisor of the fleet in `file`. Returns 0, also if another one runs already."""
+def serve(
+    file: Path,
+    launcher: Launcher | None = None,
+    timing: Timing | None = None,
+    available: Callable[[], AvailableMemory | None] = available_memory,
+) -> int:
+    """Runs the supervisor of the fleet in `file`. Returns 0, also if another one runs already.
+
+    Args:
+        file: The configuration of the fleet as JSON.
+        launcher: Returns the command of a server; by default that of vLLM.
+        timing: The time limits.
+        available: Returns the memory that a new process can use.
+    """
     config = FleetConfig.model_validate_json(file.read_bytes())
     folders = Folders.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -239,7 +298,7 @@ def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = 
         return 0
 
     async def run() -> None:
-        await Supervisor(config, folders, launcher or weights_launcher(folders), timing).run()
+        await Supervisor(config, folders, launcher or weights_launcher(folders), timing, available).run()
 
     with held:
         asyncio.run(run())

@@ -11,7 +11,8 @@ import msgspec
 
 from orchestra.core.errors import FleetError
 
-ServerPhase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
+ServerPhase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopping", "stopped"]
+"""`stopping` and `stopped`: a server without requests in a fleet with `start: on_demand`, or the supervisor ends."""
 
 
 def _operation(name: str) -> str:
@@ -32,9 +33,17 @@ class StatusRequest(_SupervisorRequest, frozen=True):
 
 
 class StartRequest(_SupervisorRequest, frozen=True):
-    """Restarts a server that failed or is in a pause at once; all of them without a name."""
+    """Starts a server that is stopped, or restarts one that failed or is in a pause at once; all of them without a
+    name. A named server may stop others to have memory.
+    """
 
     server: str | None = None
+
+
+class UseRequest(_SupervisorRequest, frozen=True):
+    """Announces a request to a server, so that it is not stopped now. The response is a `UseResponse`."""
+
+    server: str
 
 
 class SuspectRequest(_SupervisorRequest, frozen=True):
@@ -60,12 +69,25 @@ class KeyRequest(_SupervisorRequest, frozen=True):
 
 
 SupervisorRequest: TypeAlias = (
-    HeartbeatRequest | StatusRequest | StartRequest | SuspectRequest | StopRequest | LogsRequest | KeyRequest
+    HeartbeatRequest
+    | StatusRequest
+    | StartRequest
+    | UseRequest
+    | SuspectRequest
+    | StopRequest
+    | LogsRequest
+    | KeyRequest
 )
 
 
 class EmptyResponse(msgspec.Struct, frozen=True):
     """The response to a request without data."""
+
+
+class UseResponse(msgspec.Struct, frozen=True):
+    """The address of a server; empty if it is not ready."""
+
+    url: str
 
 
 class LogsResponse(msgspec.Struct, frozen=True):
@@ -137,6 +159,8 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since that end."""
     start_phase: str = ""
     """What a starting server does, by its log; empty if the log does not show it."""
+    idle: float = 0.0
+    """Seconds since its last request, as far as is known; 0 if it has requests."""
     usual_start: float = 0.0
     """Seconds of its last start on this machine; 0 if none was measured."""
 

@@ -1,5 +1,5 @@
 """Supervision of one server: starts it, waits for health, watches it, restarts it with backoff, and gives up after
-repeated failures.
+repeated failures. A server that is started on demand stops when it has had no request for a while.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from orchestra.fleet.secrets import auth_headers
 from orchestra.fleet.supervisor import port_owner, vllm_launch
 from orchestra.fleet.supervisor.auth_middleware import PUBLIC_PATH
 from orchestra.fleet.supervisor.liveness import Health, Liveness
+from orchestra.fleet.supervisor.memory_budget import Holder, MemoryBudget, Need
 from orchestra.fleet.supervisor.messages import ServerFailure, ServerPhase, ServerReport
 
 Probe: TypeAlias = Callable[[aiohttp.ClientSession], Coroutine[Any, Any, None]]
 StartSeconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+MeasuredBytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 Launcher: TypeAlias = Callable[[LocalServer, int], ProcessSpec]
 MEMORY_INTERVAL = 5.0
 """Seconds for which a measured memory is reported again."""
@@ -62,20 +64,48 @@ class Timing:
     grace_period: float = 15.0
     max_start_attempts: int = 2
     """Starts in a row without health after which the supervisor gives up."""
+    memory_wait: float = 60.0
+    """Limit for which a start on demand waits until other servers have no requests and can be stopped."""
+    least_idle: float = 5.0
+    """Least time without a request after which a server is stopped. A client announces requests that are more than a
+    second apart (`UseRequest`), so a request is not under way then.
+    """
+    idle_check_timeout: float = 5.0
+    """Limit of the reading of the load before a server is stopped. A server that answers later has work."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """How a server is started on demand and stopped when it has no requests."""
+
+    idle_stop: float
+    """Seconds without a request after which it stops."""
+    budget: MemoryBudget
+    memory_need: Callable[[LocalServer], Need]
+    """Estimates the memory of a server that was not measured yet."""
 
 
 class ServerSupervisor:
     """Supervises one server. `run` returns after `stop`."""
 
     def __init__(
-        self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock
+        self,
+        name: str,
+        server: LocalServer,
+        launcher: Launcher,
+        logs: Path,
+        timing: Timing,
+        start_lock: asyncio.Lock,
+        on_demand: OnDemand | None = None,
     ) -> None:
         """`start_lock` is shared by all servers of a fleet: servers of one GPU measure its free memory, so they start
-        one after the other.
+        one after the other. With `on_demand` the server starts when it is requested.
         """
         self.name, self.server = name, server
-        self._start_lock = start_lock
-        self.phase: ServerPhase = "starting"
+        self._start_lock, self._on_demand = start_lock, on_demand
+        self._is_wanted = on_demand is None
+        self._may_stop_others = False
+        self.phase: ServerPhase = "starting" if self._is_wanted else "stopped"
         self.log = logs / f"{name}.log"
         self.launch: ProcessSpec | None = None
         """The command with which the server was started."""
@@ -86,6 +116,7 @@ class ServerSupervisor:
         self.version: Any = None
         self.load = vllm_metrics.ServerLoad()
         self._load_read_at = time.monotonic()
+        self._seen_progress = self.load.progress
         self._peak_tokens_per_second = 0.0
         self._launcher, self._timing = launcher, timing
         self._started_at = time.monotonic()
@@ -98,8 +129,13 @@ class ServerSupervisor:
         self._failed_at = 0.0
         self._memory = (0, 0.0, 0)
         """The last measured memory: process, time, bytes."""
-        self._start_file = logs / f"{name}.start.json"
-        self._usual_start = self._read_start()
+        self._start_file, self._memory_file = logs / f"{name}.start.json", logs / f"{name}.memory.json"
+        self._usual_start, self._measured_bytes = self._read_start(), self._read_memory()
+        self._reserved_bytes = 0
+        self._last_used = time.monotonic()
+        self._release_request: asyncio.Event | None = None
+        """Set when the server was stopped, or stays because it has requests; None without a request to stop."""
+        self._wait_reason = ""
 
     def _read_start(self) -> float:
         """Returns the seconds of the last start; 0 without a record."""
@@ -113,6 +149,22 @@ class ServerSupervisor:
         self._usual_start = round(seconds, 1)
         with contextlib.suppress(OSError):  # only an estimate depends on it
             write_file(self._start_file, msgspec.json.encode(self._usual_start))
+
+    def _read_memory(self) -> int:
+        """Returns the most memory of earlier runs; 0 without a record."""
+        try:
+            return msgspec.json.decode(self._memory_file.read_bytes(), type=MeasuredBytes)
+        except (OSError, msgspec.MsgspecError):
+            return 0
+
+    def _measure_memory(self) -> int:
+        """Returns the memory of the server, and records it for the next start."""
+        used = child_process.resident_bytes(self.child.pid) if self.child is not None else 0
+        if used > self._measured_bytes:
+            self._measured_bytes = used
+            with contextlib.suppress(OSError):  # only an estimate depends on it
+                write_file(self._memory_file, msgspec.json.encode(used))
+        return used
 
     def _new_liveness(self) -> Liveness:
         return Liveness(self._timing.stall_timeout, self._timing.failure_timeout, time.monotonic())
@@ -129,12 +181,21 @@ class ServerSupervisor:
             trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.stall_timeout)
         ) as session:
             while not self._stopping:
+                if not self._is_wanted:
+                    self.phase = "stopped"
+                    await self._wait(None)
+                    continue
                 healthy_for = await self._run_once(session)
                 if self._stopping:
                     break
+                if self.phase == "stopping":
+                    pause, failures, self.phase = self._timing.initial_backoff, 0, "starting"
+                    continue
                 failures = 0 if healthy_for is not None else failures + 1
                 if self.error and (
-                    failures >= self._timing.max_start_attempts or error_policy(self.error.code).permanent
+                    failures >= self._timing.max_start_attempts
+                    or error_policy(self.error.code).permanent
+                    or self.error.code == "F226"
                 ):
                     self.phase = "failed"
                     await self._wait(None)
@@ -156,27 +217,54 @@ class ServerSupervisor:
         """Runs the server once. Returns the seconds of health, or None if it never became healthy."""
         self._started_at, self._healthy_since, self.load = time.monotonic(), None, vllm_metrics.ServerLoad()
         self._peak_tokens_per_second = 0.0
-        await self._start_lock.acquire()
-        with contextlib.ExitStack() as release_lock:
-            release_lock.callback(self._start_lock.release)
-            child = await self._start(session, release_lock)
-        if child is None:
-            return None
+        try:
+            if self._on_demand is not None and not await self._reserve_memory(self._on_demand.budget):
+                return None
+            await self._start_lock.acquire()
+            with contextlib.ExitStack() as release_lock:
+                release_lock.callback(self._start_lock.release)
+                child = await self._start(session, release_lock)
+            return None if child is None else await self._run_until_end(session, child)
+        finally:
+            self._reserved_bytes = 0
+            self._end_release()
+
+    async def _run_until_end(self, session: aiohttp.ClientSession, child: ChildProcess) -> float:
+        """Watches a healthy server until its process has ended. Returns the seconds of health."""
         ended = asyncio.create_task(child.wait())
         try:
-            self._healthy_since = time.monotonic()
+            self._healthy_since = self._last_used = time.monotonic()
             await self._watch(session, ended)
             healthy_for = time.monotonic() - self._healthy_since
-            if not self._stopping:
+            if not (self._stopping or self.phase == "stopping"):
                 if ended.done():
                     self.error = vllm_launch.diagnose_end(child_process.last_lines(self.log, 40), ended.result())
                 self.last_failure, self._failed_at = self.error, time.monotonic()
             return healthy_for
         finally:
             self._healthy_since = None
-            await child.stop(self._timing.grace_period if self._stopping else 0.0)
+            await child.stop(self._timing.grace_period if self._stopping or self.phase == "stopping" else 0.0)
             await ended
             self.child, self.port = None, 0
+
+    async def _reserve_memory(self, budget: MemoryBudget) -> bool:
+        """Waits until the server fits in the memory. Returns False with `error` set if it does not, or on `stop`."""
+
+        def reserve(size: int) -> None:
+            self._reserved_bytes = max(1, size)
+
+        async def pause(reason: str) -> bool:
+            self._wait_reason = reason
+            await self._wait(self._timing.poll_interval / 4)
+            return not self._stopping
+
+        try:
+            error = await budget.admit(self.name, reserve, lambda: self._may_stop_others, pause)
+        finally:
+            self._wait_reason = ""
+        if error is not None:
+            self.error = error
+        return error is None and not self._stopping
 
     async def _start(self, session: aiohttp.ClientSession, release_lock: contextlib.ExitStack) -> ChildProcess | None:
         """Starts the server. Returns the healthy process; None if it failed (with `error` set) or was stopped
@@ -261,12 +349,55 @@ class ServerSupervisor:
                 )
                 waiting.cancel()
                 liveness.observe_log(log.new_lines(), time.monotonic())
+                if not ended.done() and self._on_demand is not None:
+                    self._observe_use()
+                    if await self._becomes_idle(session, self._on_demand.idle_stop):
+                        return
                 if not ended.done() and (error := liveness.failure(time.monotonic())) is not None:
                     self.error = error
                     return
                 child_process.rotate_log(self.log)
         finally:
             await _cancel(*probes.values())
+
+    def _observe_use(self) -> None:
+        """Records whether the last reading of the load shows requests."""
+        if self.load.busy or self._liveness.has_requests or self.load.progress != self._seen_progress:
+            self._last_used, self._seen_progress = time.monotonic(), self.load.progress
+
+    async def _becomes_idle(self, session: aiohttp.ClientSession, idle_stop: float) -> bool:
+        """Whether the server is to be stopped now because it has no requests. Its phase is `stopping` then.
+
+        The load is read again, because the last reading may be older than a request.
+        """
+        least = self._timing.least_idle
+        limit = least if self._release_request is not None else max(idle_stop, least)
+        if self._stopping or self._idle_seconds() < limit:
+            self._end_release()
+            return False
+        self._measure_memory()
+        text = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.idle_check_timeout):
+                text = await self._get(session, "/metrics")
+        load = None if text is None else vllm_metrics.parse_metrics(text.decode("utf-8", "replace"))
+        if load is None or load.busy or load.progress != self._seen_progress:
+            self._last_used = time.monotonic()
+        if self._stopping or self._idle_seconds() < limit:
+            self._end_release()
+            return False
+        self.phase, self._is_wanted, self._may_stop_others = "stopping", False, False
+        return True
+
+    def _idle_seconds(self) -> float:
+        """Returns the seconds since the last known or announced request."""
+        return time.monotonic() - self._last_used
+
+    def _end_release(self) -> None:
+        """Ends a request to stop, because the server has ended or has requests."""
+        if self._release_request is not None:
+            self._release_request.set()
+            self._release_request = None
 
     async def _probe(self, session: aiohttp.ClientSession) -> None:
         """Requests the health and the load."""
@@ -339,6 +470,53 @@ class ServerSupervisor:
         self._stopping = True
         self._wake.set()
 
+    def request_start(self, *, may_stop_others: bool) -> None:
+        """Starts the server if it is stopped or has failed, also after a stop that is under way.
+
+        Args:
+            may_stop_others: Whether servers without requests may be stopped to have memory for this one.
+        """
+        self._last_used = time.monotonic()
+        self._may_stop_others |= may_stop_others
+        if self._is_wanted:
+            self.retry_now()
+            return
+        self._is_wanted, self.error = True, None
+        if self.phase == "stopped":
+            self.phase, self._started_at = "starting", time.monotonic()
+        self._wake.set()
+
+    def use(self) -> str:
+        """Records that a request is about to be sent. Returns the address; empty if the server is not ready."""
+        self._last_used = time.monotonic()
+        return self.url if self.phase == "ready" else ""
+
+    def need(self) -> Need:
+        """Returns the memory that the server needs, as measured or estimated."""
+        if self._on_demand is None:
+            return Need(0, 0)
+        estimate = self._on_demand.memory_need(self.server)
+        if not self._measured_bytes:
+            return estimate
+        return Need(estimate.minimum, max(estimate.minimum, self._measured_bytes))
+
+    def holder(self) -> Holder | None:
+        """Returns the memory that is reserved for the server, or that it holds; None if there is none."""
+        if not self._reserved_bytes:
+            return None
+        used = self._measure_memory()
+        busy = self.phase != "ready" or self.load.busy or self._liveness.has_requests
+        unused = max(0, self._reserved_bytes - used) if self.phase in ("starting", "restarting") else 0
+        return Holder(self.name, max(self._reserved_bytes, used), unused, None if busy else self._idle_seconds())
+
+    async def release(self) -> None:
+        """Stops the server if it has no requests. Returns when it has ended, or has requests again."""
+        if self.phase != "ready":
+            return
+        self._release_request = ended = asyncio.Event()
+        self._wake.set()
+        await ended.wait()
+
     def retry_now(self) -> None:
         """Ends a pause or the state of failure, and starts the server at once."""
         if self.phase in ("failed", "restarting"):
@@ -386,6 +564,7 @@ class ServerSupervisor:
             last_failure=ServerFailure.from_error(self.last_failure) if self.last_failure else None,
             since_failure=round(now - self._failed_at, 1) if self.last_failure else 0.0,
             start_phase=self._start_phase(),
+            idle=round(self._idle_seconds(), 1) if self.phase == "ready" and not load.busy else 0.0,
             usual_start=self._usual_start,
         )
 
@@ -400,6 +579,8 @@ class ServerSupervisor:
 
     def _start_phase(self) -> str:
         """Returns what the starting server does. Before its process runs, the log is that of an earlier start."""
+        if self._wait_reason:
+            return self._wait_reason
         if self.phase != "starting" or self.child is None:
             return ""
         return vllm_launch.start_phase(child_process.last_lines(self.log, 200))

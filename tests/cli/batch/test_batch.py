@@ -102,7 +102,9 @@ def test_cells_are_parsed_by_type_and_empty_ones_omit_optional_inputs(shell: She
     assert said.code == 0, said.err
     assert [one["output"] for one in results()] == [{"n": 3, "w": ["a"], "found": []}, {"n": 4, "w": [], "found": []}]
     Path("rows.csv").write_text("count\nthree\n")
-    assert "C020: row '1': count: " in shell("batch", "counted", "-i", "rows.csv", "-o", "more.jsonl").err
+    refused = shell("batch", "counted", "-i", "rows.csv", "-o", "more.jsonl").err
+    assert "C020: row '1': count: " in refused
+    assert "the inputs are count, words (optional)" in refused
 
 
 def test_a_column_that_is_not_there_is_refused(shell: Shell) -> None:

@@ -101,6 +101,7 @@ def test_a_bad_row_is_located(tmp_path: Path, line: str) -> None:
         list(read_rows(path))
     assert caught.value.code == "C020"
     assert str(caught.value.location) == f"{path}:2:1"
+    assert caught.value.hint
 
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import signal
@@ -38,7 +37,7 @@ from orchestra.fleet.supervisor.messages import (
     SuspectRequest,
 )
 from orchestra.fleet.supervisor.server import ServerSupervisor, Timing
-from tests.fleet.conftest import FakeSupervision, eventually, local_config
+from tests.fleet.conftest import FakeSupervision, eventually, local_config, post
 
 pytestmark = pytest.mark.slow
 
@@ -72,12 +71,6 @@ def pid_of(status: SupervisorReport) -> int:
     pid = status.servers[0].pid
     assert pid is not None
     return pid
-
-
-async def post(url: str, path: str) -> None:
-    async with aiohttp.ClientSession() as session:
-        with contextlib.suppress(aiohttp.ClientError):
-            await (await session.post(url + path, json={})).read()
 
 
 async def assert_process_ends(pid: int, seconds: float = 10) -> None:
