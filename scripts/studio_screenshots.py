@@ -67,7 +67,9 @@ def main() -> None:
             done = start(address, "report_review", review, options={"tags": {"customer": "42"}})
             post(address, f"api/runs/{done}/answers", {"value": "yes", "by": "ada"})
             withheld = start(
-                address, "read_one", {"question": "What is expect for 2026?", "text": DOCUMENTS[3]["text"]}
+                address,
+                "read_one",
+                {"question": "What revenue does the company expect for 2026?", "text": DOCUMENTS[3]["text"]},
             )
             waiting = start(address, "report_review", review, options={"tags": {"customer": "7"}})
             start(address, "read_many", {"texts": [f"This is item {number}." for number in range(300)]})

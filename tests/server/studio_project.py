@@ -34,8 +34,8 @@ DOCUMENTS = [
     {
         "source": "letter-to-shareholders.txt",
         "text": (
-            "Dear shareholders, the past year was demanding. Two storms in January interrupted supply for 41,000 homes, "
-            "and our crews restored it within six days. We replaced 212 towers before the summer."
+            "Dear shareholders, the past year was demanding. Two storms in January interrupted supply for 41,000 "
+            "homes, and our crews restored it within six days. We replaced 212 towers before the summer."
         ),
     },
     {
@@ -48,8 +48,8 @@ DOCUMENTS = [
     {
         "source": "press-2025-11.txt",
         "text": (
-            "Analysts expect Northwind Grid to report about $600 million. The company has not commented on the estimate. "
-            "Its share price rose by four per cent in November."
+            "Analysts expect Northwind Grid to report about $600 million. The company has not commented on the "
+            "estimate. Its share price rose by four per cent in November."
         ),
     },
 ]

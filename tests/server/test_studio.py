@@ -196,7 +196,7 @@ def test_list_of_10000_elements_draws_only_what_is_in_view(tmp_path: Path, tab: 
 
 
 def test_graph_of_500_nodes_draws_only_what_is_in_view(tmp_path: Path, tab: Tab) -> None:
-    nodes = {"step0": {"agent": "answerer"}}
+    nodes: dict[str, Any] = {"step0": {"agent": "answerer"}}
     nodes |= {
         f"step{number}": {"agent": "answerer", "with": {"text": f"${{step{(number - 1) // 2}}}"}}
         for number in range(1, STEPS)
