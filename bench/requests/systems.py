@@ -58,7 +58,7 @@ class OrchestraSystem:
     async def answer(self, world: World, request: Request) -> Answer:
         """Answers a request. A request without a plan, and a withheld answer, is refused."""
         if world.name not in self._values:
-            self._values[world.name] = read_values([copy_files(world, self.folder)], [])
+            self._values[world.name] = dict(read_values([copy_files(world, self.folder)], []).values)
         values = self._values[world.name]
         try:
             step = request_workflow(self.orchestra, request.request, values, self.options)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchestra.testing.fake_vllm.http import Receive, Scope, Send
-from tests.e2e.model_servers import ModelServer, Reply
+from tests.e2e.model_servers import ModelServer, Reply, serve
 
+ROOT = Path(__file__).parents[2]
 QUESTION = "How much did Northwind Grid earn in 2025, and what changed?"
 DOCUMENTS = [
     {
@@ -30,8 +34,8 @@ DOCUMENTS = [
     {
         "source": "letter-to-shareholders.txt",
         "text": (
-            "Dear shareholders, the past year was demanding. Two storms in January interrupted supply for 41,000 homes, "
-            "and our crews restored it within six days. We replaced 212 towers before the summer."
+            "Dear shareholders, the past year was demanding. Two storms in January interrupted supply for 41,000 "
+            "homes, and our crews restored it within six days. We replaced 212 towers before the summer."
         ),
     },
     {
@@ -44,8 +48,8 @@ DOCUMENTS = [
     {
         "source": "press-2025-11.txt",
         "text": (
-            "Analysts expect Northwind Grid to report about $600 million. The company has not commented on the estimate. "
-            "Its share price rose by four per cent in November."
+            "Analysts expect Northwind Grid to report about $600 million. The company has not commented on the "
+            "estimate. Its share price rose by four per cent in November."
         ),
     },
 ]
@@ -223,12 +227,16 @@ def answer_request(body: Mapping[str, Any]) -> Reply:
     if "Does the evidence support" in text:
         return json.dumps({"label": "supported", "p_supported": 0.94, "p_support": 0.94, "p_refute": 0.02})
     if "expect for 2026" in text:
-        return json.dumps({"answer": "about $640 million", "quote": "expect Northwind Grid to report about $640 million"})
+        return json.dumps(
+            {"answer": "about $640 million", "quote": "expect Northwind Grid to report about $640 million"}
+        )
     if "What is the number?" in text:
         number = re.findall(r"item (\d+)", text)
         if number and int(number[-1]) % 97 == 13:
             return json.dumps({"answer": "unclear", "quote": "the number is unclear"})
-        return json.dumps({"answer": number[-1], "quote": f"item {number[-1]}"} if number else {"answer": None, "quote": None})
+        return json.dumps(
+            {"answer": number[-1], "quote": f"item {number[-1]}"} if number else {"answer": None, "quote": None}
+        )
     if "Revenue for the year ended" in text:
         asked_again = body["model"] != "smol-360m"
         if "What was the revenue" in last and not asked_again:
@@ -247,8 +255,53 @@ def _plan(text: str) -> str:
     return "s1 = serch(query=input.request, documents=input.documents)\nreturn s1"
 
 
+@contextmanager
+def serve_studio(project: Path, seconds: float = 0.0) -> Iterator[str]:
+    """Serves the project and the studio in a process of its own; yields the address. Calls of models take about
+    `seconds`.
+    """
+    command = [sys.executable, "-m", "tests.server.studio_project", str(project), str(seconds)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        if not address:
+            raise RuntimeError("the server did not start")
+        try:
+            yield address
+        finally:
+            server.stdin.close()
+
+
+async def _serve(project: Path, seconds: float) -> None:
+    """Serves until the standard input ends."""
+    import uvicorn
+
+    from orchestra import Orchestra
+    from orchestra.server import ServerSettings, create_app
+
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(serve(ScriptedModels(seconds)))
+        furnish(project, address)
+        orchestra = await stack.enter_async_context(Orchestra.open(project=project, fleet="none"))
+        app = create_app(orchestra, ServerSettings(auth=False))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        task = asyncio.create_task(server.serve())
+        async with asyncio.timeout(60):
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+        print(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        server.should_exit = True
+        await task
+
+
 def furnish(project: Path, address: str) -> None:
     """Writes the files of the project."""
     for name, text in {**FILES, "configs/scripted.yaml": fleet_file(address)}.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))

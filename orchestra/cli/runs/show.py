@@ -157,9 +157,9 @@ async def write_page(name: str, target: Path) -> None:
     written.
     """
     from orchestra.app.html.content import RunContent
+    from orchestra.app.html.saved_run import render_saved_run
     from orchestra.app.run_record import read_run_record
     from orchestra.app.stored_certificates import read_certificates
-    from orchestra.server.studio_files import render_saved_run
 
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)

@@ -396,7 +396,7 @@ export function statusOf(node: RunNode, over: boolean, at: number | null = null)
   if (at !== null && node.started > at) return "pending";
   if (node.outcome !== null && (at === null || node.finished === null || node.finished <= at)) {
     if (node.originalOutcome !== null) return "fallback";
-    if (node.outcome.type === "value") return node.overriddenBy ? "given" : "done";
+    if (node.outcome.type === "value") return node.overriddenBy || isFromPerson(node) ? "given" : "done";
     return node.outcome.type;
   }
   if (at !== null && node.finished !== null) return "running";
@@ -406,6 +406,34 @@ export function statusOf(node: RunNode, over: boolean, at: number | null = null)
   const ended = over || hasOutcomeAbove(node);
   if (ended && at === null) return "interrupted";
   return node.retryPlanned || node.questionOpen ? "waiting" : "running";
+}
+
+/** Whether the value is the answer of a person: to a question of the workflow, or in the place of a rejected value. */
+function isFromPerson(node: RunNode): boolean {
+  if (node.correction) return true;
+  return node.attempts.length === 0 && node.answer !== null && !node.answer.decline_reason && (node.question?.kind ?? "answer") === "answer";
+}
+
+/** When a node ended: a turn ends with the last of its nodes. */
+export function endOf(node: RunNode): number | null {
+  if (node.finished !== null) return node.finished;
+  const kind = kindOf(node);
+  if ((kind !== "turn" && kind !== "check") || node.children.length === 0) return null;
+  let end = node.started;
+  for (const child of node.children) {
+    const own = endOf(child);
+    if (own === null) return null;
+    end = Math.max(end, own);
+  }
+  return end;
+}
+
+/** A label in words: turns, versions and rounds of checks are numbered. */
+export function labelOf(node: RunNode): string {
+  const found = /^([#@?])(\d+)$/.exec(node.label);
+  if (!found) return node.label;
+  const plan = (node.parent?.drafts.length ?? 0) > 0;
+  return `${{ "#": plan ? "turn of the router" : "turn", "@": "plan, version", "?": "calls of checks, round" }[found[1] as "#" | "@" | "?"]} ${found[2]}`;
 }
 
 function hasOutcomeAbove(node: RunNode): boolean {

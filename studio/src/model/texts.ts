@@ -184,6 +184,8 @@ export function bodyOf(
     for (let at = drafts.length - 1; at >= 0; at--) {
       const draft = drafts[at]?.draft;
       if (draft?.plan) return draft.plan;
+      // In the turn after the last line, the workflow of the turn is the plan itself.
+      if (draft?.graph && /^return\b/.test(draft.lines?.at(-1) ?? "")) return draft.graph;
     }
     return null;
   }

@@ -81,7 +81,7 @@ function Difference({ before, after }: { before: Side; after: Side }) {
     for (const path of paths) {
       const one = before.fold.nodes.get(path);
       const other = after.fold.nodes.get(path);
-      found.push({ path, before: one, after: other, same: !!one && !!other && statusOf(one, true) === statusOf(other, true) && words(one) === words(other) });
+      found.push({ path, before: one, after: other, same: !!one && !!other && statusOf(one, before.fold.finished !== null) === statusOf(other, after.fold.finished !== null) && words(one) === words(other) });
     }
     return found;
   }, [before, after]);
@@ -123,9 +123,9 @@ function Difference({ before, after }: { before: Side; after: Side }) {
           <div className="change" key={one.path}>
             <div className="change-head">
               <span className="mono strong">{oneLine(one.path, 100)}</span>
-              {one.before ? <Status status={statusOf(one.before, true)} small /> : <span className="soft">only after</span>}
+              {one.before ? <Status status={statusOf(one.before, before.fold.finished !== null)} small /> : <span className="soft">only after</span>}
               <span className="soft">→</span>
-              {one.after ? <Status status={statusOf(one.after, true)} small /> : <span className="soft">only before</span>}
+              {one.after ? <Status status={statusOf(one.after, after.fold.finished !== null)} small /> : <span className="soft">only before</span>}
               <span className="grow" />
               <span className="soft">
                 {one.before ? count(one.before.usage.prompt_tokens + one.before.usage.output_tokens) : "0"} → {one.after ? count(one.after.usage.prompt_tokens + one.after.usage.output_tokens) : "0"} tokens
@@ -142,7 +142,7 @@ function Difference({ before, after }: { before: Side; after: Side }) {
 
 function outputText(fold: RunFold): string {
   const outcome = fold.outcome;
-  if (!outcome) return "";
+  if (!outcome) return "no output yet";
   return outcome.type === "value" ? valueText(outcome.value) : `no output: ${outcome.reason}`;
 }
 

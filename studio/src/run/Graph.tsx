@@ -273,7 +273,7 @@ function Inner({ selected, cursor, version }: { selected: string | null; cursor:
     if (size.width === 0 || !layout) return;
     const frame = requestAnimationFrame(() => {
       const zoom = Math.min(size.width / (layout.width + 48), size.height / (layout.height + 48));
-      if (zoom >= (direction === "TB" ? 0.42 : 0.55) || layout.boxes.length > 200) void flow.fitView({ padding: 0.06, maxZoom: 1, minZoom: 0.08 });
+      if (zoom >= 0.55 || layout.boxes.length > 200) void flow.fitView({ padding: 0.06, maxZoom: 1, minZoom: 0.08 });
       else {
         // Readable from the beginning of the graph, rather than all of it too small to read.
         const scale = Math.max(0.62, Math.min(1, size.height / (layout.height + 48)));

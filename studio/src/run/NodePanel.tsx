@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { clock, count, duration, money, plural, tokens } from "../lib/format";
 import { oneLine, visible } from "../lib/visible";
-import { countElements, kindOf, reasonOf, statusOf, type Attempt, type NodeStatus, type RunNode } from "../model/fold";
+import { countElements, kindOf, labelOf, reasonOf, statusOf, type Attempt, type NodeStatus, type RunNode } from "../model/fold";
 import { calleeOf } from "../model/graph";
 import { evidenceTexts, specOf, type Mark, type RunText } from "../model/texts";
 import type { EvidenceItem, Json, NodeSpec, Verdict } from "../model/types";
@@ -156,7 +156,7 @@ function NodeBody({ node, spec, status, cursor }: { node: RunNode; spec: NodeSpe
             {node.children.slice(0, 100).map((child) => (
               <li key={child.path}>
                 <button type="button" className="link mono" onClick={() => select(child.path)}>
-                  {oneLine(child.label, 80)}
+                  {oneLine(labelOf(child), 80)}
                 </button>
                 <span className="soft"> {kindOf(child) === "check" ? "calls of its checks" : (child.attempts.at(-1)?.name ?? "")}</span>
               </li>

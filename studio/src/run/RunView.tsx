@@ -9,7 +9,6 @@ import { Icon } from "../parts/Icon";
 import { Status } from "../parts/Status";
 import type { BlobLoader } from "../parts/Exchange";
 import { Answer } from "./Answer";
-import { claimState } from "./Claims";
 import { RunContext, type RunActions } from "./context";
 import { RunGraph } from "./Graph";
 import { NodePanel } from "./NodePanel";
@@ -61,8 +60,6 @@ export function RunView({ record, fold, version, load, actions, selected, select
     [select],
   );
   const context = useMemo(() => ({ record, fold, texts, load, actions, select: choose, over }), [record, fold, texts, load, actions, choose, over]);
-  const claims = record.claims;
-  const supported = claims.filter((one) => claimState(one) === "supported").length;
   const usage = fold.usage;
   const took = fold.finished !== null ? fold.finished - fold.begin : null;
   useEffect(() => {
@@ -112,12 +109,6 @@ export function RunView({ record, fold, version, load, actions, selected, select
               </a>
             )}
           </p>
-          {fold.finished !== null && claims.length > 0 && fold.outcome?.type === "value" && (
-            <p className="run-verdict">
-              <Icon name="shield" size={14} />
-              {supported} of {plural(claims.length, "value")} supported by evidence and checks
-            </p>
-          )}
           {notice}
         </header>
         <div className="pane-tabs" role="group" aria-label="part of the run">

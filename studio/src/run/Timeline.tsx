@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { clock, count, duration, plural } from "../lib/format";
 import { oneLine, shorten } from "../lib/visible";
-import { countElements, kindOf, reasonOf, statusOf, type Attempt, type NodeStatus, type RunNode } from "../model/fold";
+import { countElements, endOf, kindOf, labelOf, reasonOf, statusOf, type Attempt, type NodeStatus, type RunNode } from "../model/fold";
 import { COUNTED, wordsOf } from "../model/words";
 import { Icon } from "../parts/Icon";
 import { Status } from "../parts/Status";
@@ -215,7 +215,8 @@ function TimelineRow({
   const status = statusOf(node, over, cursor);
   const counts = node.elements !== null ? [...countElements(node, over, cursor)].sort((a, b) => COUNTED.indexOf(a[0]) - COUNTED.indexOf(b[0])) : null;
   const name = node.attempts.at(-1)?.name ?? "";
-  const seconds = node.finished === null ? null : node.finished - node.started;
+  const end = endOf(node);
+  const seconds = end === null ? null : end - node.started;
   const reason = reasonOf(node);
   return (
     <div
@@ -249,7 +250,7 @@ function TimelineRow({
         <span className={`row-status tone-${wordsOf(status).tone}`}>
           <Icon name={wordsOf(status).icon} size={13} />
         </span>
-        <span className="row-label mono">{oneLine(node.label, 60)}</span>
+        <span className={`row-label${/^[#@?]/.test(node.label) ? " soft" : " mono"}`}>{oneLine(labelOf(node), 60)}</span>
         <span className="row-callee">{counts ? plural(node.elements ?? 0, "element") : oneLine(name, 40)}</span>
       </div>
       <div className="row-bars">
@@ -258,7 +259,7 @@ function TimelineRow({
       <div className="row-word">
         {counts ? <span className="soft">{counts.filter(([one]) => one !== "done").map(([one, number]) => `${count(number)} ${wordsOf(one).word}`).slice(0, 2).join(", ") || "all done"}</span> : <Status status={status} small />}
       </div>
-      <div className="row-time">{seconds !== null && (cursor === null || (node.finished ?? 0) <= cursor) ? duration(seconds) : ""}</div>
+      <div className="row-time">{seconds !== null && (cursor === null || (end ?? 0) <= cursor) ? duration(seconds) : ""}</div>
     </div>
   );
 }
@@ -285,7 +286,7 @@ function Bars({ node, status, counts, scale, over }: { node: RunNode; status: No
     );
   }
   if (node.attempts.length === 0) {
-    const end = node.finished ?? (status === "interrupted" ? node.started : open);
+    const end = endOf(node) ?? (status === "interrupted" ? node.started : open);
     const tone = node.questionOpen || node.question ? "doubt wait" : `${wordsOf(status).tone} frame`;
     return <span className={`bar tone-${tone}`} style={place(node.started, end)} />;
   }

@@ -13,13 +13,13 @@ import pytest
 from msgspec.structs import replace
 
 from orchestra.app.html.content import PAGE
+from orchestra.app.html.saved_run import FOLDER
 from orchestra.core.events import (
     Event,
     OutputJudged,
 )
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
-from orchestra.server.studio_files import FOLDER
 from tests.app.html_pages import GRAPH, HOSTILE, Page, quoting_run
 from tests.cli.shell import Shell
 from tests.cli.stage import ASK, FLEET, GOOD, TEXT, Simulated, furnish

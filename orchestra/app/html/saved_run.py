@@ -1,6 +1,6 @@
-"""The built files of the studio, and a run with all of them in one HTML file.
+"""A run as one HTML file, with the studio in it.
 
-`scripts/build_studio.py` builds `orchestra/server/studio/` from `studio/`. A user needs no Node.
+`scripts/build_studio.py` builds the files of `orchestra/server/studio/` from `studio/`. A user needs no Node.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from orchestra.app.html.content import RunContent
 from orchestra.app.html.render import StudioParts, render_page
 from orchestra.app.run_record import RunRecord, encode_record
 
-FOLDER = Path(__file__).with_name("studio")
-NAMES = ("index.html", "studio.css", "studio.js")
+FOLDER = Path(__file__).parents[2] / "server" / "studio"
+"""The built files. The package `orchestra.server` is not imported, because it needs the extra `server`."""
 
 
 @cache
-def read_studio_file(name: str) -> bytes:
-    """Returns a built file by its name."""
-    return (FOLDER / name).read_bytes()
+def _read_file(name: str) -> str:
+    return (FOLDER / name).read_text("utf-8")
 
 
 def render_saved_run(content: RunContent, record: RunRecord) -> str:
@@ -33,12 +32,13 @@ def render_saved_run(content: RunContent, record: RunRecord) -> str:
 
     The policy of the page permits this one script by its digest, and no connection.
     """
-    script = read_studio_file("studio.js").decode()
+    script = _read_file("studio.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = StudioParts(
-        style=read_studio_file("studio.css").decode(),
+        style=_read_file("studio.css"),
         script=script,
-        policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'",
         record=to_script_data(record),
     )
     return render_page(content, parts)
