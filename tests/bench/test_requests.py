@@ -122,3 +122,10 @@ def test_world_requests_are_numbered_and_differ(world: World) -> None:
     assert len(set(texts)) == len(texts)
     assert [one.id for one in world.requests] == [f"{world.name}-{number:02d}" for number in range(1, len(texts) + 1)]
     assert 5 <= len(world.files) <= 10
+
+
+def test_request_with_a_verdict_forbids_the_other() -> None:
+    claims = [request for _, request in REQUESTS.values() if any(NO in fact for fact in request.expected)]
+    assert claims
+    assert all(score(request, "done", "Yes, that is correct.").verdict == "wrong" for request in claims)
+    assert all(YES in request.forbidden for request in claims)
