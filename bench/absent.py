@@ -27,7 +27,7 @@ from bench.evaluation_tables import between
 from bench.machine import ROOT, now
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, PlanResult, plan_result, request_workflow
-from orchestra.cli.inputs import read_documents
+from orchestra.cli.files import read_documents
 from orchestra.cli.run.plan import DESK_WORKFLOW, EmptyStep, find_empty_steps
 from orchestra.journal.history import History
 from orchestra.router.plan import Plan

@@ -25,7 +25,7 @@ from bench.machine import ROOT, now
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, PlanResult, plan_result, request_workflow
 from orchestra.app.result import Result
-from orchestra.cli.inputs import read_documents
+from orchestra.cli.files import read_documents
 from orchestra.schema.strict_yaml import load_yaml
 from orchestra.workflows.model import REQUEST
 
