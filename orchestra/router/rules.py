@@ -272,6 +272,9 @@ def _claim(request: str) -> str | None:
         return claim[reported.end() :] if (reported := _REPORTED.match(claim)) is not None else claim
     if _ASKS_WH.search(request):
         return None
+    first, stop, last = request.strip().rpartition(". ")
+    if stop and _YES_NO.match(last) and not _QUESTION.search(first):
+        return request
     return request if _YES_NO.match(request) else None
 
 

@@ -16,6 +16,7 @@ from orchestra.schema.builtin_models import Answer, Citation, Document, Passage,
 from orchestra.text.keywords import content_words
 from orchestra.documents.passages import split_passages
 from orchestra.tools.question_kinds import AnswerKind, answer_kind, is_of_kind, spans_of_kind
+from orchestra.tools.replies import language_of
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
 from orchestra.workflows.python.steps import tool
 
@@ -27,6 +28,16 @@ TOP_WINDOWS = 3
 """Nearest sentences that are read with their neighbours."""
 MIN_SENTENCE = 12
 """Characters of a sentence that is read on its own."""
+FOREIGN_NEAREST = 0.65
+"""The same for other languages than English, which the encoders do not know."""
+STATED_SUM = 9.0
+"""The weight from which a number answers a question for a sum or a difference."""
+_COMPUTED = re.compile(
+    r"\b(?:difference|the total of|how (?:many|much) (?:\w+ )?(?:more|less|fewer)|lost between|altogether|in total|"
+    r"after the (?:discount|rebate)|"
+    r"left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|what do they still|encore payer|together)\b",
+    re.IGNORECASE,
+)
 NEAREST = 0.5
 """The closeness from which a sentence is shown though it does not answer the question."""
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
@@ -188,17 +199,20 @@ def choose_answer(
         *_typed_candidates(question, kind, sentences, scores),
     ]
     best = max(candidates, key=lambda one: one.weight, default=None)
+    if best is not None and _COMPUTED.search(question) and not _COMPUTED.search(best.citation.quote):
+        accept = max(accept, STATED_SUM)  # a number that stands there is a part of the sum, and not the sum
     if best is None or best.weight < accept:
-        return Answer(text=None, citations=_nearest_citation(sentences, scores))
+        return Answer(text=None, citations=_nearest_citation(question, sentences, scores))
     best = _latest(question, best, candidates, documents, accept)
     same = [one.citation for one in candidates if one.answer == best.answer and one.weight >= accept]
     return Answer(text=best.answer, citations=list(dict.fromkeys([best.citation, *same]))[:2])
 
 
-def _nearest_citation(sentences: Sequence[Passage], scores: Sequence[float]) -> list[Citation]:
+def _nearest_citation(question: str, sentences: Sequence[Passage], scores: Sequence[float]) -> list[Citation]:
     """The sentence nearest to a question, if it is near."""
     at = max(range(len(sentences)), key=lambda number: scores[number], default=-1)
-    return [] if at < 0 or scores[at] < NEAREST else [_cite(sentences[at], 0, len(sentences[at].text))]
+    least = NEAREST if language_of(question) == "en" else FOREIGN_NEAREST
+    return [] if at < 0 or scores[at] < least else [_cite(sentences[at], 0, len(sentences[at].text))]
 
 
 def _latest(
@@ -213,6 +227,10 @@ def _latest(
         return best
     years = {document.source: document_year(document) for document in documents}
     own = years.get(best.citation.source, 0)
+    others = set(years.values()) - {0}
+    # A document without a year is the current one if others have years in their names.
+    if any(_is_dated_by_name(document) for document in documents) and others:
+        years = {source: year or max(others) + 1 for source, year in years.items()}
     later = [
         one
         for one in candidates
@@ -221,9 +239,14 @@ def _latest(
     return max(later, key=lambda one: one.weight, default=best)
 
 
+def _is_dated_by_name(document: Document) -> bool:
+    return _YEAR.search(document.source.replace("_", " ")) is not None
+
+
 def document_year(document: Document) -> int:
-    """The latest year in the name and the beginning of a document; 0 without one."""
-    years = _YEAR.findall(f"{document.source} {document.text[:400]}".replace("_", " "))
+    """The year in the name of a document, else the latest year in its beginning; 0 without one."""
+    name = document.source.replace("_", " ")
+    years = _YEAR.findall(name) or _YEAR.findall(document.text[:400])
     return max(map(int, years), default=0)
 
 
@@ -280,7 +303,7 @@ def _fit(question: str, kind: AnswerKind, answer: str, sentence: str, around: st
     if "|" in sentence and not _shares_word(question, sentence):
         weight -= 7.0  # a row of a table is about what its first cell names
     if not kind:
-        weight -= 1.0
+        weight -= 2.5
     return weight
 
 

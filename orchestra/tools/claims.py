@@ -18,7 +18,7 @@ NEAR = 0.45
 """The closeness from which a sentence is about a claim."""
 DECIDED = 0.6
 """The probability from which a judgement counts."""
-SHOWN = 0.5
+SHOWN = 0.42
 """The closeness from which a sentence is shown though it does not decide."""
 TOP_EVIDENCE = 4
 YES_WORDS = {"en": ("Yes", "No"), "de": ("Ja", "Nein"), "fr": ("Oui", "Non"), "es": ("Sí", "No")}
@@ -76,7 +76,8 @@ def claim_evidence(
     claim: str, sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_EVIDENCE
 ) -> ClaimEvidence:
     """A claim as a statement, and the sentences nearest to it by score, the best one first."""
-    ranked = sorted(range(len(sentences)), key=lambda at: (-scores[at], at))[:top]
+    told = [at for at in range(len(sentences)) if not sentences[at].text.startswith("|")]
+    ranked = sorted(told, key=lambda at: (-scores[at], at))[:top]
     best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
     return ClaimEvidence(claim=as_statement(claim), sentences=best)
 

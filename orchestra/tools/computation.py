@@ -342,6 +342,20 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
 _ARTICLE = re.compile(rf"(?P<number>{_NUM})\s+(?P<unit>[^\W\d_]+)\s+of\s+(?P<name>[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*)")
 
 
+def _price_cell(table: Table, heads: Sequence[set[str]], name: str, unit: str) -> tuple[int | None, int | None]:
+    """The row and the column of an article's price per unit: articles are rows and units columns, or the reverse."""
+    row = next((at for at, row in enumerate(table.cells) if row[0].casefold() == name.casefold()), None)
+    column = next((at for at, head in enumerate(heads) if unit in head and at), None)
+    if row is not None or column is not None:
+        return row, column
+    row = next(
+        (at for at, row in enumerate(table.cells) if at and unit in {_unit(w) for w in re.findall(r"[^\W_]+", row[0])}),
+        None,
+    )
+    column = next((at for at, head in enumerate(table.cells[0]) if head.casefold() == name.casefold()), None)
+    return row, column
+
+
 def _articles(question: str, tables: Sequence[Table]) -> _Computed | None:
     """Quantities of articles, such as `6 casks of Pale Ale`, at the prices of a table with a column for the unit."""
     wanted = [(_value(match["number"]), _unit(match["unit"]), match["name"]) for match in _ARTICLE.finditer(question)]
@@ -351,8 +365,7 @@ def _articles(question: str, tables: Sequence[Table]) -> _Computed | None:
         heads = [{_unit(word) for word in re.findall(r"[^\W_]+", head)} for head in table.cells[0]]
         parts, cells, sign = [], [], ""
         for number, unit, name in wanted:
-            row = next((at for at, row in enumerate(table.cells) if row[0].casefold() == name.casefold()), None)
-            column = next((at for at, head in enumerate(heads) if unit in head and at), None)
+            row, column = _price_cell(table, heads, name, unit)
             if row is None or column is None:
                 break
             text = table.cells[row][column]

@@ -68,10 +68,31 @@ def choose_documents(
         for weight, _, document in sorted(weighed, key=lambda one: (-one[0], -one[1]))
         if weight >= MIN_CLOSENESS
     ]
+    best = [(weight, document) for weight, document in best if _is_of_named_kind(request, document)]
     if len(documents) == 1:
         best = [(1.0, documents[0])]
     return ChosenDocuments(
         documents=[document for _, document in best[:top]], scores=[round(weight, 6) for weight, _ in best[:top]]
+    )
+
+
+_KINDS = (
+    (r"\b(?:letters?|brief|lettre|carta)\b", r"\bletter\b|\bdear\b|\bbrief\b"),
+    (r"\b(?:e-?mails?|mails?|messages?)\b", r"\be?-?mail\b|^from:|\.eml|\bdear\b|\bhello\b|\bregards\b"),
+    (r"\b(?:minutes|protokoll\w*|compte rendu|acta)\b", r"\bminutes\b|\bmeeting\b|\bprotokoll|\bpresent:"),
+    (r"\b(?:contract|agreement)\b", r"\bcontract\b|\bagreement\b|\bterms\b"),
+    (r"\b(?:incident|accident) report\b", r"\breport\b"),
+)
+"""Kinds of documents that a request may name, and how such documents show themselves."""
+
+
+def _is_of_named_kind(request: str, document: Document) -> bool:
+    """Whether a document is of the kind that the request names, such as a letter; true if it names none."""
+    shown = f"{document.source.replace('_', ' ')}\n{document.text[:600]}\n{document.text[-200:]}"
+    return all(
+        re.search(signs, shown, re.IGNORECASE | re.MULTILINE) is not None
+        for named, signs in _KINDS
+        if re.search(named, request, re.IGNORECASE)
     )
 
 
@@ -115,7 +136,11 @@ def compose_summary(
         best = max(
             left,
             key=lambda at: (
-                0.6 * central[at] + 0.5 * topical[at] + _figures(sentences[at].text) - _overlap(words, at, chosen),
+                0.6 * central[at]
+                + 0.5 * topical[at]
+                + _figures(sentences[at].text)
+                + 0.1 * (1 - at / len(sentences))
+                - _overlap(words, at, chosen),
                 -at,
             ),
         )
@@ -229,7 +254,7 @@ def _mentions(label: str, text: str) -> float:
     pattern = next((cues for name, cues in _CUES.items() if name in label.casefold()), None)
     if pattern is None:
         return 0.1 if re.search(rf"\b{re.escape(label)}\b", text, re.IGNORECASE) else 0.0
-    return 0.03 * min(6, len(re.findall(pattern, text, re.IGNORECASE)))
+    return 0.05 * min(6, len(re.findall(pattern, text, re.IGNORECASE)))
 
 
 # Fields
@@ -264,8 +289,13 @@ def field_questions(request: str, fields: Sequence[str]) -> list[str]:
 
 
 @tool(effect="pure", label="restricted")
-def join_fields(request: str, fields: Sequence[str], answers: Sequence[Answer]) -> Reply:
-    """One reply with a line for each field that was found; the others are named."""
+def join_fields(
+    request: str, fields: Sequence[str], answers: Sequence[Answer], documents: Sequence[Document] = ()
+) -> Reply:
+    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a mail
+    are those of its header.
+    """
+    answers = [_header_field(field, documents) or answer for field, answer in zip(fields, answers, strict=True)]
     findings = [Finding(question=field, answer=answer.text) for field, answer in zip(fields, answers, strict=True)]
     lines = [f"{_capitalized(one.question)}: {one.answer}" for one in findings if one.answer is not None]
     return Reply(
@@ -276,16 +306,40 @@ def join_fields(request: str, fields: Sequence[str], answers: Sequence[Answer]) 
     )
 
 
+_HEADER_FIELDS = {
+    "From": re.compile(r"sender|from|author|writer|who wrote.*|absender|expéditeur|remitente", re.IGNORECASE),
+    "To": re.compile(r"recipient|addressee|empfänger", re.IGNORECASE),
+    "Subject": re.compile(r"subject|betreff|objet|asunto", re.IGNORECASE),
+}
+
+
+def _header_field(field: str, documents: Sequence[Document]) -> Answer | None:
+    """The value of a mail's header that a field names; None for other fields and documents."""
+    name = next((name for name, pattern in _HEADER_FIELDS.items() if pattern.fullmatch(field)), None)
+    if name is None or not documents:
+        return None
+    match = re.search(rf"^{name}:\s*(?P<value>.+?)(?:\s*<[^>]*>)?\s*$", documents[0].text[:1000], re.MULTILINE)
+    if match is None:
+        return None
+    quote = Citation(quote=match[0], source=documents[0].source, start=match.start(), end=match.end())
+    return Answer(text=match["value"], citations=[quote])
+
+
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 # Comparisons
 
+_ABOUT_ITSELF = re.compile(
+    r"\b(?:replaces?|replaced by|supersedes?|superseded|valid from|in force|version)\b", re.IGNORECASE
+)
+"""A sentence about the document, and not about its matter."""
+
 
 @tool(effect="pure", label="restricted")
 def compare_passages(
-    request: str, documents: Sequence[Document], sentences: Sequence[Passage], scores: Sequence[float], each: int = 2
+    request: str, documents: Sequence[Document], sentences: Sequence[Passage], scores: Sequence[float], each: int = 3
 ) -> Reply:
     """The sentences of two documents that are nearest to a request, one document after the other."""
     lines, citations, findings = [], list[Citation](), []
@@ -294,11 +348,11 @@ def compare_passages(
             (
                 (score, -at, sentence)
                 for at, (sentence, score) in enumerate(zip(sentences, scores, strict=True))
-                if sentence.source == document.source
+                if sentence.source == document.source and not _ABOUT_ITSELF.search(sentence.text)
             ),
             key=lambda one: (-one[0], -one[1]),
         )
-        best = [sentence for score, _, sentence in own[:each] if score >= max(0.3, own[0][0] - 0.12)]
+        best = [sentence for score, _, sentence in own[:each] if score >= max(0.3, own[0][0] - 0.2)]
         if best:
             text = " ".join(_clean(sentence.text) for sentence in sorted(best, key=lambda sentence: sentence.start))
             lines.append(f"{document.source}: {text}")

@@ -104,7 +104,7 @@ def _lists_of(document: Document) -> Iterator[TextList]:
         if open_items and (line.strip() or (number + 1 < len(lines) and not _ITEM.match(lines[number + 1]))):
             yield TextList(label=label, items=open_items)
             open_items = []
-        if labelled := _LABELLED.match(line):
+        if (labelled := _LABELLED.match(line)) and _names_things(labelled["text"]):
             begin = start + labelled.start("text")
             yield TextList(
                 label=f"{heading} {labelled['label']}",
@@ -127,13 +127,19 @@ def _lists_of(document: Document) -> Iterator[TextList]:
     yield from _enumerations(document)
 
 
+def _names_things(text: str) -> bool:
+    """Whether most parts of an enumeration are words, and not dates or times."""
+    parts = re.split(r",|\b(?:and|or|und|et|y)\b", text)
+    return 2 * sum(re.search(r"\d", part) is None for part in parts) > len(parts)
+
+
 def _enumerations(document: Document) -> Iterator[TextList]:
     """Sentences that enumerate: with two commas, or a comma and a conjunction."""
     heading = ""
     for start, end, text in numbered_sentences(document.text):
         if text.startswith("#"):
             heading = text.strip("# ")
-        elif "|" not in text and len(text) < 500 and _ENUMERATES.search(text):
+        elif "|" not in text and len(text) < 500 and _ENUMERATES.search(text) and _names_things(text):
             yield TextList(
                 label=heading,
                 items=[Passage(source=document.source, text=text, start=start, end=end)],

@@ -75,49 +75,47 @@ _ANSWER_PATTERNS: Final = {
     "person": re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’.-]*|\b(?:the|an?|our|your|their|its|his|her) \w+", re.UNICODE),
     "place": re.compile(r"[^\W\d_]{2}"),
 }
-_KIND_RULES: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (
-            "phone",
-            r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|"
-            r"\bextension\b.*\?",
-        ),
-        (
-            "money",
-            r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
-            r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|"
-            r"was|were|does|did|"
-            r"do|would|will)\b.*\b(?:costs?|price|fees?|salary|budget|fine|rent|deposit|allowance)\b|"
-            r"\bat what price\b|\bhow expensive\b",
-        ),
-        ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),
-        (
-            "time",
-            r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|"
-            r"begin)\w*\b.*\bon (?:a |the )?\w+day",
-        ),
-        (
-            "duration",
-            r"\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
-            r"warranty period|guarantee period|term|retention period)\b",
-        ),
-        ("count", r"\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b"),
-        ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
-        (
-            "length",
-            r"\bhow (?:tall|high|wide|deep|far|thick)\b|\bwhat (?:is|are) the (?:height|width|depth|length|distance)\b",
-        ),
-        ("temperature", r"\bhow (?:hot|cold|warm)\b|\bwhat temperature\b|\btemperature\b.*\?"),
-        (
-            "date",
-            r"\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
-            r"\bwhat (?:is|was) the (?:date|deadline)\b",
-        ),
-        ("person", r"\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
-        ("place", r"\bwhere\b"),
-    )
+_KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
+    (
+        "phone",
+        r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|"
+        r"\bextension\b.*\?",
+    ),
+    (
+        "money",
+        r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
+        r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|"
+        r"was|were|does|did|"
+        r"do|would|will)\b.*\b(?:costs?|price|fees?|salary|budget|fine|rent|deposit|allowance)\b|"
+        r"\bat what price\b|\bhow expensive\b",
+    ),
+    ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),
+    (
+        "time",
+        r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|"
+        r"begin)\w*\b.*\bon (?:a |the )?\w+day",
+    ),
+    (
+        "duration",
+        r"\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
+        r"warranty period|guarantee period|term|retention period)\b",
+    ),
+    ("count", r"\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b"),
+    ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
+    (
+        "length",
+        r"\bhow (?:tall|high|wide|deep|far|thick)\b|\bwhat (?:is|are) the (?:height|width|depth|length|distance)\b",
+    ),
+    ("temperature", r"\bhow (?:hot|cold|warm)\b|\bwhat temperature\b|\btemperature\b.*\?"),
+    (
+        "date",
+        r"\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
+        r"\bwhat (?:is|was) the (?:date|deadline)\b",
+    ),
+    ("person", r"\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
+    ("place", r"\bwhere\b"),
 )
+_KIND_RULES: Final = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _KIND_PATTERNS)
 
 
 def answer_kind(question: str) -> AnswerKind:

@@ -60,15 +60,15 @@ _LANGUAGE_WORDS: Final = {
 }
 _NEAREST: Final = {
     "en": "The sources do not say this directly. Nearest: {}",
-    "de": "Die Quellen sagen das nicht direkt. Am nächsten: {}",
-    "fr": "Les sources ne le disent pas directement. Le plus proche : {}",
-    "es": "Las fuentes no lo dicen directamente. Lo más cercano: {}",
+    "de": "Das ist in den Quellen nicht direkt angegeben. Am nächsten: {}",
+    "fr": "Ce n'est pas indiqué directement dans les sources. Le plus proche : {}",
+    "es": "No se indica directamente en las fuentes. Lo más cercano: {}",
 }
 _NOT_FOUND: Final = {
     "en": "The sources do not say: {}",
-    "de": "Die Quellen sagen nichts zu: {}",
-    "fr": "Les sources ne disent pas : {}",
-    "es": "Las fuentes no dicen: {}",
+    "de": "In den Quellen ist nicht angegeben: {}",
+    "fr": "Ce n'est pas indiqué dans les sources : {}",
+    "es": "No se indica en las fuentes: {}",
 }
 _WORD = re.compile(r"\w+")
 _WHO = re.compile(
@@ -85,6 +85,8 @@ MAX_SENTENCE_ANSWER = 80
 
 def language_of(text: str) -> str:
     """The language of a text by its small words: `de`, `fr`, `es`, or else `en`."""
+    if "¿" in text or "¡" in text:
+        return "es"
     words = [word.casefold() for word in _WORD.findall(text)]
     counts = {language: sum(word in known for word in words) for language, known in _LANGUAGE_WORDS.items()}
     best = max(counts, key=lambda language: counts[language])
@@ -131,11 +133,14 @@ def join_answers(questions: Sequence[str], answers: Sequence[Answer], computed: 
     sentences = [answer_sentence(one.question, one.answer) for one in findings if one.answer is not None]
     if not sentences and (near := [citation for answer in answers for citation in answer.citations]):
         sentences = [nearest_sentence(questions[0], near[0].quote)]
+    missing = [one.question for one in findings if one.answer is None]
+    if len(missing) < len(findings):
+        sentences += [not_found_sentence(question) for question in missing]
     return Reply(
         text=" ".join(sentences) or None,
         findings=findings,
         citations=list(dict.fromkeys(citation for answer in answers for citation in answer.citations)),
-        missing=[one.question for one in findings if one.answer is None],
+        missing=missing,
     )
 
 

@@ -10,11 +10,11 @@ are exact fractions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeAlias
 
 from orchestra.schema.builtin_models import Cell, Table
 from orchestra.text.arithmetic import format_fraction
@@ -86,6 +86,10 @@ _PERSON_HEAD = re.compile(
 _TIME_HEAD = re.compile(
     r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE
 )
+
+
+ReadCell: TypeAlias = Callable[[int], "tuple[Cell, Fraction] | None"]
+"""Reads the cell of a row in a column, and its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,14 +408,14 @@ _YEAR = re.compile(r"^(?:19|20)\d\d$")
 
 def _missing_name(words: Sequence[str], view: _View, match: _Match, question: str) -> str:
     """Returns a month, quarter or year of the question that the table lists others of, and not this one."""
-    kinds = (
-        (lambda word: word in _MONTHS, "month"),
-        (lambda word: _QUARTER.match(word) is not None, "quarter"),
-        (lambda word: _YEAR.match(word) is not None, "year"),
+    kinds: tuple[Callable[[str], bool], ...] = (
+        lambda word: word in _MONTHS,
+        lambda word: _QUARTER.match(word) is not None,
+        lambda word: _YEAR.match(word) is not None,
     )
     names = {word.casefold() for word in view.name_words}
     for at, word in enumerate(words):
-        for is_kind, _ in kinds:
+        for is_kind in kinds:
             if not is_kind(word) or (word == "may" and "May" not in question):
                 continue
             heads = [column.head.casefold() for column in view.columns]
@@ -470,6 +474,7 @@ _LEAST = re.compile(
     re.IGNORECASE,
 )
 _TIME_EXTREME = re.compile(r"\b(?:latest|newest|youngest|earliest|oldest|soonest|first|last|next)\b", re.IGNORECASE)
+_PAST = re.compile(r"\b(?:was|were|did|had|earned|took|spent|made|total|sales?|turnover)\b", re.IGNORECASE)
 _PERIOD_NAME = re.compile(
     rf"\b(?:first|second|third|fourth|last|next|latest)\s+(?:quarter|half|week|month|year|{'|'.join(_MONTHS)})\b",
     re.IGNORECASE,
@@ -682,7 +687,7 @@ class _Query:
             return QueryResult("percent change", (_round(value) + " %",), cells, f"({two} - {one}) / {one} * 100")
         return QueryResult("difference", (_plain(abs(end - start)),), cells, f"{two} - {one}", unit=self._unit())
 
-    def _pair(self):  # type: ignore[no-untyped-def]
+    def _pair(self) -> tuple[Sequence[int], ReadCell, ReadCell] | None:
         """Returns the records, and what reads the earlier and the later value of each."""
         periods = self._periods()
         if len(periods) == 2:
@@ -713,7 +718,7 @@ class _Query:
         read = self._reader(measure)
         return keys, read, lambda row: read(partner[row])
 
-    def _reader(self, column: _Column):  # type: ignore[no-untyped-def]
+    def _reader(self, column: _Column) -> ReadCell:
         def read(row: int) -> tuple[Cell, Fraction] | None:
             number = column.numbers[row]
             return None if number is None else (self._cell(row, column.number), number)
@@ -798,15 +803,16 @@ class _Query:
             time, largest, smallest = False, _MOST.search(plain) is not None, _LEAST.search(plain) is not None
         if largest == smallest and not time:
             return None
+        column: _Column | None
         if time:
             times = sorted(
                 (column for column in self.view.columns if column.is_time),
                 key=lambda column: (not _TIME_HEAD.search(column.head), not column.is_year, column.number),
             )
             named = [column for column in times if column.number in self.match.columns]
-            column = (named or times or [None])[0]
-            if column is None:
+            if not times:
                 return None
+            column = (named or times)[0]
             largest = re.search(r"\b(?:latest|newest|youngest|last)\b", asked, re.IGNORECASE) is not None
         else:
             column = self._measure() or self._only_measure()
@@ -1017,7 +1023,11 @@ class _Query:
             if column.number in self.match.values:
                 return None
         if len(rows) > 1 and column.is_number and not column.is_year:
-            return self._reduce("sum", rows, [column]) if self._is_money and column.is_money else None
+            return (
+                self._reduce("sum", rows, [column])
+                if self._is_money and column.is_money and _PAST.search(self.question)
+                else None
+            )
         if len(rows) > 12:
             return None
         cells = tuple(self._cell(row, column.number) for row in rows)

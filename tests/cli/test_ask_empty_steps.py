@@ -140,7 +140,8 @@ def passed_on(call: CallRequest) -> Any:
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_desk_classification_without_action_is_reported(desk: Shell, more: tuple[str, ...]) -> None:
     desk.opener = Simulated(passed_on)
-    said = desk("ask", "--no-rules", "Send an email to Ann that I am late", "--no-cache", *more)
+    both = ("--only", "support_desk", "--only", "answer_from_documents")
+    said = desk("ask", "--no-rules", "Send an email to Ann that I am late", "--no-cache", *both, *more)
     assert said.code == 0, said.err
     assert "support_desk only classified it (branch person, intent " in said.err
     assert "nothing was done, and no person was notified; nothing is near; there is answer_from_documents (" in said.err

@@ -109,3 +109,22 @@ def test_amounts_of_a_kind_are_found_in_a_sentence() -> None:
     sentence = "Up to 210 euros per night, and up to 140 euros elsewhere."
     assert [sentence[start:end] for start, end in spans_of_kind(sentence, "money")] == ["210 euros", "140 euros"]
     assert spans_of_kind(sentence, "") == []
+
+
+def test_document_without_a_year_is_later_than_one_dated_by_name() -> None:
+    texts = ["A lesson costs 50 euros.", "A lesson costs 54 euros."]
+    documents = [
+        Document(source=name, text=text) for name, text in zip(("prices_2024.md", "terms.md"), texts, strict=True)
+    ]
+    sources = [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in documents]
+    spans = [
+        RankedSpan(text=number, start=15, end=23, answer=texts[number][15:23], score=score)
+        for number, score in ((0, 6.0), (1, 4.0))
+    ]
+    answer = choose_answer.function("How much does a lesson cost?", sources, spans, documents=documents)
+    assert answer.text == "54 euros"
+
+
+def test_number_that_stands_there_is_no_sum_of_several() -> None:
+    asked = "How much do the tickets cost altogether?"
+    assert choose_answer.function(asked, [PASSAGE], [span("6.50 pounds", 4.0)]).text is None

@@ -91,3 +91,13 @@ def test_comparison_has_sentences_of_both_documents() -> None:
     reply = compare_passages.function("Compare the fees.", [old, new], sentences, [0.6, 0.6])
     assert reply.text == "old.md: The fee is 5.\nnew.md: The fee is 7."
     assert compare_passages.function("Compare.", [old], sentences[:1], [0.6]).text is None
+
+
+def test_sender_of_a_mail_is_that_of_its_header() -> None:
+    reply = join_fields.function("x", ["sender"], [Answer(text="Bob")], [MAIL])
+    assert (reply.text, reply.citations[0].quote) == ("Sender: Laura Pearson", "From: Laura Pearson")
+
+
+def test_document_of_another_kind_than_named_is_not_chosen() -> None:
+    asked = "Sum up the letter about the pool."
+    assert choose_documents.function(asked, [RULES, MAIL], passages(RULES, MAIL), [0.6, 0.1]).documents == []

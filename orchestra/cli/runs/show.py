@@ -23,6 +23,7 @@ from orchestra.app.run_text import describe_choices, describe_given, describe_mo
 from orchestra.app.snapshot_store import restore_program, stored_workflows
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.output import print_json, print_text
+from orchestra.cli.run.answer_text import answer_text, is_reply
 from orchestra.cli.run.questions import format_open_questions, question_data
 from orchestra.cli.run.result_view import (
     claim_data,
@@ -187,10 +188,22 @@ def _write_text(target: Path, text: str) -> None:
     print_text(escape_invisible(f"{target}: {format_size(len(text.encode()))}; open it in a browser"))
 
 
+def _step_name(path: str) -> str:
+    """The path of a step within the plan of a request; empty for other nodes."""
+    first, _, rest = path.partition("/")
+    return rest if "@" in first else ""
+
+
 def find_node(history: History, node: str) -> NodeRow:
-    """The row of a node. Raises `InputError` C019 with the most similar path."""
+    """The row of a node; of a step of a plan also by the name that `orchestra ask` shows, in the latest version.
+
+    Raises:
+        InputError: C019: there is no such node; with the most similar path.
+    """
     if row := history.row(node):
         return row
+    if steps := [row for row in history.rows if _step_name(row.path) == node]:
+        return steps[-1]
     paths = [row.path for row in history.rows]
     near = closest_match(node, paths)
     hint = f"did you mean {near!r}?" if near else f"nodes are: {', '.join(paths[:20]) or 'none yet'}"
@@ -247,9 +260,13 @@ def _show_run(
         case _:
             pass
     if isinstance(history.outcome, ValueOutcome):
-        answer = format_value(history.outcome.value)
-        print_text(escape_invisible(answer))
-        show_claims(claims, answer, dropped_claims)
+        value, asked_for = history.outcome.value, request_of(history) or ""
+        if is_reply(value):
+            print_text(escape_invisible(answer_text(value, asked_for)))
+        else:
+            answer = format_value(value)
+            print_text(escape_invisible(answer))
+            show_claims(claims, answer, dropped_claims)
     elif history.outcome is not None:
         print_text(
             escape_invisible(f"{history.outcome.origin}: {history.outcome.reason}".removeprefix(": ")), style="yellow"

@@ -472,7 +472,7 @@ def test_where_nothing_is_near_it_says_what_there_is(desk: Shell) -> None:
         said = desk("ask", "--no-rules", request)
         assert (said.code, said.out) == (3, "")
         assert (
-            "nothing is near; there is answer_from_documents (answers a question from documents); financial_question ("
+            "nothing is near; there is answer_from_documents (answers a question from documents); check_claim ("
             in said.err
         )
 
@@ -540,6 +540,8 @@ def test_question_to_a_table_is_planned_by_rule(desk: Shell) -> None:
     found = desk(*request, "--json").json
     assert (found["rule"], found["output"]["findings"][0]["answer"]) == ("query a table", "South")
     assert asked(desk) == []
+    assert "\nSouth (9).\n  South  Region  table row 3\n" in desk("runs", "show").out
+    assert "query_table" in desk("runs", "show", "last", "s1").out
 
 
 def test_action_is_declined_without_a_call(desk: Shell) -> None:
