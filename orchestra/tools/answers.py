@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
-from orchestra.documents.passages import split_passages
 from orchestra.tools.question_kinds import AnswerKind, answer_kind, is_of_kind, spans_of_kind
 from orchestra.tools.replies import language_of
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped

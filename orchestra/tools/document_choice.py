@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
 from orchestra.tools.answers import document_title, split_sentences
-from orchestra.documents.passages import split_passages
 from orchestra.tools.replies import Finding, Reply
 from orchestra.workflows.python.steps import tool
 

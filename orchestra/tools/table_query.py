@@ -398,7 +398,7 @@ def _match_year_months(words: Sequence[str], view: _View, match: _Match) -> None
             places = {at, at + 1} if year else {at}
             named = {found[0] for found in months if int(found[2]) == number and year in ("", found[1])}
             if named:
-                match.values.setdefault(column.number, {}).update({text: places for text in named})
+                match.values.setdefault(column.number, {}).update(dict.fromkeys(named, places))
 
 
 _YEAR_MONTH = re.compile(r"^((?:19|20)\d\d)-(0[1-9]|1[0-2])$")

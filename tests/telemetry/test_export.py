@@ -22,12 +22,12 @@ from orchestra.core.errors import InputError
 from orchestra.core.event_logging import CALL_TRACE, CALLER_TRACE, combine_observers, create_observer
 from orchestra.core.events import RunStarted
 from orchestra.core.settings import Settings
+from orchestra.journal.memory import MemoryStore
 from orchestra.telemetry.open_tracer import open_tracer
 from orchestra.telemetry.otlp import OtlpSink
 from orchestra.telemetry.trace_context import TraceContext, own_trace_id
 from orchestra.testing import SimulatedServer, VirtualClock, run_simulated
 from orchestra.testing.fake_workers import SimulatedWorkers
-from orchestra.journal.memory import MemoryStore
 from tests.engine.stage import ANSWERS, program
 from tests.telemetry.receiver import Receiver, receiving, texts
 from tests.telemetry.test_spans import MAP
