@@ -25,6 +25,7 @@ COMMAND_MODULES: Mapping[str, str] = {
     "batch": "run.commands",
     "index": "index",
     "check": "check",
+    "serve": "serve",
     "runs": "runs.commands",
     "whatif": "runs.whatif",
     "agents": "agents",

@@ -20,6 +20,7 @@ CODE_AREAS = {
     "M": "model output",
     "N": "learning",
     "R": "router",
+    "S": "server",
     "T": "tools",
     "V": "verification",
     "W": "Python workflows",
