@@ -12,6 +12,7 @@ from orchestra.core.errors import InputError
 CODE_AREAS = {
     "A": "agents and prompts",
     "C": "configuration and command line",
+    "D": "documents",
     "E": "engine",
     "F": "fleet",
     "J": "journal",
