@@ -145,4 +145,5 @@ def _count_bits(words: NDArray[numpy.uint64]) -> NDArray[numpy.uint8]:
     if hasattr(np, "bitwise_count"):
         counted: NDArray[numpy.uint8] = np.bitwise_count(words)
         return counted
-    return np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)  # numpy 1
+    summed: NDArray[numpy.uint8] = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)
+    return summed  # numpy 1
