@@ -42,7 +42,7 @@ class Corpus:
 
 
 def read_corpora(data: Path) -> Iterator[Corpus]:
-    """Yields the corpora: XQuAD, PubMedQA, and both together."""
+    """Yields the corpora: XQuAD, and it together with the development part of PubMedQA."""
     numbers: dict[str, int] = {}
 
     def number(text: str) -> int:
@@ -58,7 +58,8 @@ def read_corpora(data: Path) -> Iterator[Corpus]:
         if row["expected"]["answers"]
     ]
     medical = [
-        (row["input"]["question"], frozenset(map(number, row["input"]["contexts"]))) for row in _rows(data / "pubmedqa")
+        (row["input"]["question"], frozenset(map(number, row["input"]["contexts"])))
+        for row in _rows(data / "pubmedqa", ("dev.jsonl",))
     ]
     yield Corpus("XQuAD", squad_passages, squad)
     both = list(numbers)
@@ -66,8 +67,8 @@ def read_corpora(data: Path) -> Iterator[Corpus]:
     yield Corpus("both, questions of PubMedQA", both, medical)
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for name in ("dev.jsonl", "train.jsonl"):
+def _rows(folder: Path, names: Sequence[str] = ("dev.jsonl", "train.jsonl")) -> Iterator[dict[str, Any]]:
+    for name in names:
         for line in (folder / name).read_text("utf-8").splitlines():
             yield json.loads(line)
 
@@ -84,9 +85,9 @@ def measure(corpus: Corpus, embedder: SentenceEmbedder, vectors: dict[str, NDArr
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_postings(folder, [counts], len(numbers))
-        write_vectors(folder, [quantize([vectors[text] for text in corpus.passages])])
         postings = Postings(folder)
         width = len(vectors[corpus.passages[0]])
+        write_vectors(folder, [quantize([vectors[text] for text in corpus.passages])], width)
         store = VectorStore(folder, width)
 
         def by_words(query: str) -> list[int]:

@@ -267,7 +267,7 @@ class FolderIndex:
         encoders = {row[3] for row in rows} - {""}
         encoder = encoders.pop() if len(encoders) == 1 else ""
         if encoder:
-            write_vectors(self.store / name, _stored_vectors(connection, encoder))
+            write_vectors(self.store / name, _stored_vectors(connection, encoder), _width(connection))
         first = 0
         with _transaction(connection):
             for source, passages, *_ in rows:

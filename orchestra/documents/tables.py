@@ -100,7 +100,7 @@ def count_header_rows(cells: Sequence[Sequence[str]]) -> int:
     """Returns how many rows at the top of a table are its header: those before the first row with a figure, or the
     first row if there are only words. Years count as words.
     """
-    figures = (index for index, line in enumerate(cells) if any(_is_figure(text) for text in line))
+    figures = (index for index, line in enumerate(cells) if any(is_figure(text) for text in line))
     first = next(figures, None)
     if first is None:
         return 1 if len(cells) > 1 else 0
@@ -109,6 +109,12 @@ def count_header_rows(cells: Sequence[Sequence[str]]) -> int:
         # unless the rows under it have empty cells, as second header rows do.
         return next((at for at in range(1, first) if all(text.strip() for text in cells[at])), first)
     return 1
+
+
+def is_figure(text: str) -> bool:
+    """Whether a cell is a number or a date, but not a year, which is often a header."""
+    plain = text.strip()
+    return _YEAR.fullmatch(plain) is None and (_match_number(plain) is not None or parse_date(plain) is not None)
 
 
 def detect_column(name: str, texts: Sequence[str], *, decimal_comma: bool = False) -> Column:
@@ -245,12 +251,17 @@ def _column_names(header: Sequence[Sequence[str]], width: int) -> list[str]:
     """Returns a name for each column: the texts of its header, made unique. A text over several columns is repeated."""
     spread = [_spread(line) if at < len(header) - 1 else list(line) for at, line in enumerate(header)]
     names: list[str] = []
+    used: set[str] = set()
+    repeated: dict[str, int] = {}
     for index in range(width):
         parts = dict.fromkeys(" ".join(line[index].split()) for line in spread)
         name = " ".join(part for part in parts if part) or f"column {index + 1}"
-        known, number = name, 2
-        while name in names:
-            name, number = f"{known} {number}", number + 1
+        known, number = name, repeated.get(name, 1)
+        while name in used:
+            number += 1
+            name = f"{known} {number}"
+        repeated[known] = number
+        used.add(name)
         names.append(name)
     return names
 
@@ -262,11 +273,6 @@ def _spread(line: Sequence[str]) -> list[str]:
         last = text if text.strip() or index == 0 else last
         filled.append(last)
     return filled
-
-
-def _is_figure(text: str) -> bool:
-    plain = text.strip()
-    return _YEAR.fullmatch(plain) is None and (_match_number(plain) is not None or parse_date(plain) is not None)
 
 
 def _match_number(text: str) -> re.Match[str] | None:
@@ -371,4 +377,4 @@ def _bounds(cells: Sequence[Sequence[str]], start: int, end: int) -> Block:
 
 def _continues(cells: Sequence[Sequence[str]], above: Block, block: Block) -> bool:
     same = block.left >= above.left and block.right <= above.right and above.right - above.left > 1
-    return same and above.bottom - above.top > 1 and any(_is_figure(text) for text in cells[block.top])
+    return same and above.bottom - above.top > 1 and any(is_figure(text) for text in cells[block.top])

@@ -69,12 +69,19 @@ def quantize(vectors: Sequence[NDArray[numpy.float32]]) -> NDArray[numpy.int8]:
     return found
 
 
-def write_vectors(folder: Path, files: Iterable[NDArray[numpy.int8]]) -> None:
+def write_vectors(folder: Path, files: Iterable[NDArray[numpy.int8]], width: int) -> None:
     """Writes the vectors of all files in order. A passage without a vector has zeros."""
-    with (folder / BYTES_FILE).open("wb") as stored, (folder / SIGNS_FILE).open("wb") as signs:
+    import numpy as np
+
+    with (folder / BYTES_FILE).open("wb") as stored:
         for part in files:
             stored.write(part.tobytes())
-            signs.write(_signs(part).tobytes())
+    rows = _map_bytes(folder, width)
+    shape = (-(-width // 64), len(rows))  # a word of all rows is contiguous, so that distances are added up by words
+    signs = np.memmap(folder / SIGNS_FILE, np.uint64, "w+", shape=shape)
+    for start in range(0, len(rows), _BLOCK):
+        signs[:, start : start + _BLOCK] = _signs(rows[start : start + _BLOCK]).T
+    signs.flush()
 
 
 class VectorStore:
@@ -83,8 +90,8 @@ class VectorStore:
     def __init__(self, folder: Path, width: int) -> None:
         import numpy as np
 
-        self._bytes = np.memmap(folder / BYTES_FILE, np.int8, "r").reshape(-1, width)
-        self._signs = np.memmap(folder / SIGNS_FILE, np.uint64, "r").reshape(len(self._bytes), -1)
+        self._bytes = _map_bytes(folder, width)
+        self._signs = np.memmap(folder / SIGNS_FILE, np.uint64, "r").reshape(-1, len(self._bytes))
 
     def nearest(self, vector: NDArray[numpy.float32], top: int) -> list[int]:
         """Returns the positions of the vectors with the most similar directions, the best first."""
@@ -114,15 +121,29 @@ def _signs(rows: NDArray[numpy.int8]) -> NDArray[numpy.uint64]:
     return found
 
 
-def _hamming(rows: NDArray[numpy.uint64], one: NDArray[numpy.uint64]) -> NDArray[numpy.uint16]:
+def _map_bytes(folder: Path, width: int) -> NDArray[numpy.int8]:
+    import numpy as np
+
+    return np.memmap(folder / BYTES_FILE, np.int8, "r").reshape(-1, width)
+
+
+def _hamming(words: NDArray[numpy.uint64], one: NDArray[numpy.uint64]) -> NDArray[numpy.uint16]:
     """Returns the number of bits in which each row differs from one."""
     import numpy as np
 
-    distances = np.zeros(len(rows), np.uint16)
-    for start in range(0, len(rows), _BLOCK):  # a block and what is computed of it stay in the processor's cache
-        block = rows[start : start + _BLOCK] ^ one
-        if hasattr(np, "bitwise_count"):
-            distances[start : start + _BLOCK] = np.bitwise_count(block).sum(axis=1, dtype=np.uint16)
-        else:  # numpy 1
-            distances[start : start + _BLOCK] = np.unpackbits(block.view(np.uint8), axis=1).sum(axis=1, dtype=np.uint16)
+    distances = np.zeros(words.shape[1], np.uint16)
+    for start in range(0, len(distances), _BLOCK):  # a block and what is computed of it stay in the processor's cache
+        part = distances[start : start + _BLOCK]
+        for word, other in zip(words, one, strict=True):
+            part += _count_bits(word[start : start + _BLOCK] ^ other)
     return distances
+
+
+def _count_bits(words: NDArray[numpy.uint64]) -> NDArray[numpy.uint8]:
+    import numpy as np
+
+    if hasattr(np, "bitwise_count"):
+        counted: NDArray[numpy.uint8] = np.bitwise_count(words)
+        return counted
+    summed: NDArray[numpy.uint8] = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)
+    return summed  # numpy 1

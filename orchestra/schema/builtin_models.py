@@ -17,7 +17,7 @@ class StrictModel(BaseModel):
 
 
 class Location(StrictModel):
-    """Where a part of a document stands in its file: a page, a heading, a range of cells. It ends where the next one
+    """Where a part of a document is in its file: a page, a heading, a range of cells. It ends where the next one
     starts.
     """
 
@@ -51,7 +51,7 @@ class Citation(StrictModel):
     source: str
     start: int
     end: int
-    location: str = Field(default="", description="where it stands in the file, such as `p. 3`")
+    location: str = Field(default="", description="where it is in the file, such as `p. 3`")
 
 
 class Answer(StrictModel):
@@ -69,7 +69,7 @@ class Cell(StrictModel):
     text: str
     row_heading: str = ""
     column_heading: str = ""
-    location: str = Field(default="", description="where it stands in a file, such as `sales.xlsx Q3!B7`")
+    location: str = Field(default="", description="where it is in a file, such as `sales.xlsx Q3!B7`")
 
 
 ColumnType = Literal["text", "integer", "number", "percent", "money", "date", "datetime", "boolean"]

@@ -17,6 +17,7 @@ from orchestra.app.result import Result
 from orchestra.app.snapshot_store import stored_workflows
 from orchestra.core.events import decode, encode
 from orchestra.core.protocols import CallResult
+from orchestra.documents.tables import make_table
 from orchestra.testing import SimulatedOrchestra
 
 DOCUMENT = {"source": "tower.txt", "text": "The tower was finished in 1889. It was painted in 1907."}
@@ -108,6 +109,37 @@ TOLD: dict[str, Any] = {
     "condition": None,
     "also": None,
 }
+
+
+async def test_claims_cited_answer_names_the_page(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"generative_reader": {"answer": "1889"}})
+    pages = [{"start": 0, "name": "p. 1"}, {"start": 30, "name": "p. 2"}]
+    text = "A tower was beside the river.\nThe tower was finished in 1889."
+    document = {"source": "tower.pdf", "text": text, "locations": pages}
+    result = await simulated.run(
+        simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[document]
+    )
+    assert result.value["citations"][0]["location"] == "p. 2"
+    spans = [span for span in by_path(result)["text"].evidence if isinstance(span, TextSpan)]
+    assert {(span.source, span.location) for span in spans} == {("tower.pdf", "p. 2")}
+
+
+CITED_CELLS = """
+input: {tables: "list[Table]", text: str}
+output: {answer: "${found[0].text}", cells: "${found}"}
+nodes:
+  found:
+    tool: cells
+    with: {question: north, table: "${input.tables[0].cells}", quotes: [North]}
+"""
+
+
+async def test_claims_cell_of_a_sheet_has_its_address(flow: Flow) -> None:
+    table = make_table([["Region", "Q1"], ["North", "900"]], name="s.xlsx Q3", source="s.xlsx", sheet="Q3", row=3)
+    result = await flow(CITED_CELLS, tables=[table.model_dump(mode="json")])
+    (cell,) = by_path(result)["answer"].evidence
+    assert isinstance(cell, TableCell)
+    assert (cell.text, cell.location) == ("North", "s.xlsx Q3!A4")
 
 
 async def test_claims_sum_has_expression_and_cells(simulated: SimulatedOrchestra) -> None:

@@ -49,6 +49,11 @@ def test_pdf_aligned_lines_are_a_table(tmp_path: Path) -> None:
     assert (table.sheet, table.columns[1].type) == ("p. 1 table 1", "integer")
 
 
+def test_pdf_two_columns_of_text_are_no_table(tmp_path: Path) -> None:
+    lines = [(x, 740 - 15 * at, "words of a newspaper, set in columns") for at in range(20) for x in (72, 330)]
+    assert read(office_files.write_pdf(tmp_path / "n.pdf", lines)).tables == ()
+
+
 def test_pdf_word_divided_at_line_end_is_joined() -> None:
     assert clean_text("the per\ufffe\r\nmission of Smith\ufffe\r\nJones") == "the permission of Smith-\nJones"
 

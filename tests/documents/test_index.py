@@ -193,7 +193,7 @@ def test_postings_have_the_scores_of_bm25s(
 def test_nearest_vectors_of_many_are_found_by_their_signs(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     rows = random.standard_normal((30_000, 384), np.float32)
-    write_vectors(tmp_path, [quantize(list(rows[:10_000])), quantize(list(rows[10_000:]))])
+    write_vectors(tmp_path, [quantize(list(rows[:10_000])), quantize(list(rows[10_000:]))], 384)
     store = VectorStore(tmp_path, 384)
     for at in (0, 9_999, 10_000, 29_999):
         near = rows[at] + 0.5 * random.standard_normal(384, np.float32)
@@ -201,7 +201,7 @@ def test_nearest_vectors_of_many_are_found_by_their_signs(tmp_path: Path) -> Non
 
 
 def test_passage_without_vector_is_never_nearest(tmp_path: Path) -> None:
-    write_vectors(tmp_path, [np.zeros((2, 64), np.int8), quantize([np.ones(64, np.float32)])])
+    write_vectors(tmp_path, [np.zeros((2, 64), np.int8), quantize([np.ones(64, np.float32)])], 64)
     assert VectorStore(tmp_path, 64).nearest(-np.ones(64, np.float32), 3) == [2]
 
 

@@ -34,7 +34,7 @@ class TextSpan(msgspec.Struct, frozen=True, tag_field="kind", tag="span"):
     where: str = ""
     """The address of the text in the run; empty if no text has these words there."""
     location: str = ""
-    """Where the words stand in the file of the text, such as `p. 3`."""
+    """Where the words are in the file of the text, such as `p. 3`."""
 
 
 class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
@@ -47,7 +47,7 @@ class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
     column_heading: str = ""
     where: str = ""
     location: str = ""
-    """Where it stands in a file, such as `sales.xlsx Q3!B7`."""
+    """Where it is in a file, such as `sales.xlsx Q3!B7`."""
 
 
 EvidenceLocation: TypeAlias = TextSpan | TableCell

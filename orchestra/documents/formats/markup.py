@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestra.documents.builder import DocumentBuilder, FileContent
 from orchestra.documents.formats.plain_text import decode
 
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w-]{2,40})""", re.IGNORECASE)
 _BLOCKS = frozenset(
     {"address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "div", "dl"}
@@ -25,6 +26,8 @@ _OPEN_ENDED = frozenset(("p", "li", "dt", "dd", "td", "th", "tr"))
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 MAX_DEPTH = 64
 """Maximum depth of nested tables."""
+MAX_COLUMNS = 1_000
+"""Maximum columns of a table; further cells of a row are left out."""
 MAX_SPAN = 200
 """Maximum columns or rows that one cell covers."""
 
@@ -55,7 +58,7 @@ def parse(text: str, source: str) -> FileContent:
 def add_markup(text: str, builder: DocumentBuilder, location: str = "") -> None:
     """Appends a page. `location` is that of the text before the first heading."""
     parser = _PageParser(builder, location)
-    parser.feed(text)
+    parser.feed(_COMMENT.sub("", text))  # the parser takes quadratic time for comments without an end
     parser.close()
     parser.end()
 
@@ -97,7 +100,7 @@ class _Cells:
             self.rows.append([])
         row = self.rows[-1]
         self._fill(row)
-        for _ in range(self.columns):
+        for _ in range(min(self.columns, MAX_COLUMNS - len(row))):
             if self.depth > 1:
                 self.pending[len(row)] = (self.depth - 1, said)
             row.append(said)

@@ -10,8 +10,11 @@ from typing import Any
 
 from orchestra.documents.builder import DocumentBuilder, FileContent
 from orchestra.documents.errors import DocumentError, damaged_file, missing_package
+from orchestra.documents.tables import is_figure
 
 MAX_PAGES = 5_000
+MAX_CELL = 24
+"""Mean number of characters of a cell of a table without numbers, at most; a column of text has more."""
 MIN_TABLE_ROWS = 3
 """Fewer lines with aligned parts may be a letter's head."""
 _HYPHEN = re.compile(r"(?<=[^\W\d_])(?:\ufffe|\u00ad|\x02|-)\r?\n(?=[^\W\d_A-Z])")
@@ -162,4 +165,15 @@ def _table(block: Sequence[Sequence[_Segment]]) -> list[list[str]] | None:
             at = next(index for index, (left, right) in enumerate(columns) if left <= segment.left <= right)
             row[at] = f"{row[at]} {segment.text}".strip()
         cells.append(row)
-    return cells
+    return cells if _holds_data(cells) else None
+
+
+def _holds_data(cells: Sequence[Sequence[str]]) -> bool:
+    """Whether aligned parts are a table, and not the lines of two columns of text: they are short, or a column has
+    numbers.
+    """
+    texts = [text for row in cells for text in row if text]
+    if sum(map(len, texts)) <= MAX_CELL * len(texts):
+        return True
+    columns = zip(*cells[1:], strict=True)
+    return any(sum(is_figure(text) for text in column) > len(cells) // 2 for column in columns)

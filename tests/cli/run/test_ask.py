@@ -14,6 +14,7 @@ from orchestra.tools import BUILTIN_TOOLS
 from orchestra.workflows.yaml.reader import read
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
+from tests.documents import office_files
 from tests.router.sample_capabilities import walked
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,22 @@ def test_a_request_is_planned_and_answered_with_its_evidence(desk: Shell) -> Non
         ["s2", "1"],
         ["s3", "cite"],
     ]
+
+
+def test_evidence_of_a_pdf_names_its_page(desk: Shell) -> None:
+    Path("docs/tower.txt").unlink()
+    office_files.write_lines(Path("docs/tower.pdf"), ["Contents"], ["The tower was opened in 1889."])
+    said = desk("ask", WHEN, "--documents", "docs")
+    assert said.out.startswith("1889\n\n  “The tower was opened in 1889.”  tower.pdf p. 2\n"), said.out
+
+
+def test_files_that_cannot_be_read_are_named(desk: Shell) -> None:
+    Path("docs/bad.docx").write_bytes(b"nonsense")
+    said = desk("ask", WHEN, "-d", "docs")
+    assert said.err.startswith("not read: 1 file\n  D003: bad.docx is not a readable DOCX file")
+    assert said.err.endswith("1 file could not be read, and the answer may be incomplete\n")
+    planning(desk, *PLAN)
+    assert desk("ask", WHEN, "-d", "docs", "--json").json["unread"][0]["source"] == "bad.docx"
 
 
 def test_ask_starts_steps_before_the_plan_is_complete(desk: Shell) -> None:
