@@ -79,17 +79,20 @@ async def test_calls_at_once_to_two_models_are_answered_in_turn(faked: Any, fold
 
 
 async def test_call_restarts_server_that_stopped_when_idle(faked: Any, folders: Folders) -> None:
-    async with faked(on_demand(folders, "m", idle_stop=0.5)) as fleet:
+    told: list[Progress] = []
+    async with faked(on_demand(folders, "m", idle_stop=0.5), progress=told.append) as fleet:
         first = await only(fleet, call("writer"))
 
         async def stopped() -> bool:
             return await phases(fleet) == {"m": "stopped"}
 
         await eventually(stopped)
+        told.clear()
         second = await only(fleet, call("writer"))
     assert isinstance(first, CallResult)
     assert isinstance(second, CallResult)
     assert first.value != second.value, "another process"
+    assert {progress.stage for progress in told} == {"wait", "ready"}, "the second start is shown, too"
 
 
 async def test_calls_while_servers_stop_are_all_answered(faked: Any, folders: Folders) -> None:
