@@ -37,7 +37,7 @@ nodes:
     retry: {attempts: 2, wait: [0, 0]}
     otherwise: [abstain]
 """
-READING = {"answer": "1889", "quote": "completed in 1889"}
+QUOTE = "completed in 1889"
 
 
 def samples(text: bytes) -> dict[str, float]:
@@ -54,9 +54,9 @@ def answer(call: Any) -> Any:
     """Refuses the first attempt, then answers with tokens; without a valid quote if the question asks for it."""
     if call.attempt == 1:
         return CallError(code="F203", reason=CANARY, retryable=True)
-    quote = "not there" if "wrong" in call.inputs["question"] else READING["quote"]
+    quote = "not there" if "wrong" in call.inputs["question"] else QUOTE
     used = Usage(prompt_tokens=100, cached_tokens=40, output_tokens=7, calls=1, money=0.5)
-    return CallResult(value={**READING, "quote": quote}, usage=used, model="smol", server="s")
+    return CallResult(value={"answer": quote}, usage=used, model="smol", server="s")
 
 
 def scripted_run(
