@@ -50,7 +50,7 @@ from orchestra.app.snapshot_store import (
 from orchestra.core.clock import SystemClock
 from orchestra.core.error_codes import LEASE_HELD, RUN_ENDED
 from orchestra.core.errors import OrchestraError
-from orchestra.core.event_logging import CALLER_TRACE, HistoryObserver, Observer, combine_observers, create_observer
+from orchestra.core.event_logging import HistoryObserver, Observer, create_observer
 from orchestra.core.events import QuestionAsked, RunFinished, RunStarted, last_read_message
 from orchestra.core.labels import CURRENT_LABEL, Label, join
 from orchestra.core.lifecycle import LoopAffinity, opening_context
@@ -168,19 +168,14 @@ class Orchestra:
                 from orchestra.telemetry.open_tracer import open_tracer
 
                 tracer = await stack.enter_async_context(open_tracer(settings))
-            log = create_observer(
-                settings.log,
-                form=settings.log_as,
-                reasons=settings.log_reasons,
-                trace_id=None if tracer is None else tracer.trace_id,
-            )
+            observe = create_observer(settings.log, form=settings.log_as, reasons=settings.log_reasons, tracer=tracer)
             engine = Engine(
                 clock or SystemClock(),
                 journal,
                 workers,
                 concurrency=settings.concurrency,
                 strict=strict,
-                observe=log if tracer is None else combine_observers(tracer.observe, log, tracer.forget_ended),
+                observe=observe,
                 tracer=tracer,
             )
             stack.push_async_callback(engine.close)
@@ -372,13 +367,7 @@ class Orchestra:
     def _begin(self, program: Program, request: RunRequest, workers: Workers | None) -> Execution:
         fresh = not (request.options.memo or request.parent)
         limits = plan_limit_options(self._project, program, request.label, fleet=self._workers is not None, fresh=fresh)
-        tracer = self._engine.tracer
-        request = msgspec.structs.replace(
-            request,
-            tiers=self._project.tiers(program),
-            plan_limits=limits,
-            trace=CALLER_TRACE.get() if tracer is None else tracer.caller(),
-        )
+        request = msgspec.structs.replace(request, tiers=self._project.tiers(program), plan_limits=limits)
         return self._engine.start(apply_plan_limits(program, limits), request, workers=workers)
 
     async def _start_once(self, program: Program, request: RunRequest, workers: Workers | None = None) -> Execution:
@@ -406,20 +395,14 @@ class Orchestra:
         return execution.enable_text_stream(request.options.live)
 
     def observe(self, observer: Observer, restore: HistoryObserver | None = None) -> None:
-        """Calls a function with the id and each further event of every run that this process drives.
-
-        It is called on the event loop, before the event is on disk. It must return at once, and must not raise.
-
-        Args:
-            observer: The function.
-            restore: Called with the id and the earlier events of a run that this process continues.
+        """Calls `observer` with the id and each further event of every run that this process drives, and `restore` with
+        the earlier events of a run that it continues. They must return at once, and must not raise.
         """
         self._affinity.check()
         self._engine.add_observer(observer, restore)
 
     def activity(self) -> EngineActivity:
         """Returns how many runs and calls are in progress in this process, and how many wait."""
-        self._affinity.check()
         return self._engine.activity()
 
     # Existing runs

@@ -16,7 +16,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import Any, Literal, Protocol, TextIO, TypeAlias
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import (
@@ -55,6 +55,19 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "a
 """Standard attributes of a log record of Python's logging."""
 
 
+class TraceObserver(Protocol):
+    """A tracer of runs (`orchestra.telemetry.tracing.RunTracer`)."""
+
+    def observe(self, run: str, event: Event) -> None:
+        """Gets each event of a run."""
+
+    def forget_ended(self, run: str, event: Event) -> None:
+        """Drops a run with its last event."""
+
+    def trace_id(self, run: str) -> str:
+        """Returns the trace id of a run as hexadecimal digits; empty if it is unknown."""
+
+
 def combine_observers(*observers: Observer | None) -> Observer | None:
     """Returns an observer that calls these in order; None if there is none."""
     present = [observer for observer in observers if observer is not None]
@@ -74,20 +87,23 @@ def create_observer(
     *,
     form: LogFormat = "text",
     reasons: bool = False,
-    trace_id: Callable[[str], str] | None = None,
+    tracer: TraceObserver | None = None,
 ) -> Observer | None:
-    """Returns an observer that logs events from this level on; None for `off`.
+    """Returns an observer that logs events from this level on, and passes them to a tracer; None without both.
 
     Args:
         level: The lowest level.
         stream: Receives the lines; stderr by default.
         form: The format of the lines.
         reasons: Whether reasons of failures are logged.
-        trace_id: Returns the trace id of a run; None if traces are not exported.
+        tracer: Follows the runs for traces; None if traces are not exported.
     """
-    if level == "off":
-        return None
-    log = _create_log(level, stream, form)
+    log = None if level == "off" else _create_event_log(_create_log(level, stream, form), reasons, tracer)
+    # The tracer drops a run after its last line, which has the trace id.
+    return log if tracer is None else combine_observers(tracer.observe, log, tracer.forget_ended)
+
+
+def _create_event_log(log: LogFunction, reasons: bool, tracer: TraceObserver | None) -> Observer:
     contexts: dict[str, contextvars.Context] = {}
     begins: dict[str, float] = {}
     traces: dict[str, str] = {}
@@ -106,7 +122,7 @@ def create_observer(
         if (line := _event_line(event, reasons=reasons)) is not None:
             level, message, fields = line
             context = contexts.get(run)
-            known_trace = traces.get(run, "") if trace_id is None else trace_id(run)
+            known_trace = traces.get(run, "") if tracer is None else tracer.trace_id(run)
             fields = {"run": run, **({"trace_id": known_trace} if known_trace else {}), **fields}
             if isinstance(event, RunFinished) and run in begins:
                 fields["seconds"] = round(event.at - begins[run], 3)

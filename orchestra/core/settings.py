@@ -193,7 +193,9 @@ def check_levels(path: Path, text: str) -> None:
             depth = outer.pop()[0] if mark in "]}" and outer else depth
             dots, is_value = 0, _in_array(outer)
         if mark in ".[{=" and (0 if header else depth) + dots + 1 > MAX_LEVELS:
-            raise _depth_error(path, text, token.start())
+            from orchestra.core.settings_errors import depth_error
+
+            raise depth_error(path, text, token.start(), MAX_LEVELS)
 
 
 def _in_array(outer: Sequence[tuple[int, bool]]) -> bool:
@@ -204,26 +206,15 @@ def _is_line_start(text: str, at: int) -> bool:
     return not text[text.rfind("\n", 0, at) + 1 : at].strip(" \t\r\ufeff")
 
 
-def _depth_error(path: Path, text: str, at: int) -> InputError:
-    line, begin = text.count("\n", 0, at) + 1, text.rfind("\n", 0, at) + 1
-    end = text.find("\n", at)
-    shown = text[begin : end if end >= 0 else len(text)]
-    hint = f"use at most {MAX_LEVELS} levels of tables, arrays and dotted keys"
-    return InputError(
-        "C003",
-        f"{path.name} has too many levels",
-        location=SourceLocation(str(path), line, at - begin + 1, shown),
-        hint=hint,
-    )
-
-
 def _parse(path: Path, text: str) -> Mapping[str, Any]:
     """Parses a TOML text. Raises `InputError` C003."""
     check_levels(path, text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _toml_error(path, text, error) from error
+        from orchestra.core.settings_errors import toml_error
+
+        raise toml_error(path, text, error) from error
     except (
         ValueError,
         RecursionError,
@@ -231,20 +222,6 @@ def _parse(path: Path, text: str) -> Mapping[str, Any]:
         raise InputError(
             "C003", f"{path} cannot be read: {error}", hint="keep other data out of settings files"
         ) from error
-
-
-def _toml_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
-    where = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
-    lines = text.splitlines() or [""]
-    line, column = (int(where[1]), int(where[2])) if where else (len(lines), 1)
-    message = str(error)[: where.start()] if where else str(error).removesuffix(" (at end of document)")
-    shown = lines[min(line, len(lines)) - 1]
-    return InputError(
-        "C003",
-        f"not TOML: {message}",
-        location=SourceLocation(str(path), line, column, shown),
-        hint='write `key = "value"`; quote strings',
-    )
 
 
 def _read_bytes(path: Path, limit: int) -> bytes:
@@ -351,9 +328,8 @@ class Settings(BaseModel):
         "off",
         pattern=r"^(off|host|environment|https?://.+)$",
         max_length=2048,
-        description="where traces go: the address of an OpenTelemetry collector (OTLP over HTTP), such as "
-        "http://127.0.0.1:4318; environment: where OTEL_EXPORTER_OTLP_ENDPOINT says, the default if it is set; "
-        "host: the tracer provider of the program; off",
+        description="where traces go: a collector (OTLP over HTTP), such as http://127.0.0.1:4318; environment: where "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, the default if it is set; host: the program's tracer provider; off",
     )
     otlp_content: Literal["off", "public", "internal", "restricted"] = Field(
         "off",

@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
-from orchestra.core.event_logging import HistoryObserver, Observer, combine_observers
+from orchestra.core.event_logging import CALLER_TRACE, HistoryObserver, Observer, combine_observers
 from orchestra.core.events import (
     NO_USAGE,
     AttemptFinished,
@@ -120,6 +122,8 @@ class Engine:
         """
         program = stop_at_plan(program) if request.plan_only else program
         handle = Execution(request.run or self.clock.new_id(), self.journal).enable_text_stream(request.options.live)
+        trace = CALLER_TRACE.get() if self.tracer is None else self.tracer.caller()
+        request = msgspec.structs.replace(request, trace=trace) if trace else request
         started = request.started_event(handle.id, program.name, program.budget, self.clock.now())
         handle.started = started
         handle.program, handle.workers = program, workers or self.workers

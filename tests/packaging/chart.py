@@ -1,4 +1,4 @@
-"""Renders the Helm chart of `deploy/chart` for tests. It knows the part of Helm's templates that the chart uses: values,
+"""Renders the Helm chart of `deploy/chart` for tests. It has the part of Helm's templates that the chart uses: values,
 `if`, `else`, `range`, `not`, `quote`, and `toYaml` with `nindent`. Anything else fails.
 """
 

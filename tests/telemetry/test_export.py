@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 from orchestra import Orchestra, tool
 from orchestra.core.errors import InputError
-from orchestra.core.event_logging import CALL_TRACE, CALLER_TRACE, combine_observers, create_observer
+from orchestra.core.event_logging import CALL_TRACE, CALLER_TRACE, create_observer
 from orchestra.core.events import RunStarted
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryStore
@@ -65,6 +65,7 @@ def project(folder: Path, url: str) -> Path:
     (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
     (folder / "agents" / "answerer").mkdir(parents=True)
     (folder / "agents" / "answerer" / "agent.yaml").write_text(AGENT)
+    (folder / "agents" / "answerer" / "prompt.md").write_text("Answer: {{ question }}\n")
     return folder
 
 
@@ -290,8 +291,7 @@ def test_each_log_line_has_the_trace_of_the_exported_spans() -> None:
 
     async def scene(clock: VirtualClock) -> str:
         process = Process(clock, SimulatedWorkers(ANSWERS, clock=clock), MemoryStore())
-        log = create_observer("debug", stream, form="json", trace_id=process.tracer.trace_id)
-        process.engine.observe = combine_observers(process.tracer.observe, log, process.tracer.forget_ended)
+        process.engine.observe = create_observer("debug", stream, form="json", tracer=process.tracer)
         run = process.start(program(MAP), {"text": "a"})
         await run.wait()
         await process.engine.close()
@@ -301,6 +301,15 @@ def test_each_log_line_has_the_trace_of_the_exported_spans() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 4
     assert {(line["run"], line["trace_id"]) for line in lines} == {(run, f"{own_trace_id(run):032x}")}
+
+
+async def test_log_lines_of_an_orchestra_have_the_trace_id(
+    tmp_path: Path, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = await run_once(tmp_path, {}, otlp=receiver.address, log="info", log_as="json")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if '"run"' in line]
+    assert [line["event"] for line in lines] == ["run started", "run finished"]
+    assert {line["trace_id"] for line in lines} == {f"{own_trace_id(run):032x}"}
 
 
 def test_nothing_of_opentelemetry_is_imported_while_traces_are_off(tmp_path: Path) -> None:

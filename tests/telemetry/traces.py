@@ -50,7 +50,7 @@ class Process:
     def start(self, compiled: Program, inputs: Mapping[str, Any], **request: Any) -> Execution:
         return self.engine.start(
             compiled,
-            RunRequest(inputs=inputs, graph="0" * 32, versions=VERSIONS, trace=self.tracer.caller(), **request),
+            RunRequest(inputs=inputs, graph="0" * 32, versions=VERSIONS, **request),
         )
 
 
