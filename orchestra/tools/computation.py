@@ -308,6 +308,10 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
     return None
 
 
+_CODE = re.compile(r"\b[A-Z]{1,4}-?\d{2,}\b")
+"""A code of an article, such as `PC-140`."""
+
+
 def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tuple[Cell, ...]] | None:
     """The price of the article of a table that the question names by all words of its name."""
     asked = {_unit(word) for word in re.findall(r"[^\W_]+", question)}
@@ -322,7 +326,9 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
                     for at, match in prices
                     if asked & {_unit(word) for word in re.findall(r"[^\W_]+", table.cells[0][at])}
                 ]
-            if not name or not name <= asked or len(prices) != 1:
+            code = _CODE.search(row[0])
+            named = name <= asked or (code is not None and code[0] in question)
+            if not name or not named or len(prices) != 1:
                 continue
             at, match = prices[0]
             cell = Cell(

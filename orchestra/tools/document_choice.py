@@ -69,11 +69,21 @@ def choose_documents(
         if weight >= MIN_CLOSENESS
     ]
     best = [(weight, document) for weight, document in best if _is_of_named_kind(request, document)]
+    if top == 2 and best:
+        best = [best[0], *sorted(best[1:], key=lambda one: -(one[0] + 0.25 * _share_name(best[0][1], one[1])))]
     if len(documents) == 1:
         best = [(1.0, documents[0])]
     return ChosenDocuments(
         documents=[document for _, document in best[:top]], scores=[round(weight, 6) for weight, _ in best[:top]]
     )
+
+
+def _share_name(one: Document, other: Document) -> bool:
+    """Whether the names of two documents share a word, as those of two versions do."""
+    first, second = (
+        content_words(re.sub(r"[\W_\d]+", " ", document.source.rpartition(".")[0])) for document in (one, other)
+    )
+    return bool(first & second)
 
 
 _KINDS = (
@@ -292,12 +302,15 @@ def field_questions(request: str, fields: Sequence[str]) -> list[str]:
 def join_fields(
     request: str, fields: Sequence[str], answers: Sequence[Answer], documents: Sequence[Document] = ()
 ) -> Reply:
-    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a mail
-    are those of its header.
+    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a
+    mail are those of its header.
     """
     answers = [_header_field(field, documents) or answer for field, answer in zip(fields, answers, strict=True)]
     findings = [Finding(question=field, answer=answer.text) for field, answer in zip(fields, answers, strict=True)]
     lines = [f"{_capitalized(one.question)}: {one.answer}" for one in findings if one.answer is not None]
+    missing = [one.question for one in findings if one.answer is None]
+    if lines and missing:
+        lines.append(f"Not found: {', '.join(missing)}")
     return Reply(
         text="\n".join(lines) or None,
         findings=findings or [Finding(question=request, answer=None)],
