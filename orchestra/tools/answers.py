@@ -201,7 +201,7 @@ def choose_answer(
     best = max(candidates, key=lambda one: one.weight, default=None)
     accept += 0.0 if language_of(question) == "en" else 2.0  # the encoders know English
     if best is not None and _COMPUTED.search(question) and not _COMPUTED.search(best.citation.quote):
-        accept = max(accept, STATED_SUM)  # a number that stands there is a part of the sum, and not the sum
+        accept = max(accept, STATED_SUM)  # a number of the text is a part of the sum, and not the sum
     if best is None or best.weight < accept:
         return Answer(text=None, citations=_nearest_citation(question, sentences, scores))
     best = _latest(question, best, candidates, documents, accept)

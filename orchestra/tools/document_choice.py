@@ -19,7 +19,7 @@ _HEADER = re.compile(
 MIN_CLOSENESS = 0.24
 """The closeness from which a document is what a request is about."""
 MAX_QUERY = 1_500
-"""Characters of a document that stand for all of it."""
+"""Characters of a document that represent all of it."""
 DEFAULT_SENTENCES = 3
 _COUNT_WORDS = {word: number for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six"])}
 _SENTENCE_COUNT = re.compile(
@@ -111,7 +111,7 @@ def _same(one: str, other: str) -> bool:
 
 
 class Sentences(StrictModel):
-    """The sentences of documents, and a text that stands for the documents."""
+    """The sentences of documents, and a text that represents the documents."""
 
     sentences: list[Passage]
     texts: list[str]
