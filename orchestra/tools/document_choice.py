@@ -249,8 +249,8 @@ _CUES = {
     "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|"
     r"faulty|refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
     "order": r"\b(?:order|please (?:send|deliver|supply)|we need|quantity|deliver)\b",
-    "enquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
-    "inquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
+    "enquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
+    "inquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
     "application": r"\b(?:apply|applying|position|cv|curriculum|vacancy|job)\b",
     "invoice": r"\b(?:invoice no|amount due|payable|vat|total due)\b",
     "cancellation": r"\b(?:cancel\w*|withdraw|no longer need)\b",
@@ -264,7 +264,7 @@ def _mentions(label: str, text: str) -> float:
     pattern = next((cues for name, cues in _CUES.items() if name in label.casefold()), None)
     if pattern is None:
         return 0.1 if re.search(rf"\b{re.escape(label)}\b", text, re.IGNORECASE) else 0.0
-    return 0.05 * min(6, len(re.findall(pattern, text, re.IGNORECASE)))
+    return 0.08 * min(6, len(re.findall(pattern, text, re.IGNORECASE)))
 
 
 # Fields
