@@ -25,6 +25,7 @@ from orchestra.router.validation import validate_line
 from orchestra.schema.builtin_models import Table
 from orchestra.schema.types import Schema
 from orchestra.tools.document_choice import stated_labels
+from orchestra.tools.plain_arithmetic import plain_expression
 from orchestra.tools.table_answers import certain_result
 from orchestra.tools.table_query import tables_in
 from orchestra.workflows.model import REQUEST
@@ -63,7 +64,7 @@ class Rule:
     """A kind of request, and the skill that serves it."""
 
     name: str
-    """What a person is told, such as `check a claim`."""
+    """The name that is shown, such as `check a claim`."""
     skill: str
     words: Callable[[str], str | None]
     """Returns the words of the request that the skill receives, or None for a request of another kind."""
@@ -193,7 +194,7 @@ _CLAIM = re.compile(
     r"statement)(?: that)?|"
     r"the following(?: claim| statement)?))?\s*:?|(?:do|does) (?:the|our|any|these|those) \w+ (?:say|state|"
     r"support|confirm|claim)"
-    r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|"
+    r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|"  # prose: ok
     r"stimmt es,? dass)\s+(?P<claim>\S.{6,}?)\s*$",
     re.IGNORECASE | re.DOTALL,
 )
@@ -204,8 +205,8 @@ _VERDICT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _REPORTED = re.compile(
-    r"^\W*(?:somebody|someone|a colleague|a customer|my \w+|he|she|they|\w+)\s+(?:says?|claims?|thinks?|"
-    r"believes?|told (?:me|us))\s+(?:that\s+)?",
+    r"^\W*(?:somebody|someone|a colleague|a customer|my \w+|he|she|they|\w+)\s+(?:says?|claims?|thinks?|"  # prose: ok
+    r"believes?|told (?:me|us))\s+(?:that\s+)?",  # prose: ok
     re.IGNORECASE,
 )
 _YES_NO = re.compile(
@@ -257,6 +258,11 @@ def _whole_if(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
     return lambda request: request if pattern.search(request) else None
 
 
+def _computation(request: str) -> str | None:
+    """A request that states all numbers of a computation."""
+    return request if plain_expression(request) is not None else None
+
+
 def _classes(request: str) -> str | None:
     """A request for a class, or a question whether something is one of several things."""
     labels = stated_labels.function(request).labels if _YES_NO.match(request) else []
@@ -279,6 +285,7 @@ def _claim(request: str) -> str | None:
 
 
 RULES: Final = (
+    Rule("calculate", "calculate", _computation),
     Rule("summarize", "summarize", _whole_if(_SUMMARY)),
     Rule("draft a text", "draft_text", _whole_if(_DRAFT)),
     Rule("classify texts", "classify_texts", _classes),

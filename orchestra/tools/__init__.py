@@ -21,6 +21,7 @@ from orchestra.tools.document_choice import (
     stated_labels,
 )
 from orchestra.tools.lists import choose_list, find_lists
+from orchestra.tools.plain_arithmetic import calculate
 from orchestra.tools.replies import join_answers, question_parts
 from orchestra.tools.search import search
 from orchestra.tools.table_answers import query_table, query_tables
@@ -33,7 +34,7 @@ STEP_TOOLS = (
     *(nearest_passages, question_parts, reading_texts, stated_fields, stated_labels),
 )
 """Steps of the packaged workflows. They are not offered to a router by themselves."""
-BUILTIN_TOOLS = (search, cite, cells, query_table, query_tables, *STEP_TOOLS)
+BUILTIN_TOOLS = (search, cite, cells, calculate, query_table, query_tables, *STEP_TOOLS)
 """All built-in tools. Every project can use them."""
 
-__all__ = ["BUILTIN_TOOLS", "STEP_TOOLS", "cells", "cite", "query_table", "query_tables", "search"]
+__all__ = ["BUILTIN_TOOLS", "STEP_TOOLS", "calculate", "cells", "cite", "query_table", "query_tables", "search"]

@@ -199,8 +199,9 @@ def choose_answer(
         *_typed_candidates(question, kind, sentences, scores),
     ]
     best = max(candidates, key=lambda one: one.weight, default=None)
+    accept += 0.0 if language_of(question) == "en" else 2.0  # the encoders know English
     if best is not None and _COMPUTED.search(question) and not _COMPUTED.search(best.citation.quote):
-        accept = max(accept, STATED_SUM)  # a number that stands there is a part of the sum, and not the sum
+        accept = max(accept, STATED_SUM)  # a number of the text is a part of the sum, and not the sum
     if best is None or best.weight < accept:
         return Answer(text=None, citations=_nearest_citation(question, sentences, scores))
     best = _latest(question, best, candidates, documents, accept)
@@ -303,7 +304,7 @@ def _fit(question: str, kind: AnswerKind, answer: str, sentence: str, around: st
     if "|" in sentence and not _shares_word(question, sentence):
         weight -= 7.0  # a row of a table is about what its first cell names
     if not kind:
-        weight -= 2.5
+        weight -= 4.0
     return weight
 
 

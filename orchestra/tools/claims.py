@@ -1,7 +1,7 @@
 """Claims: whether the sentences of documents support a claim, contradict it, or say nothing about it.
 
 An entailment model judges each of the nearest sentences. Code decides: a sentence that is near to the claim and has
-another number or date of the same kind contradicts it, whatever the model says, because small models overlook figures.
+another number of the same kind contradicts it, for any judgement of the model, because small models overlook figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Computation: sums over numbers of a question and of the sources, such as a rate times a quantity.
 
-Every factor is a number of the question, or stands in a sentence or a cell that is cited. The forms are: a rate per
+Every factor is a number of the question, or is part of a sentence or a cell that is cited. The forms are: a rate per
 unit times a quantity of that unit, also above a quantity that is free or has one price; a percentage of an amount per
 unit, with its limit; the price of a named article with a discount, or in instalments; and quantities of named articles
 at their prices. Other requests have no computation.
@@ -137,7 +137,9 @@ def compute_amount(
     """An amount computed from numbers of the question and of the sources, with a citation for each; no text if the
     question has no such form.
     """
-    found = _compute(question, sentences, scores, list(all_tables(tables, documents)))
+    dated = set() if _YEAR.search(question) else _older_versions([one.source for one in documents])
+    weighed = [score - (0.3 if one.source in dated else 0.0) for one, score in zip(sentences, scores, strict=True)]
+    found = _compute(question, sentences, weighed, list(all_tables(tables, documents)))
     if found is None:
         return Reply(text=None)
     value = format_fraction(Fraction(round(found.value * 100), 100))
@@ -149,6 +151,19 @@ def compute_amount(
         cells=list(found.cells),
         computation=f"{found.expression} = {value}",
     )
+
+
+def _older_versions(names: Sequence[str]) -> set[str]:
+    """The names with a year that share a word with one of a later year, or without a year."""
+
+    def words(name: str) -> set[str]:
+        return set(re.findall(r"[^\W\d_]{4,}", name.casefold().rpartition(".")[0]))
+
+    def year(name: str) -> int:
+        found = _YEAR.search(name)
+        return int(found[0]) if found else 9999
+
+    return {name for name in names if any(year(other) > year(name) and words(other) & words(name) for other in names)}
 
 
 def _compute(
@@ -308,6 +323,11 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
     return None
 
 
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_CODE = re.compile(r"\b[A-Z]{1,4}-?\d{2,}\b")
+"""A code of an article, such as `PC-140`."""
+
+
 def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tuple[Cell, ...]] | None:
     """The price of the article of a table that the question names by all words of its name."""
     asked = {_unit(word) for word in re.findall(r"[^\W_]+", question)}
@@ -322,7 +342,9 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
                     for at, match in prices
                     if asked & {_unit(word) for word in re.findall(r"[^\W_]+", table.cells[0][at])}
                 ]
-            if not name or not name <= asked or len(prices) != 1:
+            code = _CODE.search(row[0])
+            named = name <= asked or (code is not None and code[0] in question)
+            if not name or not named or len(prices) != 1:
                 continue
             at, match = prices[0]
             cell = Cell(

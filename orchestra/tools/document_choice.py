@@ -19,7 +19,7 @@ _HEADER = re.compile(
 MIN_CLOSENESS = 0.24
 """The closeness from which a document is what a request is about."""
 MAX_QUERY = 1_500
-"""Characters of a document that stand for all of it."""
+"""Characters of a document that represent all of it."""
 DEFAULT_SENTENCES = 3
 _COUNT_WORDS = {word: number for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six"])}
 _SENTENCE_COUNT = re.compile(
@@ -69,11 +69,21 @@ def choose_documents(
         if weight >= MIN_CLOSENESS
     ]
     best = [(weight, document) for weight, document in best if _is_of_named_kind(request, document)]
+    if top == 2 and best:
+        best = [best[0], *sorted(best[1:], key=lambda one: -(one[0] + 0.25 * _share_name(best[0][1], one[1])))]
     if len(documents) == 1:
         best = [(1.0, documents[0])]
     return ChosenDocuments(
         documents=[document for _, document in best[:top]], scores=[round(weight, 6) for weight, _ in best[:top]]
     )
+
+
+def _share_name(one: Document, other: Document) -> bool:
+    """Whether the names of two documents share a word, as those of two versions do."""
+    first, second = (
+        content_words(re.sub(r"[\W_\d]+", " ", document.source.rpartition(".")[0])) for document in (one, other)
+    )
+    return bool(first & second)
 
 
 _KINDS = (
@@ -101,7 +111,7 @@ def _same(one: str, other: str) -> bool:
 
 
 class Sentences(StrictModel):
-    """The sentences of documents, and a text that stands for the documents."""
+    """The sentences of documents, and a text that represents the documents."""
 
     sentences: list[Passage]
     texts: list[str]
@@ -239,8 +249,8 @@ _CUES = {
     "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|"
     r"faulty|refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
     "order": r"\b(?:order|please (?:send|deliver|supply)|we need|quantity|deliver)\b",
-    "enquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
-    "inquiry": r"\b(?:would like to know|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
+    "enquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
+    "inquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
     "application": r"\b(?:apply|applying|position|cv|curriculum|vacancy|job)\b",
     "invoice": r"\b(?:invoice no|amount due|payable|vat|total due)\b",
     "cancellation": r"\b(?:cancel\w*|withdraw|no longer need)\b",
@@ -254,7 +264,7 @@ def _mentions(label: str, text: str) -> float:
     pattern = next((cues for name, cues in _CUES.items() if name in label.casefold()), None)
     if pattern is None:
         return 0.1 if re.search(rf"\b{re.escape(label)}\b", text, re.IGNORECASE) else 0.0
-    return 0.05 * min(6, len(re.findall(pattern, text, re.IGNORECASE)))
+    return 0.08 * min(6, len(re.findall(pattern, text, re.IGNORECASE)))
 
 
 # Fields
@@ -292,12 +302,15 @@ def field_questions(request: str, fields: Sequence[str]) -> list[str]:
 def join_fields(
     request: str, fields: Sequence[str], answers: Sequence[Answer], documents: Sequence[Document] = ()
 ) -> Reply:
-    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a mail
-    are those of its header.
+    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a
+    mail are those of its header.
     """
     answers = [_header_field(field, documents) or answer for field, answer in zip(fields, answers, strict=True)]
     findings = [Finding(question=field, answer=answer.text) for field, answer in zip(fields, answers, strict=True)]
     lines = [f"{_capitalized(one.question)}: {one.answer}" for one in findings if one.answer is not None]
+    missing = [one.question for one in findings if one.answer is None]
+    if lines and missing:
+        lines.append(f"Not found: {', '.join(missing)}")
     return Reply(
         text="\n".join(lines) or None,
         findings=findings or [Finding(question=request, answer=None)],

@@ -152,11 +152,43 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("**", "").split())
 
 
+_TASKS = re.compile(
+    r"\b(?:action (?:items|points)|tasks|to-?dos|who (?:has|have|needs?) to do|(?:has|have|is|"
+    r"are) to be done|assignments)\b",
+    re.IGNORECASE,
+)
+_BY_DAY = re.compile(
+    r"\b(?:by|until|till|before|bis|avant|antes)\b.{0,12}?(?:\d{1,2}\s+[A-Z][a-z]+|\d{4}-\d\d-\d\d|"
+    r"\b\w+day\b|this week|april)",
+    re.IGNORECASE,
+)
+_SUBJECT = re.compile(
+    r"\b(?:list|enumerate|name|give|show|what are|collect|liste|nenne)\b(?:\s+(?:me|us|a|all|every|each|the|"
+    r"list|of|alle|die))*\s+(?P<noun>[^\W\d_]+)",
+    re.IGNORECASE,
+)
+
+
+def _names_subject(request: str, entry: TextList) -> bool:
+    """Whether the words of a list, its heading or its title have the noun of a request; true without one."""
+    match = _SUBJECT.search(request)
+    if match is None or len(match["noun"]) < 4:
+        return True
+    stem = match["noun"].casefold()[:5]
+    words = f"{entry.label} {entry.title} {' '.join(item.text for item in entry.items)}".casefold()
+    return stem in words
+
+
 def _fit(request: str, entry: TextList, score: float) -> float:
     """How well a list fits a request: by closeness, more for a list of lines than for a sentence, and less if the
     request names another day than the document's own.
     """
     weight = score + (0.0 if entry.whole else 0.12)
+    if _TASKS.search(request):
+        dated = sum(_BY_DAY.search(item.text) is not None for item in entry.items)
+        weight += -0.3 if entry.whole else 0.25 * dated / len(entry.items)
+    elif not _names_subject(request, entry):
+        weight -= 0.12
     asked, own = _days(request), _days(f"{entry.items[0].source.replace('_', ' ')} {entry.title}")
     return weight - 0.6 if asked and own and not asked & own else weight
 

@@ -13,6 +13,7 @@ AnswerKind: TypeAlias = Literal[
     "person",
     "place",
     "phone",
+    "code",
     "date",
     "time",
     "money",
@@ -71,6 +72,7 @@ _ANSWER_PATTERNS: Final = {
         re.IGNORECASE,
     ),
     "temperature": re.compile(rf"{_NUMBER}.*(?:°|\bdegrees?\b|\bcelsius\b|\bfahrenheit\b)", re.IGNORECASE),
+    "code": re.compile(r"\d"),
     "phone": re.compile(r"\d(?:[\s()/-]?\d){2,}"),
     "person": re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’.-]*|\b(?:the|an?|our|your|their|its|his|her) \w+", re.UNICODE),
     "place": re.compile(r"[^\W\d_]{2}"),
@@ -101,6 +103,7 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
         r"warranty period|guarantee period|term|retention period)\b",
     ),
     ("count", r"\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b"),
+    ("code", r"\b(?:which|what)\b.{0,30}\b(?:number|code|reference|invoice|serial|account)\b"),
     ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
     (
         "length",

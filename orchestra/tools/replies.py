@@ -1,7 +1,7 @@
 """Replies: what a general skill returns to a person, as a sentence with its evidence and typed values.
 
 A sentence is composed from the words of the question and a value that was found or computed. It states nothing else,
-so its check is that the value stands in it. The words of its own are in the language of the question.
+so its check is that the value is in it. The words of its own are in the language of the question.
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ def test_plan_of_a_rule_is_replayed_as_recorded() -> None:
     played = solved("rules: true")
     assert replay(program(WORK % "rules: true", TOOLS), played.events).first_difference is None
     begun = next(event for event in played.events if isinstance(event, TurnStarted))
+    assert begun.draft is not None
     other = structs.replace(begun, draft=structs.replace(begun.draft, rule="an older rule"))
     changed = [other if event is begun else event for event in played.events]
     assert replay(program(WORK % "rules: true", TOOLS), changed).first_difference is None

@@ -12,7 +12,7 @@ from orchestra.router.input_types import infer_schema
 from orchestra.router.rules import RULES, plan_by_rule
 from orchestra.schema.builtin_models import Document, Table
 from orchestra.schema.types import schema_of
-from orchestra.tools import query_table, query_tables
+from orchestra.tools import calculate, query_table, query_tables
 from orchestra.tools.replies import Reply
 
 DOCUMENTS = [{"source": "leave.md", "text": "Full-time employees receive 27 days of paid leave. Dogs may not enter."}]
@@ -33,7 +33,7 @@ SKILLS = (
         skill(name, "request")
         for name in ("list_items", "summarize", "compare_sources", "classify_texts", "extract_fields")
     ),
-    *(Capability.from_contract(tool.contract) for tool in (query_table, query_tables)),
+    *(Capability.from_contract(tool.contract) for tool in (calculate, query_table, query_tables)),
 )
 
 
@@ -124,3 +124,9 @@ def test_no_plan_without_the_skill_or_its_values() -> None:
 
 def test_rules_have_distinct_names() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_stated_computation_needs_no_value() -> None:
+    offer = Capabilities.of(SKILLS, {"request": TEXT}, request_text="What is 18 % of 2,450?", may_decline=True)
+    made = plan_by_rule("What is 18 % of 2,450?", offer, {"request": "What is 18 % of 2,450?"})
+    assert str(made and made.plan) == "s1 = calculate(question=input.request)\nreturn s1"

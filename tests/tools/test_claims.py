@@ -47,10 +47,10 @@ def test_sentence_that_decides_is_quoted(claim: str, text: str, support: float, 
 
 
 def test_undecided_claim_shows_the_nearest_sentence() -> None:
-    far, near = sentence("Bicycles stand in the yard.", 0.3), sentence("Bicycles stand in the yard.", 0.6)
+    far, near = sentence("Bicycles are in the yard.", 0.3), sentence("Bicycles are in the yard.", 0.6)
     assert decide_claim.function("Is there parking?", "there is parking", [far], [judged(0.1, 0.1)]).text is None
     reply = decide_claim.function("Is there parking?", "there is parking", [near], [judged(0.1, 0.1)])
-    assert reply.text == "The sources do not say this directly. Nearest: Bicycles stand in the yard."
+    assert reply.text == "The sources do not say this directly. Nearest: Bicycles are in the yard."
     assert reply.findings[0].answer is None
 
 

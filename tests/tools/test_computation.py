@@ -106,3 +106,14 @@ def test_amount_is_computed_from_sources(question: str, sentence: str, text: str
 def test_no_amount_without_a_near_rate_of_the_unit(question: str, sentence: str, score: float) -> None:
     passage = Passage(source="rules.md", text=sentence, start=0, end=len(sentence))
     assert compute_amount.function(question, [passage], [score]).text is None
+
+
+def test_rate_of_a_document_dated_by_its_name_is_not_the_current_one() -> None:
+    texts = ["You get 0.30 euros per kilometre.", "You get 0.32 euros per kilometre."]
+    documents = [
+        Document(source=name, text=text) for name, text in zip(("rules_2022.md", "rules.md"), texts, strict=True)
+    ]
+    sentences = [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in documents]
+    asked = "I drove 100 km. How much do I get back?"
+    assert compute_amount.function(asked, sentences, [0.7, 0.68], documents).text == "€32."
+    assert compute_amount.function(f"{asked} In 2022?", sentences, [0.7, 0.68], documents).text == "€30."

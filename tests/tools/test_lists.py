@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestra.schema.builtin_models import Document
 from orchestra.tools.lists import choose_list, find_lists
+from orchestra.tools.replies import Reply
 
 MINUTES = Document(
     source="meeting_2025-03-11.md",
@@ -29,7 +30,8 @@ def test_bullets_labelled_lines_and_enumerations_are_lists() -> None:
 def choose(request: str, *scores: float) -> str | None:
     found = find_lists.function([MINUTES])
     given = [*scores, *[0.0] * len(found.lists)][: len(found.lists)]
-    return choose_list.function(request, found.lists, given).text
+    reply: Reply = choose_list.function(request, found.lists, given)
+    return reply.text
 
 
 def test_items_of_the_nearest_list_are_lines() -> None:

@@ -14,7 +14,7 @@ from orchestra.tools.replies import (
     question_parts,
 )
 
-QUOTE = Citation(quote="Bicycles stand in the yard.", source="a.md", start=0, end=27)
+QUOTE = Citation(quote="Bicycles are in the yard.", source="a.md", start=0, end=25)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_parts_without_answers_are_named() -> None:
 
 def test_nearest_sentence_is_shown_without_an_answer() -> None:
     reply = join_answers.function(["Is there parking?"], [Answer(text=None, citations=[QUOTE])])
-    assert reply.text == "The sources do not say this directly. Nearest: Bicycles stand in the yard."
+    assert reply.text == "The sources do not say this directly. Nearest: Bicycles are in the yard."
     assert join_answers.function(["Is there parking?"], [Answer(text=None)]).text is None
 
 

@@ -576,7 +576,7 @@ def _may_replan(unit: WorkItem, outcome: Outcome) -> bool:
 
 
 def _rule_versions(unit: WorkItem) -> int:
-    """Returns how many versions of a plan rules made: 1 or 0. After a failed one the router plans, whatever the
+    """Returns how many versions of a plan rules made: 1 or 0. After a failed one the router plans, beyond its
     replans.
     """
     return 1 if require_plan_progress(unit).draft.rule and require_plan_settings(unit).router is not None else 0
