@@ -233,6 +233,8 @@ def test_node_drawer_shows_attempts_checks_and_exact_prompt(studio: Server, tab:
     run = studio.review(answer="yes")
     tab.page.goto(f"{studio.address}/#/runs/{run}?node=revenue")
     expect(tab.page.get_by_role("heading", name="3 attempts")).to_be_visible()
+    for number, state in enumerate(("rejected", "rejected", "accepted")):
+        expect(tab.page.get_by_role("tab").nth(number)).to_contain_text(state)
     tab.page.get_by_role("tab").first.click()
     panel = tab.page.get_by_role("tabpanel")
     expect(panel).to_contain_text("'was $621 million' does not occur in the evidence")
