@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "react";
+import { useCallback, useEffect, useMemo, useState } from "react";
 
 /** The place in the studio: the part of the address after `#`. It works below any prefix and in a file. */
 export interface Route {
@@ -18,6 +18,21 @@ export function go(to: string): void {
 
 export function useRoute(): Route {
   const [place, setPlace] = useState(read);
+  // The same function for ever, so that a change of place does not make all parts of a run again.
+  const set = useCallback((changes: Record<string, string | null>, replace = false): void => {
+    const [here = "/", current = ""] = read().split("?");
+    const query = new URLSearchParams(current);
+    for (const [name, value] of Object.entries(changes))
+      if (value === null || value === "") query.delete(name);
+      else query.set(name, value);
+    const text = query.toString();
+    const next = `#${here}${text ? `?${text}` : ""}`;
+    if (next === location.hash) return;
+    if (replace) {
+      history.replaceState(null, "", next);
+      setPlace(read());
+    } else location.hash = next;
+  }, []);
   useEffect(() => {
     const onChange = (): void => setPlace(read());
     window.addEventListener("hashchange", onChange);
@@ -28,20 +43,7 @@ export function useRoute(): Route {
     return {
       parts: path.split("/").filter(Boolean).map(decodeURIComponent),
       query: new URLSearchParams(search),
-      set(changes, replace = false) {
-        const [here = "/", current = ""] = read().split("?");
-        const query = new URLSearchParams(current);
-        for (const [name, value] of Object.entries(changes))
-          if (value === null || value === "") query.delete(name);
-          else query.set(name, value);
-        const text = query.toString();
-        const next = `#${here}${text ? `?${text}` : ""}`;
-        if (next === location.hash) return;
-        if (replace) {
-          history.replaceState(null, "", next);
-          setPlace(read());
-        } else location.hash = next;
-      },
+      set,
     };
-  }, [place]);
+  }, [place, set]);
 }

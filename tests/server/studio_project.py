@@ -256,11 +256,11 @@ def _plan(text: str) -> str:
 
 
 @contextmanager
-def serve_studio(project: Path, seconds: float = 0.0) -> Iterator[str]:
+def serve_studio(project: Path, seconds: float = 0.0, *, locked: bool = False) -> Iterator[str]:
     """Serves the project and the studio in a process of its own; yields the address. Calls of models take about
-    `seconds`.
+    `seconds`. A locked server asks for a key; `project/key` contains one.
     """
-    command = [sys.executable, "-m", "tests.server.studio_project", str(project), str(seconds)]
+    command = [sys.executable, "-m", "tests.server.studio_project", str(project), str(seconds), str(int(locked))]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -273,9 +273,10 @@ def serve_studio(project: Path, seconds: float = 0.0) -> Iterator[str]:
             server.stdin.close()
 
 
-async def _serve(project: Path, seconds: float) -> None:
+async def _serve(project: Path, seconds: float, locked: bool) -> None:
     """Serves until the standard input ends."""
     import uvicorn
+    from orchestra.server.access import create_key
 
     from orchestra import Orchestra
     from orchestra.server import ServerSettings, create_app
@@ -284,12 +285,15 @@ async def _serve(project: Path, seconds: float) -> None:
         address = await stack.enter_async_context(serve(ScriptedModels(seconds)))
         furnish(project, address)
         orchestra = await stack.enter_async_context(Orchestra.open(project=project, fleet="none"))
-        app = create_app(orchestra, ServerSettings(auth=False))
+        app = create_app(orchestra, ServerSettings(auth=locked))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         task = asyncio.create_task(server.serve())
         async with asyncio.timeout(60):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)
+        if locked:
+            _, key = await create_key(app.state.services.records, "reader", "acme", ("read",), None)
+            (project / "key").write_text(key)
         print(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", flush=True)
         await asyncio.to_thread(sys.stdin.read)
         server.should_exit = True
@@ -304,4 +308,4 @@ def furnish(project: Path, address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(_serve(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "1"))

@@ -233,6 +233,8 @@ def test_node_drawer_shows_attempts_checks_and_exact_prompt(studio: Server, tab:
     run = studio.review(answer="yes")
     tab.page.goto(f"{studio.address}/#/runs/{run}?node=revenue")
     expect(tab.page.get_by_role("heading", name="3 attempts")).to_be_visible()
+    for number, state in enumerate(("rejected", "rejected", "accepted")):
+        expect(tab.page.get_by_role("tab").nth(number)).to_contain_text(state)
     tab.page.get_by_role("tab").first.click()
     panel = tab.page.get_by_role("tabpanel")
     expect(panel).to_contain_text("'was $621 million' does not occur in the evidence")
@@ -359,6 +361,86 @@ def test_earlier_moment_shows_nodes_as_they_were(studio: Server, tab: Tab) -> No
     expect(tab.page.locator(".node-box.status-pending")).not_to_have_count(0)
     tab.page.keyboard.press("End")
     expect(tab.page.locator(".node-box.status-pending")).to_have_count(0)
+
+
+def test_ask_shows_plan_with_its_rejected_line(studio: Server, tab: Tab) -> None:
+    tab.page.goto(f"{studio.address}/#/ask")
+    tab.page.get_by_label("Your request").fill("When does the tariff of Northwind Grid take effect?")
+    tab.page.get_by_role("button", name="Write a text").click()
+    tab.page.get_by_label("text of document 1").fill(DOCUMENTS[2]["text"])
+    tab.page.get_by_text("Options").click()
+    tab.page.get_by_label("use only these").fill("search")
+    assert tab.violations() == []
+    tab.page.get_by_role("button", name="Ask", exact=True).click()
+    expect(tab.page.locator(".run-title .status")).not_to_have_text("running")
+    tab.page.get_by_role("treeitem").first.click()
+    expect(tab.page.locator(".plan-lines")).to_contain_text("s1 = search(query=input.request")
+    expect(tab.page.get_by_text("there is no 'serch'")).to_be_visible()
+    expect(tab.page.get_by_text("did you mean search?")).to_be_visible()
+    assert tab.violations() == []
+
+
+def test_run_page_is_live_while_the_run_works(studio: Server, tab: Tab) -> None:
+    inputs = {"texts": [f"This is item {number} of the list." for number in range(60)]}
+    run = studio.post("api/runs", {"workflow": "read_many", "inputs": inputs, "mode": "background"})["id"]
+    tab.page.goto(f"{studio.address}/#/runs/{run}")
+    expect(tab.page.locator(".run-title .status")).to_have_text("done")
+    expect(tab.page.locator(".run-facts")).to_contain_text("60 calls")
+    expect(tab.page.locator(".node-count")).to_have_text("60 elements")
+
+
+def test_statuses_of_nodes_are_those_of_the_server(studio: Server, tab: Tab) -> None:
+    run = studio.review(answer="yes")
+    tab.page.goto(f"{studio.address}/#/runs/{run}")
+    expect(tab.page.get_by_role("treeitem").first).to_be_visible()
+    tab.page.evaluate("document.querySelectorAll('[aria-expanded=false] .fold').forEach((one) => one.click())")
+    words = {"abstained": "withheld", "given": "by a person"}
+    expected = {
+        row["path"]: words.get(row["display_status"], row["display_status"])
+        for row in studio.get(f"api/runs/{run}/nodes?limit=200")["items"]
+    }
+    expected["approval"] = "by a person"  # the server calls the answer of a person done
+    shown = [str(one.get_attribute("aria-label")) for one in tab.page.get_by_role("treeitem").all()]
+    found = {path: rest.partition(",")[0] for path, _, rest in (one.partition(": ") for one in shown)}
+    assert expected.items() >= found.items()
+    assert {"revenue", "readings[2]", "headline?1", "approval"} <= found.keys()
+
+
+def test_lost_connection_is_shown_and_recovers(studio: Server, tab: Tab) -> None:
+    run = studio.review()
+    tab.page.goto(f"{studio.address}/#/runs")
+    expect(tab.page.get_by_text(run)).to_be_visible()
+    tab.page.context.set_offline(True)
+    expect(tab.page.get_by_text("The server cannot be reached")).to_be_visible(timeout=20_000)
+    expect(tab.page.get_by_text(run)).to_be_visible()
+    assert tab.violations() == []
+    tab.page.context.set_offline(False)
+    expect(tab.page.get_by_text("The server cannot be reached")).to_have_count(0, timeout=20_000)
+    assert [fault for fault in tab.faults if "ERR_INTERNET_DISCONNECTED" not in fault] == []
+    tab.faults.clear()
+
+
+def test_locked_server_asks_for_key_and_hides_forms_of_a_reader(tmp_path: Path, tab: Tab) -> None:
+    pytest.importorskip("orchestra.server.application", reason="the extra `server` is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        project = tmp_path / "project"
+        project.mkdir()
+        with serve_studio(project, locked=True) as address:
+            tab.page.goto(address)
+            expect(tab.page.get_by_role("heading", name="This server asks for a key")).to_be_visible()
+            assert tab.violations() == []
+            tab.page.get_by_label("API key").fill("wrong")
+            tab.page.get_by_role("button", name="Continue").click()
+            expect(tab.page.get_by_role("alert")).to_contain_text("did not accept this key")
+            tab.page.get_by_label("API key").fill((project / "key").read_text())
+            tab.page.get_by_role("button", name="Continue").click()
+            expect(tab.page.get_by_text("There is no run yet")).to_be_visible()
+            tab.page.goto(f"{address}/#/start/read_one")
+            expect(tab.page.get_by_role("button", name="Run", exact=True)).to_be_disabled()
+            expect(tab.page.get_by_text("Your key may not start runs")).to_be_visible()
+    assert [fault for fault in tab.faults if "401" not in fault] == []
+    tab.faults.clear()
 
 
 def test_pages_keep_to_the_policy_of_the_server(studio: Server, tab: Tab) -> None:

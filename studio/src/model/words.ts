@@ -10,7 +10,7 @@ export interface StatusWords {
 export const STATUS: Record<string, StatusWords> = {
   done: { icon: "check", word: "done", tone: "good" },
   value: { icon: "check", word: "done", tone: "good" },
-  given: { icon: "pen", word: "given by a person", tone: "person" },
+  given: { icon: "pen", word: "by a person", tone: "person" },
   fallback: { icon: "turn", word: "fallback", tone: "doubt" },
   skipped: { icon: "minus", word: "skipped", tone: "quiet" },
   abstained: { icon: "withheld", word: "withheld", tone: "withheld" },

@@ -10,14 +10,16 @@ export function Ask() {
   const may = useMay("run");
   const [request, setRequest] = useState("");
   const [documents, setDocuments] = useState<Json[]>([]);
+  const [only, setOnly] = useState("");
   const [sending, setSending] = useState("");
   const [error, setError] = useState<unknown>(null);
   const send = async (route: "ask" | "plan"): Promise<void> => {
     setSending(route);
     setError(null);
     try {
+      const skills = only.split(/[\s,]+/).filter(Boolean);
       const values: { [key: string]: Json } = documents.length > 0 ? { documents } : {};
-      const made = await post<RunAnswer>(`api/${route}`, { request, values, mode: "background" });
+      const made = await post<RunAnswer>(`api/${route}`, { request, values, mode: "background", ...(skills.length > 0 ? { plan: { only: skills } } : {}) });
       go(`/runs/${made.id}`);
     } catch (failure) {
       setError(failure);
@@ -43,6 +45,13 @@ export function Ask() {
           <label htmlFor="documents">Documents that the answer may rest on</label>
           <Documents id="documents" value={documents} change={(value) => setDocuments(Array.isArray(value) ? value : [])} />
         </div>
+        <details className="plain">
+          <summary>Options</summary>
+          <div className="field">
+            <label htmlFor="only">use only these agents, tools and workflows</label>
+            <input id="only" className="mono" value={only} placeholder="all without effects" onChange={(event) => setOnly(event.target.value)} />
+          </div>
+        </details>
         {error ? (
           <p className="error" role="alert">
             {errorWords(error)}

@@ -11,7 +11,8 @@ export function Exported({ record }: { record: RunRecord }) {
   const route = useRoute();
   const selected = route.query.get("node");
   const load = useCallback((digest: string) => Promise.resolve(record.blobs?.[digest] ?? null), [record]);
-  const select = useCallback((path: string | null) => route.set({ node: path }), [route]);
+  const { set } = route;
+  const select = useCallback((path: string | null) => set({ node: path }), [set]);
   return (
     <div className="app exported">
       <header className="bar-top">

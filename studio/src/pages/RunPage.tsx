@@ -111,7 +111,8 @@ export function RunPage({ run, route }: { run: string; route: Route }) {
     [run],
   );
   const selected = route.query.get("node");
-  const select = useCallback((path: string | null) => route.set({ node: path }), [route]);
+  const { set } = route;
+  const select = useCallback((path: string | null) => set({ node: path }), [set]);
   if (!live)
     return (
       <main className="page" id="content" tabIndex={-1}>

@@ -211,8 +211,19 @@ function Inner({ selected, cursor, version }: { selected: string | null; cursor:
     // eslint-disable-next-line
   }, [fold, record.workflows, graph, toggled, direction, shape]);
 
+  // A box that looks as before stays the same object, so that it is not drawn again.
+  const drawn = useRef(new Map<string, FlowNode>());
   const nodes = useMemo<FlowNode[]>(() => {
     if (!layout) return [];
+    const before = drawn.current;
+    const after = new Map<string, FlowNode>();
+    drawn.current = after;
+    const keep = (made: FlowNode): FlowNode => {
+      const known = before.get(made.id);
+      const kept = known && known.data.stamp === made.data.stamp && known.data.box === made.data.box ? known : made;
+      after.set(made.id, kept);
+      return kept;
+    };
     return layout.boxes.map((box) => {
       const node = fold.nodes.get(box.path);
       const end = box.kind === "output" ? outputStatus(fold.endStatus, cursor !== null && cursor < fold.end) : null;
@@ -223,8 +234,8 @@ function Inner({ selected, cursor, version }: { selected: string | null; cursor:
       const openable = !box.spec?.each && !!(box.spec?.loop || typeof box.spec?.call === "object" || (typeof box.spec?.call === "string" && record.workflows[box.spec.call]) || box.spec?.plan !== undefined);
       const reason = node ? reasonOf(node) : "";
       const label = `${box.name}: ${wordsOf(status).word}${counts ? `, ${countWords(counts)}` : ""}${reason ? `, ${shorten(reason, 120)}` : ""}`;
-      const stamp = [box.id, box.kind, box.width, box.height, status, seconds, chosen, direction, node?.attempts.length, node?.attempts.at(-1)?.verdicts.length, counts?.map((one) => one.join(":")).join()].join("|");
-      return {
+      const stamp = [label, box.id, box.kind, box.width, box.height, status, seconds, chosen, direction, node?.attempts.length, node?.attempts.at(-1)?.verdicts.length, counts?.map((one) => one.join(":")).join()].join("|");
+      return keep({
         id: box.id,
         type: "run",
         position: { x: box.x, y: box.y },
@@ -236,7 +247,7 @@ function Inner({ selected, cursor, version }: { selected: string | null; cursor:
         className: box.kind === "group" ? "is-group" : "",
         focusable: true,
         zIndex: box.kind === "group" ? 0 : 1,
-      } satisfies FlowNode;
+      });
     });
     // eslint-disable-next-line
   }, [layout, version, cursor, selected, over, direction]);

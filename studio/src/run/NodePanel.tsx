@@ -127,6 +127,7 @@ function NodeBody({ node, spec, status, cursor }: { node: RunNode; spec: NodeSpe
         </div>
       )}
       {node.choiceReason && <p className="notice">{visible(node.choiceReason)}</p>}
+      {node.drafts.length > 0 && <PlanVersions node={node} />}
       {outcome?.type === "value" && node.elements === null && (
         <section>
           <h3>
@@ -146,7 +147,6 @@ function NodeBody({ node, spec, status, cursor }: { node: RunNode; spec: NodeSpe
         </section>
       )}
       {accepted && node.elements === null && <AttemptEvidence node={node} spec={spec} verdicts={accepted.verdicts} value={outcome?.type === "value" ? outcome.value : undefined} title="Evidence" />}
-      {node.drafts.length > 0 && <PlanVersions node={node} />}
       {node.elements !== null && <Elements node={node} cursor={cursor} />}
       {node.attempts.length > 0 && <Attempts node={node} spec={spec} />}
       {node.elements === null && node.children.length > 0 && (

@@ -40,7 +40,7 @@ export const NODE_WIDTH = 236;
 export const NODE_HEIGHT = 74;
 const END_WIDTH = 78;
 const END_HEIGHT = 30;
-const HEAD = 62;
+const HEAD = 76;
 const PAD = 16;
 
 export function layoutGraph(
