@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from openai import AsyncOpenAI
 
 from orchestra.core.protocols import CallRequest
@@ -64,9 +64,10 @@ class OpenAiServer:
     """A server, and the official client of it."""
 
     server: TestServer
-    client: AsyncOpenAI
+    client: Any
+    """An `AsyncOpenAI`; not typed, since replies have a field of ours."""
 
-    async def key(self, tenant: str, *scopes: Any) -> AsyncOpenAI:
+    async def key(self, tenant: str, *scopes: Any) -> Any:
         """A client with a key of a tenant."""
         headers = await self.server.key(tenant, *scopes)
         return self.client.with_options(api_key=headers["Authorization"].removeprefix("Bearer "))
@@ -90,8 +91,8 @@ async def openai_serving(
     """An application with the official client, without sockets."""
     add_project(folder)
     async with serving(folder, reply, settings) as server:
-        transport = httpx.ASGITransport(server.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport) as http:
+        transport = httpx2.ASGITransport(server.app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport) as http:
             yield OpenAiServer(
                 server, AsyncOpenAI(base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0)
             )

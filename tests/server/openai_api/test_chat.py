@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -44,7 +44,7 @@ async def test_completion_has_text_usage_and_evidence(tmp_path: Path) -> None:
     assert completion.usage is not None
     assert completion.usage.prompt_tokens == stored["usage"]["prompt_tokens"]
     assert completion.usage.completion_tokens == stored["usage"]["output_tokens"] > 0
-    extension = completion.orchestra  # type: ignore[attr-defined]  # a field of ours
+    extension = completion.orchestra
     assert (extension["output"], extension["status"], extension["run"]) == (REPLY, "done", completion.id)
     (claim,) = extension["claims"]
     (evidence,) = claim["evidence"]
@@ -90,7 +90,7 @@ async def test_withheld_answer_is_a_refusal_and_no_exception(tmp_path: Path) -> 
     assert message.refusal is not None
     assert message.content == message.refusal
     assert "1900" not in message.content
-    assert "finished in 1900" in plain.orchestra["withheld"]["reason"]  # type: ignore[attr-defined]  # a field of ours
+    assert "finished in 1900" in plain.orchestra["withheld"]["reason"]
     assert (parsed.choices[0].message.parsed, parsed.choices[0].message.content) == (None, None)
     assert parsed.choices[0].message.refusal
 
@@ -107,7 +107,7 @@ async def test_stream_sends_sentences_and_true_usage(tmp_path: Path) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == stored["usage"]["prompt_tokens"] + stored["usage"]["output_tokens"]
-    assert chunks[-2].orchestra["output"] == SENTENCES  # type: ignore[attr-defined]  # a field of ours
+    assert chunks[-2].orchestra["output"] == SENTENCES
 
 
 async def test_stream_helper_accumulates_a_structured_output(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_earlier_turns_reach_a_workflow_that_takes_them(tmp_path: Path) ->
         detail = (await api.server.client.get(f"/api/runs/{completion.id}")).json()
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}]
     assert detail["inputs"] == {"text": "Go on.", "conversation": turns}
-    assert completion.orchestra["ignored"] == ["temperature", "messages[0]"]  # type: ignore[attr-defined]  # a field of ours
+    assert completion.orchestra["ignored"] == ["temperature", "messages[0]"]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ async def test_question_to_a_person_is_answered_by_the_next_message(tmp_path: Pa
             extra_body={"orchestra": {"answer_to": asking.id}},
         )
     assert asking.choices[0].message.content == "Send this? Dear Ada (yes, no)"
-    assert asking.orchestra["status"] == "waiting"  # type: ignore[attr-defined]  # a field of ours
+    assert asking.orchestra["status"] == "waiting"
     assert (answered.id, answered.choices[0].message.content) == (asking.id, "yes")
 
 
@@ -288,7 +288,7 @@ async def test_disconnected_client_cancels_the_run(tmp_path: Path) -> None:
 
     add_project(tmp_path)
     async with serving(tmp_path, hang) as server, listening(server.app) as address:
-        client = openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        client: Any = openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
         stream = await client.chat.completions.create(model="tell", messages=QUESTION, stream=True)
         await called.wait()
         await stream.close()
@@ -301,9 +301,10 @@ async def test_sync_client_completes_and_streams(tmp_path: Path) -> None:
     async with serving(tmp_path, answer) as server, listening(server.app) as address:
 
         def talk() -> tuple[str | None, str]:
+            client: Any
             with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-                whole = client.chat.completions.create(model="tell", messages=QUESTION)  # type: ignore[arg-type]  # plain
-                parts = client.chat.completions.create(model="tell", messages=QUESTION, stream=True)  # type: ignore[call-overload]  # plain
+                whole = client.chat.completions.create(model="tell", messages=QUESTION)
+                parts = client.chat.completions.create(model="tell", messages=QUESTION, stream=True)
                 text = "".join(chunk.choices[0].delta.content or "" for chunk in parts if chunk.choices)
                 return whole.choices[0].message.content, text
 
@@ -318,8 +319,10 @@ async def test_unverified_text_is_separate_from_the_content(tmp_path: Path) -> N
         orchestra = await stack.enter_async_context(Orchestra.open(project(tmp_path), workers=workers))
         app = create_app(orchestra, OPEN)
         await stack.enter_async_context(app.router.lifespan_context(app))
-        http = await stack.enter_async_context(httpx.AsyncClient(transport=httpx.ASGITransport(app)))
-        client = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0)
+        http = await stack.enter_async_context(httpx2.AsyncClient(transport=httpx2.ASGITransport(app)))
+        client: Any = openai.AsyncOpenAI(
+            base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0
+        )
         stream = await client.chat.completions.create(
             model="tell", messages=QUESTION, stream=True, extra_body={"orchestra": {"unverified": True}}
         )
@@ -327,5 +330,5 @@ async def test_unverified_text_is_separate_from_the_content(tmp_path: Path) -> N
     deltas = [chunk.choices[0].delta for chunk in chunks]
     unverified = [chunk for chunk in chunks if getattr(chunk.choices[0].delta, "reasoning_content", "")]
     assert "".join(delta.content or "" for delta in deltas) == SENTENCES
-    assert "1889" in "".join(chunk.choices[0].delta.reasoning_content for chunk in unverified)  # type: ignore[attr-defined]
-    assert all(chunk.orchestra["verified"] is False for chunk in unverified)  # type: ignore[attr-defined]
+    assert "1889" in "".join(chunk.choices[0].delta.reasoning_content for chunk in unverified)
+    assert all(chunk.orchestra["verified"] is False for chunk in unverified)

@@ -22,7 +22,7 @@ async def test_response_has_text_usage_and_evidence(tmp_path: Path) -> None:
     assert (response.status, response.output_text) == ("completed", "1889")
     assert response.usage is not None
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens > 0
-    assert response.orchestra["claims"][0]["evidence"]  # type: ignore[attr-defined]  # a field of ours
+    assert response.orchestra["claims"][0]["evidence"]
     assert again.output_text == response.output_text
 
 
@@ -96,7 +96,7 @@ async def test_withheld_response_is_a_refusal_in_a_structured_reply(tmp_path: Pa
     async with openai_serving(tmp_path, invent) as api:
         response = await api.client.responses.parse(model="answer", input="?", text_format=Reading, extra_body=extra)
     assert response.output_parsed is None
-    assert response.output[0].content[0].type == "refusal"  # type: ignore[union-attr]  # it is a message
+    assert response.output[0].content[0].type == "refusal"
 
 
 async def test_previous_response_gives_the_conversation(tmp_path: Path) -> None:
