@@ -27,6 +27,7 @@ COLUMNS = 120
 
 PURPOSES = {
     "cli": "the commands",
+    "server": "the HTTP API",
     "testing": "fakes, virtual time, cassettes",
     "learn": "data, training, evaluation",
     "app": "projects, runs, results, claims",

@@ -444,6 +444,21 @@ class Orchestra:
         except OrchestraError:  # The parent was deleted, or cannot be read.
             return orphan_workers(self._engine, started.parent, program, again=again)
 
+    def active_run(self, run: str) -> Run[Any] | None:
+        """Returns the handle of a run that goes on here, or waits here for a person; None for any other run."""
+        execution = self._engine.find_run(run)
+        return None if execution is None else Run(execution, identity, by=self._options.by)
+
+    async def wait_idle(self, seconds: float) -> int:
+        """Waits until no run goes on here, at most this long; returns how many do. Waiting ones do not count."""
+        return await self._engine.wait_idle(seconds)
+
+    async def stored_program(self, started: RunStarted) -> Program:
+        """Returns the workflow with which a run began, to look at it. Raises `OrchestraError` E019 if parts are
+        missing, and the errors of compiling.
+        """
+        return await restore_program(self._project, self.journal, started, will_call=False)
+
     async def cancel(self, run: str, *, by: str = "") -> None:
         """Cancels a run, in whichever process it is. A run that no process holds ends at once, even if it cannot be
         resumed. Raises `InputError` E020 for an unknown run.

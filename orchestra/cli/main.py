@@ -24,6 +24,7 @@ COMMAND_MODULES: Mapping[str, str] = {
     "plan": "run.commands",
     "batch": "run.commands",
     "check": "check",
+    "serve": "serve",
     "runs": "runs.commands",
     "whatif": "runs.whatif",
     "agents": "agents",

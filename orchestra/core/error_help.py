@@ -19,6 +19,7 @@ CODE_AREAS = {
     "M": "model output",
     "N": "learning",
     "R": "router",
+    "S": "server",
     "T": "tools",
     "V": "verification",
     "W": "Python workflows",

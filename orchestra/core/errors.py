@@ -2,8 +2,8 @@
 
 A code is a letter for the area and three digits. `orchestra explain CODE` prints its explanation from
 `orchestra/core/error_texts/*.toml`. Areas: A agents and prompts, C configuration and command line, E engine, F fleet, J
-journal, L workflow language (files and expressions), M model output, N learning, R router, T tools, V verification, W
-Python workflows.
+journal, L workflow language (files and expressions), M model output, N learning, R router, S server, T tools, V
+verification, W Python workflows.
 """
 
 from __future__ import annotations

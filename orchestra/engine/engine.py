@@ -452,6 +452,19 @@ class Engine:
             self._inbox_task.cancel()
             self._inbox_task = None
 
+    async def wait_idle(self, seconds: float) -> int:
+        """Waits until no run is driven here, at most this long; returns the number of those that still are. Runs that
+        wait for persons do not count.
+        """
+        ends = [asyncio.ensure_future(driver.run.wait()) for driver in self._drivers.values()]
+        if ends:
+            _, left = await asyncio.wait(ends, timeout=seconds)
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+            return len(left)
+        return 0
+
     async def close(self) -> None:
         """Stops all runs and waits for their tasks. Interrupted runs can be resumed."""
         self._closed = True

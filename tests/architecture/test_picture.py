@@ -57,7 +57,7 @@ def test_picture_has_a_box_for_each_package_and_an_arrow_for_each_import() -> No
 def test_report_names_layers_and_circles() -> None:
     modules = find_modules(ROOT, "orchestra")
     text = report(modules, read_graph(modules), read_layers())
-    assert "12 layers\n  cli\n  testing | learn\n" in text
+    assert "13 layers\n  cli\n  server\n  testing | learn\n" in text
     assert "packages in no layer: none" in text
     assert "not downward: none" in text
     assert "import circles between files" in text

@@ -1,0 +1,150 @@
+"""The ASGI application: the routes with their checks, and the pages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.errors import OrchestraError
+from orchestra.server import batches, catalogue, files, keys, runs, schedules, status, threads, webhooks
+from orchestra.server.access import require_scope
+from orchestra.server.background import open_services
+from orchestra.server.endpoints import Call, Endpoint, NoBody, decode_body, decode_query, to_response
+from orchestra.server.limits import Limits
+from orchestra.server.openapi import STYLE, describe, render_page
+from orchestra.server.principals import NOBODY
+from orchestra.server.problems import RequestError, problem_response
+from orchestra.server.services import Services
+from orchestra.server.settings import ServerSettings
+
+DEFAULT_SETTINGS: Final = ServerSettings()
+MODULES = (status, catalogue, runs, threads, batches, files, schedules, webhooks, keys)
+"""The modules with routes, in the order of the documentation."""
+_LOGGER = logging.getLogger("orchestra.server")
+
+
+@cache
+def all_endpoints() -> Sequence[Endpoint]:
+    """All routes of the API."""
+    return tuple(one for module in MODULES for one in module.ROUTES.endpoints)
+
+
+def create_app(orchestra: Orchestra, settings: ServerSettings = DEFAULT_SETTINGS) -> Starlette:
+    """Returns the server as an ASGI application, to be served, or mounted in another one.
+
+        app = create_app(orchestra)
+        other = Starlette(routes=[Mount("/orchestra", app)], lifespan=lambda _: app.router.lifespan_context(app))
+
+    An application that mounts it must enter its lifespan, as above: work in the background starts there.
+
+    Args:
+        orchestra: Stays open as long as the application.
+        settings: By default each request needs a key.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with open_services(orchestra, settings) as services:
+            app.state.services = services
+            yield
+
+    endpoints = all_endpoints()
+    routes: list[BaseRoute] = [
+        Route(one.path, _handler(one), methods=[one.method]) for one in sorted(endpoints, key=_route_order)
+    ]
+    described = msgspec.json.encode(describe(endpoints))
+    page = render_page(endpoints)
+    routes += [
+        Route("/openapi.json", lambda _: Response(described, media_type="application/json")),
+        Route("/docs", lambda _: HTMLResponse(page)),
+        Route("/docs/style.css", lambda _: Response(STYLE, media_type="text/css")),
+    ]
+    if (studio := studio_folder()) is not None:
+        routes.append(Mount("/", Studio(directory=studio, html=True)))
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Limits, settings=settings)],
+        exception_handlers={HTTPException: _on_http_error, OrchestraError: _on_error, Exception: _on_fault},
+        lifespan=lifespan,
+    )
+
+
+def studio_folder() -> Path | None:
+    """Returns the folder of the studio's files; None if they are not installed."""
+    folder = Path(str(resources.files("orchestra.server"))) / "studio"
+    return folder if (folder / "index.html").is_file() else None
+
+
+class Studio(StaticFiles):
+    """The files of the studio. Its pages have addresses of their own, which all get the same file."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Returns a file, or the start page for the address of a page."""
+        try:
+            return await super().get_response(path, scope)
+        except HTTPException as error:
+            if error.status_code != 404 or "." in path.rpartition("/")[2] or path.startswith(("api/", "v1/")):
+                raise
+            return await super().get_response("index.html", scope)
+
+
+def _route_order(endpoint: Endpoint) -> tuple[bool, int]:
+    """Fixed paths come before those with parameters, and these before ones that take the rest of a path."""
+    return ":path}" in endpoint.path, endpoint.path.count("{")
+
+
+def _handler(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        services: Services = request.app.state.services
+        principal = NOBODY
+        if endpoint.scope is not None:
+            principal = await services.authenticator.authenticate(request)
+            require_scope(principal, endpoint.scope)
+        if not endpoint.while_draining:
+            services.require_running()
+        query = decode_query(request, endpoint.query)
+        body: Any = NoBody()
+        if endpoint.body is not None:
+            body = await decode_body(request, endpoint.body)
+        call = Call(services, request, principal, body, query)
+        return to_response(endpoint, await endpoint.handler(call))
+
+    return handle
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, OrchestraError)
+    return problem_response(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """The errors of routing: no such route, or another method."""
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path[:200]}"
+    headers = dict(error.headers or {})
+    status = error.status_code
+    return problem_response(
+        RequestError("S004", f"there is no route {what}", hint="see /docs", status=status, headers=headers)
+    )
+
+
+async def _on_fault(_: Request, error: Exception) -> Response:
+    """A fault of the server: the client learns nothing about it."""
+    _LOGGER.error("request failed", exc_info=error)
+    return problem_response(OrchestraError("S018", "the server has a fault", hint="see its log"))

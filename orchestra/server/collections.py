@@ -1,0 +1,93 @@
+"""What tenants keep on the server, as typed records: reading, listing and changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from orchestra.server.endpoints import Page, PageQuery
+from orchestra.server.problems import RequestError, not_found
+from orchestra.server.records import Record, Records, new_id
+
+T = TypeVar("T", bound=msgspec.Struct)
+MAX_TRIES = 50
+"""Writers that may be faster, one after the other."""
+
+
+class Stored(msgspec.Struct, Generic[T], frozen=True):
+    """A record and its value."""
+
+    record: Record
+    value: T
+
+
+class Collection(Generic[T]):
+    """The records of one kind. `of` restricts it to a tenant."""
+
+    def __init__(self, records: Records, kind: str, prefix: str, type: type[T]) -> None:
+        self._records, self.kind, self._prefix = records, kind, prefix
+        self._decoder = msgspec.json.Decoder(type)
+
+    def _stored(self, record: Record) -> Stored[T]:
+        return Stored(record, self._decoder.decode(record.data))
+
+    def new_id(self) -> str:
+        """Returns an id for a new record."""
+        return new_id(self._prefix)
+
+    async def add(self, id: str, tenant: str, value: T) -> Stored[T] | None:
+        """Adds a record; None if the id is taken."""
+        record = await self._records.add(self.kind, id, tenant, msgspec.json.encode(value))
+        return None if record is None else Stored(record, value)
+
+    async def get(self, id: str) -> Stored[T] | None:
+        """Returns a record of any tenant, or None."""
+        record = await self._records.get(self.kind, id)
+        return None if record is None else self._stored(record)
+
+    async def require(self, id: str, tenant: str | None) -> Stored[T]:
+        """Returns a record of a tenant (None for any). Raises `RequestError` S009 for any other."""
+        found = await self.get(id)
+        if found is None or tenant not in (None, found.record.tenant):
+            raise not_found(self.kind, id[:100])
+        return found
+
+    async def all(self, tenant: str | None = None) -> list[Stored[T]]:
+        """Returns all records of a tenant, or of all, newest first."""
+        return [self._stored(one) for one in await self._records.list(self.kind, tenant)]
+
+    async def page(self, tenant: str | None, query: PageQuery, show: Callable[[Stored[T]], Any]) -> Page[Any]:
+        """Returns a page of a tenant's records. Raises `RequestError` S002 for an unknown cursor."""
+        before = None
+        if query.cursor:
+            last = await self.get(query.cursor)
+            if last is None or tenant not in (None, last.record.tenant):
+                raise RequestError("S002", "the cursor is unknown", hint="start without one", pointer="cursor")
+            before = (last.record.created, last.record.id)
+        found = await self._records.list(self.kind, tenant, query.limit + 1, before)
+        shown = [self._stored(one) for one in found[: query.limit]]
+        more = len(found) > query.limit
+        return Page(items=tuple(map(show, shown)), next=shown[-1].record.id if more else None)
+
+    async def change(self, id: str, change: Callable[[T], T | None]) -> T | None:
+        """Replaces a value by what `change` returns, also if others change it at the same time. None if it returns
+        None, or there is no such record.
+        """
+        for _ in range(MAX_TRIES):
+            found = await self.get(id)
+            value = None if found is None else change(found.value)
+            if found is None or value is None:
+                return None
+            if await self._records.replace(found.record, msgspec.json.encode(value)) is not None:
+                return value
+        raise RequestError("S010", f"{self.kind} {id} is changed by others all the time", hint="try again")
+
+    async def replace(self, stored: Stored[T], value: T) -> bool:
+        """Replaces a value, unless another writer was first; returns whether it did."""
+        return await self._records.replace(stored.record, msgspec.json.encode(value)) is not None
+
+    async def delete(self, id: str) -> bool:
+        """Deletes a record; returns whether it was there."""
+        return await self._records.delete(self.kind, id)

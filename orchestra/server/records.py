@@ -1,0 +1,159 @@
+"""What the server stores besides runs: keys, files, threads, schedules, webhooks, batches. Records by kind and id.
+
+They are in a file beside the journal, so that all processes with the same journal share them. A record is replaced only
+by a writer that has read its latest version, so that two processes never both win.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from orchestra.core.errors import OrchestraError
+
+T = TypeVar("T")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+  kind TEXT NOT NULL, id TEXT NOT NULL, tenant TEXT NOT NULL, version INTEGER NOT NULL, created REAL NOT NULL,
+  data BLOB NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_of_tenant ON records (kind, tenant, created DESC, id DESC);
+"""
+_COLUMNS = "kind, id, tenant, version, created, data"
+LOCK_SECONDS = 10.0
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record. `version` counts from 1."""
+
+    kind: str
+    id: str
+    tenant: str
+    version: int
+    created: float
+    data: bytes
+
+
+class Records:
+    """The store of records. Its methods run on a thread of their own."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._connection, self._thread = connection, thread
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, journal: Path | None) -> AsyncIterator[Records]:
+        """Opens the store of a journal; in memory without a file. Raises `OrchestraError` S010 if it cannot be
+        opened.
+        """
+        thread = ThreadPoolExecutor(1, "records")
+        try:
+            path = ":memory:" if journal is None else str(journal.with_name(f"{journal.name}-server"))
+            connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, path)
+            try:
+                yield cls(connection, thread)
+            finally:
+                await asyncio.get_running_loop().run_in_executor(thread, connection.close)
+        finally:
+            thread.shutdown(wait=False)
+
+    async def _execute(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            try:
+                return work(self._connection)
+            except sqlite3.Error as error:
+                raise storage_fault(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    async def add(self, kind: str, id: str, tenant: str, data: bytes) -> Record | None:
+        """Adds a record; None if the id is taken."""
+        record = Record(kind, id, tenant, 1, time.time(), data)
+
+        def insert(connection: sqlite3.Connection) -> bool:
+            sql = f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+            with connection:
+                return connection.execute(sql, msgspec.structs.astuple(record)).rowcount == 1
+
+        return record if await self._execute(insert) else None
+
+    async def get(self, kind: str, id: str) -> Record | None:
+        """Returns a record, or None."""
+
+        def select(connection: sqlite3.Connection) -> Record | None:
+            sql = f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND id = ?"  # noqa: S608 - constants
+            row = connection.execute(sql, (kind, id)).fetchone()
+            return None if row is None else Record(*row)
+
+        return await self._execute(select)
+
+    async def replace(self, record: Record, data: bytes) -> Record | None:
+        """Replaces the data of a record; None if another writer was first, or the record was deleted."""
+
+        def update(connection: sqlite3.Connection) -> bool:
+            sql = "UPDATE records SET data = ?, version = version + 1 WHERE kind = ? AND id = ? AND version = ?"
+            with connection:
+                return connection.execute(sql, (data, record.kind, record.id, record.version)).rowcount == 1
+
+        if not await self._execute(update):
+            return None
+        return msgspec.structs.replace(record, data=data, version=record.version + 1)
+
+    async def delete(self, kind: str, id: str) -> bool:
+        """Deletes a record; returns whether it was there."""
+
+        def remove(connection: sqlite3.Connection) -> bool:
+            with connection:
+                return connection.execute("DELETE FROM records WHERE kind = ? AND id = ?", (kind, id)).rowcount == 1
+
+        return await self._execute(remove)
+
+    async def list(
+        self, kind: str, tenant: str | None, limit: int = 1 << 30, before: tuple[float, str] | None = None
+    ) -> Sequence[Record]:
+        """Returns the records of a kind and a tenant (None for all), newest first; those after the creation time and
+        id of `before` in this order.
+        """
+        created, last = before or (float("inf"), "")
+
+        def select(connection: sqlite3.Connection) -> Sequence[Record]:
+            of_tenant = "" if tenant is None else "AND tenant = :tenant"
+            sql = (
+                f"SELECT {_COLUMNS} FROM records WHERE kind = :kind {of_tenant} "  # noqa: S608 - constants
+                "AND (created, id) < (:created, :last) ORDER BY created DESC, id DESC LIMIT :limit"
+            )
+            values = {"kind": kind, "tenant": tenant, "created": created, "last": last, "limit": limit}
+            return [Record(*row) for row in connection.execute(sql, values)]
+
+        return await self._execute(select)
+
+
+def new_id(prefix: str) -> str:
+    """Returns a new id that cannot be guessed."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def storage_fault(error: sqlite3.Error) -> OrchestraError:
+    """Returns the error for a store that cannot be read or written."""
+    return OrchestraError("S010", f"the server's records cannot be used: {error}", hint="see the disk of the journal")
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.executescript(_SCHEMA)
+    except sqlite3.Error as error:
+        raise storage_fault(error) from error
+    return connection

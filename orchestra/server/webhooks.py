@@ -1,0 +1,418 @@
+"""Webhooks: signed messages to other services when runs end or wait, as https://www.standardwebhooks.com describes.
+
+A message is a record before it is sent, and is sent until the receiver accepts it, or the attempts are used up. It goes
+to public addresses only: the address of the name is checked, and the connection is made to the checked address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import socket
+import time
+from contextlib import aclosing
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from orchestra.app.run import Run
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import QuestionAsked, RunFinished
+from orchestra.core.tags import Tags
+from orchestra.server.collections import Collection, Stored
+from orchestra.server.endpoints import Call, NoBody, Page, PageQuery, RouteTable
+from orchestra.server.principals import TENANT_TAG
+from orchestra.server.problems import RequestError, not_found
+from orchestra.server.services import Services
+from orchestra.server.streams import run_events
+
+ROUTES = RouteTable()
+Topic: TypeAlias = Literal["run.finished", "run.waiting"]
+DeliveryStatus: TypeAlias = Literal["pending", "delivered", "dead"]
+BACKOFF: Final = (5.0, 30.0, 120.0, 600.0, 3600.0, 18_000.0, 36_000.0)
+"""Seconds before each further attempt. After the last one the message is dead."""
+CLAIM_SECONDS = 60.0
+"""Seconds for which one process has a message."""
+TIMEOUT = 10.0
+MAX_REPLY_BYTES = 64 << 10
+MAX_HOOKS = 50
+MAX_CONCURRENT = 8
+POLL_SECONDS = 1.0
+_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16"))
+"""IPv6 networks whose addresses contain IPv4 addresses."""
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class WebhookBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where messages go, and about what."""
+
+    url: str
+    events: tuple[Topic, ...] = ("run.finished", "run.waiting")
+    workflow: str = ""
+    """Only runs of this workflow."""
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook as stored."""
+
+    id: str
+    url: str
+    events: tuple[Topic, ...]
+    workflow: str
+    created: float
+    secret: str
+
+
+class WebhookItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook."""
+
+    id: str
+    url: str
+    events: tuple[Topic, ...]
+    workflow: str
+    created: float
+    secret: str | None
+    """With it the receiver checks the signature. It is shown once."""
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to a webhook."""
+
+    id: str
+    webhook: str
+    event: Topic
+    run: str
+    status: DeliveryStatus
+    attempts: int
+    next_attempt: float | None
+    last_error: str
+    created: float
+    body: str
+
+
+class DeliveryItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to a webhook, without its text."""
+
+    id: str
+    event: Topic
+    run: str
+    status: DeliveryStatus
+    attempts: int
+    next_attempt: float | None
+    last_error: str
+    created: float
+
+
+class DeliveriesQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which messages."""
+
+    status: DeliveryStatus | None = None
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """A run whose messages are not all recorded yet."""
+
+    run: str
+
+
+def webhooks_of(services: Services) -> Collection[Webhook]:
+    """The webhooks of all tenants."""
+    return Collection(services.records, "webhook", "hook", Webhook)
+
+
+def deliveries_of(services: Services) -> Collection[Delivery]:
+    """The messages of all tenants."""
+    return Collection(services.records, "delivery", "message", Delivery)
+
+
+def watches_of(services: Services) -> Collection[Watch]:
+    """The runs of all tenants whose messages are not all recorded yet."""
+    return Collection(services.records, "watch", "watch", Watch)
+
+
+# Routes
+
+
+@ROUTES.route("POST", "/api/webhooks", "admin", WebhookItem, body=WebhookBody, status=201)
+async def create_webhook(call: Call[WebhookBody]) -> WebhookItem:
+    """Add a webhook. The reply has the secret with which messages are signed."""
+    body = call.body
+    check_url(body.url, allow_private=call.services.settings.private_webhooks)
+    hooks = webhooks_of(call.services)
+    if len(await hooks.all(call.principal.tenant)) >= MAX_HOOKS:
+        raise RequestError("S002", f"a tenant has at most {MAX_HOOKS} webhooks", hint="delete one")
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    hook = Webhook(
+        id=hooks.new_id(), url=body.url, events=body.events, workflow=body.workflow, created=time.time(), secret=secret
+    )
+    await hooks.add(hook.id, call.principal.tenant, hook)
+    return _item(hook, secret)
+
+
+def _item(hook: Webhook, secret: str | None = None) -> WebhookItem:
+    return WebhookItem(
+        id=hook.id, url=hook.url, events=hook.events, workflow=hook.workflow, created=hook.created, secret=secret
+    )
+
+
+@ROUTES.route("GET", "/api/webhooks", "admin", Page[WebhookItem], query=PageQuery)
+async def list_webhooks(call: Call[NoBody, PageQuery]) -> Page[WebhookItem]:
+    """List the webhooks of the tenant."""
+    return await webhooks_of(call.services).page(call.principal.tenant, call.query, lambda one: _item(one.value))
+
+
+@ROUTES.route("DELETE", "/api/webhooks/{webhook}", "admin")
+async def delete_webhook(call: Call) -> None:
+    """Delete a webhook with its messages."""
+    hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
+    await webhooks_of(call.services).delete(hook.id)
+    for one in await _deliveries(call, hook.id):
+        await deliveries_of(call.services).delete(one.value.id)
+
+
+async def _deliveries(call: Call[Any, Any], hook: str) -> list[Stored[Delivery]]:
+    return [one for one in await deliveries_of(call.services).all(call.principal.tenant) if one.value.webhook == hook]
+
+
+@ROUTES.route("GET", "/api/webhooks/{webhook}/deliveries", "admin", Page[DeliveryItem], query=DeliveriesQuery)
+async def list_deliveries(call: Call[NoBody, DeliveriesQuery]) -> Page[DeliveryItem]:
+    """List the messages of a webhook, newest first; with `status=dead` those that were given up."""
+    hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
+    found = [one.value for one in await _deliveries(call, hook.id) if call.query.status in (None, one.value.status)]
+    start = int(call.query.cursor) if call.query.cursor.isdecimal() else 0
+    end = start + call.query.limit
+    shown = tuple(map(_delivery_item, found[start:end]))
+    return Page(items=shown, next=str(end) if end < len(found) else None)
+
+
+def _delivery_item(delivery: Delivery) -> DeliveryItem:
+    return DeliveryItem(**{name: getattr(delivery, name) for name in DeliveryItem.__struct_fields__})
+
+
+@ROUTES.route(
+    "POST", "/api/webhooks/{webhook}/deliveries/{delivery}/retry", "admin", DeliveryItem, body=NoBody, status=202
+)
+async def retry_delivery(call: Call) -> DeliveryItem:
+    """Send a message again, with all of its attempts."""
+    hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
+    found = await deliveries_of(call.services).get(call.path["delivery"])
+    if found is None or found.value.webhook != hook.id:
+        raise not_found("webhook", hook.id)
+    changed = await deliveries_of(call.services).change(
+        found.value.id,
+        lambda one: msgspec.structs.replace(one, status="pending", attempts=0, next_attempt=time.time()),
+    )
+    if changed is None:
+        raise not_found("webhook", hook.id)
+    return _delivery_item(changed)
+
+
+# Messages
+
+
+async def record_message(services: Services, tenant: str, run: str, workflow: str, topic: Topic, seq: int) -> None:
+    """Records the message about a run for each webhook that wants it; once, whichever process does it."""
+    for stored in await webhooks_of(services).all(tenant):
+        hook = stored.value
+        if topic not in hook.events or hook.workflow not in ("", workflow):
+            continue
+        now = time.time()
+        answer = await services.answer(run)
+        body = msgspec.json.encode({"type": topic, "timestamp": now, "data": answer}).decode()
+        name = f"{hook.id}.{run}.{topic}.{seq}"
+        delivery = Delivery(
+            id=name, webhook=hook.id, event=topic, run=run, status="pending", attempts=0, next_attempt=now,
+            last_error="", created=now, body=body,
+        )  # fmt: skip
+        await deliveries_of(services).add(name, tenant, delivery)
+
+
+class Reporter:
+    """Records the messages about runs, also about those of a process that has died."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._watched: set[str] = set()
+
+    async def watch(self, run: Run[Any], tags: Tags) -> None:
+        """Records the messages about a run in the background, if its tenant has webhooks."""
+        tenant, services = tags.get(TENANT_TAG, ""), self._services
+        if run.id in self._watched or not tenant or not await webhooks_of(services).all(tenant):
+            return
+        await watches_of(services).add(run.id, tenant, Watch(run=run.id))
+        self._begin(run.id, tenant)
+
+    async def recover(self) -> None:
+        """Records what processes that have died did not record."""
+        for watch in await watches_of(self._services).all():
+            self._begin(watch.value.run, watch.record.tenant)
+
+    def _begin(self, run: str, tenant: str) -> None:
+        if run not in self._watched:
+            self._watched.add(run)
+            self._services.spawn(self._report(run, tenant))
+
+    async def _report(self, run: str, tenant: str) -> None:
+        services = self._services
+        try:
+            async with aclosing(run_events(services, run, 0)) as events:
+                async for event in events:
+                    if isinstance(event, QuestionAsked | RunFinished):
+                        topic: Topic = "run.waiting" if isinstance(event, QuestionAsked) else "run.finished"
+                        started = await services.started(run)
+                        name = started.workflow if started is not None else ""
+                        await record_message(services, tenant, run, name, topic, event.seq)
+            await watches_of(services).delete(run)
+        except OrchestraError as error:
+            services.log("webhooks of a run not recorded", run=run, code=error.code)
+        finally:
+            self._watched.discard(run)
+
+
+async def deliver_forever(services: Services) -> None:
+    """Sends messages whose time has come."""
+    slots = asyncio.Semaphore(MAX_CONCURRENT)
+    async with open_session(allow_private=services.settings.private_webhooks) as session:
+        while True:
+            try:
+                await deliver_due(services, session, slots, time.time())
+            except OrchestraError as error:
+                services.log("webhooks not sent", code=error.code)
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def deliver_due(services: Services, session: aiohttp.ClientSession, slots: asyncio.Semaphore, now: float) -> None:
+    """Sends the messages whose time has come at a time."""
+    due = [
+        one
+        for one in await deliveries_of(services).all()
+        if one.value.status == "pending" and one.value.next_attempt is not None and one.value.next_attempt <= now
+    ]
+
+    async def send_one(stored: Stored[Delivery]) -> None:
+        async with slots:
+            await _deliver(services, session, stored, now)
+
+    await asyncio.gather(*map(send_one, due))
+
+
+async def _deliver(services: Services, session: aiohttp.ClientSession, stored: Stored[Delivery], now: float) -> None:
+    delivery = stored.value
+    hook = await webhooks_of(services).get(delivery.webhook)
+    if hook is None:
+        await deliveries_of(services).delete(delivery.id)
+        return
+    number = delivery.attempts + 1
+    claimed = msgspec.structs.replace(delivery, attempts=number, next_attempt=now + CLAIM_SECONDS)
+    if not await deliveries_of(services).replace(stored, claimed):
+        return  # Another process sends it.
+    fault = await send(session, hook.value, delivery, allow_private=services.settings.private_webhooks)
+    status: DeliveryStatus = "delivered" if not fault else "pending" if number <= len(BACKOFF) else "dead"
+    later = now + BACKOFF[number - 1] * (1 + secrets.randbelow(100) / 1000) if status == "pending" else None
+    await deliveries_of(services).change(
+        delivery.id, lambda one: msgspec.structs.replace(one, status=status, next_attempt=later, last_error=fault)
+    )
+
+
+async def send(session: aiohttp.ClientSession, hook: Webhook, delivery: Delivery, *, allow_private: bool) -> str:
+    """Sends a message once; returns why it was not accepted, or nothing."""
+    body, now = delivery.body.encode(), str(int(time.time()))
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": delivery.id,
+        "webhook-timestamp": now,
+        "webhook-signature": sign(hook.secret, delivery.id, now, body),
+    }
+    try:
+        check_url(hook.url, allow_private=allow_private)
+        async with session.post(hook.url, data=body, headers=headers, allow_redirects=False) as reply:
+            await reply.content.read(MAX_REPLY_BYTES)
+            return "" if 200 <= reply.status < 300 else f"status {reply.status}"
+    except RequestError as error:
+        return error.message
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"[:300]
+
+
+def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
+    """Returns the signature of a message."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    mac = hmac.new(key, b"%s.%s.%s" % (id.encode(), timestamp.encode(), body), hashlib.sha256)
+    return f"v1,{base64.b64encode(mac.digest()).decode()}"
+
+
+# Addresses
+
+
+def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
+    """Returns a client that connects to public addresses only, unless private ones are allowed."""
+    connector = aiohttp.TCPConnector(resolver=PublicResolver(allow_private=allow_private), use_dns_cache=False)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False, auto_decompress=False)
+
+
+def check_url(url: str, *, allow_private: bool) -> None:
+    """Raises `RequestError` S012 for an address to which no webhook may go."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise _refused(url, "it is not an address") from error
+    if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
+        raise _refused(url, "it is not https")
+    if not host or parts.username is not None or parts.fragment or len(url) > 2000 or not url.isprintable():
+        raise _refused(url, "it is not a plain address")
+    if port == 0:
+        raise _refused(url, "its port is 0")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return  # A name: the resolver checks its addresses at each attempt.
+    if not allow_private and not is_public(address):
+        raise _refused(url, "its address is not public")
+
+
+def _refused(url: str, why: str) -> RequestError:
+    return RequestError("S012", f"webhooks cannot go to {url[:100]!r}: {why}", hint="https://…", pointer="/url")
+
+
+def is_public(address: IpAddress) -> bool:
+    """Whether an address is one of the public internet."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if any(address in network for network in _TRANSLATED):
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+class PublicResolver(AbstractResolver):
+    """Resolves names, and refuses those that have an address which is not public."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Returns the addresses of a name. Raises `OSError` if one of them is not public."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys((str(one[4][0]), one[0]) for one in found))
+        for address, _ in addresses:
+            if not self._allow_private and not is_public(ipaddress.ip_address(address.partition("%")[0])):
+                raise OSError(f"{host} has an address that is not public")
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for address, kind in addresses
+        ]
+
+    async def close(self) -> None:
+        """Closes nothing."""

@@ -1,0 +1,232 @@
+"""The routes of runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestra.app.run_detail import NodeDetail, RunAnswer, RunDetail
+from orchestra.core.protocols import CallRequest
+from tests.server.servers import INPUTS, REPLY, TEXT, frames, serving, until_async
+
+
+async def test_start_run_with_wait_returns_answer_and_verdicts(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.post("/api/runs", json={"workflow": "answer", "inputs": INPUTS})
+        answer = reply.json()
+    assert reply.status_code == 200
+    assert (answer["status"], answer["output"]) == ("done", REPLY)
+    assert reply.headers["location"] == f"/api/runs/{answer['id']}"
+    (claim,) = answer["claims"]
+    (evidence,) = claim["evidence"]
+    assert TEXT[evidence["start"] : evidence["end"]] == REPLY["quote"]
+    assert [one["outcome"] for one in claim["verdicts"]] == ["pass"]
+    msgspec.convert(answer, RunAnswer)
+
+
+async def test_start_run_in_background_ends_later(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        started = await server.run(mode="background")
+        ended = (await server.client.get(f"/api/runs/{started['id']}/answer?wait=60")).json()
+    assert ended["output"] == REPLY
+
+
+async def test_start_run_with_unknown_input_names_its_place(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.post("/api/runs", json={"workflow": "answer", "inputs": {**INPUTS, "questions": 1}})
+    problem = reply.json()
+    assert reply.status_code == 422
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert (problem["code"], problem["pointer"]) == ("E012", "/inputs/questions")
+    assert problem["hint"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "./workflows/answer.yaml", "/etc/passwd", "answer.yaml", ""])
+async def test_start_run_of_a_file_or_unknown_name_is_404(tmp_path: Path, name: str) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.post("/api/runs", json={"workflow": name})
+    assert (reply.status_code, reply.json()["code"]) == (404, "S009")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"workflow": 1}, "/workflow"),
+        ({"workflow": "answer", "inputs": []}, "/inputs"),
+        ({"workflow": "answer", "options": {"budget": {"tokens": 0}}}, "/options/budget/tokens"),
+        ({"workflow": "answer", "mode": "later"}, "/mode"),
+    ],
+)
+async def test_start_run_with_mistyped_field_names_its_place(tmp_path: Path, body: Any, pointer: str) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.post("/api/runs", json=body)
+    assert (reply.status_code, reply.json()["code"], reply.json()["pointer"]) == (422, "S002", pointer)
+
+
+async def test_start_run_with_a_key_twice_runs_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        body, headers = {"workflow": "answer", "inputs": INPUTS}, {"Idempotency-Key": "one"}
+        first, second = [await server.client.post("/api/runs", json=body, headers=headers) for _ in range(2)]
+        changed = {**body, "inputs": {**INPUTS, "question": "?"}}
+        other = await server.client.post("/api/runs", json=changed, headers=headers)
+        listed = (await server.client.get("/api/runs")).json()["items"]
+    assert first.json()["id"] == second.json()["id"]
+    assert (other.status_code, other.json()["code"]) == (422, "E015")
+    assert len(listed) == 1
+
+
+async def test_start_run_with_stream_sends_every_event_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.post("/api/runs", json={"workflow": "answer", "inputs": INPUTS, "mode": "stream"})
+        stored = await server.orchestra.journal.read(reply.headers["location"].rpartition("/")[2])
+    sent = frames(reply.text)
+    assert [int(one["id"]) for one in sent] == [event.seq for event in stored]
+    assert sent[-1]["event"] == "run_finished"
+
+
+async def test_run_that_asks_is_202_and_continues_when_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.post("/api/runs", json={"workflow": "approve", "inputs": {"draft": "Hello"}})
+        run = reply.json()["id"]
+        (question,) = (await server.client.get(f"/api/runs/{run}/questions")).json()["items"]
+        wrong = await server.client.post(f"/api/runs/{run}/answers", json={"value": "perhaps"})
+        right = await server.client.post(f"/api/runs/{run}/answers", json={"value": "yes", "by": "Ada"})
+        ended = (await server.client.get(f"/api/runs/{run}/answer?wait=60")).json()
+        detail = (await server.client.get(f"/api/runs/{run}")).json()
+    assert (reply.status_code, reply.json()["status"]) == (202, "waiting")
+    assert question["options"] == ["yes", "no"]
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "E022")
+    assert right.status_code == 202
+    assert (ended["status"], ended["output"]) == ("done", "yes")
+    assert [(one["type"], one["by"]) for one in detail["timeline"] if one["type"] == "question_answered"] == [
+        ("question_answered", "Ada")
+    ]
+
+
+async def test_get_run_has_graph_nodes_and_sources(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        detail = (await server.client.get(f"/api/runs/{run}?messages=true")).json()
+        node = (await server.client.get(f"/api/runs/{run}/nodes/read")).json()
+    assert [one["id"] for one in detail["graph"]["nodes"]] == ["read"]
+    edges = {(one["source"], one["target"]) for one in detail["graph"]["edges"]}
+    assert edges == {("input", "read"), ("read", "output")}
+    assert [one["text"] for one in detail["sources"]] == [TEXT]
+    (attempt,) = node["attempts"]
+    assert attempt["verdicts"][0]["check"] == "quote"
+    (evidence,) = attempt["verdicts"][0]["evidence"]
+    assert node["sources"][0]["where"] == evidence["where"]
+    msgspec.convert(node, NodeDetail)
+    msgspec.convert(detail, RunDetail)
+    assert msgspec.convert(detail["nodes"], list[NodeDetail])[0].attempts[0].value == REPLY
+
+
+async def test_list_nodes_pages_the_elements_of_a_list(tmp_path: Path) -> None:
+    inputs = {"questions": [str(number) for number in range(25)], "documents": INPUTS["documents"]}
+    async with serving(tmp_path) as server:
+        run = (await server.run("many", inputs))["id"]
+        seen, cursor = [], ""
+        while True:
+            address = f"/api/runs/{run}/nodes?under=read&limit=10{f'&cursor={cursor}' if cursor else ''}"
+            page = (await server.client.get(address)).json()
+            seen += [one["path"] for one in page["items"]]
+            if (cursor := page["next"]) is None:
+                break
+    assert seen == [f"read[{number}]" for number in range(25)]
+
+
+async def test_list_runs_pages_and_filters(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        runs = [(await server.run(options={"tags": {"number": str(number % 2)}}))["id"] for number in range(5)]
+        first = (await server.client.get("/api/runs?limit=2")).json()
+        second = (await server.client.get(f"/api/runs?limit=2&cursor={first['next']}")).json()
+        odd = (await server.client.get("/api/runs?tag=number=1&status=done&label=internal")).json()
+        none = (await server.client.get("/api/runs?label=public")).json()
+        unknown = await server.client.get("/api/runs?state=done")
+    assert [one["id"] for one in first["items"] + second["items"]] == runs[:0:-1]
+    assert [one["id"] for one in odd["items"]] == [runs[3], runs[1]]
+    assert odd["items"][0]["tags"] == {"number": "1"}
+    assert none == {"items": [], "next": None}
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "S002")
+
+
+async def test_cancel_run_stops_its_calls(tmp_path: Path) -> None:
+    called, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def answer(call: CallRequest) -> Any:
+        called.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with serving(tmp_path, answer) as server:
+        run = (await server.run(mode="background"))["id"]
+        await called.wait()
+        reply = await server.client.post(f"/api/runs/{run}/cancel", json={})
+    assert reply.json() == {"id": run, "status": "cancelled", "error": ""}
+    assert cancelled.is_set()
+
+
+async def test_cancel_runs_by_filter_leaves_other_runs(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        one = (await server.run("approve", {"draft": "a"}, options={"tags": {"batch": "1"}}))["id"]
+        two = (await server.run("approve", {"draft": "b"}))["id"]
+        reply = await server.client.post("/api/runs/cancel", json={"filter": {"tags": {"batch": "1"}}})
+        left = (await server.client.get("/api/runs?status=waiting")).json()["items"]
+    assert [(each["id"], each["status"]) for each in reply.json()["items"]] == [(one, "cancelled")]
+    assert [each["id"] for each in left] == [two]
+
+
+async def test_fork_run_with_a_value_runs_only_what_depends_on_it(tmp_path: Path) -> None:
+    calls = list[str]()
+
+    def answer(call: CallRequest) -> Any:
+        calls.append(call.node)
+        return REPLY
+
+    async with serving(tmp_path, answer) as server:
+        run = (await server.run())["id"]
+        given = {"answer": "1890", "quote": "It is in Paris"}
+        reply = await server.client.post(f"/api/runs/{run}/fork", json={"values": {"read": given}, "by": "Ada"})
+        fork = reply.json()
+        diff = (await server.client.get(f"/api/runs/{run}/diff?other={fork['id']}")).json()["items"]
+    assert (reply.status_code, fork["output"], fork["parent"]) == (200, given, run)
+    assert calls == ["read"]
+    assert [one["node"] for one in diff] == ["", "read"]
+
+
+async def test_replay_and_delete_run(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        waiting = (await server.run("approve", {"draft": "a"}))["id"]
+        replayed = (await server.client.post(f"/api/runs/{run}/replay", json={})).json()
+        refused = await server.client.delete(f"/api/runs/{waiting}")
+        deleted = await server.client.delete(f"/api/runs/{run}")
+        gone = await server.client.get(f"/api/runs/{run}")
+    assert replayed["same"]
+    assert (refused.status_code, refused.json()["code"]) == (409, "C056")
+    assert (deleted.status_code, gone.status_code) == (204, 404)
+
+
+async def test_interrupted_run_continues_after_a_restart(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    async def never(call: CallRequest) -> Any:
+        called.set()
+        await asyncio.Event().wait()
+
+    async with serving(tmp_path, never) as server:
+        run = (await server.run(mode="background"))["id"]
+        await called.wait()
+    async with serving(tmp_path) as server:
+
+        async def has_ended() -> bool:
+            return bool((await server.client.get(f"/api/runs/{run}/answer")).json()["status"] == "done")
+
+        await until_async(has_ended)

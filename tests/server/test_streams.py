@@ -1,0 +1,176 @@
+"""Streams of events: exact continuation at every point, in every process, and readers that do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from orchestra import Orchestra
+from orchestra.core.events import encode
+from orchestra.core.protocols import CallRequest
+from orchestra.testing.fake_workers import SimulatedWorkers
+from tests.server.servers import INPUTS, OPEN, REPLY, TestServer, frames, listening, project, serving
+
+MANY = {"questions": ["a", "b", "c"], "documents": INPUTS["documents"]}
+
+
+async def read_stream(server: TestServer, run: str, after: int | None = None, mode: str = "events") -> httpx.Response:
+    """Reads a stream to its end."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    return await server.client.get(f"/api/runs/{run}/events?mode={mode}", headers=headers)
+
+
+async def test_stream_continues_after_each_event_without_gaps(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run("many", MANY))["id"]
+        stored = await server.orchestra.journal.read(run)
+        whole = frames((await read_stream(server, run)).text)
+        assert [one["data"] for one in whole] == [encode(event).decode() for event in stored]
+        for event in stored[:-1]:
+            rest = frames((await read_stream(server, run, event.seq)).text)
+            assert rest == whole[event.seq :]
+        assert (await read_stream(server, run, stored[-1].seq)).status_code == 204
+
+
+async def test_stream_cut_at_every_byte_gives_each_event_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        data = (await read_stream(server, run)).content
+        whole = frames(data.decode())
+        rests = {0: whole} | {
+            number: frames((await read_stream(server, run, number)).text) for number in range(1, len(whole))
+        }
+    for cut in range(len(data) + 1):
+        received = frames(complete_part(data[:cut]))
+        last = int(received[-1]["id"]) if received else 0
+        assert received + rests.get(last, []) == whole
+
+
+def complete_part(data: bytes) -> str:
+    """The events that a client has received completely."""
+    return data[: data.rfind(b"\n\n") + 2].decode() if b"\n\n" in data else ""
+
+
+async def test_stream_of_a_run_under_way_ends_with_the_run(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def answer(call: CallRequest) -> Any:
+        await release.wait()
+        return REPLY
+
+    async with serving(tmp_path, answer) as server:
+        run = (await server.run(mode="background"))["id"]
+        reading = asyncio.create_task(read_stream(server, run))
+        await asyncio.sleep(0)
+        release.set()
+        sent = frames((await reading).text)
+        stored = await server.orchestra.journal.read(run)
+    assert [int(one["id"]) for one in sent] == [event.seq for event in stored]
+
+
+async def test_stream_follows_a_run_of_another_process(tmp_path: Path) -> None:
+    release, called = asyncio.Event(), asyncio.Event()
+
+    async def answer(call: CallRequest) -> Any:
+        called.set()
+        await release.wait()
+        return REPLY
+
+    async with (
+        Orchestra.open(project(tmp_path), workers=SimulatedWorkers(answer, latency=0.0)) as other,
+        serving(tmp_path) as server,
+    ):
+        run = await other.start(other.find("answer"), **INPUTS)
+        await called.wait()
+        reading = asyncio.create_task(read_stream(server, run.id))
+        await asyncio.sleep(0)
+        release.set()
+        sent = frames((await reading).text)
+        stored = await other.journal.read(run.id)
+    assert [int(one["id"]) for one in sent] == [event.seq for event in stored]
+
+
+async def test_stream_of_values_has_outcomes_and_the_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run("many", MANY))["id"]
+        sent = frames((await read_stream(server, run, mode="values")).text)
+    values = [json.loads(one["data"]) for one in sent if one["event"] == "value"]
+    assert [one["node"] for one in values] == ["read[0]", "read[1]", "read[2]", "read"]
+    assert {one["graph_node"] for one in values} == {"read"}
+    assert sent[-1]["event"] == "result"
+    assert json.loads(sent[-1]["data"])["output"] == [REPLY] * 3
+
+
+async def test_stream_of_a_waiting_run_goes_on_after_the_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run("approve", {"draft": "a"}))["id"]
+        reading = asyncio.create_task(read_stream(server, run))
+        await asyncio.sleep(0)
+        await server.client.post(f"/api/runs/{run}/answers", json={"value": "yes"})
+        sent = frames((await reading).text)
+    names = [one["event"] for one in sent]
+    assert names[-1] == "run_finished"
+    assert names.index("question_asked") < names.index("question_answered")
+
+
+async def test_silent_stream_is_kept_alive_and_ends_with_the_server(tmp_path: Path) -> None:
+    settings = dataclasses.replace(OPEN, keep_alive=0.01)
+    async with serving(tmp_path, settings=settings) as server, listening(server.app) as url:
+        run = (await server.run("approve", {"draft": "a"}))["id"]
+        seen = list[str]()
+        async with httpx.AsyncClient() as client, client.stream("GET", f"{url}/api/runs/{run}/events") as reply:
+            async for line in reply.aiter_lines():
+                seen.append(line)
+                if line == ": keep-alive":
+                    server.services.stopping.set()
+    assert "event: question_asked" in seen
+    assert ": keep-alive" in seen
+
+
+async def test_disconnected_client_cancels_the_run_only_if_asked(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    async def never(call: CallRequest) -> Any:
+        called.set()
+        await asyncio.Event().wait()
+
+    for policy, status in (("cancel", "cancelled"), ("continue", "running")):
+        for mode in ("wait", "stream"):
+            async with serving(tmp_path / policy / mode, never) as server, listening(server.app) as url:
+                called.clear()
+                body = {"workflow": "answer", "inputs": INPUTS, "mode": mode, "on_disconnect": policy}
+                async with httpx.AsyncClient() as client:
+                    sending = asyncio.create_task(client.post(f"{url}/api/runs", json=body))
+                    await called.wait()
+                    sending.cancel()
+                    await asyncio.gather(sending, return_exceptions=True)
+                (run,) = await server.orchestra.runs()
+                if policy == "cancel":
+                    await server.client.get(f"/api/runs/{run.run}/answer?wait=60")
+                (after,) = await server.orchestra.runs()
+                assert after.status == status
+
+
+async def test_reader_that_does_not_read_is_disconnected(tmp_path: Path) -> None:
+    settings = dataclasses.replace(OPEN, send_timeout=0.05)
+    large = {"answer": "1889", "quote": "finished in 1889"}
+    inputs = {"questions": ["x" * 200_000] * 40, "documents": INPUTS["documents"]}
+    async with serving(tmp_path, lambda call: large, settings) as server, listening(server.app) as url:
+        run = (await server.run("many", inputs))["id"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=1024)
+        writer.write(f"GET /api/runs/{run}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        ended = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.5, ended.set)
+        await ended.wait()
+        other = await read_stream(server, run)
+        received = b""
+        while part := await reader.read(1 << 20):
+            received += part
+        writer.close()
+    assert frames(other.text)[-1]["event"] == "run_finished"
+    assert b"run_finished" not in received
