@@ -75,6 +75,8 @@ def error_response(error: OrchestraError) -> Response:
     headers = dict(error.headers) if isinstance(error, RequestError) else {}
     if problem.status == 503:
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
+    if problem.status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="orchestra"')
     return Response(msgspec.json.encode(_reply_of(problem)), problem.status, headers, JSON_TYPE)
 
 

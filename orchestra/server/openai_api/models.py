@@ -64,7 +64,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a model name stands for. A planned request has no step before its values are known."""
+    """The workflow or agent that a model name means. A planned request has no step before its values are known."""
 
     name: str
     kind: ModelKind

@@ -1,4 +1,4 @@
-"""The output of a run as the text of a message, with what stands behind it in the field `orchestra`."""
+"""The output of a run as the text of a message, with its evidence in the field `orchestra`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _QUOTE = "quote"
 
 
 class OrchestraExtension(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands behind a message: the field `orchestra` of a reply."""
+    """The evidence and verdicts of a message: the field `orchestra` of a reply."""
 
     run: str
     status: str
@@ -69,7 +69,7 @@ class MessageText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def extension_of(answer: RunAnswer, ignored: Sequence[str]) -> OrchestraExtension:
-    """Returns what stands behind the message of a run."""
+    """Returns the evidence and verdicts of the message of a run."""
     shared = set(OrchestraExtension.__struct_fields__) & set(RunAnswer.__struct_fields__)
     return OrchestraExtension(
         run=answer.id, ignored=tuple(ignored), **{name: getattr(answer, name) for name in sorted(shared)}

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from orchestra.app.run_detail import RunAnswer, UsageTotal
 from orchestra.core.errors import OrchestraError
-from orchestra.server.access import public_tags
+from orchestra.server.principals import public_tags
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, RouteTable
 from orchestra.server.openai_api.errors import error_reply, unsupported
 from orchestra.server.openai_api.messages import USER, ContentPart, Message, Turn, read_turn
@@ -200,22 +200,22 @@ async def create_response(call: Call[ResponseRequest]) -> Response:
     return Response(msgspec.json.encode(shown), 200, headers, JSON_TYPE)
 
 
-@ROUTES.route("GET", "/v1/responses/{response}", "read", ResponseObject)
+@ROUTES.route("GET", "/v1/responses/{run}", "read", ResponseObject)
 async def get_response(call: Call) -> ResponseObject:
     """Show a response: the id is that of its run, also of a run of another API."""
     return await _stored(call)
 
 
-@ROUTES.route("POST", "/v1/responses/{response}/cancel", "run", ResponseObject, body=NoBody)
+@ROUTES.route("POST", "/v1/responses/{run}/cancel", "run", ResponseObject, body=NoBody)
 async def cancel_response(call: Call) -> ResponseObject:
     """Cancel a response that is made in the background."""
-    await require_run(call, call.path["response"])
-    await call.orchestra.cancel(call.path["response"], by=author(call, ""))
+    await require_run(call, call.path["run"])
+    await call.orchestra.cancel(call.path["run"], by=author(call, ""))
     return await _stored(call)
 
 
 async def _stored(call: Call[Any, Any]) -> ResponseObject:
-    started = await require_run(call, call.path["response"])
+    started = await require_run(call, call.path["run"])
     answer = await call.services.answer(started.run)
     model = started.tags.get(MODEL_TAG, started.workflow)
     try:

@@ -51,7 +51,7 @@ nodes:
     with: {text: "${input.first}"}
 output: ${say}
 """
-SENTENCES = "It was finished in 1889. It stands in Paris."
+SENTENCES = "It was finished in 1889. It is in Paris."
 
 
 def answer(call: CallRequest) -> Any:
