@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from orchestra.app.run_detail import RunAnswer, UsageTotal
 from orchestra.core.errors import OrchestraError
-from orchestra.server.principals import public_tags
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, RouteTable
 from orchestra.server.openai_api.errors import error_reply, unsupported
 from orchestra.server.openai_api.messages import USER, ContentPart, Message, Turn, read_turn
@@ -36,6 +35,7 @@ from orchestra.server.openai_api.running import (
     text_until_blocked,
     wait_for_answer,
 )
+from orchestra.server.principals import public_tags
 from orchestra.server.runs import author, require_run
 from orchestra.server.streams import EVENT_STREAM, EventStream, frame
 
