@@ -28,6 +28,8 @@ from orchestra.cli.file_schemas import FileKind, format_schema, schema_file_name
 from orchestra.cli.main import build_app
 from orchestra.core.error_help import CODE_AREAS, load_explanations
 from orchestra.core.settings import ENVIRONMENT_PREFIX, SETTING_NAMES, Settings
+from orchestra.server.application import all_endpoints
+from orchestra.server.openapi import route_rows
 from scripts import api_reference
 from scripts.api_reference import escaped
 
@@ -70,6 +72,28 @@ def errors_page() -> str:
         for entry in entries:
             parts.append(f"### {entry.code}: {escaped(entry.title)} {{ #{entry.code} }}\n\n{markdown(entry.text)}\n\n")
     return "".join(parts).rstrip() + "\n"
+
+
+HTTP_API = """# HTTP API
+
+This page lists the routes of `orchestra serve`. The page `/docs` of a server shows their types, and `/openapi.json`
+describes them for programs. [Serve workflows over HTTP](../how-to/server.md) shows how to use them.
+
+Bodies are JSON. Errors have the format of RFC 9457 (`application/problem+json`) with `code`, `detail`, `pointer` and
+`hint`; [error codes](errors.md#S001) explains the codes. Lists have `items` and `next`, the value of `cursor` for the
+next page.
+
+"""
+
+
+def http_page() -> str:
+    """All routes of the server, by area."""
+    parts = [HTTP_API.rstrip() + "\n"]
+    for area, entries in groupby(all_endpoints(), key=lambda one: one.area):
+        parts.append(f"\n## {area}\n\n| route | scope | purpose |\n|---|---|---|\n")
+        for method, path, scope, summary in route_rows(entries):
+            parts.append(f"| `{method} {path}` | {scope or 'none'} | {escaped(summary)} |\n")
+    return "".join(parts)
 
 
 def markdown(text: str) -> str:
@@ -231,6 +255,7 @@ def pages(docs: Path = DOCS) -> dict[Path, str]:
     return {
         docs / "reference" / "errors.md": errors_page(),
         docs / "reference" / "cli.md": command_page(),
+        docs / "reference" / "http-api.md": http_page(),
         docs / "reference" / "configuration.md": configuration_page(docs),
         docs / "decisions" / "index.md": decisions_page(),
     }

@@ -208,6 +208,17 @@ async def test_key_is_stored_as_a_digest_and_ends_when_revoked(tmp_path: Path) -
     assert old.id.encode() in stored
 
 
+async def test_known_key_with_another_secret_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, settings=LOCKED) as server:
+        key, secret = await create_key(server.services.records, "app", "alpha", ("read",), None)
+        _, other = await create_key(server.services.records, "app", "beta", ("read",), None)
+        mixed = f"{key.id}_{other.removeprefix('ok_').partition('_')[2]}"
+        replies = [
+            await server.client.get("/api", headers={"Authorization": f"Bearer {one}"}) for one in (secret, mixed)
+        ]
+    assert [one.status_code for one in replies] == [200, 401]
+
+
 @pytest.fixture
 def signing_key() -> ec.EllipticCurvePrivateKey:
     """The key of an identity provider."""

@@ -1,4 +1,4 @@
-"""Schedules fire once for each time, whatever happens between the processes that look at them."""
+"""Schedules fire once for each time, also if processes die between their steps."""
 
 from __future__ import annotations
 
