@@ -27,6 +27,8 @@ from orchestra.server.access import require_scope
 from orchestra.server.background import open_services
 from orchestra.server.endpoints import Call, Endpoint, NoBody, decode_body, decode_query, to_response
 from orchestra.server.limits import Limits
+from orchestra.server.openai_api import chat, embeddings, models, responses
+from orchestra.server.openai_api.errors import error_response, is_openai_path
 from orchestra.server.openapi import STYLE, describe, render_page
 from orchestra.server.principals import NOBODY
 from orchestra.server.problems import RequestError, problem_response
@@ -34,7 +36,8 @@ from orchestra.server.services import Services
 from orchestra.server.settings import ServerSettings
 
 DEFAULT_SETTINGS: Final = ServerSettings()
-MODULES = (status, catalogue, runs, threads, batches, files, schedules, webhooks, keys)
+OPENAI_MODULES = (models, chat, responses, embeddings)
+MODULES = (status, catalogue, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES)
 """The modules with routes, in the order of the documentation."""
 _LOGGER = logging.getLogger("orchestra.server")
 
@@ -128,9 +131,13 @@ def _handler(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     return handle
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OrchestraError)
-    return problem_response(error)
+    return _error_reply(request, error)
+
+
+def _error_reply(request: Request, error: OrchestraError) -> Response:
+    return error_response(error) if is_openai_path(request) else problem_response(error)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -139,12 +146,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     what = f"{request.method} {request.url.path[:200]}"
     headers = dict(error.headers or {})
     status = error.status_code
-    return problem_response(
-        RequestError("S004", f"there is no route {what}", hint="see /docs", status=status, headers=headers)
+    return _error_reply(
+        request, RequestError("S004", f"there is no route {what}", hint="see /docs", status=status, headers=headers)
     )
 
 
-async def _on_fault(_: Request, error: Exception) -> Response:
+async def _on_fault(request: Request, error: Exception) -> Response:
     """A fault of the server: the client learns nothing about it."""
     _LOGGER.error("request failed", exc_info=error)
-    return problem_response(OrchestraError("S018", "the server has a fault", hint="see its log"))
+    return _error_reply(request, OrchestraError("S018", "the server has a fault", hint="see its log"))

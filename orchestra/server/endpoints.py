@@ -120,6 +120,8 @@ class Endpoint:
     def area(self) -> str:
         """The group of routes to which it belongs."""
         parts = self.path.strip("/").split("/")
+        if parts[0] == "v1":
+            return "openai"
         return parts[1] if parts[0] == "api" and len(parts) > 1 else "server"
 
 

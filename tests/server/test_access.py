@@ -22,7 +22,7 @@ from orchestra.server.principals import SCOPES
 from orchestra.server.webhooks import deliveries_of
 from tests.server.servers import INPUTS, LOCKED, TestServer, serving, until_async
 
-PUBLIC = {"name": "answer", "code": "E012"}
+PUBLIC = {"name": "answer", "code": "E012", "model": "answer"}
 """Path parameters that belong to no tenant."""
 BODIES: dict[str, Any] = {
     "start_run": {"workflow": "answer", "inputs": INPUTS},
@@ -35,6 +35,9 @@ BODIES: dict[str, Any] = {
     "create_api_key": {"name": "app", "scopes": ["read"]},
     "ask": {"request": "When?"},
     "plan": {"request": "When?"},
+    "create_chat_completion": {"model": "answer", "messages": [{"role": "user", "content": "When?"}]},
+    "create_response": {"model": "answer", "input": "When?"},
+    "create_embeddings": {"model": "minilm", "input": []},
 }
 SECRET = "canary-of-"
 PRIVATE = ("run", "file", "schedule", "webhook", "delivery", "thread", "batch", "key")
@@ -114,7 +117,7 @@ async def test_route_shows_nothing_of_another_tenant(tmp_path: Path, endpoint: E
             assert f"{SECRET}{other.tenant}" not in foreign.text
             named = [name for name in re.findall(r"{(\w+)", endpoint.path) if name not in PUBLIC]
             if named:
-                assert (foreign.status_code, foreign.json()["code"]) == (404, "S009")
+                assert (foreign.status_code, code_of(foreign)) == (404, "S009")
                 unknown = Belongings(one.tenant, {name: "x" * len(value) for name, value in other.ids.items()}, {})
                 missing = await send(server, endpoint, unknown, one.headers)
                 assert without_ids(missing.text, unknown) == without_ids(foreign.text, other)
@@ -126,6 +129,13 @@ async def test_route_shows_nothing_of_another_tenant(tmp_path: Path, endpoint: E
         own = await send(server, endpoint, tenants[0], tenants[0].headers)
         assert own.status_code < 500
         assert own.status_code != 404 or endpoint.name in ("get_agent", "get_tool")
+
+
+def code_of(reply: httpx.Response) -> str:
+    """The code of an error, in the form of either API."""
+    found = reply.json()
+    code: str = found["error"]["code"] if "error" in found else found["code"]
+    return code
 
 
 def without_ids(text: str, owner: Belongings) -> str:
@@ -145,9 +155,9 @@ async def test_route_without_credential_or_scope_is_refused(tmp_path: Path, endp
     if endpoint.scope is None:
         assert anonymous.status_code in (200, 404)
         return
-    assert [(one.status_code, one.json()["code"]) for one in (anonymous, wrong)] == [(401, "S005")] * 2
+    assert [(one.status_code, code_of(one)) for one in (anonymous, wrong)] == [(401, "S005")] * 2
     assert anonymous.headers["www-authenticate"].startswith("Bearer")
-    assert (lesser.status_code, lesser.json()["code"]) == (403, "S006")
+    assert (lesser.status_code, code_of(lesser)) == (403, "S006")
 
 
 async def test_tag_of_the_server_cannot_be_set_by_a_client(tmp_path: Path) -> None:
