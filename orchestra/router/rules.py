@@ -221,7 +221,8 @@ _EXTRACT = re.compile(
 _CLASSIFY = re.compile(
     r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|"
     r"assign .{1,60} (?:categor|label|topic|department)\w*|"
-    r"which (?:category|department|topic|team|label)\b.{0,80}\b(?:belongs?|fits?|goes|applies|suits?|is (?:it|this|that) (?:for|about)))",
+    r"which (?:category|department|topic|team|label)\b.{0,80}"
+    r"\b(?:belongs?|fits?|goes|applies|suits?|is (?:it|this|that) (?:for|about)))",
     re.IGNORECASE | re.DOTALL,
 )
 _QUESTION = re.compile(

@@ -276,10 +276,10 @@ def serve_studio(project: Path, seconds: float = 0.0, *, locked: bool = False) -
 async def _serve(project: Path, seconds: float, locked: bool) -> None:
     """Serves until the standard input ends."""
     import uvicorn
-    from orchestra.server.access import create_key
 
     from orchestra import Orchestra
     from orchestra.server import ServerSettings, create_app
+    from orchestra.server.access import create_key
 
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve(ScriptedModels(seconds)))
