@@ -4,7 +4,7 @@ to.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from orchestra.workflows.program import CompiledNode, Program
 
 if TYPE_CHECKING:
     from orchestra.app.project import Project
+    from orchestra.core.protocols import Workers
     from orchestra.engine.engine import Engine
 
 LASTING_EFFECTS: Final = frozenset({"once", "keyed", "transactional"})
@@ -209,6 +210,24 @@ async def _add_ancestor(project: Project, engine: Engine, run: str, effects: Eff
     except OrchestraError:
         return None
     return begun
+
+
+async def restore_fork_workers(
+    project: Project,
+    engine: Engine,
+    read_run: Callable[[str], Awaitable[tuple[RunStarted, list[Event]]]],
+    started: RunStarted,
+    program: Program,
+) -> Workers | None:
+    """Returns the workers of a resumed fork, which reuse the answers of its parent; None for a run that is no fork."""
+    if not started.parent:
+        return None
+    again = started.options.get("again") is True
+    try:
+        first, events = await read_run(started.parent)
+        return (await fork_workers(project, engine, first, events, program, again=again)).workers
+    except OrchestraError:  # The parent was deleted, or cannot be read.
+        return orphan_workers(engine, started.parent, program, again=again)
 
 
 def orphan_workers(engine: Engine, parent: str, program: Program, *, again: bool) -> RecallingWorkers:

@@ -128,14 +128,11 @@ class Orchestra:
     ) -> AsyncIterator[Orchestra]:
         """Opens an `Orchestra`. Use it on the event loop that opened it.
 
-        Leaving the context stops its runs and closes journal and connections. The fleet's supervisor stays until it is
-        idle.
+        Leaving the context stops its runs and closes journal and connections. The fleet stays until it is idle.
 
         Args:
-            config: A fleet (the name of a file in `configs/`, or a path) or complete `Settings`. None for the
-            configuration of project and user.
-            project: The folder of the project's `orchestra.toml`. None for the variable `ORCHESTRA_PROJECT`, else the
-            nearest folder upwards from the current one.
+            config: A fleet (a name or a path) or complete `Settings`. None for the configuration of project and user.
+            project: The folder of `orchestra.toml`. None for `ORCHESTRA_PROJECT`, else the nearest folder upwards.
             fleet: How local servers are used: `start` adopts or starts a supervisor at the first call that needs one,
             `adopt` only adopts, `none` uses endpoints only.
             workers: Replaces fleet and tools, for a simulation.
@@ -144,8 +141,7 @@ class Orchestra:
             progress: Called about downloads and starting servers.
 
         Raises:
-            InputError: The configuration, a card or a module is invalid; C045: `project` is not a project; C046:
-            `project` beside complete `Settings`.
+            InputError: Invalid configuration, card or module; C045: no project; C046: `project` beside `Settings`.
         """
         from orchestra.app.open_journal import open_journal
         from orchestra.app.project import Project, load_settings
@@ -353,7 +349,11 @@ class Orchestra:
         program, snapshot = compiled.program, get_snapshot(self._project, compiled)
         bound = bind_arguments(program, args, request.inputs)
         if self._workers is not None:
-            needed = _needed_program(program, bound)
+            needed: Program | None = program
+            if len(program.nodes) == 1 and program.nodes[0].plan_settings is not None:
+                from orchestra.app.planner_limits import needed_program
+
+                needed = needed_program(program, bound)
             if needed is not None:
                 await self._workers.prepare(stop_at_plan(program) if request.plan_only else needed)
         graph, versions = snapshot.put(self.journal)
@@ -435,12 +435,13 @@ class Orchestra:
         self, run: str, started: RunStarted, options: RunOptions, *, require_fleet: bool = False
     ) -> Execution:
         from orchestra.app.code_changes import remaining_agents, require_unchanged_tools
+        from orchestra.app.fork_effects import restore_fork_workers
 
         program, events = await restore_program(self._project, self.journal, started), await self._read_events(run)
         require_unchanged_tools(self._project, program, run, events, missing=self._workers is not None)
         if self._workers is not None:
             await self._workers.prepare(program, remaining_agents(program, events) if require_fleet else ())
-        workers = await self._fork_workers(started, program) if started.parent else None
+        workers = await restore_fork_workers(self._project, self._engine, self._read_run, started, program)
         try:
             return await self._engine.resume(program, run, by=options.by, workers=workers, stream_text=options.live)
         except OrchestraError as error:
@@ -448,20 +449,6 @@ class Orchestra:
                 raise
             # Another process finished the run in the meantime.
             return Execution(run, self.journal, await self._read_events(run))
-
-    async def _fork_workers(self, started: RunStarted, program: Program) -> Workers:
-        """Returns the workers of a fork: they reuse the answers of its parent."""
-        from orchestra.app.fork_effects import fork_workers, orphan_workers
-
-        again = started.options.get("again") is True
-        try:
-            return (
-                await fork_workers(
-                    self._project, self._engine, *await self._read_run(started.parent), program, again=again
-                )
-            ).workers
-        except OrchestraError:  # The parent was deleted, or cannot be read.
-            return orphan_workers(self._engine, started.parent, program, again=again)
 
     def active_run(self, run: str) -> Run[Any] | None:
         """Returns the handle of a run that goes on here, or waits here for a person; None for any other run."""
@@ -553,18 +540,15 @@ class Orchestra:
         decline_reason: str = "",
         call_happened: bool = False,
     ) -> None:
-        """Answers a question of a run, or declines it. The message is in the run's inbox when this returns: the process
-        that holds the run, or resumes it, reads it.
+        """Answers a question of a run, or declines it. The process that holds or resumes the run reads the message.
 
         Args:
             run: The id of the run.
             value: The answer; or the result of a call in doubt, with `call_happened`.
             node: The node that asks. May be left out if one question is open.
             by: Who answers.
-            question_digest: The digest of the question that the person saw (`QuestionAsked.question_digest`). Empty for
-            the open question.
-            question_seq: The number of its event (`QuestionAsked.seq`): the same call in doubt may be asked about
-            twice.
+            question_digest: `QuestionAsked.question_digest` of the question that the person saw; empty: the open one.
+            question_seq: `QuestionAsked.seq`, because the same call in doubt may be asked about twice.
             decline_reason: Why the person does not answer. The node is then withheld.
             call_happened: Whether a call in doubt happened, with the result `value`.
 
@@ -914,15 +898,3 @@ class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
 
 async def _await_run(run: Run[R]) -> Result[R]:
     return await run
-
-
-def _needed_program(program: Program, inputs: Mapping[str, Any]) -> Program | None:
-    """Returns what a run needs servers for: of a request that a rule plans, the steps of its plan; else the program.
-    None if it needs none, because a rule declines the request.
-    """
-    if len(program.nodes) != 1 or program.nodes[0].plan_settings is None:
-        return program
-    from orchestra.engine.kinds.plan import forecast_rule
-
-    forecast = forecast_rule(program.nodes[0], inputs)
-    return forecast.program if forecast.applies else program

@@ -174,3 +174,13 @@ def _limit_plan_settings(planning: PlanSettings, said: PlannerLimits, calls: int
         prompt_tokens=said.prompt_tokens,
         call_limit=calls,
     )
+
+
+def needed_program(program: Program, inputs: Mapping[str, Any]) -> Program | None:
+    """Returns what a run of one plan node needs servers for: the steps of a plan that a rule makes, else the program.
+    None if it needs none, because a rule declines the request.
+    """
+    from orchestra.engine.kinds.plan import forecast_rule
+
+    forecast = forecast_rule(program.nodes[0], inputs)
+    return forecast.program if forecast.applies else program

@@ -14,14 +14,16 @@ from orchestra.cli.typer_adapter import add_command
 if TYPE_CHECKING:
     from orchestra.schema.builtin_models import Passage
 
+PASSAGES = 5
+"""Passages that `--search` prints."""
+
 
 def index(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of files.", show_default=False)],
     search: Annotated[
         str,
-        typer.Option("--search", metavar="QUERY", help="Print the best passages for a query.", show_default=False),
+        typer.Option("--search", metavar="QUERY", help="Print the five best passages for a query.", show_default=False),
     ] = "",
-    top: Annotated[int, typer.Option(min=1, max=1000, help="The number of passages to print.")] = 5,
     encode: Annotated[
         bool,
         typer.Option("--encode/--no-encode", help="Encode passages with the sentence encoder, if it is installed."),
@@ -62,7 +64,7 @@ def index(
         f" {report.read} read, {report.unchanged} unchanged, {report.removed} removed"
     )
     if search:
-        found = made.search(search, top, embedder)
+        found = made.search(search, PASSAGES, embedder)
         if as_json:
             print_json([passage.model_dump(mode="json") for passage in found])
         else:

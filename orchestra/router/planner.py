@@ -13,7 +13,7 @@ its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -65,6 +65,8 @@ class PlanRequest:
     """Whether a larger planner is available."""
     token_budget: int = 0
     """Tokens of a planner's prompt; 0 if unknown."""
+    shows_examples: bool = True
+    """Whether a rejection shows a corrected line. Plans of engines without versions had none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
             continue
         line = parse_or_reject(text, len(state.steps) + 1)
         if isinstance(line, Rejection):
-            return _reject(state, with_example((line,), text, None, state.request.capabilities, state.steps))
+            return _reject(state, _explain(state, (line,), text, None))
         faults = [
             *validate_line(line, state.request.capabilities, state.steps),
             *_repeated_calls(line, state.request, len(state.steps) + 1),
@@ -153,8 +155,11 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
         if isinstance(line, PlanAnswer) and faults and all(one.code == PART_NOT_COVERED for one in faults):
             return _handle_uncovered(state, line, faults[0])
         if faults:
-            faults = list(with_example(faults, text, line, state.request.capabilities, state.steps))
-            return _reject(state, tuple(faults), step_started=all(one.code == NOTHING_TO_COMPUTE for one in faults))
+            return _reject(
+                state,
+                _explain(state, faults, text, line),
+                step_started=all(one.code == NOTHING_TO_COMPUTE for one in faults),
+            )
         if isinstance(line, PlanAnswer) and not line.values:
             return state, declined_result(state.request)
         if isinstance(line, PlanAnswer):
@@ -205,6 +210,15 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
         if left is None or left.unassigned_values or not capabilities.may_decline
         else _uncovered_result(left, steps)
     )
+
+
+def _explain(
+    state: PlannerState, faults: Sequence[Rejection], text: str, line: PlanLine | None
+) -> tuple[Rejection, ...]:
+    """Returns the faults of a line, the first one with a corrected line."""
+    if not state.request.shows_examples:
+        return tuple(faults)
+    return with_example(faults, text, line, state.request.capabilities, state.steps)
 
 
 def _plan_without_repeats(state: PlannerState) -> PlanFound | None:

@@ -27,7 +27,7 @@ from orchestra.schema.types import Schema
 from orchestra.tools.document_choice import stated_labels
 from orchestra.tools.plain_arithmetic import plain_expression
 from orchestra.tools.table_answers import certain_result
-from orchestra.tools.table_query import tables_in
+from orchestra.tools.table_words import tables_in
 from orchestra.workflows.model import REQUEST
 
 VERSION: Final = "rules/1"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from orchestra.schema.builtin_models import Document, Table
 from orchestra.tools.replies import Finding, Reply
-from orchestra.tools.table_query import QueryResult, query_tables_best, tables_in
+from orchestra.tools.table_query import QueryResult, query_tables_best
+from orchestra.tools.table_words import tables_in
 from orchestra.workflows.python.steps import tool
 
 MAX_CITED_CELLS = 40

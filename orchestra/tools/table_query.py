@@ -10,86 +10,43 @@ are exact fractions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
-from typing import Final, TypeAlias
+from typing import Final
 
 from orchestra.schema.builtin_models import Cell, Table
 from orchestra.text.arithmetic import format_fraction
 from orchestra.text.keywords import WORD
-from orchestra.text.numbers.sort_keys import column_sort_keys
+from orchestra.tools.table_words import (
+    MONTHS,
+    QUARTER,
+    STOP_WORDS,
+    TIME_HEAD,
+    YEAR,
+    QuestionMatch,
+    ReadCell,
+    TableColumn,
+    TableView,
+    are_alike,
+    match_question,
+    read_number,
+    split_words,
+    stem_word,
+    view_table,
+)
 
-MAX_CELLS = 60_000
-"""Cells of a table that is queried."""
-_TOKEN = re.compile(r"[^\W_]+(?:[-.'’/][^\W_]+)*%?")
-_NUMERAL = re.compile(
-    r"^\W{0,3}(?:[A-Z]{3}\s)?(-?)[$€£¥]?\s?(\d{1,3}(?:[,\s']\d{3})+|\d+)(\.\d+)?\s?(%|[^\W\d_]{0,10}\.?)\)?$"
-)
-_UNIT = re.compile(r"\(([^)]*)\)|\[([^\]]*)\]")
-_STOP: Final = frozenset(
-    WORD.findall(
-        "a an the of in on at to for from by with and or is are was were be been do does did has have had "
-        "our we us i my me you your it its this that these those there their they them he she his her "
-        "what which who whom whose when where how many much please tell show give get got all each any "
-        "will would can could should than then as per into out up only most very so not no if but about "
-        "between last"
-    )
-)
-_MONTHS: Final = (
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-)
-_QUARTERS: Final = {
-    "first": "q1",
-    "second": "q2",
-    "third": "q3",
-    "fourth": "q4",
-    "last": "q4",
-    "1st": "q1",
-    "2nd": "q2",
-    "3rd": "q3",
-    "4th": "q4",
-}
 _MONEY_WORDS: Final = frozenset(
     WORD.findall(
         "money income revenue turnover takings sales earn earned earning earnings spend spent spending "
         "cost costs price worth paid pay rent amount fee expensive cheap cheapest dearest expense bought"  # prose: ok
     )
 )
-_MONEY_HEAD = re.compile(
-    r"[$€£]|\b(?:gbp|eur|usd|chf|euros?|pounds?|dollars?|income|revenue|turnover|sales|price|cost|rent|amount|salary|fee|net|"
-    r"gross|budget|total)\b",
-    re.IGNORECASE,
-)
-_DATED = re.compile(
-    r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\b\d{1,2}:\d\d\b|"
-    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b",
-    re.IGNORECASE,
-)
 _PERSON_HEAD = re.compile(
     r"\b(?:name|customer|client|employee|person|practitioner|doctor|dentist|nurse|agent|technician|teacher|manager|owner|author|seller|buyer|member|patient|"
     r"staff|supplier|company|contact|driver|artist|player|student)\b",
     re.IGNORECASE,
 )
-_TIME_HEAD = re.compile(
-    r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE
-)
-
-
-ReadCell: TypeAlias = Callable[[int], "tuple[Cell, Fraction] | None"]
-"""Reads the cell of a row in a column, and its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,100 +67,6 @@ class QueryResult:
     """A name of the question that the table does not have; then there are no answers."""
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table, with its cells read as numbers or as an order."""
-
-    number: int
-    head: str
-    texts: tuple[str, ...]
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """The words of the header without its unit."""
-        return tuple(_stem(word) for word in _words(_UNIT.sub(" ", self.head)))
-
-    @cached_property
-    def unit(self) -> str:
-        match = _UNIT.search(self.head)
-        return (match[1] or match[2] or "") if match else ""
-
-    @cached_property
-    def numbers(self) -> tuple[Fraction | None, ...]:
-        return tuple(map(_number, self.texts))
-
-    @cached_property
-    def is_number(self) -> bool:
-        filled = [text for text in self.texts if text.strip() not in ("", "-", "–", "n/a")]
-        return bool(filled) and sum(number is not None for number in self.numbers) >= 0.8 * len(filled)
-
-    @cached_property
-    def order(self) -> tuple[float | None, ...]:
-        return tuple(column_sort_keys(self.texts))
-
-    @cached_property
-    def is_year(self) -> bool:
-        return self.is_number and all(
-            number is None or (1900 <= number <= 2100 and number.denominator == 1) for number in self.numbers
-        )
-
-    @cached_property
-    def is_ordered(self) -> bool:
-        return self.is_number or any(key is not None for key in self.order)
-
-    @cached_property
-    def is_money(self) -> bool:
-        return self.is_number and _MONEY_HEAD.search(self.head) is not None
-
-    @cached_property
-    def is_time(self) -> bool:
-        dated = not self.is_number and all(_DATED.search(text) for text in self.texts if text)
-        return (dated and any(key is not None for key in self.order)) or (
-            self.is_year and _TIME_HEAD.search(self.head) is not None
-        )
-
-    @cached_property
-    def distinct(self) -> int:
-        return len(set(self.texts))
-
-
-@dataclass(frozen=True)
-class _View:
-    """A table as columns, and its name."""
-
-    table: Table
-    columns: tuple[_Column, ...]
-    top: int
-    """The row of the first record."""
-
-    @property
-    def length(self) -> int:
-        return len(self.columns[0].texts) if self.columns else 0
-
-    @cached_property
-    def key(self) -> _Column:
-        """The column that names the records: the first text whose values differ most."""
-        texts = [column for column in self.columns if not column.is_number] or list(self.columns)
-        full = [column for column in texts if column.distinct == self.length]
-        return (full or texts)[0]
-
-    @cached_property
-    def name_words(self) -> frozenset[str]:
-        return frozenset(_stem(word) for word in re.findall(r"[^\W_]+", self.table.name.rsplit(".", 1)[0]))
-
-
-@dataclass
-class _Match:
-    """What the words of a question mean in a table."""
-
-    columns: dict[int, set[int]] = field(default_factory=dict)
-    """The words that name a column, by its number."""
-    values: dict[int, dict[str, set[int]]] = field(default_factory=dict)
-    """The words that name a cell value, by column and value."""
-    claimed: set[int] = field(default_factory=set)
-    missing: str = ""
-
-
 def query_tables_best(question: str, tables: Sequence[Table]) -> QueryResult | None:
     """Returns the result of the best query of a question over tables; None if no table explains its words."""
     found = [result for table in tables if (result := _query_one(question, table)) is not None]
@@ -211,240 +74,19 @@ def query_tables_best(question: str, tables: Sequence[Table]) -> QueryResult | N
 
 
 def _query_one(question: str, table: Table) -> QueryResult | None:
-    view = _view(table)
+    view = view_table(table)
     if view is None:
         return None
-    words = [word.casefold() for word in _words(question)]
-    match = _match(words, view, question)
+    words = [word.casefold() for word in split_words(question)]
+    match = match_question(words, view, question)
     result = _Query(question, words, view, match).run()
     if result is None:
         return None
-    content = [at for at, word in enumerate(words) if word not in _STOP]
-    known = match.claimed | {at for at in content if _stem(words[at]) in view.name_words}
+    content = [at for at, word in enumerate(words) if word not in STOP_WORDS]
+    known = match.claimed | {at for at in content if stem_word(words[at]) in view.name_words}
     explained = sum(at in known for at in content) / max(1, len(content))
     return replace(result, explained=round(explained, 4), table=table.name)
 
-
-def _view(table: Table) -> _View | None:
-    cells, top = table.cells, max(table.header_rows, 1)
-    if len(cells) <= top or not cells[0] or len(cells) * len(cells[0]) > MAX_CELLS:
-        return None
-    width = len(cells[0])
-    rows = [row for row in cells[top:] if len(row) == width]
-    if len(rows) != len(cells) - top:
-        return None
-    heads = [" ".join(cells[row][column] for row in range(top) if cells[row][column]) for column in range(width)]
-    columns = tuple(
-        _Column(column, heads[column], tuple(row[column].strip() for row in rows)) for column in range(width)
-    )
-    return _View(table, columns, top)
-
-
-def _words(text: str) -> list[str]:
-    return _TOKEN.findall(text)
-
-
-def _stem(word: str) -> str:
-    word = word.casefold().replace("’", "'")
-    for ending in ("'s", "'"):
-        word = word.removesuffix(ending)
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
-
-
-def _alike(one: str, other: str) -> bool:
-    """Whether two stems are forms of one word: equal, or with a long common beginning."""
-    if one == other:
-        return True
-    if one[:1].isdigit() or other[:1].isdigit():
-        return False
-    short, long = sorted((one, other), key=len)
-    if len(short) < 4 or len(long) - len(short) > 4:
-        return False
-    common = next((at for at, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
-    return common >= max(4, len(short) - 2)
-
-
-def _number(text: str) -> Fraction | None:
-    match = _NUMERAL.match(text.strip())
-    if match is None:
-        return None
-    digits = re.sub(r"[,\s']", "", match[2]) + (match[3] or "")
-    return Fraction(digits) * (-1 if match[1] else 1)
-
-
-def _match(words: Sequence[str], view: _View, question: str) -> _Match:
-    match = _Match()
-    stems = [_stem(word) for word in words]
-    for column in view.columns:
-        _match_values(column, words, stems, match)
-    _drop_partial_values(view, match)
-    valued = {at for values in match.values.values() for found in values.values() for at in found}
-    for column in view.columns:
-        heads = [word for word in column.words if word not in _STOP] or list(column.words)
-        found = {
-            at
-            for at, stem in enumerate(stems)
-            if words[at] not in _STOP and at not in valued and any(_alike(stem, head) for head in heads)
-        }
-        if found and 2 * len({head for head in heads if any(_alike(stems[at], head) for at in found)}) >= len(heads):
-            match.columns[column.number] = found
-    _match_quarters(words, view, match)
-    _match_year_months(words, view, match)
-    match.missing = _missing_name(words, view, match, question)
-    for found in match.columns.values():
-        match.claimed |= found
-    for values in match.values.values():
-        for found in values.values():
-            match.claimed |= found
-    return match
-
-
-def _drop_partial_values(view: _View, match: _Match) -> None:
-    """Removes values that are named by a part, where the part is the whole name of a value of another column."""
-    whole = {
-        at
-        for values in match.values.values()
-        for text, places in values.items()
-        if len(places) >= len(_words(text))
-        for at in places
-    }
-    for number, values in list(match.values.items()):
-        kept = {
-            text: places for text, places in values.items() if len(places) >= len(_words(text)) or not places <= whole
-        }
-        if kept:
-            match.values[number] = kept
-        else:
-            del match.values[number]
-
-
-def _match_values(column: _Column, words: Sequence[str], stems: Sequence[str], match: _Match) -> None:
-    """Finds the cell values that the question names: whole, or by a word that only few values have."""
-    if column.is_number and not column.is_year and column.distinct == len(column.texts) and len(column.texts) > 1:
-        return
-    distinct = list(dict.fromkeys(text for text in column.texts if text))
-    parts = {text: [_stem(word) for word in _words(text)] for text in distinct}
-    owners: dict[str, int] = {}
-    for text in distinct:
-        for part in set(parts[text]):
-            owners[part] = owners.get(part, 0) + 1
-    found: dict[str, set[int]] = {}
-    for text, own in parts.items():
-        if not own or (column.is_number and not column.is_year):
-            continue
-        starts = [
-            at
-            for at in range(len(stems) - len(own) + 1)
-            if list(stems[at : at + len(own)]) == own and not (column.is_number and _is_bound(words, at))
-        ]
-        if starts and not (len(own) == 1 and (own[0] in _STOP or words[starts[0]] in _STOP)):
-            found[text] = {at + step for at in starts for step in range(len(own))}
-            continue
-        rare = {
-            at
-            for at, stem in enumerate(stems)
-            if words[at] not in _STOP
-            and len(stem) > 2
-            and not stem.isdigit()
-            and stem in own
-            and owners[stem] * 2 <= len(distinct) + 1
-        }
-        if rare and not column.is_number:
-            found[text] = rare
-    # a whole name outweighs a part of another
-    whole = {at for text, places in found.items() if len(places) >= len(parts[text]) for at in places}
-    found = {text: places for text, places in found.items() if len(places) >= len(parts[text]) or not places <= whole}
-    most = {
-        at: max(len(places) for places in found.values() if at in places) for places in found.values() for at in places
-    }
-    found = {text: places for text, places in found.items() if any(len(places) == most[at] for at in places)}
-    if found and (len(found) < len(distinct) or len(distinct) == 1 or len(whole) >= len(found)):
-        match.values[column.number] = found
-
-
-def _match_quarters(words: Sequence[str], view: _View, match: _Match) -> None:
-    """`second quarter` as Q2, and `first quarter` as three months."""
-    for at, word in enumerate(words[:-1]):
-        if _stem(words[at + 1]) != "quarter" or word not in _QUARTERS:
-            continue
-        name = _QUARTERS[word]
-        for column in view.columns:
-            if column.head.casefold() == name:
-                match.columns[column.number] = {at, at + 1}
-            values = {text for text in column.texts if text.casefold() == name}
-            months = [text for text in dict.fromkeys(column.texts) if text.casefold() in _MONTHS]
-            wanted = _MONTHS[3 * (int(name[1]) - 1) : 3 * int(name[1])]
-            if months and len(months) == column.distinct:
-                values = {text for text in months if text.casefold() in wanted}
-            if values:
-                match.values.setdefault(column.number, {}).update({text: {at, at + 1} for text in values})
-
-
-def _match_year_months(words: Sequence[str], view: _View, match: _Match) -> None:
-    """`December 2025`, or `December` alone, as the cells `2025-12`."""
-    for column in view.columns:
-        months = [found for text in dict.fromkeys(column.texts) if (found := _YEAR_MONTH.match(text))]
-        if not months or len(months) != column.distinct:
-            continue
-        for at, word in enumerate(words):
-            if word not in _MONTHS:
-                continue
-            year = words[at + 1] if at + 1 < len(words) and _YEAR.match(words[at + 1]) else ""
-            number = _MONTHS.index(word) + 1
-            places = {at, at + 1} if year else {at}
-            named = {found[0] for found in months if int(found[2]) == number and year in ("", found[1])}
-            if named:
-                match.values.setdefault(column.number, {}).update(dict.fromkeys(named, places))
-
-
-_YEAR_MONTH = re.compile(r"^((?:19|20)\d\d)-(0[1-9]|1[0-2])$")
-_QUARTER = re.compile(r"^q[1-4]$")
-_YEAR = re.compile(r"^(?:19|20)\d\d$")
-
-
-def _missing_name(words: Sequence[str], view: _View, match: _Match, question: str) -> str:
-    """Returns a month, quarter or year of the question that the table lists others of, and not this one."""
-    kinds: tuple[Callable[[str], bool], ...] = (
-        lambda word: word in _MONTHS,
-        lambda word: _QUARTER.match(word) is not None,
-        lambda word: _YEAR.match(word) is not None,
-    )
-    names = {word.casefold() for word in view.name_words}
-    for at, word in enumerate(words):
-        for is_kind in kinds:
-            if not is_kind(word) or (word == "may" and "May" not in question):
-                continue
-            heads = [column.head.casefold() for column in view.columns]
-            has = any(is_kind(head) for head in heads) or any(
-                any(is_kind(text.casefold()) for text in column.texts) for column in view.columns
-            )
-            has = has or any(is_kind(name) for name in names)
-            known = (
-                word in heads
-                or word in names
-                or any(word == text.casefold() for column in view.columns for text in column.texts)
-            )
-            if has and not known and not _is_bound(words, at):
-                return question_word(question, word)
-    return ""
-
-
-def _is_bound(words: Sequence[str], at: int) -> bool:
-    """Whether a year is the limit of a comparison, such as `before 2017`."""
-    return at > 0 and words[at - 1] in ("before", "after", "since", "until", "than", "by", "till")
-
-
-def question_word(question: str, word: str) -> str:
-    """A word as the question writes it."""
-    found = re.search(re.escape(word), question, re.IGNORECASE)
-    return found[0] if found else word
-
-
-# What is asked
 
 _PERCENT = re.compile(r"\b(?:(?:many|much|what)\s+per\s?cent|percent(?:age)?|per cent|in %)\b|%", re.IGNORECASE)
 _CHANGE = re.compile(
@@ -476,7 +118,7 @@ _LEAST = re.compile(
 _TIME_EXTREME = re.compile(r"\b(?:latest|newest|youngest|earliest|oldest|soonest|first|last|next)\b", re.IGNORECASE)
 _PAST = re.compile(r"\b(?:was|were|did|had|earned|took|spent|made|total|sales?|turnover)\b", re.IGNORECASE)
 _PERIOD_NAME = re.compile(
-    rf"\b(?:first|second|third|fourth|last|next|latest)\s+(?:quarter|half|week|month|year|{'|'.join(_MONTHS)})\b",
+    rf"\b(?:first|second|third|fourth|last|next|latest)\s+(?:quarter|half|week|month|year|{'|'.join(MONTHS)})\b",
     re.IGNORECASE,
 )
 """Such as `last June`: no extreme."""
@@ -514,8 +156,8 @@ _NONE: Final = frozenset({"no", "none", "", "-", "–", "0", "false", "n", "nein
 class _Query:
     question: str
     words: Sequence[str]
-    view: _View
-    match: _Match
+    view: TableView
+    match: QuestionMatch
 
     def run(self) -> QueryResult | None:
         match = self.match
@@ -545,20 +187,20 @@ class _Query:
 
     @property
     def _is_money(self) -> bool:
-        return any(_stem(word) in _MONEY_WORDS or word in _MONEY_WORDS for word in self.words)
+        return any(stem_word(word) in _MONEY_WORDS or word in _MONEY_WORDS for word in self.words)
 
     def _claim(self, pattern: re.Pattern[str]) -> bool:
         """Whether the question has a phrase; its words are explained then."""
         found = False
         for place in pattern.finditer(self.question):
             found = True
-            for word in _words(place[0]):
+            for word in split_words(place[0]):
                 self.match.claimed |= {at for at, one in enumerate(self.words) if one == word.casefold()}
         return found
 
     def _claim_money(self) -> None:
         self.match.claimed |= {
-            at for at, word in enumerate(self.words) if word in _MONEY_WORDS or _stem(word) in _MONEY_WORDS
+            at for at, word in enumerate(self.words) if word in _MONEY_WORDS or stem_word(word) in _MONEY_WORDS
         }
 
     # Columns and rows
@@ -582,11 +224,11 @@ class _Query:
         ):
             order = list(dict.fromkeys(self.view.columns[number].texts))
             ends = sorted(order.index(value) for value in values)
-            if all(value.casefold() in _MONTHS or _QUARTER.match(value.casefold()) for value in values):
+            if all(value.casefold() in MONTHS or QUARTER.match(value.casefold()) for value in values):
                 return set(order[ends[0] : ends[1] + 1])
         return set(values)
 
-    def _periods(self) -> list[_Column]:
+    def _periods(self) -> list[TableColumn]:
         """The named columns whose headers are periods, such as Q1 and Q2, in the order of the question."""
         named = [
             (min(places), self.view.columns[number])
@@ -595,7 +237,7 @@ class _Query:
         ]
         return [column for _, column in sorted(named, key=lambda one: one[0]) if _is_period(column.head)]
 
-    def _measure(self) -> _Column | None:
+    def _measure(self) -> TableColumn | None:
         """The numeric column that is asked for."""
         named = [
             (-len(places), number)
@@ -614,11 +256,11 @@ class _Query:
                 return max(money, key=lambda column: sum(number or 0 for number in column.numbers))
         return None
 
-    def _only_measure(self) -> _Column | None:
+    def _only_measure(self) -> TableColumn | None:
         numeric = [column for column in self.view.columns if column.is_number and not column.is_year]
         return numeric[0] if len(numeric) == 1 else None
 
-    def _target(self) -> _Column:
+    def _target(self) -> TableColumn:
         """The column of the answer: the named text column, else the one that names the records."""
         after = next(iter(_WHICH.finditer(self.question)), None)
         named = [
@@ -718,7 +360,7 @@ class _Query:
         read = self._reader(measure)
         return keys, read, lambda row: read(partner[row])
 
-    def _reader(self, column: _Column) -> ReadCell:
+    def _reader(self, column: TableColumn) -> ReadCell:
         def read(row: int) -> tuple[Cell, Fraction] | None:
             number = column.numbers[row]
             return None if number is None else (self._cell(row, column.number), number)
@@ -730,7 +372,7 @@ class _Query:
         bound = next(((name, found) for name, pattern in _BOUNDS[:2] if (found := pattern.search(self.question))), None)
         if bound is None or _LIMIT.search(self.question[bound[1].end() :]):
             return None
-        place = len(_words(self.question[: bound[1].start()]))
+        place = len(split_words(self.question[: bound[1].start()]))
         after = [
             (min(at for at in places if at >= place), self.view.columns[number])
             for number, places in self.match.columns.items()
@@ -773,7 +415,7 @@ class _Query:
         value = Fraction(len(rows) * 100, total)
         return QueryResult("share", (_round(value) + " %",), cells, f"{len(rows)} / {total} * 100")
 
-    def _condition(self) -> tuple[list[int], _Column | None]:
+    def _condition(self) -> tuple[list[int], TableColumn | None]:
         """The rows that meet a condition on a named column: a value, none or some."""
         rows = self._rows()
         if self.match.values:
@@ -803,11 +445,11 @@ class _Query:
             time, largest, smallest = False, _MOST.search(plain) is not None, _LEAST.search(plain) is not None
         if largest == smallest and not time:
             return None
-        column: _Column | None
+        column: TableColumn | None
         if time:
             times = sorted(
                 (column for column in self.view.columns if column.is_time),
-                key=lambda column: (not _TIME_HEAD.search(column.head), not column.is_year, column.number),
+                key=lambda column: (not TIME_HEAD.search(column.head), not column.is_year, column.number),
             )
             named = [column for column in times if column.number in self.match.columns]
             if not times:
@@ -899,7 +541,7 @@ class _Query:
         if place is None:
             return None
         limit = _LIMIT.match(self.question[place[1].end() :].lstrip(" a$€£"))
-        number = _number(limit["number"]) if limit else None
+        number = read_number(limit["number"]) if limit else None
         if number is None:
             return None
         column = self._limit_column(number)
@@ -924,7 +566,7 @@ class _Query:
             return self._aggregate(rows)
         return self._records(place[0], rows, (column,), details=None)
 
-    def _limit_column(self, number: Fraction) -> _Column | None:
+    def _limit_column(self, number: Fraction) -> TableColumn | None:
         named = [self.view.columns[at] for at in self.match.columns if self.view.columns[at].is_number]
         if named:
             return named[-1]
@@ -957,7 +599,7 @@ class _Query:
             self._claim(_COUNT)
             if column is None:
                 nouns = self.match.columns.keys() | (
-                    {-1} if {_stem(word) for word in self.words} & self.view.name_words else set()
+                    {-1} if {stem_word(word) for word in self.words} & self.view.name_words else set()
                 )
                 if not nouns:
                     return None
@@ -969,19 +611,19 @@ class _Query:
     def _counts_records(self) -> bool:
         """Whether the word after `how many` names the records of the table."""
         found = _COUNT.search(self.question)
-        after = [_stem(word) for word in _words(self.question[found.end() :])] if found else []
-        noun = next((word for word in after if word not in _STOP), "")
+        after = [stem_word(word) for word in split_words(self.question[found.end() :])] if found else []
+        noun = next((word for word in after if word not in STOP_WORDS), "")
         heads = {word for column in self.view.columns if not column.is_number for word in column.words}
-        kinds = {_stem(word) for word in _words(self.view.table.name.replace("_", " "))}
+        kinds = {stem_word(word) for word in split_words(self.view.table.name.replace("_", " "))}
         if _PERSON_HEAD.search(self.view.key.head) or "name" in heads:
             kinds |= {"people", "person", "employee", "colleague"}
-        return any(_alike(noun, word) for word in heads | kinds)
+        return any(are_alike(noun, word) for word in heads | kinds)
 
-    def _parallel(self) -> list[_Column]:
+    def _parallel(self) -> list[TableColumn]:
         """All period columns, for `the total of South`."""
         return [column for column in self.view.columns if column.is_number and _is_period(column.head)]
 
-    def _reduce(self, operation: str, rows: Sequence[int], columns: Sequence[_Column]) -> QueryResult | None:
+    def _reduce(self, operation: str, rows: Sequence[int], columns: Sequence[TableColumn]) -> QueryResult | None:
         found = [
             (self._cell(row, column.number), number)
             for row in rows
@@ -1035,7 +677,7 @@ class _Query:
         return QueryResult("cell", answers, cells, unit=column.unit) if answers else None
 
     def _records(
-        self, operation: str, rows: Sequence[int], columns: Sequence[_Column], details: _Column | None = None
+        self, operation: str, rows: Sequence[int], columns: Sequence[TableColumn], details: TableColumn | None = None
     ) -> QueryResult | None:
         target = self._target()
         if target.number in {column.number for column in columns}:
@@ -1070,10 +712,10 @@ class _Query:
 def _is_period(head: str) -> bool:
     text = head.casefold().strip()
     return bool(
-        _QUARTER.match(text)
-        or _YEAR.match(text)
-        or text in _MONTHS
-        or (text[:3] in {month[:3] for month in _MONTHS} and len(text) <= 4)
+        QUARTER.match(text)
+        or YEAR.match(text)
+        or text in MONTHS
+        or (text[:3] in {month[:3] for month in MONTHS} and len(text) <= 4)
     )
 
 
@@ -1085,32 +727,3 @@ def _round(number: Fraction) -> str:
     """A number with at most two decimals."""
     cents = round(number * 100)
     return format_fraction(Fraction(cents, 100))
-
-
-def tables_in(text: str, source: str) -> Iterator[Table]:
-    """Yields the Markdown tables of a document."""
-    lines = text.split("\n")
-    number = 0
-    at = 0
-    while at < len(lines) - 1:
-        if "|" in lines[at] and re.fullmatch(r"\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*", lines[at + 1]):
-            rows = [_cells_of(lines[at])]
-            end = at + 2
-            while end < len(lines) and "|" in lines[end]:
-                rows.append(_cells_of(lines[end]))
-                end += 1
-            width = len(rows[0])
-            number += 1
-            yield Table(
-                name=f"{source} table {number}",
-                source=source,
-                sheet=f"table {number}",
-                cells=[(row + [""] * width)[:width] for row in rows],
-            )
-            at = end
-        else:
-            at += 1
-
-
-def _cells_of(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]

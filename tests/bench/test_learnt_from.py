@@ -19,6 +19,10 @@ EVALUATIONS = ROOT / "bench" / "evaluations"
 ROWS = {"passages": passages, "problems": problems}
 UNRECORDED = {"router"}
 """The generator of its first sets was not kept."""
+COPIES = {"passage_reader": "extractive_reader"}
+"""Agents with the weights of another one."""
+COUNTED = {"passage_ranker"}
+"""Agents without training: they compare encodings, less the mean encoding of unrelated sentences."""
 
 
 def card_of(name: str) -> Card:
@@ -35,7 +39,13 @@ def learning() -> list[str]:
 
 
 def test_packaged_agents_have_provenance_record() -> None:
-    assert set(learning()) == {*MADE, *INTENTS} | UNRECORDED
+    assert set(learning()) == {*MADE, *INTENTS} | UNRECORDED | COPIES.keys() | COUNTED
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copied_weights_equal_their_original(name: str) -> None:
+    copied, original = ROOT / "agents" / name, ROOT / "agents" / COPIES[name]
+    assert (copied / "spans.npz").read_bytes() == (original / "spans.npz").read_bytes()
 
 
 @pytest.mark.parametrize("name", sorted({*MADE, *INTENTS}))

@@ -91,7 +91,7 @@ async def run(name: str, inputs: dict[str, Any], **more: Any) -> CallResult | Ca
         ("shout", {"text": "hi"}, "HI"),
         ("whisper", {"text": "HI"}, "hi"),
         ("murmur", {"text": "HI"}, "hi"),
-        ("first", {"documents": [{"source": "a", "text": "b"}]}, {"source": "a", "text": "b"}),
+        ("first", {"documents": [{"source": "a", "text": "b"}]}, {"source": "a", "text": "b", "locations": []}),
     ],
 )
 async def test_tool_gets_typed_inputs_and_returns_json(name: str, inputs: dict[str, Any], value: Any) -> None:

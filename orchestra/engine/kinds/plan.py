@@ -350,6 +350,7 @@ def build_request(
         history.carried_calls,
         larger,
         planning.prompt_tokens,
+        shows_examples=declines,
     )
 
 
