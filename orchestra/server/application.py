@@ -23,6 +23,7 @@ from starlette.types import Scope
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import OrchestraError
+from orchestra.core.event_logging import CALLER_TRACE
 from orchestra.server import batches, catalogue, files, keys, runs, schedules, status, threads, webhooks
 from orchestra.server.access import require_scope
 from orchestra.server.background import open_services
@@ -35,6 +36,7 @@ from orchestra.server.principals import NOBODY
 from orchestra.server.problems import RequestError, problem_response
 from orchestra.server.services import Services
 from orchestra.server.settings import ServerSettings
+from orchestra.telemetry.trace_context import TraceContext
 
 DEFAULT_SETTINGS: Final = ServerSettings()
 OPENAI_MODULES = (models, chat, responses, embeddings)
@@ -122,6 +124,8 @@ def _handler(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         if not endpoint.while_draining:
             services.require_running()
         query = decode_query(request, endpoint.query)
+        caller = TraceContext.parse(request.headers.get("traceparent", ""))
+        CALLER_TRACE.set(caller.format() if caller is not None else "")  # of this task, which serves one request
         body: Any = NoBody()
         if endpoint.body is not None:
             body = await decode_body(request, endpoint.body)

@@ -24,6 +24,7 @@ from orchestra.server.principals import public_tags
 from orchestra.server.problems import RequestError
 from orchestra.server.records import Records
 from orchestra.server.settings import ServerSettings
+from orchestra.telemetry.metrics import RunMetrics
 
 _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
@@ -66,6 +67,8 @@ class Services:
         self._tasks: set[asyncio.Task[None]] = set()
         self.work: dict[str, asyncio.Task[None]] = {}
         """Work in the background with a name, such as a batch."""
+        self.metrics = RunMetrics()
+        orchestra.observe(self.metrics.observe, self.metrics.restore)
         self.on_start: list[StartListener] = []
         """Called with each run that starts, and its tags."""
 

@@ -88,6 +88,15 @@ async def get_readiness(call: Call) -> Response:
     return Response(msgspec.json.encode(ready), 200 if status == "ready" else 503, media_type=JSON_TYPE)
 
 
+@ROUTES.route("GET", "/metrics", "admin", media_type="text/plain")
+async def get_metrics(call: Call) -> Response:
+    """Show counters of runs, calls, tokens and verdicts, and the state of fleet and journal, for Prometheus."""
+    from orchestra.telemetry.exposition import CONTENT_TYPE, render_metrics
+
+    text = await render_metrics(call.services.metrics, call.orchestra)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
+
 @ROUTES.route("GET", "/api/errors/{code}", None, Explanation)
 async def explain_error(call: Call) -> Explanation:
     """Explain an error code."""
