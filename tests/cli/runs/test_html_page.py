@@ -180,7 +180,15 @@ def test_a_run_tells_its_claims_and_so_does_the_journal_later(shell: Shell) -> N
     [claim] = found["claims"]
     assert (claim["path"], claim["value"], claim["unsupported"], found["unsupported"]) == ("answer", "1889", "", [])
     assert claim["evidence"] == [
-        {"kind": "span", "quote": "in 1889", "source": "", "start": 14, "end": 21, "where": "input.text"}
+        {
+            "kind": "span",
+            "quote": "in 1889",
+            "source": "",
+            "start": 14,
+            "end": 21,
+            "where": "input.text",
+            "location": "",
+        }
     ]
     assert on_stage("runs", "show", "--json").json["claims"] == found["claims"]
 
