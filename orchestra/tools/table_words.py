@@ -91,38 +91,46 @@ class TableColumn:
 
     @cached_property
     def unit(self) -> str:
+        """The unit in brackets of the header; empty without one."""
         match = _UNIT.search(self.head)
         return (match[1] or match[2] or "") if match else ""
 
     @cached_property
     def numbers(self) -> tuple[Fraction | None, ...]:
+        """The cells as exact numbers; None for a cell without one."""
         return tuple(map(read_number, self.texts))
 
     @cached_property
     def is_number(self) -> bool:
+        """Whether nearly all filled cells are numbers."""
         filled = [text for text in self.texts if text.strip() not in ("", "-", "–", "n/a")]
         return bool(filled) and sum(number is not None for number in self.numbers) >= 0.8 * len(filled)
 
     @cached_property
     def order(self) -> tuple[float | None, ...]:
+        """Sort keys of the cells; None for a cell without an order."""
         return tuple(column_sort_keys(self.texts))
 
     @cached_property
     def is_year(self) -> bool:
+        """Whether all numbers are years."""
         return self.is_number and all(
             number is None or (1900 <= number <= 2100 and number.denominator == 1) for number in self.numbers
         )
 
     @cached_property
     def is_ordered(self) -> bool:
+        """Whether the cells have an order."""
         return self.is_number or any(key is not None for key in self.order)
 
     @cached_property
     def is_money(self) -> bool:
+        """Whether the cells are amounts of money."""
         return self.is_number and _MONEY_HEAD.search(self.head) is not None
 
     @cached_property
     def is_time(self) -> bool:
+        """Whether the cells are dates or times."""
         dated = not self.is_number and all(_DATED.search(text) for text in self.texts if text)
         return (dated and any(key is not None for key in self.order)) or (
             self.is_year and TIME_HEAD.search(self.head) is not None
@@ -130,6 +138,7 @@ class TableColumn:
 
     @cached_property
     def distinct(self) -> int:
+        """The number of different cells."""
         return len(set(self.texts))
 
 
@@ -144,6 +153,7 @@ class TableView:
 
     @property
     def length(self) -> int:
+        """The number of records."""
         return len(self.columns[0].texts) if self.columns else 0
 
     @cached_property
@@ -155,6 +165,7 @@ class TableView:
 
     @cached_property
     def name_words(self) -> frozenset[str]:
+        """The stems of the words of the table's name."""
         return frozenset(stem_word(word) for word in re.findall(r"[^\W_]+", self.table.name.rsplit(".", 1)[0]))
 
 
@@ -171,6 +182,7 @@ class QuestionMatch:
 
 
 def view_table(table: Table) -> TableView | None:
+    """Returns a table as columns; None if it is empty, uneven or too large."""
     cells, top = table.cells, max(table.header_rows, 1)
     if len(cells) <= top or not cells[0] or len(cells) * len(cells[0]) > MAX_CELLS:
         return None
@@ -186,10 +198,12 @@ def view_table(table: Table) -> TableView | None:
 
 
 def split_words(text: str) -> list[str]:
+    """Returns the words of a text."""
     return _TOKEN.findall(text)
 
 
 def stem_word(word: str) -> str:
+    """Returns a word without case, possessive and plural endings."""
     word = word.casefold().replace("’", "'")
     for ending in ("'s", "'"):
         word = word.removesuffix(ending)
@@ -214,6 +228,7 @@ def are_alike(one: str, other: str) -> bool:
 
 
 def read_number(text: str) -> Fraction | None:
+    """Returns the number of a cell; None if it is none."""
     match = _NUMERAL.match(text.strip())
     if match is None:
         return None
@@ -222,6 +237,7 @@ def read_number(text: str) -> Fraction | None:
 
 
 def match_question(words: Sequence[str], view: TableView, question: str) -> QuestionMatch:
+    """Returns what the words of a question name in a table."""
     match = QuestionMatch()
     stems = [stem_word(word) for word in words]
     for column in view.columns:

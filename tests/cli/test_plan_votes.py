@@ -123,9 +123,9 @@ def test_a_larger_planner_that_is_not_there_is_said_at_once(desk: Shell) -> None
 
 
 def test_a_plan_of_a_larger_planner_and_one_without_are_not_each_others(desk: Shell) -> None:
-    sampling(desk, FIND, planner=FIND)("ask", WHEN, "-d", "docs")
-    assert desk("ask", WHEN, "-d", "docs", "--larger", "planner", "--json").json["cached"] is None
-    assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is not None
+    sampling(desk, FIND, planner=FIND)("ask", WHEN, "--no-rules", "-d", "docs")
+    assert desk("ask", WHEN, "--no-rules", "-d", "docs", "--larger", "planner", "--json").json["cached"] is None
+    assert desk("ask", WHEN, "--no-rules", "-d", "docs", "--json").json["cached"] is not None
 
 
 def test_a_plan_that_was_voted_on_serves_again_with_all_that_it_cost(desk: Shell) -> None:
