@@ -54,11 +54,11 @@ def test_it_is_for_people(shell: Shell, other: str) -> None:
 
 def test_live_shows_step_texts_but_not_router_texts(desk: Shell) -> None:
     desk.opener.options["chunks"] = 3  # type: ignore[union-attr]
-    said = desk("ask", WHEN, "--documents", "docs", "--live")
+    said = desk("ask", WHEN, "--no-rules", "--documents", "docs", "--live")
     assert (said.code, said.out.partition("\n")[0]) == (0, "1889")
     assert sorted(said.err.split("\n")) == sorted([*PLAN, "s2[0] (reader), unverified:", '{"answer":"1889"}', "", ""])
-    assert "unverified" not in desk("ask", WHEN, "--documents", "docs", "--no-cache").err
-    refused = desk("ask", WHEN, "--live", "--json")
+    assert "unverified" not in desk("ask", WHEN, "--no-rules", "--documents", "docs", "--no-cache").err
+    refused = desk("ask", WHEN, "--no-rules", "--live", "--json")
     assert (refused.code, "--live is for people" in refused.err) == (2, True)
 
 
