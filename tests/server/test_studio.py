@@ -244,7 +244,7 @@ def test_node_drawer_shows_attempts_checks_and_exact_prompt(studio: Server, tab:
     panel.get_by_role("button", name="Exact bytes").click()
     node = studio.get(f"api/runs/{run}/nodes/revenue")
     sent = node["attempts"][0]["sent"]["text"]
-    assert panel.get_by_label("Prompt", exact=True).locator("pre").inner_text() == sent
+    expect(panel.get_by_label("Prompt", exact=True).locator("pre")).to_have_js_property("innerText", sent)
     tab.page.get_by_role("tab").last.click()
     expect(panel).to_contain_text("escalated to large")
     assert tab.violations() == []
@@ -346,7 +346,8 @@ def test_timeline_is_operated_by_keys(studio: Server, tab: Tab) -> None:
     expect(tab.page.locator(".node-title")).to_be_visible()
     tree.focus()
     tab.page.keyboard.press("ArrowDown")
-    assert tab.page.get_by_role("treeitem", selected=True).get_attribute("aria-label") != name
+    assert name is not None
+    expect(tab.page.get_by_role("treeitem", selected=True)).not_to_have_attribute("aria-label", name)
     tree.focus()
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_role("heading", name="Why this answer may be believed")).to_be_visible()
