@@ -14,9 +14,14 @@ from orchestra.agents.contract import Catalog, Contract, Schema
 from orchestra.agents.ensemble import join_members
 from orchestra.agents.tools import ToolDeclaration, ToolFunction
 from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.lazy_mapping import LazyMapping
 from orchestra.core.settings import builtin_folder as builtin_folder
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_yaml import load_yaml
+
+
+def _no_tool(name: str) -> ToolFunction:
+    raise KeyError(name)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Registry:
     """Names of agents, tools and models. Later additions come first."""
 
     cards: Mapping[str, Card] = field(default_factory=dict)
-    tools: Mapping[str, ToolFunction] = field(default_factory=dict)
+    tools: LazyMapping[ToolFunction] = field(default_factory=lambda: LazyMapping((), _no_tool))
     python_agents: Mapping[str, ToolFunction] = field(default_factory=dict)
     """Functions of agents of kind `python`, by the agent's name."""
     models: Mapping[str, Schema] = field(default_factory=project_models)
@@ -87,14 +92,21 @@ class Registry:
 
     def with_tools(self, tools: Iterable[ToolDeclaration | ToolFunction]) -> Registry:
         """Returns the registry with these tools, including agents in Python (contracts of kind `agent`)."""
-        made = [
-            tool if isinstance(tool, ToolFunction) else ToolFunction(tool.contract, tool.function) for tool in tools
-        ]
+        made = [_to_function(tool) for tool in tools]
         return replace(
             self,
-            tools={**self.tools, **{tool.name: tool for tool in made if tool.contract.kind == "tool"}},
+            tools=self.tools.extend({tool.name: tool for tool in made if tool.contract.kind == "tool"}),
             python_agents={**self.python_agents, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
         )
+
+    def with_lazy_tools(self, names: Iterable[str], load: Callable[[str], ToolDeclaration]) -> Registry:
+        """Returns the registry with these tools as its first ones. Each is loaded when it is first used.
+
+        Args:
+            names: The names of the tools.
+            load: Returns the declaration of a tool.
+        """
+        return replace(self, tools=LazyMapping(names, lambda name: _to_function(load(name)), self.tools))
 
     def with_models(self, models: Mapping[str, Schema]) -> Registry:
         """Returns the registry with these models."""
@@ -156,10 +168,14 @@ class Registry:
 
     def catalog(self, workflows: Mapping[str, Any] | None = None) -> Catalog:
         """Returns the catalog for workflows. `workflows` maps names to frozen graphs."""
-        tools = {name: tool.contract for name, tool in self.tools.items()}
+        tools = LazyMapping(self.tools, lambda name: self.tools[name].contract)
         return Catalog(
             agents=self.agents, tools=tools, workflows=workflows or {}, models=dict(self.models), broken=self.broken
         )
+
+
+def _to_function(tool: ToolDeclaration | ToolFunction) -> ToolFunction:
+    return tool if isinstance(tool, ToolFunction) else ToolFunction(tool.contract, tool.function)
 
 
 def _load_folder(

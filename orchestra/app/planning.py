@@ -66,7 +66,7 @@ PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """Agents and workflows that plan, and are not capabilities of a plan."""
 PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`; not capabilities of a plan either."""
-WORKFLOW_TOOLS = frozenset(tool.contract.name for tool in STEP_TOOLS)
+WORKFLOW_TOOLS = frozenset(STEP_TOOLS)
 """Tools that are steps of packaged workflows; not capabilities of a plan unless named."""
 ADVISORY_AGENTS = frozenset({"difficulty", "passage_ranker", "passage_reader"})
 """Agents that rate a call, or read for a workflow, and do not answer by themselves: steps of a plan only if named."""
@@ -321,8 +321,8 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
     yield from (name for name, card in offered.items() if card.digest not in members)
     tools = [
         name
-        for name, tool in registry.tools.items()
-        if tool.contract.effect == "pure" and name not in PLANNER_TOOLS | WORKFLOW_TOOLS
+        for name in registry.tools
+        if name not in PLANNER_TOOLS | WORKFLOW_TOOLS and registry.tools[name].contract.effect == "pure"
     ]
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
 

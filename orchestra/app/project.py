@@ -130,13 +130,13 @@ class Project:
             the function of a workflow raises.
         """
         from orchestra.router.tools import TOOLS as PLANNING
-        from orchestra.tools import BUILTIN_TOOLS
+        from orchestra.tools import BUILTIN_TOOLS, load_tool
 
         modules = installed_modules() if settings.trust_error("modules") else load_modules(settings)
         declared = [step for module in modules for step in _module_steps(module)]
         known = {**declared_models(*declared), **project_models()}
         registry = Registry.load(settings.agents, models=known, check=settings.check_path)
-        project = cls(settings, registry.with_tools((*BUILTIN_TOOLS, *PLANNING)))
+        project = cls(settings, registry.with_lazy_tools(BUILTIN_TOOLS, load_tool).with_tools(PLANNING))
         if settings.mcp:
             from orchestra.agents.mcp.tool import McpToolset
 

@@ -22,7 +22,7 @@ from orchestra.tools import BUILTIN_TOOLS
 
 MAX_SHORTLIST = 16
 """Default size of a shortlist."""
-PACKAGE_TOOLS = frozenset(tool.contract.name for tool in BUILTIN_TOOLS)
+PACKAGE_TOOLS = frozenset(BUILTIN_TOOLS)
 """Names of the tools in this package."""
 UNCALLABLE_REASON = "needs a value that is not available, and that no capability produces"
 NOT_SHORTLISTED_REASON = "is not on the shortlist"

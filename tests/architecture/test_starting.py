@@ -25,18 +25,13 @@ ONE_TOOL = {
         "commit_loss commit_mark database errors journal liveness operations queries reader store wal writer"
     ),
     "router": "tools",
-    "tools": (
-        "answers cells cite claims computation document_choice lists plain_arithmetic question_kinds replies search"
-        " sentences table_answers table_query table_words word_forms"
-    ),
+    "tools": "cells cite search",
     "schema": "assignability builtin_models decoding fields json_schema strict_json strict_yaml types validator",
     "verification": "check_budget",
 }
 """The modules for the first run of one tool, in packages that grow: no check, no plan and no table reader."""
-MOST = 175
-"""The maximum number of Orchestra modules. A run of one tool had 191 when starting took twice as long as necessary, and
-155 before the tools of general requests, which are declared when the package is imported.
-"""
+MOST = 155
+"""The maximum number of Orchestra modules. A run of one tool had 191 when starting took twice as long as necessary."""
 NOT_TO_LIST = {
     "orchestra.agents.card",
     "orchestra.app.claims.claims",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.core.protocols import CallRequest, CallResult
-from orchestra.tools import BUILTIN_TOOLS
+from orchestra.tools import BUILTIN_TOOLS, load_tool
 from tests.cli.stage import Simulated
 
 NAME = "answer_from_documents"
@@ -70,7 +70,7 @@ def answer(call: CallRequest) -> Any:
 
 def simulated(change: Callable[[CallRequest], Any] = answer) -> Simulated:
     """Workers with this reader; tools run normally."""
-    return Simulated({"generative_reader": change}, tools=BUILTIN_TOOLS)
+    return Simulated({"generative_reader": change}, tools=map(load_tool, BUILTIN_TOOLS))
 
 
 def rows(file: str, numbers: range) -> None:

@@ -15,7 +15,7 @@ from orchestra.core.settings import McpServer, Settings
 from orchestra.journal.memory import MemoryJournal
 from orchestra.router import tools as router
 from orchestra.testing import SimulatedWorkers
-from orchestra.tools import BUILTIN_TOOLS
+from orchestra.tools import BUILTIN_TOOLS, load_tool
 from orchestra.workflows.model import Retry
 from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
@@ -141,7 +141,7 @@ async def test_residency_simulated_workers_enforce_tool_labels(settings: Setting
 
 
 def test_residency_packaged_tools_accept_every_label() -> None:
-    assert {one.contract.label for one in (*BUILTIN_TOOLS, *router.TOOLS)} == {"restricted"}
+    assert {one.contract.label for one in (*map(load_tool, BUILTIN_TOOLS), *router.TOOLS)} == {"restricted"}
 
 
 def test_residency_mcp_server_without_label_accepts_internal() -> None:

@@ -11,7 +11,7 @@ import pytest
 from orchestra.agents.contract import Catalog
 from orchestra.agents.registry import Registry, builtin_folder
 from orchestra.router.tools import TOOLS as PLANNING
-from orchestra.tools import BUILTIN_TOOLS
+from orchestra.tools import BUILTIN_TOOLS, load_tool
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.model import Graph
 from orchestra.workflows.program import Program
@@ -30,7 +30,7 @@ def graphs() -> dict[str, Graph]:
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    return Registry.load().with_tools((*BUILTIN_TOOLS, *PLANNING)).catalog(graphs())
+    return Registry.load().with_lazy_tools(BUILTIN_TOOLS, load_tool).with_tools(PLANNING).catalog(graphs())
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +94,7 @@ def test_shipped_example_questions_have_answers_in_documents() -> None:
     for question in questions:
         assert all(answer in texts[question["document"]] for answer in question["answers"])
     assert {"LICENSE", "README.md"} <= {path.name for path in EXAMPLES.iterdir()}
+
+
+def test_every_built_in_tool_has_the_name_under_which_it_is_loaded() -> None:
+    assert [load_tool(name).contract.name for name in BUILTIN_TOOLS] == list(BUILTIN_TOOLS)

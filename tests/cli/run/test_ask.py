@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from orchestra.core.protocols import CallRequest
-from orchestra.tools import BUILTIN_TOOLS
+from orchestra.tools import load_tool
 from orchestra.workflows.yaml.reader import read
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -60,7 +60,7 @@ def planning(shell: Shell, *lines: str) -> Shell:
 
 def used(call: CallRequest) -> Any:
     """The output of a packaged tool."""
-    step = next(one for one in BUILTIN_TOOLS if one.name == call.name)
+    step = load_tool(call.name)
     given = {
         name: TypeAdapter(step.signature.types[name]).validate_python(value) for name, value in call.inputs.items()
     }
