@@ -50,6 +50,7 @@ from orchestra.router.planner import (
     declined_result,
     start,
 )
+from orchestra.router.rules import GENERAL_SKILLS
 from orchestra.router.shortlist import MAX_SHORTLIST, PACKAGE_TOOLS
 from orchestra.router.suggestions import nearest
 from orchestra.router.validation import Rejection
@@ -231,16 +232,20 @@ def request_workflow(
     if options.returns:
         returned, more = declare_inputs({"returned": options.returns})
         returns, types = {"returns": returned["returned"]["type"]}, {**types, **more}
+    by_rule = options.rules and options.router == ROUTER and options.votes == 1 and not options.returns
+    untrained = GENERAL_SKILLS if options.router == ROUTER and not by_rule else frozenset[str]()
     node = {
         "plan": f"${{input.{REQUEST}}}",
         "with": {name: f"${{input.{name}}}" for name in values},
-        **_capability_names(orchestra, options.only),
+        **_capability_names(
+            orchestra, options.only or [name for name in _effect_free(orchestra) if name not in untrained]
+        ),
         **returns,
         "limits": options.limits,
         "router": _planner_name(orchestra, options.router),
         **({} if options.larger is None else {"larger": _planner_name(orchestra, options.larger)}),
         **{key: getattr(options, key) for key in _NODE_KEYS},
-        "rules": options.rules and options.router == ROUTER and options.votes == 1 and not options.returns,
+        "rules": by_rule,
     }
     said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
     graph = {
@@ -280,12 +285,10 @@ def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
     return named
 
 
-def _capability_names(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Returns the capabilities of a plan, by the key of the node that lists them. Raises `InputError` C004 for an
-    unknown name.
-    """
+def _capability_names(orchestra: Orchestra, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Returns capabilities by the key of the node that lists them. Raises `InputError` C004 for an unknown name."""
     found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
-    for name in only or _effect_free(orchestra):
+    for name in names:
         step = orchestra.find(name)
         key = "workflows" if isinstance(step, Workflow) else "tools" if isinstance(step, Tool) else "agents"
         found[key][name] = None

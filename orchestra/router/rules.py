@@ -51,6 +51,14 @@ PACKAGED: Final = GENERAL_SKILLS | frozenset(
 """Packaged capabilities, which do not outrank a rule."""
 
 
+def without_general_skills(offer: Capabilities) -> Capabilities:
+    """Returns what the packaged router may plan with if no rule applies. It was not trained on the general skills, and
+    their names change its other plans. If nothing else is offered, they stay.
+    """
+    others = [name for name in offer.by_name if name not in GENERAL_SKILLS]
+    return offer.restricted_to(others) if others else offer
+
+
 @dataclass(frozen=True, slots=True)
 class RulePlan:
     """A plan and the rule that made it."""

@@ -13,11 +13,20 @@ import pytest
 
 from orchestra.agents.registry import builtin_folder
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import DEMONSTRATIONS, WORKFLOW_TOOLS, PlanOptions, capabilities_of
+from orchestra.app.planning import (
+    DEMONSTRATIONS,
+    NODE,
+    WORKFLOW_TOOLS,
+    PlanOptions,
+    capabilities_of,
+    request_workflow,
+)
 from orchestra.core.agent_weights import INDEX_FILE
 from orchestra.core.settings import Settings
 from orchestra.fleet.config import FolderSource, Weights
 from orchestra.fleet.weights import encoders
+from orchestra.router.rules import GENERAL_SKILLS
+from orchestra.workflows.model import PlanNode
 
 ADDRESS = "http://127.0.0.1:9/v1"
 NEEDS_ENCODERS = {"reader", "extractive_reader", "entailment", "financial_question"}
@@ -41,6 +50,15 @@ async def offered(home: Path, values: Mapping[str, Any] | None = None, **setting
     loaded = Settings.load({"journal": "off", **settings}, start=home, environ={})
     async with Orchestra.open(loaded) as orchestra:
         return set(capabilities_of(orchestra, "What is in the text?", values or {}, PlanOptions(shortlist=100)).by_name)
+
+
+async def test_rules_may_use_general_skills_and_the_packaged_router_not(home: Path) -> None:
+    async with Orchestra.open(Settings.load({"journal": "off"}, start=home, environ={})) as orchestra:
+        for options, offers in ((PlanOptions(), True), (PlanOptions(rules=False), False)):
+            step = request_workflow(orchestra, "What is in the text?", {}, options)
+            node = step.graph.nodes[NODE]
+            assert isinstance(node, PlanNode)
+            assert (GENERAL_SKILLS & {*node.workflows, *node.tools} != set()) is offers
 
 
 async def test_plan_on_endpoint_is_offered_what_is_installed(home: Path) -> None:
@@ -69,7 +87,7 @@ async def test_demonstrations_are_offered_to_projects_that_have_them(home: Path)
     found = await offered(home, {"documents": [{"source": "a.md", "text": "A text."}]})
     assert not (DEMONSTRATIONS & found)
     assert not (WORKFLOW_TOOLS & found)
-    assert {"find_answer", "check_claim", "query_table"} <= found
+    assert not (GENERAL_SKILLS & found)  # rules plan with them
     desk = home / "workflows" / "support_desk.yaml"
     desk.parent.mkdir()
     desk.write_bytes((builtin_folder("workflows") / "support_desk.yaml").read_bytes())

@@ -13,6 +13,7 @@ from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.kinds.plan import forecast_rule
 from orchestra.engine.replay import replay
+from orchestra.router import rules
 from tests.engine.kinds.test_plan import router
 from tests.engine.stage import CATALOG, TEXT, Played, listed, play, program, record, tool
 from tests.simulation.lab.invariants import AuditCase, audit
@@ -64,6 +65,14 @@ def test_router_plans_without_rules_and_other_goals() -> None:
         assert not any(rule for rule, _ in lines(played))
 
 
+def test_router_is_offered_general_skills_only_if_no_rule_may_plan() -> None:
+    by_rule, by_router = (
+        solved(more, "Make it loud, q 1 region") for more in ("repairs: 0, rules: true", "repairs: 0")
+    )
+    assert "query_table" not in questions(by_rule)[0].inputs["skills"]
+    assert "query_table" in questions(by_router)[0].inputs["skills"]
+
+
 def test_router_plans_again_if_a_step_of_a_rule_failed() -> None:
     played = solved("replans: 0, rules: true", query_table=lambda call: BROKEN)
     assert played.outcome == ValueOutcome(ASKED.upper())
@@ -94,8 +103,11 @@ def test_plan_of_a_rule_is_replayed_as_recorded() -> None:
     assert replay(program(WORK % "rules: true", TOOLS), changed).first_difference is not None
 
 
-def test_plan_of_the_router_is_replayed_though_a_rule_applies_today() -> None:
-    played = solved("repairs: 0")
+def test_plan_of_the_router_is_replayed_though_a_rule_applies_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(rules, "RULES", ())
+        played = solved("repairs: 0, rules: true")
+    assert lines(played)[-1] == ("", BY_ROUTER)
     assert replay(program(WORK % "repairs: 0, rules: true", TOOLS), played.events).first_difference is None
 
 

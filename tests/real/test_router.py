@@ -67,16 +67,12 @@ async def test_plans_of_untuned_model_are_valid_graphs(laptop: FleetConfig, tmp_
     assert any(draft.plan is not None for draft in made)
 
 
-TRAINED = ("answer_from_documents", "calculator", "entailment", "reader", "search", "cite")
-"""Skills that the packaged router was trained on."""
-
-
 async def test_request_steps_start_during_planning(laptop: FleetConfig, tmp_path: Path) -> None:
     settings = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
     request = "Who do gurus control? Also: A box holds 12 pens. How many pens are in 5 boxes?"
     given = {"documents": [{"source": file.name, "text": file.read_text("utf-8")} for file in EXAMPLES.glob("*.txt")]}
     async with Orchestra.open(settings, fleet="adopt") as orchestra:
-        step = request_workflow(orchestra, request, given, PlanOptions(TRAINED, rules=False))
+        step = request_workflow(orchestra, request, given, PlanOptions(rules=False))
         run = await orchestra.start(step, request=request, **given)
         result = await run.wait()
         events = [event async for event in run.events()]

@@ -426,14 +426,6 @@ def mended(one: Wanted, offer: Capabilities, number: int) -> Iterator[DatasetRow
         yield DatasetRow(f"router-{number}-mended", {**wanted.inputs, "grammar": ""}, f"\n{rest}", one.group)
 
 
-SKILLS = (
-    *("answer_from_documents", "assistant_intent", "banking_intent", "calculator", "caller", "cells", "cite"),
-    *("entailment", "extractor", "financial_question", "reader", "search", "support_desk", "table_reader"),
-    "triage_message",
-)
-"""What the router learns to call. Requests for the other packaged skills are planned by rule."""
-
-
 async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, whole: Sequence[str] = ()) -> Dataset:
     """Builds the data set with the complete requests of these files of `requests/`; of all by default."""
     found, forms = pieces(folder), Forms.read()
@@ -446,8 +438,9 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
             if one.values not in capabilities_by_values:
-                values = {name: VALUES[name] for name in one.values}
-                offer = capabilities_of(orchestra, "-", values, PlanOptions(grounded=False, only=SKILLS))
+                offer = capabilities_of(
+                    orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False)
+                )
                 capabilities_by_values[one.values] = replace(offer, request_text="")  # the same for any request
             every.append(row_of(one, capabilities_by_values[one.values], number))
             every += mended(one, capabilities_by_values[one.values], number)

@@ -338,6 +338,8 @@ def build_request(
 ) -> PlanRequest:
     """Returns the request to the router for a node with this goal."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal, history, declines=declines)
+    if planning.rules:
+        offer = rules.without_general_skills(offer)
     if planning.shortlist is not None:
         offer = shortlist(offer, goal, planning.shortlist)
     larger = planning.larger is not None
