@@ -103,7 +103,8 @@ async def run(fleet: str) -> int:
     progress = StatusLine()
     async with Orchestra.open(fleet, project=PROJECT, progress=progress) as orchestra:
         for number, request in enumerate(requests, 1):
-            result = await orchestra.run(orchestra.find(request["workflow"]), **request["inputs"])
+            run = await orchestra.start(orchestra.find(request["workflow"]), **request["inputs"])
+            result = await run.wait()
             progress.close()
             show(number, request, result, totals)
     lines = [

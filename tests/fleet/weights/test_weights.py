@@ -204,6 +204,35 @@ def test_weights_with_manifest_are_verified(tmp_path: Path) -> None:
     assert weights.verify_weights(one).digest == weights.verify_weights(two).digest
 
 
+def test_unchanged_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sealed(tmp_path / "model")
+    verified = weights.verify_if_changed(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "file_sha256", lambda path: pytest.fail(f"{path} was read"))
+        assert weights.verify_if_changed(folder) == verified
+
+
+@pytest.mark.parametrize("harm", ["changed", "kept times", "missing", "surplus"])
+def test_weights_changed_after_verification_are_refused(harm: str, tmp_path: Path) -> None:
+    folder = sealed(tmp_path / "model")
+    weights.verify_if_changed(folder)
+    config = folder / "config.json"
+    before = config.stat()
+    match harm:
+        case "missing":
+            config.unlink()
+        case "surplus":
+            (folder / "more.json").write_text("{}")
+        case _:
+            config.write_text(config.read_text("utf-8").replace("a", "b", 1))
+    if harm == "kept times":
+        os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(FleetError) as caught:
+            weights.verify_if_changed(folder)
+        assert caught.value.code == "F006"
+
+
 @pytest.mark.parametrize("harm", ["changed", "missing", "surplus", "manifest"])
 def test_weights_changed_folder_is_refused(harm: str, tmp_path: Path) -> None:
     folder = sealed(tmp_path / "model")
