@@ -25,7 +25,7 @@ from orchestra.core.events import (
     RunStarted,
     Verdict,
 )
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome
+from orchestra.core.outcomes import outcome_kind
 
 MAX_VALUES: Final = 100
 """Maximum number of values of one label."""
@@ -167,7 +167,7 @@ class RunMetrics:
             case RetryPlanned():
                 self._count(RETRIES)
             case NodeFinished(outcome=outcome):
-                self._count(NODES_FINISHED, workflow, outcome_word(outcome))
+                self._count(NODES_FINISHED, workflow, outcome_kind(outcome))
             case QuestionAsked():
                 self._count(QUESTIONS, "asked")
             case QuestionAnswered():
@@ -250,16 +250,3 @@ class RunMetrics:
             known.add(value)
             found.append(value)
         return tuple(found)
-
-
-def outcome_word(outcome: Outcome) -> str:
-    """Returns the kind of an outcome as one word."""
-    match outcome:
-        case SkippedOutcome():
-            return "skipped"
-        case AbstainedOutcome():
-            return "abstained"
-        case FailedOutcome():
-            return "failed"
-        case _:
-            return "value"

@@ -31,7 +31,7 @@ from orchestra.core.events import (
     TurnStarted,
     Verdict,
 )
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, ValueOutcome, outcome_kind
 from orchestra.core.paths import is_inside, parent
 from orchestra.telemetry import conventions
 from orchestra.telemetry.conventions import Attributes
@@ -275,7 +275,7 @@ class RunSpans:
             if judgement.score is not None:
                 attributes["orchestra.score"] = judgement.score
         elif outcome is not None:
-            attributes["orchestra.outcome"] = _outcome_word(outcome)
+            attributes["orchestra.outcome"] = outcome_kind(outcome)
         return self._span(
             f"{operation} {attempt.name}",
             self._attempt_id(attempt.node, attempt.number, attempt.resumptions),
@@ -504,15 +504,3 @@ class RunSpans:
 def _reached_model(event: AttemptFinished) -> bool:
     """Whether a request was sent to a model server. Agents in this process send none."""
     return bool(event.model and event.sent and not event.reused_from)
-
-
-def _outcome_word(outcome: Outcome) -> str:
-    match outcome:
-        case ValueOutcome():
-            return "value"
-        case SkippedOutcome():
-            return "skipped"
-        case AbstainedOutcome():
-            return "abstained"
-        case FailedOutcome():
-            return "failed"
