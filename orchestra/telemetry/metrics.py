@@ -179,8 +179,8 @@ class RunMetrics:
                 pass
 
     def _add_run(self, started: RunStarted) -> None:
-        said = started.options.get("budget")
-        limits = said if isinstance(said, Mapping) else {}
+        option = started.options.get("budget")
+        limits = option if isinstance(option, Mapping) else {}
         budget = {
             name: float(limits[name])
             for name in BUDGET_RESOURCES
@@ -242,11 +242,11 @@ class RunMetrics:
 
     def _bounded(self, family: Family, values: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the values of the labels, with `other` for those beyond the limit."""
-        found = []
+        bounded = []
         for label, value in zip(family.labels, values, strict=True):
             known = self._values.setdefault((family, label), set())
             if value not in known and len(known) >= MAX_VALUES:
                 value = OTHER
             known.add(value)
-            found.append(value)
-        return tuple(found)
+            bounded.append(value)
+        return tuple(bounded)
