@@ -110,6 +110,7 @@ def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[st
     """
 
     def find_unpriced(server: str, usage: Usage) -> str:
+        """Returns the server without a price; empty if there is none, or if the call used no tokens."""
         names = server.split("+")  # Several, of an ensemble.
         if not usage.prompt_tokens + usage.output_tokens or (usage.money and len(names) == 1):
             return ""

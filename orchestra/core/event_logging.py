@@ -117,8 +117,8 @@ def _create_event_log(log: LogFunction, reasons: bool, tracer: TraceObserver | N
                 forget(next(iter(contexts)))
         if isinstance(event, RunStarted):
             begins[run] = event.at
-            if found := _caller_trace_id(event):
-                traces[run] = found
+            if trace_id := _caller_trace_id(event):
+                traces[run] = trace_id
         if (line := _event_line(event, reasons=reasons)) is not None:
             level, message, fields = line
             context = contexts.get(run)
@@ -139,9 +139,9 @@ def _create_event_log(log: LogFunction, reasons: bool, tracer: TraceObserver | N
 
 def _caller_trace_id(started: RunStarted) -> str:
     """Returns the trace id of the caller of a run; empty if it has none."""
-    said = started.options.get("trace")
-    found = _TRACE_ID.match(said) if isinstance(said, str) else None
-    return found[1] if found is not None else ""
+    traceparent = started.options.get("trace")
+    match = _TRACE_ID.match(traceparent) if isinstance(traceparent, str) else None
+    return match[1] if match is not None else ""
 
 
 def create_line_logger(

@@ -69,6 +69,11 @@ class FailedOutcome(
 Outcome: TypeAlias = ValueOutcome | SkippedOutcome | AbstainedOutcome | FailedOutcome
 
 
+def outcome_kind(outcome: Outcome) -> str:
+    """Returns the kind of an outcome: `value`, `skipped`, `abstained` or `failed`."""
+    return str(outcome.__struct_config__.tag)
+
+
 def inherit_outcome(outcome: Outcome, name: str) -> Outcome:
     """Returns the outcome that dependent nodes inherit: an outcome without a value names the node where it began."""
     return (

@@ -103,7 +103,7 @@ def fleet_status(
     config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float
 ) -> FleetStatus:
     """Returns the status for the observations, at a time of both clocks."""
-    told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
+    reports = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
     for name, server_state in observations.states.items():
         target = observations.targets[name]
@@ -118,7 +118,7 @@ def fleet_status(
             "last_failed": server_state.failed_at,
         }
         found = (
-            _local_status(told.get(name), observations.supervisor_error, mode, config.start == "on_demand")
+            _local_status(reports.get(name), observations.supervisor_error, mode, config.start == "on_demand")
             if name in config.local_servers
             else _endpoint_status(name, target, server_state, observations, now)
         )

@@ -59,15 +59,15 @@ def tool(name: str, call_id: str) -> Attributes:
 
 def usage(used: Usage) -> Attributes:
     """Returns the tokens of a call, as the server counted them; nothing if it counted none."""
-    found: Attributes = {}
+    attributes: Attributes = {}
     if used.prompt_tokens or used.output_tokens:
-        found |= {
+        attributes |= {
             "gen_ai.usage.input_tokens": used.prompt_tokens,
             "gen_ai.usage.output_tokens": used.output_tokens,
         }
     if used.cached_tokens:
-        found["gen_ai.usage.cache_read.input_tokens"] = used.cached_tokens
-    return found
+        attributes["gen_ai.usage.cache_read.input_tokens"] = used.cached_tokens
+    return attributes
 
 
 def chat(model: str, received: bytes) -> Attributes:
@@ -81,8 +81,8 @@ def chat(model: str, received: bytes) -> Attributes:
 
 
 def _finish_reasons(received: bytes) -> list[str]:
-    found = _FINISH_REASON.findall(received[-_FINISH_REASON_BYTES:])
-    return [found[-1].decode()] if found else []
+    reasons = _FINISH_REASON.findall(received[-_FINISH_REASON_BYTES:])
+    return [reasons[-1].decode()] if reasons else []
 
 
 def evaluation(verdict: Verdict, *, explain: bool) -> Attributes:
@@ -132,8 +132,8 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_CONTENT_CHARACTERS else text[: MAX_CONTENT_CHARACTERS - 1] + "…"
 
 
-def _messages(said: Sequence[tuple[str, str]]) -> str:
-    return to_json([{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in said])
+def _messages(messages: Sequence[tuple[str, str]]) -> str:
+    return to_json([{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in messages])
 
 
 def _input_messages(sent: bytes) -> list[tuple[str, str]]:

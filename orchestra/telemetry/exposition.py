@@ -1,8 +1,8 @@
 """The text of `/metrics` for Prometheus. The only module that imports `prometheus_client`, of the extra `server`.
 
 Gauges are read when the text is requested: what the engine does, how long a write to the journal takes, and what is
-known of the servers. The text has no data of a run and no names of tenants. It tells how busy the whole installation
-is, so a server gives it to administrators only.
+known of the servers. The text has no data of a run and no names of tenants. It shows the load of the whole
+installation, so a server gives it to administrators only.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class _RunCollector(Collector):
             yield counter
         for family, _ in HISTOGRAMS:
             histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-            for labels, found in self._metrics.histograms[family].items():
-                histogram.add_metric(labels, list(found.cumulative()), sum_value=found.total)
+            for labels, series in self._metrics.histograms[family].items():
+                histogram.add_metric(labels, list(series.cumulative()), sum_value=series.total)
             yield histogram
         yield from _activity_gauges(self._readings)
         yield from _fleet_gauges(self._readings.fleet)

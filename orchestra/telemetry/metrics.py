@@ -25,7 +25,7 @@ from orchestra.core.events import (
     RunStarted,
     Verdict,
 )
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome
+from orchestra.core.outcomes import outcome_kind
 
 MAX_VALUES: Final = 100
 """Maximum number of values of one label."""
@@ -167,7 +167,7 @@ class RunMetrics:
             case RetryPlanned():
                 self._count(RETRIES)
             case NodeFinished(outcome=outcome):
-                self._count(NODES_FINISHED, workflow, outcome_word(outcome))
+                self._count(NODES_FINISHED, workflow, outcome_kind(outcome))
             case QuestionAsked():
                 self._count(QUESTIONS, "asked")
             case QuestionAnswered():
@@ -179,8 +179,8 @@ class RunMetrics:
                 pass
 
     def _add_run(self, started: RunStarted) -> None:
-        said = started.options.get("budget")
-        limits = said if isinstance(said, Mapping) else {}
+        option = started.options.get("budget")
+        limits = option if isinstance(option, Mapping) else {}
         budget = {
             name: float(limits[name])
             for name in BUDGET_RESOURCES
@@ -242,24 +242,11 @@ class RunMetrics:
 
     def _bounded(self, family: Family, values: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the values of the labels, with `other` for those beyond the limit."""
-        found = []
+        bounded = []
         for label, value in zip(family.labels, values, strict=True):
             known = self._values.setdefault((family, label), set())
             if value not in known and len(known) >= MAX_VALUES:
                 value = OTHER
             known.add(value)
-            found.append(value)
-        return tuple(found)
-
-
-def outcome_word(outcome: Outcome) -> str:
-    """Returns the kind of an outcome as one word."""
-    match outcome:
-        case SkippedOutcome():
-            return "skipped"
-        case AbstainedOutcome():
-            return "abstained"
-        case FailedOutcome():
-            return "failed"
-        case _:
-            return "value"
+            bounded.append(value)
+        return tuple(bounded)

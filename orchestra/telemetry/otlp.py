@@ -2,7 +2,7 @@
 
 The SDK reads the standard variables: `OTEL_EXPORTER_OTLP_*` for address, headers and certificates,
 `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` and `OTEL_BSP_*`. A thread sends the spans. If
-the collector is away, spans are dropped and runs go on.
+the collector cannot be reached, spans are dropped and runs continue.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class OtlpSink:
         return cls(trace.get_tracer_provider(), version)
 
     async def close(self) -> None:
-        """Sends the last spans, for at most `CLOSE_SECONDS`: a collector that is away must not delay the end."""
+        """Sends the last spans, for at most `CLOSE_SECONDS`: a collector without an answer must not delay the end."""
         provider, exporter = self._provider, self._exporter
         if exporter is None or not isinstance(provider, TracerProvider):
             return
@@ -118,8 +118,8 @@ class OtlpSink:
 
     def active(self) -> TraceContext | None:
         """Returns the active span of the host; None if there is none."""
-        found = trace.get_current_span().get_span_context()
-        return TraceContext(found.trace_id, found.span_id, found.trace_flags.sampled) if found.is_valid else None
+        span = trace.get_current_span().get_span_context()
+        return TraceContext(span.trace_id, span.span_id, span.trace_flags.sampled) if span.is_valid else None
 
     def activate(self, context: TraceContext) -> None:
         """Makes a span the active one of this task. The task is the engine's, so nothing needs to be restored."""

@@ -31,7 +31,7 @@ from orchestra.core.events import (
     TurnStarted,
     Verdict,
 )
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, ValueOutcome, outcome_kind
 from orchestra.core.paths import is_inside, parent
 from orchestra.telemetry import conventions
 from orchestra.telemetry.conventions import Attributes
@@ -202,13 +202,13 @@ class RunSpans:
             attempt = _Attempt(event.node, event.attempt, name, event.at, self._resumptions)
             self._attempts[event.node] = attempt
         attempt.finished = event
-        found = [self._chat_span(attempt, event, exchange)] if _reached_model(event) and self._is_agent(attempt) else []
+        ended = [self._chat_span(attempt, event, exchange)] if _reached_model(event) and self._is_agent(attempt) else []
         if (plan := self._planning(event.node)) is not None:
             plan.end = event.at
         if event.error or event.final:
             del self._attempts[event.node]
-            found.append(self._attempt_span(attempt, event.at, exchange=exchange))
-        return found
+            ended.append(self._attempt_span(attempt, event.at, exchange=exchange))
+        return ended
 
     def _chat_span(self, attempt: _Attempt, event: AttemptFinished, exchange: Exchange) -> Span:
         attributes = {
@@ -275,7 +275,7 @@ class RunSpans:
             if judgement.score is not None:
                 attributes["orchestra.score"] = judgement.score
         elif outcome is not None:
-            attributes["orchestra.outcome"] = _outcome_word(outcome)
+            attributes["orchestra.outcome"] = outcome_kind(outcome)
         return self._span(
             f"{operation} {attempt.name}",
             self._attempt_id(attempt.node, attempt.number, attempt.resumptions),
@@ -295,13 +295,13 @@ class RunSpans:
     def _close_within(self, node: str, at: float, outcome: Outcome) -> list[Span]:
         """Ends the attempts of a node and of what is inside it."""
         inner = [attempt for path, attempt in self._attempts.items() if is_inside(path, node)]
-        found = [self._drop_attempt(attempt, at, CANCELLED) for attempt in inner]
+        ended = [self._drop_attempt(attempt, at, CANCELLED) for attempt in inner]
         if (own := self._attempts.pop(node, None)) is not None:
             error = outcome.code if isinstance(outcome, FailedOutcome) else CANCELLED if own.finished is None else ""
-            found.append(self._attempt_span(own, at, error=error, outcome=outcome))
+            ended.append(self._attempt_span(own, at, error=error, outcome=outcome))
         if (asked := self._questions.pop(node, None)) is not None:
-            found.append(self._question_span(asked, None, at))
-        return found
+            ended.append(self._question_span(asked, None, at))
+        return ended
 
     def _evaluations(self, verdicts: Iterable[Verdict], at: float, combined: str = "") -> Iterable[SpanEvent]:
         """Yields an event for each verdict, and for each verdict of a combined check."""
@@ -320,14 +320,14 @@ class RunSpans:
     def _plan_turn(self, event: TurnStarted) -> list[Span]:
         draft, plan = event.draft, self._plans.get(event.node)
         assert draft is not None, "the caller has checked it"
-        found: list[Span] = []
+        ended: list[Span] = []
         if plan is not None and plan.version != draft.version:
-            found = [
+            ended = [
                 self._drop_attempt(attempt, event.at, CANCELLED)
                 for path, attempt in list(self._attempts.items())
                 if is_inside(path, f"{event.node}@{plan.version}")
             ]
-            found += self._close_plan(event.node, None)
+            ended += self._close_plan(event.node, None)
             plan = None
         if plan is None:
             plan = self._plans[event.node] = _Plan(draft.version, event.at, event.at)
@@ -341,7 +341,7 @@ class RunSpans:
             **({"orchestra.reused_from": draft.reused_from} if draft.reused_from else {}),
             **({"orchestra.plan.content": "\n".join(draft.lines)} if self._content else {}),
         }
-        return found
+        return ended
 
     def _close_plan(self, node: str, outcome: Outcome | None) -> list[Span]:
         plan = self._plans.pop(node, None)
@@ -389,10 +389,10 @@ class RunSpans:
     # The run
 
     def _finish_run(self, event: RunFinished) -> list[Span]:
-        found = [self._drop_attempt(attempt, event.at, CANCELLED) for attempt in list(self._attempts.values())]
+        ended = [self._drop_attempt(attempt, event.at, CANCELLED) for attempt in list(self._attempts.values())]
         for node in list(self._plans):
-            found += self._close_plan(node, None)
-        found += [self._question_span(asked, None, event.at) for asked in self._questions.values()]
+            ended += self._close_plan(node, None)
+        ended += [self._question_span(asked, None, event.at) for asked in self._questions.values()]
         self._questions.clear()
         outcome, started = event.outcome, self.started
         attributes = {
@@ -427,7 +427,7 @@ class RunSpans:
             error="" if failed is None else failed.code,
             reason="" if failed is None else failed.reason,
         )
-        return [*found, root]
+        return [*ended, root]
 
     def _add_event(self, name: str, at: float, **attributes: Any) -> None:
         if len(self._events) < MAX_RUN_EVENTS:
@@ -504,15 +504,3 @@ class RunSpans:
 def _reached_model(event: AttemptFinished) -> bool:
     """Whether a request was sent to a model server. Agents in this process send none."""
     return bool(event.model and event.sent and not event.reused_from)
-
-
-def _outcome_word(outcome: Outcome) -> str:
-    match outcome:
-        case ValueOutcome():
-            return "value"
-        case SkippedOutcome():
-            return "skipped"
-        case AbstainedOutcome():
-            return "abstained"
-        case FailedOutcome():
-            return "failed"

@@ -30,10 +30,10 @@ class TraceContext:
     @classmethod
     def parse(cls, traceparent: str) -> TraceContext | None:
         """Returns the context of a `traceparent` header; None if it is not valid."""
-        found = _TRACEPARENT.fullmatch(traceparent.strip())
-        if found is None or (found[1] == "00" and found[5]):
+        match = _TRACEPARENT.fullmatch(traceparent.strip())
+        if match is None or (match[1] == "00" and match[5]):
             return None
-        return cls(int(found[2], 16), int(found[3], 16), bool(int(found[4], 16) & _SAMPLED))
+        return cls(int(match[2], 16), int(match[3], 16), bool(int(match[4], 16) & _SAMPLED))
 
     def format(self) -> str:
         """Returns the `traceparent` header."""
@@ -42,8 +42,8 @@ class TraceContext:
 
 def caller_context(started: RunStarted) -> TraceContext | None:
     """Returns the recorded context of the caller of a run; None if it had none."""
-    said = started.options.get(TRACE_OPTION)
-    return TraceContext.parse(said) if isinstance(said, str) else None
+    traceparent = started.options.get(TRACE_OPTION)
+    return TraceContext.parse(traceparent) if isinstance(traceparent, str) else None
 
 
 def own_trace_id(run: str) -> int:

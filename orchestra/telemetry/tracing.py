@@ -1,4 +1,4 @@
-"""The tracer of an engine: it folds the events of all runs into spans, and tells each call its position in its trace.
+"""The tracer of an engine: it folds the events of all runs into spans, and sets the position of each call in its trace.
 
 A run that another process started, or that was dropped from memory, is folded from its journal without export: its
 earlier spans were exported by the process that made them. Ids are the same in both, so the trace has no gap.

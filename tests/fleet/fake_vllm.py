@@ -1,8 +1,9 @@
 """A server that behaves like vLLM for a supervisor. It is run by its path, and uses the standard library only.
 
-`POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but requests never end), `/test/slow`
-(answers late) and `/test/sick` (`/health` answers 503) make it misbehave; between `/test/busy` and `/test/idle` it
-generates for a request. The model `tardy` answers late from its start, and `slow_stop` takes a second to end.
+`POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but requests never end), `/test/stuck`
+(the same, but its load shows no request), `/test/slow` (answers late) and `/test/sick` (`/health` answers 503) make it
+misbehave; between `/test/busy` and `/test/idle` it generates for a request. The model `tardy` answers late from its
+start, and `slow_stop` takes a second to end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 MODEL, PORT, KEY = sys.argv[1], int(sys.argv[2]), os.environ.get("ORCHESTRA_SERVER_KEY", "")
 frozen = threading.Event()
 hanging = threading.Event()
+stuck = threading.Event()
 sick = threading.Event()
 busy = threading.Event()
 tokens = 7
@@ -99,13 +101,16 @@ class Handler(BaseHTTPRequestHandler):
             case "/test/hang":
                 hanging.set()
                 self.answer({})
+            case "/test/stuck":
+                stuck.set()
+                self.answer({})
             case "/test/busy":
                 busy.set()
                 self.answer({})
             case "/test/idle":
                 busy.clear()
                 self.answer({})
-            case "/v1/completions" if frozen.is_set():
+            case "/v1/completions" if frozen.is_set() or stuck.is_set():
                 time.sleep(3600)
             case "/v1/completions":
                 thought.append(body["prompt"])

@@ -95,6 +95,22 @@ async def test_call_restarts_server_that_stopped_when_idle(faked: Any, folders: 
     assert {progress.stage for progress in told} == {"wait", "ready"}, "the second start is shown, too"
 
 
+async def test_call_is_announced_to_the_supervisor(faked: Any, folders: Folders) -> None:
+    """The load of a server shows a request too late, if the server is about to be stopped."""
+    async with faked(on_demand(folders, "m")) as fleet:
+        await only(fleet, call("writer"))
+
+        async def idle() -> float:
+            return float((await fleet.status())["servers"][0]["idle"])
+
+        async def idle_for_a_second() -> float:
+            return seconds if (seconds := await idle()) >= 1 else 0.0
+
+        before = await eventually(idle_for_a_second)
+        await only(fleet, call("writer"))
+        assert await idle() < before
+
+
 async def test_calls_while_servers_stop_are_all_answered(faked: Any, folders: Folders) -> None:
     """Calls come about as often as the server stops."""
     async with faked(on_demand(folders, "m", idle_stop=0.5)) as fleet:

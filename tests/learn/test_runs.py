@@ -189,7 +189,7 @@ def test_runs_stricter_label_left_out(shell: Shell) -> None:
     said = collected(shell, "--runs")
     assert said.code == 2
     assert said.err.startswith("N008")
-    assert "1 labelled stricter than public" in said.err
+    assert "1 with a stricter label than public" in said.err
 
 
 def test_runs_other_types_left_out(shell: Shell) -> None:

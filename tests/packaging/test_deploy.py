@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from orchestra.core.settings import SETTING_NAMES, Settings
+from orchestra.server.application import all_endpoints
 from tests.packaging.chart import CHART, render
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -54,6 +55,7 @@ def test_chart_pod_is_restricted(variant: str) -> None:
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] == USER
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     security = container["securityContext"]
     assert (security["readOnlyRootFilesystem"], security["allowPrivilegeEscalation"]) == (True, False)
@@ -86,6 +88,13 @@ def test_chart_names_are_those_of_the_service() -> None:
     assert pod["metadata"]["labels"] == kinds["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
     assert kinds["StatefulSet"]["spec"]["serviceName"] == kinds["Service"]["metadata"]["name"] == "demo"
     (container,) = pod["spec"]["containers"]
+    (service_port,), (port,) = kinds["Service"]["spec"]["ports"], container["ports"]
+    assert service_port["targetPort"] == port["name"]
+    (scraped,) = kinds["ServiceMonitor"]["spec"]["endpoints"]
+    assert (scraped["port"], scraped["path"]) == (service_port["name"], "/metrics")
+    (rule,) = kinds["Ingress"]["spec"]["rules"]
+    (way,) = rule["http"]["paths"]
+    assert way["backend"]["service"] == {"name": "demo", "port": {"name": service_port["name"]}}
     assert {argument for argument in container["args"] if argument.startswith("--host-name")} == {
         "--host-name=demo",
         "--host-name=demo.apps.svc",
@@ -93,6 +102,13 @@ def test_chart_names_are_those_of_the_service() -> None:
         "--host-name=orchestra.example.com",
     }
     assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": 1}
+
+
+def test_chart_probes_request_routes_of_the_server() -> None:
+    (container,) = workload({})["spec"]["template"]["spec"]["containers"]
+    paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    assert {*paths.values(), "/metrics"} <= {endpoint.path for endpoint in all_endpoints()}
 
 
 def test_chart_stop_leaves_time_to_drain() -> None:
@@ -115,9 +131,18 @@ def test_compose_services_of_ours_are_restricted() -> None:
     for name in ("server", "worker"):
         service = services[name]
         assert (service["read_only"], service["user"]) == (True, f"{USER}:{USER}")
+    assert services["collector"]["read_only"]
+    for name in ("server", "worker", "collector"):
+        service = services[name]
         assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
     assert services["server"]["ports"] == ["127.0.0.1:${ORCHESTRA_PORT:-8100}:8100"]
     assert "ports" not in services["postgres"]
+
+
+def test_compose_stop_leaves_time_to_drain() -> None:
+    server = compose()["services"]["server"]
+    drain = server["command"][server["command"].index("--drain") + 1]
+    assert int(drain) < int(server["stop_grace_period"].removesuffix("s"))
 
 
 def test_compose_worker_ends_its_command_when_it_is_stopped(tmp_path: Path) -> None:
@@ -181,6 +206,20 @@ def test_image_runs_without_root_and_keeps_dependencies_locked() -> None:
         assert {"server", "postgres", "otel"} <= set(extras[1].split(","))
     for name in ("server", "cpu"):
         assert f"--constraint /dist/{name}.txt" in targets[name]
+
+
+def test_unit_runs_without_root_and_privileges() -> None:
+    directives = set((DEPLOY / "orchestra.service").read_text().splitlines())
+    assert directives >= {
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "AmbientCapabilities=",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "SystemCallFilter=@system-service",
+        "UMask=0077",
+    }
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

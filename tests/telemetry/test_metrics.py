@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,24 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestra import Budget, Orchestra
-from orchestra.core.events import AttemptFinished, RunFinished, RunResumed, RunStarted, Usage
+from orchestra.core.events import (
+    AttemptFinished,
+    OutputJudged,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    Usage,
+    Verdict,
+)
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import CallError, CallResult
 from orchestra.core.settings import Settings
+from orchestra.engine.engine import EngineActivity
+from orchestra.fleet.status import FleetStatus, ServerStatus
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal
-from orchestra.telemetry.exposition import Gauge, render_metrics
-from orchestra.telemetry.metrics import CALLS, MAX_VALUES, OTHER, RunMetrics
+from orchestra.telemetry.exposition import SERVER_STATES, Gauge, render_metrics
+from orchestra.telemetry.metrics import CALLS, MAX_VALUES, OTHER, RUN_DURATION, VERDICTS, RunMetrics
 from orchestra.testing import SimulatedWorkers
 
 CANARY = "canary-7f3a"
@@ -38,6 +49,20 @@ nodes:
     otherwise: [abstain]
 """
 QUOTE = "completed in 1889"
+
+
+@dataclass
+class IdleSource:
+    """An `Orchestra` without runs, whose servers have a given status."""
+
+    fleet: FleetStatus
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+
+    def activity(self) -> EngineActivity:
+        return EngineActivity(running=0, waiting=0, followed=0, calls=0, queued_calls=0)
+
+    async def fleet_status(self, *, probe: bool = False) -> FleetStatus:
+        return self.fleet
 
 
 def samples(text: bytes) -> dict[str, float]:
@@ -111,6 +136,13 @@ def test_verdicts_are_counted_by_check_and_outcome(tmp_path: Path) -> None:
     assert found["orchestra_runs_finished_total{status=abstained,workflow=reading}"] == 1
 
 
+def test_verdicts_of_a_combined_check_are_counted_too() -> None:
+    combined = Verdict("all", "fail", 0.0, parts=(Verdict("quote", "pass", 1.0), Verdict("entailment", "fail", 0.1)))
+    metrics = RunMetrics()
+    metrics.observe("r", OutputJudged(seq=2, at=0.0, node="n", attempt=1, accepted=False, verdicts=(combined,)))
+    assert metrics.counters[VERDICTS] == {("all", "fail"): 1, ("quote", "pass"): 1, ("entailment", "fail"): 1}
+
+
 def test_text_has_no_data_of_runs_and_no_tenant(tmp_path: Path) -> None:
     assert CANARY not in scripted_run(tmp_path, "When?", "wrong?").decode()
 
@@ -122,12 +154,50 @@ def test_further_gauges_are_in_the_text(tmp_path: Path) -> None:
     )
 
 
-def test_journal_that_cannot_be_written_is_down(tmp_path: Path) -> None:
-    class FullDisk(MemoryJournal):
-        async def check_writable(self) -> None:
-            raise JournalError("J010", "the disk is full", hint="free some space")
+class FullDisk(MemoryJournal):
+    async def check_writable(self) -> None:
+        raise JournalError("J010", "the disk is full", hint="free some space")
 
-    assert samples(scripted_run(tmp_path, journal=FullDisk()))["orchestra_journal_up"] == 0
+
+class StuckDisk(MemoryJournal):
+    async def check_writable(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("journal", [FullDisk, StuckDisk])
+def test_journal_that_cannot_be_written_is_down(
+    journal: type[MemoryJournal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestra.telemetry.exposition.JOURNAL_TIMEOUT", 0.01)
+    assert samples(scripted_run(tmp_path, journal=journal()))["orchestra_journal_up"] == 0
+
+
+def test_state_of_each_server_is_in_the_text() -> None:
+    status = ServerStatus(
+        name="s",
+        kind="endpoint",
+        model="m",
+        address="http://models:8000/v1",
+        state="failed",
+        breaker="open",
+        in_flight=2,
+        waiting=3,
+        limit=4,
+    )
+    source = IdleSource(FleetStatus(fleet="f", running=True, servers=(status,), models={"base": ("s",)}))
+    found = samples(asyncio.run(render_metrics(RunMetrics(), source)))
+    states = {name: value for name, value in found.items() if name.startswith("orchestra_fleet_server_state")}
+    assert len(states) == len(SERVER_STATES)
+    assert [name for name, value in states.items() if value] == ["orchestra_fleet_server_state{server=s,state=failed}"]
+    assert {
+        name: value for name, value in found.items() if name.startswith("orchestra_fleet") and name not in states
+    } == {
+        "orchestra_fleet_in_flight{server=s}": 2,
+        "orchestra_fleet_waiting{server=s}": 3,
+        "orchestra_fleet_limit{server=s}": 4,
+        "orchestra_fleet_breaker_open{server=s}": 1,
+        "orchestra_fleet_missing_models": 1,
+    }
 
 
 def test_label_values_are_bounded() -> None:
@@ -146,6 +216,7 @@ def test_run_resumed_from_other_process_has_its_workflow() -> None:
     metrics.observe("r", RunFinished(seq=3, at=7.0, status="done", outcome=ValueOutcome(1)))
     said = {family.name: series for family, series in metrics.counters.items() if series}
     assert said == {"orchestra_runs_resumed": {("w",): 1}, "orchestra_runs_finished": {("w", "done"): 1}}
+    assert metrics.histograms[RUN_DURATION]["w",].total == 2.0, "seconds since its start in the other process"
 
 
 @pytest.mark.parametrize("method", ["observe", "restore"])

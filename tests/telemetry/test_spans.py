@@ -66,7 +66,7 @@ def test_map_has_one_span_per_element() -> None:
 
 
 def test_retry_is_a_second_attempt_and_a_failure_has_its_code() -> None:
-    refused = CallError(code="F203", reason="refused", retryable=True, server="simulated")
+    refused = CallError(code="F203", reason="refused", retryable=True, server="simulated", model="simulated")
     found = trace_run(MAP, {"text": "a"}, {"writer": sequence(refused, "A")}, latency=0.0)
     (first, second) = found.of("invoke_agent writer")
     assert [dict(span.attributes or {})["orchestra.attempt"] for span in (first, second)] == [1, 2]
@@ -183,6 +183,17 @@ def test_second_version_of_plan_has_its_own_span() -> None:
     found = trace_run(WORK % "str\n    replans: 1", TEXTS, {"router": answer, "send": broken})
     assert [(span.attributes or {})["orchestra.plan.version"] for span in found.of("plan")] == [1, 2]
     assert len({span.context.span_id for span in found.spans}) == len(found.spans)
+
+
+def test_plan_ends_with_the_last_call_of_its_router() -> None:
+    found = trace_run(WORK % "str", TEXTS, {"router": CallError(code="F212", reason="unknown model")})
+    assert found.outline == (
+        """
+0-0.5 invoke_workflow staged run.status=failed F212!
+  0-0.5 plan solve
+    0-0.5 invoke_agent router solve#1/line F212!
+""".strip()
+    )
 
 
 def test_question_to_a_person_is_a_span_until_the_answer() -> None:

@@ -126,10 +126,10 @@ def declined(unit: WorkItem) -> FailedOutcome:
 
 def enter_rule_plan(unit: WorkItem, plan: Plan, offer: Capabilities, rule: str) -> Proposal:
     """Enters a plan that a rule made: the first version, complete."""
-    told = _dump_graph(to_workflow(plan, offer, unit.node.name))
-    program(unit, told)
+    graph = _dump_graph(to_workflow(plan, offer, unit.node.name))
+    program(unit, graph)
     lines = tuple(map(str, (*plan.steps, plan.answer)))
-    return EnterBody(unit, unit.turn + 1, PlanDraft(told, lines, version=1, rule=rule))
+    return EnterBody(unit, unit.turn + 1, PlanDraft(graph, lines, version=1, rule=rule))
 
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
@@ -519,11 +519,11 @@ def enter_recalled(
     unit: WorkItem, plan: Plan, offer: Capabilities, run: str, saved: Usage, agreement: float | None
 ) -> Proposal:
     """Enters a stored plan of another run: the first version, complete."""
-    told = _dump_graph(to_workflow(plan, offer, unit.node.name))
-    program(unit, told)
+    graph = _dump_graph(to_workflow(plan, offer, unit.node.name))
+    program(unit, graph)
     lines = tuple(map(str, (*plan.steps, plan.answer)))
     return EnterBody(
-        unit, unit.turn + 1, PlanDraft(told, lines, version=1, agreement=agreement, reused_from=run, saved_usage=saved)
+        unit, unit.turn + 1, PlanDraft(graph, lines, version=1, agreement=agreement, reused_from=run, saved_usage=saved)
     )
 
 

@@ -1,6 +1,6 @@
 """The supervisor: a process that starts, watches and stops local vLLM servers.
 
-`main` runs it, `client` talks to it, `messages` are their protocol, `server` manages one vLLM process,
+`main` runs it, `client` sends requests to it, `messages` are their protocol, `server` manages one vLLM process,
 `memory_budget` decides which servers fit in the memory.
 """
 

@@ -159,11 +159,23 @@ class ServerSupervisor:
 
     def _measure_memory(self) -> int:
         """Returns the memory of the server, and records it for the next start."""
-        used = child_process.resident_bytes(self.child.pid) if self.child is not None else 0
+        used = self._memory_bytes(0.0)
         if used > self._measured_bytes:
             self._measured_bytes = used
             with contextlib.suppress(OSError):  # only an estimate depends on it
                 write_file(self._memory_file, msgspec.json.encode(used))
+        return used
+
+    def _memory_bytes(self, max_age: float) -> int:
+        """Returns the memory of the processes, measured at most `max_age` seconds ago: the kernel walks all pages for a
+        measurement.
+        """
+        if self.child is None:
+            return 0
+        now, (pid, measured_at, used) = time.monotonic(), self._memory
+        if pid != self.child.pid or now - measured_at >= max_age:
+            used = child_process.resident_bytes(self.child.pid)
+            self._memory = self.child.pid, now, used
         return used
 
     def _new_liveness(self) -> Liveness:
@@ -555,7 +567,7 @@ class ServerSupervisor:
             spare_slots=self.launch.free_adapter_slots if self.launch else 0,
             precision=self.launch.precision if self.launch else "",
             tokens_per_second=round(self._peak_tokens_per_second, 1),
-            memory_bytes=self._memory_bytes(now),
+            memory_bytes=self._memory_bytes(MEMORY_INTERVAL),  # a starting server is polled
             running=load.running,
             waiting=load.waiting,
             adapters=adapters,
@@ -567,15 +579,6 @@ class ServerSupervisor:
             idle=round(self._idle_seconds(), 1) if self.phase == "ready" and not load.busy else 0.0,
             usual_start=self._usual_start,
         )
-
-    def _memory_bytes(self, now: float) -> int:
-        """Returns the memory of the processes. The kernel walks all pages for it, and a starting server is polled."""
-        if self.child is None:
-            return 0
-        pid, measured_at, _ = self._memory
-        if pid != self.child.pid or now - measured_at >= MEMORY_INTERVAL:
-            self._memory = self.child.pid, now, child_process.resident_bytes(self.child.pid)
-        return self._memory[2]
 
     def _start_phase(self) -> str:
         """Returns what the starting server does. Before its process runs, the log is that of an earlier start."""

@@ -93,7 +93,8 @@ class AuditLogFile:
         left out.
         """
 
-        def lines(watch: AuditState) -> Iterator[AuditEntry]:
+        def create_entries(watch: AuditState) -> Iterator[AuditEntry]:
+            """Yields the entry of the outputs that the log does not have yet."""
             known = {output.input_fingerprint for output in watch.sampled.values() if output.input_fingerprint}
             fresh = tuple(
                 output
@@ -107,18 +108,19 @@ class AuditLogFile:
                     **common, seed=seed, population=population, since=since, until=until, outputs=fresh
                 )
 
-        return self._append(lines)
+        return self._append(create_entries)
 
     def record_verdicts(self, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]], by: str) -> AuditState:
         """Records verdicts on sampled outputs and on withheld answers among them; they are on disk when the call
         returns. A verdict that another process has recorded meanwhile is kept.
         """
 
-        def lines(watch: AuditState) -> Iterable[OutputAudited]:
+        def create_entries(watch: AuditState) -> Iterable[OutputAudited]:
+            """Returns an entry for each output without a verdict."""
             fresh = [(output, verdict) for output, verdict in verdicts if output.key not in watch.audits]
             return audits.audit_entries(self.certificate, watch, audits.in_sampling_order(watch, fresh), by, _now())
 
-        return self._append(lines)
+        return self._append(create_entries)
 
     def _append(self, made: Callable[[AuditState], Iterable[AuditEntry]]) -> AuditState:
         try:

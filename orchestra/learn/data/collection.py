@@ -138,12 +138,12 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
         InputError: N008 if there is neither an answer nor an input for a teacher; N011 if the group is not an input.
     """
     inputs, outputs, form = Validator(card.input_schema), Validator(card.output_form.schema), card.output_form
-    left_out: Counter[str] = Counter({"behind the point that replay reaches": found.unreached_calls})
+    left_out: Counter[str] = Counter({"after the last event that replay can read": found.unreached_calls})
     rows: list[tuple[AgentTrace, DatasetRow]] = []
     for trace in found.traces:
         output = form.select_written(trace.output)
         if not is_allowed(trace.label, card.label):
-            left_out[f"labelled stricter than {card.label}"] += 1
+            left_out[f"with a stricter label than {card.label}"] += 1
         elif not _inputs_fit(card, inputs, trace) or (trace.answered_by != "nobody" and outputs.check(output)):
             left_out["of other types than the agent has now"] += 1
         else:
@@ -198,7 +198,7 @@ def collect_from_escalations(
     for trace in found.traces:
         given = {name: trace.inputs.get(column) for name, column in named.items()}
         if not is_allowed(trace.label, card.label):
-            left_out[f"labelled stricter than {card.label}"] += 1
+            left_out[f"with a stricter label than {card.label}"] += 1
         elif inputs.check(given):
             left_out["of other types than the agent has now"] += 1
         elif trace.escalated_directly or not (trace.is_accepted or trace.answered_by in ("the larger model", "nobody")):

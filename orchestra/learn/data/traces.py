@@ -74,7 +74,7 @@ class CollectedTraces:
     skipped_runs: Counter[str] = field(default_factory=Counter)
     """Number of runs that were not read, by reason."""
     unreached_calls: int = 0
-    """Number of calls behind the point that replay reaches."""
+    """Number of calls after the last event that replay can read."""
 
 
 async def collect_traces(project: Project, journal: Journal, agent: str, run_filter: TraceFilter) -> CollectedTraces:

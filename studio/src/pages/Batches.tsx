@@ -2,6 +2,7 @@ import { errorWords, get, getText, post } from "../api";
 import { count, dateTime } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { oneLine } from "../lib/visible";
+import { NumberHeader } from "../parts/NumberHeader";
 import { Empty, Fault, Loading } from "../parts/States";
 import { Status } from "../parts/Status";
 import type { Page } from "./server";
@@ -52,9 +53,7 @@ function List() {
                 <th scope="col">Workflow</th>
                 <th scope="col">Batch</th>
                 <th scope="col">Started</th>
-                <th scope="col" className="number">
-                  Rows
-                </th>
+                <NumberHeader>Rows</NumberHeader>
                 <th scope="col">Progress</th>
               </tr>
             </thead>
@@ -140,9 +139,7 @@ function One({ id }: { id: string }) {
         <table className="list">
           <thead>
             <tr>
-              <th scope="col" className="number">
-                Row
-              </th>
+              <NumberHeader>Row</NumberHeader>
               <th scope="col">Status</th>
               <th scope="col">Run</th>
             </tr>

@@ -3,6 +3,7 @@ import { count, duration, money } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { oneLine } from "../lib/visible";
 import type { Usage } from "../model/types";
+import { NumberHeader } from "../parts/NumberHeader";
 import { Empty, Fault, Loading } from "../parts/States";
 import type { Route } from "../route";
 
@@ -85,30 +86,16 @@ export function Costs({ route }: { route: Route }) {
                     {name}
                   </th>
                 ))}
-                <th scope="col" className="number">
-                  Runs
-                </th>
-                <th scope="col" className="number">
-                  Calls
-                </th>
-                <th scope="col" className="number">
-                  Reused
-                </th>
-                <th scope="col" className="number">
-                  Tokens in
-                </th>
-                <th scope="col" className="number">
-                  Tokens out
-                </th>
+                <NumberHeader>Runs</NumberHeader>
+                <NumberHeader>Calls</NumberHeader>
+                <NumberHeader>Reused</NumberHeader>
+                <NumberHeader>Tokens in</NumberHeader>
+                <NumberHeader>Tokens out</NumberHeader>
                 <th scope="col">
                   <span className="hidden">share of the tokens</span>
                 </th>
-                <th scope="col" className="number">
-                  Time of calls
-                </th>
-                <th scope="col" className="number">
-                  Money
-                </th>
+                <NumberHeader>Time of calls</NumberHeader>
+                <NumberHeader>Money</NumberHeader>
               </tr>
             </thead>
             <tbody>

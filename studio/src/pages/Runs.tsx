@@ -4,6 +4,7 @@ import { ago, count, dateTime, duration, money, plural } from "../lib/format";
 import { useClock, useLoad } from "../lib/load";
 import { oneLine } from "../lib/visible";
 import { STATUS, wordsOf } from "../model/words";
+import { NumberHeader } from "../parts/NumberHeader";
 import { Empty, Fault, Loading } from "../parts/States";
 import { Status } from "../parts/Status";
 import { go, type Route } from "../route";
@@ -144,15 +145,9 @@ export function Runs({ route }: { route: Route }) {
                 <th scope="col">Workflow</th>
                 <th scope="col">Run</th>
                 <th scope="col">Started</th>
-                <th scope="col" className="number">
-                  Took
-                </th>
-                <th scope="col" className="number">
-                  Nodes
-                </th>
-                <th scope="col" className="number">
-                  Tokens
-                </th>
+                <NumberHeader>Took</NumberHeader>
+                <NumberHeader>Nodes</NumberHeader>
+                <NumberHeader>Tokens</NumberHeader>
                 <th scope="col">Tags</th>
               </tr>
             </thead>

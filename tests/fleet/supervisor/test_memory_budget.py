@@ -39,6 +39,7 @@ def busy(name: str, size: int) -> Holder:
         (14, 99, [idle("a", 5, 9), busy("b", 8)], Decision(stop="a")),
         (None, 1, [idle("a", 3)], Decision(stop="a")),
         (None, 1, [idle("a", 2)], Decision(hopeless=True)),
+        (None, 0, [Holder("a", 5, 2, None)], Decision(hopeless=True)),
         (None, 5, [Holder("a", 6, 2, None)], Decision()),
         (None, 6, [Holder("a", 6, 2, None)], Decision(fits=True)),
     ],
@@ -87,6 +88,19 @@ class Room:
         self.idle = None
 
 
+class StoppingRoom(Room):
+    """A server that takes time to end."""
+
+    def __init__(self, name: str, size: int, idle: float) -> None:
+        super().__init__(name, size, idle)
+        self.stopping, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def release(self) -> None:
+        self.stopping.set()
+        await self.ended.wait()
+        await super().release()
+
+
 async def admitted(budget: MemoryBudget, name: str, pauses: int = 3) -> tuple[list[int], str, list[str]]:
     """Returns the reserved bytes, the error, and the reasons of the waits."""
     reserved, reasons = list[int](), list[str]()
@@ -114,6 +128,22 @@ async def test_admit_waits_until_idle_server_has_ended() -> None:
         ["waiting for memory that first has"],
     )
     assert first.released == 1
+
+
+async def test_admit_keeps_released_memory_for_the_first_start() -> None:
+    first = StoppingRoom("first", 6 * 10**9, 30.0)
+    budget = budget_of(first, Room("second", 6 * 10**9), Room("third", 10**9))
+    second = asyncio.create_task(admitted(budget, "second"))
+    await first.stopping.wait()
+    async with asyncio.timeout(60):
+        assert await admitted(budget, "third") == ([], "", ["waiting for the start of another server"] * 3)
+    first.ended.set()
+    assert (await second)[:2] == ([6 * 10**9], "")
+    assert (await admitted(budget, "third"))[0] == [10**9]
+
+
+async def test_admit_counts_the_memory_of_other_servers_only() -> None:
+    assert (await admitted(budget_of(Room("first", 6 * 10**9, 1.0)), "first"))[:2] == ([6 * 10**9], "")
 
 
 async def test_admit_without_memory_names_the_holders() -> None:

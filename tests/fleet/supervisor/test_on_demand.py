@@ -157,8 +157,9 @@ async def test_start_stops_longest_idle_server_for_memory(folders: Folders, supe
     supervision = await opened(on_demand("m", "n", "o", memory="8GB"), folders, supervisions, "m")
     await bring_up(supervision, "n")
     assert await phases(supervision) == {"m": "ready", "n": "ready", "o": "stopped"}, "8 GB are enough for two"
-    await asyncio.sleep(2 * TIMING.least_idle)
+    await asyncio.sleep(TIMING.least_idle)
     await supervision.use("m")
+    await asyncio.sleep(TIMING.least_idle)  # both may be stopped now
     await bring_up(supervision, "o")
     assert await phases(supervision) == {"m": "ready", "n": "stopped", "o": "ready"}
 
@@ -184,7 +185,8 @@ async def test_start_without_memory_names_busy_server(folders: Folders, supervis
     assert caught.value.code == "F226"
     assert "waiting for memory that m has" in {progress.phase for progress in told}
     await post(str(report.url), "/test/idle")
-    assert (await bring_up(supervision, "n")).phase == "ready", "the next request tries again"
+    started = await bring_up(supervision, "n")
+    assert (started.phase, started.restarts) == ("ready", 1), "only the next request tries again"
     assert await phases(supervision) == {"m": "stopped", "n": "ready"}
 
 
@@ -229,18 +231,23 @@ async def test_start_after_killed_supervisor_starts_requested_server(
     assert await phases(supervision) == {"m": "stopped", "n": "ready"}
 
 
-async def test_suspected_server_is_not_stopped(folders: Folders, supervisions: Supervisions) -> None:
-    """A client's request timed out, and the load of a server that hangs shows no request."""
+async def test_suspected_server_is_restarted_instead_of_stopped(folders: Folders, supervisions: Supervisions) -> None:
+    """A client's request timed out, but the load of the server that hangs shows no request."""
     config = with_idle_stop(on_demand("m"), m=0.5)
     supervision = await opened(config, folders, supervisions, "m")
     report = await bring_up(supervision, "m")
-    await post(str(report.url), "/test/freeze")
+    await post(str(report.url), "/test/stuck")
+    await supervision.use("m")
     await supervision.notify(SuspectRequest("m"))
 
-    async def ended() -> bool:
-        return bool((await supervision.require_status()).servers[0].last_failure)
+    async def found_dead() -> ServerReport | None:
+        server = (await supervision.require_status()).servers[0]
+        assert (server.phase, server.last_failure) != ("stopped", None), "it was taken for idle"
+        return server if server.last_failure is not None else None
 
-    await eventually(ended)
+    dead: ServerReport = await eventually(found_dead)
+    assert dead.last_failure is not None
+    assert dead.last_failure.code == "F216"
 
 
 @contextlib.asynccontextmanager
@@ -272,13 +279,17 @@ async def test_start_checks_free_memory_of_machine(folders: Folders) -> None:
     assert caught.value.code == "F226"
 
 
-async def test_memory_measured_is_expected_at_next_start(folders: Folders, tmp_path: Path) -> None:
-    config = on_demand("m")
+async def test_memory_measured_is_expected_at_next_start(folders: Folders) -> None:
+    """The script holds less memory than vLLM, so less is expected after its first run, but never below the minimum."""
+    config = on_demand("m", "n")
+    assert memory_estimate(folders)(config.local_servers["m"]).expected > 1 << 30
     async with in_this_process(config, folders, ENOUGH) as supervision:
         await bring_up(supervision, "m")
-        assert await supervision.notify(StartRequest("m"))
-    server = config.local_servers["m"]
-    assert memory_estimate(folders)(server).minimum == 1 << 30
+        await bring_up(supervision, "n")  # what m holds is measured before another start
+
+    def need() -> Need:
+        return Supervisor(config, folders, launcher, TIMING, lambda: ENOUGH)._servers["m"].need()
+
+    assert need() == Need(1 << 30, 1 << 30)
     (folders.logs(config.digest) / "m.memory.json").write_text(str(5 << 30))
-    again = Supervisor(config, folders, launcher, TIMING, lambda: ENOUGH)
-    assert again._servers["m"].need().expected == 5 << 30
+    assert need() == Need(1 << 30, 5 << 30)
