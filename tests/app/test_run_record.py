@@ -10,9 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from orchestra.app.html.saved_run import to_script_data
-from orchestra.app.run_record import MAX_BLOB_BYTES, RunRecord, blob_digests, encode_record, read_run_record
+from orchestra.app.run_detail import sent_and_received
+from orchestra.app.run_record import MAX_BLOB_BYTES, RunRecord, encode_record, read_run_record
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event
+from orchestra.journal.history import History
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.app.html_pages import GRAPH, quoting_run
 
@@ -54,7 +56,7 @@ async def test_record_with_blobs_has_prompts_once_and_cut(tmp_path: Path) -> Non
 
 async def test_record_counts_missing_blobs_as_left_out(tmp_path: Path) -> None:
     events = [replace(event, sent="0" * 32) if hasattr(event, "sent") else event for event in quoting_run("in 1889")]
-    assert list(blob_digests(events)) == ["0" * 32]
+    assert sent_and_received(History.of(events).rows) == ["0" * 32]
     record = await record_of(tmp_path, events, with_blobs=True)
     assert (record.blobs, record.blobs_left_out) == ({}, 1)
 
