@@ -24,7 +24,7 @@ from orchestra.server.openai_api.options import OrchestraOptions, OutputTarget
 from orchestra.server.openai_api.output import MessageText, OrchestraExtension, extension_of, message_text
 from orchestra.server.problems import RequestError
 from orchestra.server.runs import require_run, wait_for_end
-from orchestra.server.streams import EventStream
+from orchestra.server.streams import EventStream, stop_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def stream(
         def on_disconnect() -> None:
             started.run.cancel(CLIENT)
 
-    return EventStream(call.services, frames, headers, on_disconnect)
+    return EventStream(call.services, frames, headers, on_disconnect, watches_stop=True)
 
 
 async def text_until_blocked(call: Call[Any, Any], started: StartedRun) -> AsyncGenerator[TextPiece, None]:
@@ -145,8 +145,7 @@ async def text_until_blocked(call: Call[Any, Any], started: StartedRun) -> Async
                     ending.result()
                     return
                 elif stopping.done():
-                    hint = f"GET /api/runs/{run.id}/answer, once a server is back"
-                    raise RequestError("S010", f"the server stops; run {run.id} continues later", hint=hint)
+                    raise stop_error(run.id)
         finally:
             for task in (ending, stopping, reading):
                 task.cancel()
