@@ -165,8 +165,9 @@ def test_server_without_a_journal_file_says_what_ends_with_it(tmp_path: Path) ->
     project(tmp_path)
     with served(tmp_path, journal="off") as (process, _):
         assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        assert any("in memory, and end with this process" in line for line in lines)
+        process.send_signal(signal.SIGTERM)
+        printed = process.stdout.read()
+    assert "in memory, and end with this process" in printed
 
 
 def test_server_with_a_key_requires_one(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ import msgspec
 
 from orchestra.core.protocols import CallRequest
 from orchestra.server.background import recover_batches
-from orchestra.server.batches import ROWS, Batch, batches_of, run_batch, work_name
+from orchestra.server.batches import batches_of, work_name
 from orchestra.server.retention import sweep
-from orchestra.server.runs import NO_OPTIONS
 from tests.server.servers import INPUTS, REPLY, TEXT, TestServer, serving, until, until_async
 
 
@@ -138,24 +137,6 @@ async def test_batch_whose_process_lives_is_left_to_it(tmp_path: Path) -> None:
         await batches_of(owner.services).change(batch, lambda one: msgspec.structs.replace(one, alive=0.0))
         await recover_batches(other.services)
         assert list(other.services.work) == [work_name(batch)]
-
-
-async def test_batch_that_the_server_stops_is_not_done(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
-        stored = Batch(
-            id="batch_1", workflow="answer", created=1.0, status="running", rows=1, options=NO_OPTIONS, concurrency=1,
-            alive=time.time(),
-        )  # fmt: skip
-        record = await batches_of(server.services).add("batch_1", "default", stored)
-        assert record is not None
-        await server.services.records.add(ROWS, "batch_1", "default", msgspec.json.encode([INPUTS]))
-        running = asyncio.create_task(run_batch(server.services, record))
-        server.services.draining.set()
-        await running
-        after = await batches_of(server.services).get("batch_1")
-        runs = await server.orchestra.runs()
-    assert after is not None
-    assert (after.value.status, runs) == ("running", [])
 
 
 async def test_batch_row_that_cannot_start_is_reported(tmp_path: Path) -> None:

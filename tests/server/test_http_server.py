@@ -75,9 +75,9 @@ async def test_head_that_is_too_large_ends_a_stream(tmp_path: Path) -> None:
         async with connection(server) as (reader, writer), asyncio.timeout(60):
             writer.write(f"GET /api/runs/{run}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             await reader.readuntil(b"question_asked")
-            for start in range(0, len(TOO_LARGE), 10_000):
-                writer.write(TOO_LARGE[start : start + 10_000])
-                await asyncio.sleep(0)
+            writer.write(TOO_LARGE[:20])
+            await asyncio.sleep(0.05)  # The bytes of a head are counted from the second read on.
+            writer.write(TOO_LARGE[20:] + b"a" * 20)
             rest = await reader.read()
     assert b"HTTP/1.1" not in rest
 
@@ -87,7 +87,9 @@ async def test_requests_of_a_kept_connection_are_bounded_one_by_one(tmp_path: Pa
     async with serving(tmp_path) as server, connection(server) as (reader, writer), asyncio.timeout(60):
         heads = list[bytes]()
         for _ in range(4):
-            writer.write(head)
+            writer.write(head[:-4])
+            await asyncio.sleep(0.01)  # The size is checked when a part of a head has arrived.
+            writer.write(head[-4:])
             heads.append(await read_reply(reader))
     assert [one.split()[1] for one in heads] == [b"200"] * 4
 
@@ -102,7 +104,9 @@ async def test_rest_of_a_refused_body_is_no_head(tmp_path: Path) -> None:
         head = f"POST /api/runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
         writer.write(head.encode())
         refused = await read_reply(reader)
-        writer.write(b" " * size + GET)
+        writer.write(b" " * (size - 1))
+        await asyncio.sleep(0.05)  # The size is checked when a part has arrived.
+        writer.write(b" " + GET)
         after = await read_reply(reader)
     assert (refused.split()[1], after.split()[1]) == (b"413", b"200")
 

@@ -56,9 +56,11 @@ async def test_paused_schedule_does_not_fire(tmp_path: Path) -> None:
         await fire_due(server.services, time.time() + 400 * 86_400)
         still = (await server.client.get(f"/api/schedules/{name}")).json()
         resumed = (await server.client.patch(f"/api/schedules/{name}", json={"paused": False})).json()
+        again = (await server.client.patch(f"/api/schedules/{name}", json={"paused": True})).json()
         runs = await server.orchestra.runs()
     assert (still["next"], still["last"]) == (None, None)
     assert resumed["next"] > time.time()
+    assert (again["paused"], again["next"]) == (True, None)
     assert not runs
 
 
