@@ -387,8 +387,11 @@ class RecordedRun:
     history: History
     status: str
     questions: tuple[QuestionAsked, ...]
+    """The open questions to persons."""
     workflows: Mapping[str, bytes]
     certificates: Sequence[StoredCertificate]
+    holder: str = ""
+    """The process that holds the run; empty if none does."""
 
     @classmethod
     async def read(cls, journal: Journal, run: str, now: float) -> RecordedRun:
@@ -400,9 +403,11 @@ class RecordedRun:
         if history.finished is None:
             messages = await journal.inbox(run, last_read_message(events))
             asked = tuple(unanswered_questions(history.open_questions, messages))
-        status = history.status if history.finished is not None else summary_at(summary, now).status
+        status, holder = history.status, ""
+        if history.finished is None:
+            status, holder = summary_at(summary, now).status, summary.holder or ""
         stored, held = await stored_workflows(journal, started), await read_certificates(journal, events)
-        return cls(run, started, events, history, status, asked, stored, held)
+        return cls(run, started, events, history, status, asked, stored, held, holder)
 
     @classmethod
     async def of_result(cls, journal: Journal, result: Result[Any]) -> RecordedRun:
@@ -463,7 +468,7 @@ class RecordedRun:
             "dropped": self.dropped,
             "supported": sum(map(is_supported, self.claims)),
             "left_out": left_out,
-            "guarantees": tuple(self._guarantees()),
+            "guarantees": tuple(self.guarantees()),
             "usage": UsageTotal.of(history.usage),
             "questions": tuple(map(Question.of, self.questions)),
             "last_seq": last.seq,
@@ -473,7 +478,8 @@ class RecordedRun:
         """Returns the run and its output. `tags` are those that are shown."""
         return RunAnswer(**self.answer_fields(tags))
 
-    def _guarantees(self) -> Iterator[Guarantee]:
+    def guarantees(self) -> Iterator[Guarantee]:
+        """Yields the guarantees of the nodes' values, with the figures of their certificates."""
         for path, sentence, one in iter_guarantees(self.history, self.certificates):
             yield Guarantee(node=path, guarantee=sentence, certificate=None if one is None else dict(one.summary))
 
@@ -531,7 +537,7 @@ class RecordedRun:
 
     def node(self, row: NodeRow, blobs: Mapping[str, bytes], *, with_sources: bool = True) -> NodeDetail:
         """Returns a node with its attempts. `blobs` has what they sent and received, as far as it is included."""
-        guarantee = next((one for one in self._guarantees() if one.node == row.path), None)
+        guarantee = next((one for one in self.guarantees() if one.node == row.path), None)
         given, corrected = row.overridden_by, row.correction
         return NodeDetail(
             **msgspec.structs.asdict(node_summary(row)),

@@ -6,20 +6,17 @@ A page computes nodes, times and costs from the events, so that a live page and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from orchestra.app.claims.claims import OutputClaim, dropped_claims, extract_claims
-from orchestra.app.inputs import run_not_found, unanswered_questions
-from orchestra.app.result import outcome_score
-from orchestra.app.snapshot_store import CARD, stored_workflows
-from orchestra.app.stored_certificates import iter_guarantees, read_certificates
-from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, encode, last_read_message
+from orchestra.app.claims.claims import OutputClaim
+from orchestra.app.run_detail import RecordedRun, sent_and_received
+from orchestra.app.snapshot_store import CARD
+from orchestra.core.events import RunStarted, encode
 from orchestra.core.protocols import Journal
-from orchestra.journal.history import History, usage_by_tier
-from orchestra.journal.summary import summary_at
+from orchestra.journal.history import usage_by_tier
 from orchestra.schema.strict_json import JsonDecodingError, decode_json
 
 FORMAT: Final = "orchestra/run-record/v1"
@@ -79,39 +76,25 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 async def read_run_record(journal: Journal, run: str, now: float, *, with_blobs: bool = False) -> RunRecord:
     """Returns the record of a run, without changing it. Raises `InputError` E020 for an unknown run."""
-    summary = await journal.summary(run)
-    events = await journal.read(run)
-    if summary is None or not events or not isinstance(first := events[0], RunStarted):
-        raise run_not_found(run)
-    history = History.of(events)
-    finished = isinstance(events[-1], RunFinished)
-    asked = (
-        ()
-        if finished
-        else unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events)))
-    )
-    workflows = await stored_workflows(journal, first)
-    held = await read_certificates(journal, events)
-    blobs, left_out = await _read_blobs(journal, events) if with_blobs else (None, 0)
+    recorded = await RecordedRun.read(journal, run, now)
+    first, events, history = recorded.started, recorded.events, recorded.history
+    blobs, left_out = await _read_blobs(journal, sent_and_received(history.rows)) if with_blobs else (None, 0)
     return RunRecord(
         format=FORMAT,
         run=run,
         workflow=first.workflow,
-        status=history.status if finished else summary_at(summary, now).status,
+        status=recorded.status,
         seq=events[-1].seq,
         label=first.label,
         tags=dict(first.tags),
-        confidence=outcome_score(history.outcome, events),
-        holder="" if finished else summary.holder or "",
-        open_questions=tuple(question.seq for question in asked),
-        workflows={name.partition("/")[2]: _parse(data) for name, data in workflows.items() if data},
+        confidence=recorded.confidence,
+        holder=recorded.holder,
+        open_questions=tuple(question.seq for question in recorded.questions),
+        workflows={name.partition("/")[2]: _parse(data) for name, data in recorded.workflows.items() if data},
         cards=await _read_cards(journal, first),
-        claims=tuple(extract_claims(events, workflows)),
-        dropped=tuple(dropped_claims(events)),
-        certificates=tuple(
-            NodeCertificate(path, said, dict(one.summary) if one is not None else None)
-            for path, said, one in iter_guarantees(history, held)
-        ),
+        claims=recorded.claims,
+        dropped=recorded.dropped,
+        certificates=tuple(NodeCertificate(one.node, one.guarantee, one.certificate) for one in recorded.guarantees()),
         tiers=tuple(usage_by_tier(history)),
         events=tuple(msgspec.Raw(encode(event)) for event in events),
         blobs=blobs,
@@ -124,20 +107,9 @@ def encode_record(record: RunRecord) -> bytes:
     return msgspec.json.encode(record)
 
 
-def blob_digests(events: Sequence[Event]) -> Iterator[str]:
-    """Yields the digests of the prompts and responses of a run, each once, in order."""
-    seen = set[str]()
-    for event in events:
-        if isinstance(event, AttemptFinished):
-            for digest in (event.sent, event.received):
-                if digest and digest not in seen:
-                    seen.add(digest)
-                    yield digest
-
-
-async def _read_blobs(journal: Journal, events: Sequence[Event]) -> tuple[dict[str, BlobText], int]:
+async def _read_blobs(journal: Journal, digests: Iterable[str]) -> tuple[dict[str, BlobText], int]:
     found, room, left_out = dict[str, BlobText](), MAX_BLOBS_BYTES, 0
-    for digest in blob_digests(events):
+    for digest in digests:
         data = await journal.get_blob(digest) if room > 0 else None
         if data is None:
             left_out += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from orchestra.server.settings import JwtSettings, ServerSettings
 
 NO_AUTH_NOTICE = "no credentials are needed: every user and every program of this machine may use the server"
+KEY_NOTICE = "requests need a key: orchestra serve keys create NAME"
+PROVIDER_NOTICE = "requests need a token of the identity provider"
+UNUSABLE_NOTICE = (
+    "no request is accepted: keys cannot be stored, and no identity provider is set (--jwks, --issuer, --audience)"
+)
+RECORDS_KINDS = "keys, files, threads, schedules, webhooks and batches"
 TenantOption = Annotated[str, typer.Option("--tenant", metavar="NAME", help="The tenant of the key.")]
 
 
@@ -128,6 +134,9 @@ async def _serve(opener: Opener, arguments: ServeArguments) -> None:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"  # noqa: S104 - compared
         _print_start(address, auth=chosen.auth, has_studio=studio_folder() is not None)
+        for notice in start_notices(settings, chosen):
+            print_note(notice)
+        sys.stdout.flush()
 
     async with open_orchestra(opener, settings) as orchestra:
         left = await serve_app(create_app(orchestra, chosen), arguments.host, arguments.port, announce)
@@ -211,16 +220,31 @@ def _print_start(address: str, *, auth: bool, has_studio: bool) -> None:
         f'\nimport httpx\nbody = {body}\nprint(httpx.post("{address}/api/runs", json=body{headers}, timeout=99).json())'
     )
     print_text()
-    if auth:
-        print_note("requests need a key: orchestra serve keys create NAME")
+
+
+def start_notices(settings: Settings, server: ServerSettings) -> Iterator[str]:
+    """Yields what the operator must know when the server starts: who may use it, and what ends with the process."""
+    reason = _unkept_reason(settings)
+    if not server.auth:
+        yield NO_AUTH_NOTICE
+    elif not reason:
+        yield KEY_NOTICE
     else:
-        print_note(NO_AUTH_NOTICE)
-    sys.stdout.flush()
+        yield PROVIDER_NOTICE if server.jwt is not None else UNUSABLE_NOTICE
+    if reason:
+        yield f"{reason}: {RECORDS_KINDS} are in memory, and end with this process"
+
+
+def _unkept_reason(settings: Settings) -> str:
+    """Returns why the records of the server are not kept; an empty text if they are in a file beside the journal."""
+    if isinstance(settings.journal, Path):
+        return ""
+    return "the journal is off" if settings.journal == "off" else "the journal is in a database"
 
 
 @asynccontextmanager
 async def open_records(settings: Settings) -> AsyncIterator[Records]:
-    """Opens the records of the server of a project. Raises `InputError` C018 if no journal is kept."""
+    """Opens the records of the server of a project; in memory if the journal is not in a file."""
     from orchestra.server.records import Records
 
     journal = settings.journal
@@ -230,6 +254,19 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
         return
     journal.parent.mkdir(parents=True, exist_ok=True)
     async with Records.open(journal) as records:
+        yield records
+
+
+@asynccontextmanager
+async def open_kept_records(settings: Settings) -> AsyncIterator[Records]:
+    """Opens the records of the server of a project. Raises `InputError` S020 if the journal is not in a file."""
+    if reason := _unkept_reason(settings):
+        raise InputError(
+            "S020",
+            f"{reason}: the server stores its keys only beside a journal in a file",
+            hint="let an identity provider issue tokens: orchestra serve --jwks URL --issuer URL --audience NAME",
+        )
+    async with open_records(settings) as records:
         yield records
 
 
@@ -256,7 +293,7 @@ def create(
     expires = None if days is None else time.time() + days * 86_400
 
     async def make() -> tuple[Any, str]:
-        async with open_records(load_settings()) as records:
+        async with open_kept_records(load_settings()) as records:
             return await create_key(records, name, tenant, tuple(one for one in SCOPES if one in named), expires)
 
     key, secret = asyncio.run(make())
@@ -272,7 +309,7 @@ def list_(as_json: JsonOption = False) -> None:
     from orchestra.server.access import list_keys
 
     async def read() -> list[Any]:
-        async with open_records(load_settings()) as records:
+        async with open_kept_records(load_settings()) as records:
             return await list_keys(records, None)
 
     found = asyncio.run(read())
@@ -301,7 +338,7 @@ def revoke(
     name = "_".join(key.split("_")[:2])
 
     async def remove() -> bool:
-        async with open_records(load_settings()) as records:
+        async with open_kept_records(load_settings()) as records:
             return await records.delete(KEY, name)
 
     if not asyncio.run(remove()):

@@ -66,6 +66,12 @@ async def _recover_work(services: Services, reporter: Reporter) -> None:
     for thread in await threads_of(services).all():
         if thread.value.queue:
             continue_thread(services, thread.value.id)
+    await recover_batches(services)
+    await reporter.recover()
+
+
+async def recover_batches(services: Services) -> None:
+    """Continues the batches whose process has died."""
     for batch in await batches_of(services).all():
         name, now = batch.value.id, time.time()
         if batch.value.status != "running" or work_name(name) in services.work:
@@ -74,4 +80,3 @@ async def _recover_work(services: Services, reporter: Reporter) -> None:
             taken = msgspec.structs.replace(batch.value, alive=now)
             if await batches_of(services).replace(batch, taken):
                 start_batch(services, batch)
-    await reporter.recover()

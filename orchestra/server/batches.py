@@ -269,6 +269,8 @@ async def run_batch(services: Services, stored: Stored[Batch]) -> None:
                 if services.draining.is_set():
                     return
                 group.create_task(run_row(row))
+        if services.draining.is_set():
+            return  # Rows may have been refused or interrupted: another process looks at them again.
         await batches_of(services).change(name, lambda one: _ended(one, errors))
     finally:
         heartbeat.cancel()

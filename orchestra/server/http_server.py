@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,30 +23,49 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
-    """Closes connections whose request head is too large, or does not arrive in time."""
+    """Closes connections whose request head is too large, or does not arrive in time.
+
+    This also holds for a head that is sent while the reply to an earlier request goes on.
+    """
 
     _timer: asyncio.TimerHandle | None = None
+    """Runs while a head is incomplete."""
     _head_bytes = 0
+    _in_body = False
+    """Whether the head of a request is complete, and its body is not."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts the time of the first head."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))
         self._start_head()
 
     def data_received(self, data: bytes) -> None:
         """Counts the bytes of a head."""
-        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+        if self._timer is None and not self._in_body and (self.cycle is None or self.cycle.response_complete):
             self._start_head()
         self._head_bytes += len(data)
         super().data_received(data)
         if self._timer is not None and self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.write(_TOO_LARGE)
+            if self.cycle is None or self.cycle.response_complete:  # else the bytes would be part of another reply
+                self.transport.write(_TOO_LARGE)
             self._close()
+
+    def on_message_begin(self) -> None:
+        """Starts the time of a head."""
+        if self._timer is None:
+            self._start_head()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Ends the time of a head."""
         self._stop_timer()
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Ends a body."""
+        self._in_body = False
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the time of a head."""

@@ -133,12 +133,17 @@ def to_problem(error: OrchestraError) -> Problem:
 def problem_response(error: OrchestraError) -> Response:
     """Returns the reply for an error."""
     problem = to_problem(error)
+    return Response(msgspec.json.encode(problem), problem.status, error_headers(error, problem), MEDIA_TYPE)
+
+
+def error_headers(error: OrchestraError, problem: Problem) -> dict[str, str]:
+    """Returns the headers of the reply for an error: its own, and those that its status requires."""
     headers = dict(error.headers) if isinstance(error, RequestError) else {}
     if problem.status == 503:
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
     if problem.status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="orchestra"')
-    return Response(msgspec.json.encode(problem), problem.status, headers, MEDIA_TYPE)
+    return headers
 
 
 _INPUT_CODES = frozenset({"E012", "E013"})

@@ -48,7 +48,7 @@ from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.retention import TTL_TAG
-from orchestra.server.streams import EVENT_STREAM, FRAMES, EventStream, StreamMode, wait_for_disconnect
+from orchestra.server.streams import EVENT_STREAM, FRAMES, EventStream, StreamMode, stop_error, wait_for_disconnect
 from orchestra.workflows.model import REQUEST, Budget, Graph
 from orchestra.workflows.python.steps import Step, Workflow
 
@@ -401,8 +401,7 @@ async def wait_for_end(call: Call[Any, Any], run: Run[Any], timeout: float | Non
         if gone.done() and cancel:
             run.cancel(CLIENT)
         if stopping.done():
-            hint = f"GET /api/runs/{run.id}/answer, once a server is back"
-            raise RequestError("S010", f"the server stops; run {run.id} continues later", hint=hint)
+            raise stop_error(run.id)
         return False
     finally:
         for task in (waiting, gone, stopping):

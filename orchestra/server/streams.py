@@ -18,7 +18,7 @@ from orchestra.core.events import AttemptFinished, Event, NodeFinished, RunFinis
 from orchestra.core.outcomes import Outcome, ValueOutcome
 from orchestra.core.paths import workflow_path
 from orchestra.engine.streaming import TextPiece
-from orchestra.server.problems import to_problem
+from orchestra.server.problems import RequestError, to_problem
 from orchestra.server.services import Services
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 MIN_POLL, MAX_POLL = 0.1, 2.0
 """Seconds between two looks at a run that another process drives."""
+STOP_SECONDS: Final = 1.0
+"""Seconds that a stream gets for its own error when the server stops."""
 CLOSED_CODE = "E017"
 
 
@@ -186,7 +188,8 @@ class EventStream(Response):
     """A reply that is a stream.
 
     The next event is read only when the reader has taken the previous ones, so a slow reader holds no memory. One that
-    blocks for too long is disconnected, and may continue from the last event that it has.
+    blocks for too long is disconnected, and may continue from the last event that it has. If the server stops, the last
+    event is an error with the code S010, so that no reader takes a part for the whole.
     """
 
     def __init__(
@@ -195,8 +198,20 @@ class EventStream(Response):
         frames: AsyncGenerator[bytes, None],
         headers: Mapping[str, str] | None = None,
         on_disconnect: Callable[[], None] | None = None,
+        *,
+        watches_stop: bool = False,
     ) -> None:
+        """Makes the reply.
+
+        Args:
+            services: The state of the server.
+            frames: What is sent.
+            headers: More headers.
+            on_disconnect: Called if the reader disconnects before the end.
+            watches_stop: Whether `frames` ends with an error of its own if the server stops.
+        """
         self._services, self._frames, self._on_disconnect = services, frames, on_disconnect
+        self._watches_stop = watches_stop
         self.status_code, self.background = 200, None
         self.init_headers({"content-type": EVENT_STREAM, "x-accel-buffering": "no", **(headers or {})})
 
@@ -215,13 +230,14 @@ class EventStream(Response):
             await asyncio.gather(gone, stopping, return_exceptions=True)
 
     async def _send_frames(self, send: Send, gone: asyncio.Future[None], stopping: asyncio.Future[Any]) -> None:
-        settings = self._services.settings
+        keep_alive = self._services.settings.keep_alive
         coming = asyncio.ensure_future(self._next_frame())
         try:
             while True:
-                await asyncio.wait(
-                    {gone, stopping, coming}, timeout=settings.keep_alive, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait({gone, stopping, coming}, timeout=keep_alive, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done() and self._watches_stop:
+                    ends: set[asyncio.Future[Any]] = {gone, coming}
+                    await asyncio.wait(ends, timeout=STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     if self._on_disconnect is not None:
                         self._on_disconnect()
@@ -232,8 +248,9 @@ class EventStream(Response):
                         coming = asyncio.ensure_future(self._next_frame())
                 elif stopping.done():
                     data = None
-                async with asyncio.timeout(settings.send_timeout):
-                    await send({"type": "http.response.body", "body": data or b"", "more_body": data is not None})
+                    if not self._watches_stop:
+                        await self._send(send, _error_frame(stop_error()))
+                await self._send(send, data)
                 if data is None:
                     return
         finally:
@@ -241,11 +258,28 @@ class EventStream(Response):
             await asyncio.gather(coming, return_exceptions=True)
             await self._frames.aclose()
 
+    async def _send(self, send: Send, data: bytes | None) -> None:
+        """Sends a frame; None ends the reply. Raises `TimeoutError` if the reader blocks."""
+        async with asyncio.timeout(self._services.settings.send_timeout):
+            await send({"type": "http.response.body", "body": data or b"", "more_body": data is not None})
+
     async def _next_frame(self) -> bytes | None:
         try:
             return await anext(self._frames, None)
         except OrchestraError as error:
-            return frame("error", msgspec.json.encode(to_problem(error)))
+            return _error_frame(error)
+
+
+def _error_frame(error: OrchestraError) -> bytes:
+    return frame("error", msgspec.json.encode(to_problem(error)))
+
+
+def stop_error(run: str = "") -> RequestError:
+    """Returns the error for a reply that ends because the server stops; the run, if it is known, continues later."""
+    if not run:
+        return RequestError("S010", "the server stops", hint="connect again, with the last event id in Last-Event-ID")
+    hint = f"GET /api/runs/{run}/answer, once a server is back"
+    return RequestError("S010", f"the server stops; run {run} continues later", hint=hint)
 
 
 async def wait_for_disconnect(receive: Receive) -> None:

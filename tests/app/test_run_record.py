@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from orchestra import Orchestra
 from orchestra.app.html.saved_run import to_script_data
-from orchestra.app.run_record import MAX_BLOB_BYTES, RunRecord, blob_digests, encode_record, read_run_record
+from orchestra.app.run_detail import sent_and_received
+from orchestra.app.run_record import MAX_BLOB_BYTES, RunRecord, encode_record, read_run_record
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event
+from orchestra.core.protocols import CallRequest
+from orchestra.journal.history import History
 from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.testing.fake_workers import SimulatedWorkers
 from tests.app.html_pages import GRAPH, quoting_run
+from tests.server.servers import INPUTS, project
 
 
 async def record_of(folder: Path, events: list[Event], *blobs: bytes, with_blobs: bool = False) -> RunRecord:
@@ -54,9 +62,24 @@ async def test_record_with_blobs_has_prompts_once_and_cut(tmp_path: Path) -> Non
 
 async def test_record_counts_missing_blobs_as_left_out(tmp_path: Path) -> None:
     events = [replace(event, sent="0" * 32) if hasattr(event, "sent") else event for event in quoting_run("in 1889")]
-    assert list(blob_digests(events)) == ["0" * 32]
+    assert sent_and_received(History.of(events).rows) == ["0" * 32]
     record = await record_of(tmp_path, events, with_blobs=True)
     assert (record.blobs, record.blobs_left_out) == ({}, 1)
+
+
+async def test_record_of_a_run_under_way_names_its_holder(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    async def never(call: CallRequest) -> Any:
+        called.set()
+        await asyncio.Event().wait()
+
+    async with Orchestra.open(project(tmp_path), workers=SimulatedWorkers(never)) as orchestra:
+        run = await orchestra.start(orchestra.find("answer"), **INPUTS)
+        await called.wait()
+        record = await read_run_record(orchestra.journal, run.id, time.time())
+    assert record.status == "running"
+    assert record.holder
 
 
 async def test_record_of_unknown_run_is_refused(tmp_path: Path) -> None:

@@ -16,16 +16,26 @@ from typing import Any
 import httpx
 import pytest
 
+from orchestra.cli.serve import KEY_NOTICE, NO_AUTH_NOTICE, PROVIDER_NOTICE, UNUSABLE_NOTICE, start_notices
+from orchestra.core.settings import Settings
+from orchestra.server import ServerSettings
+from orchestra.server.settings import JwtSettings
 from tests.cli.shell import Shell
 from tests.cli.shell import shell as shell
 from tests.server.servers import frames, project
 
+PROVIDER = JwtSettings(jwks_url="https://id.example/keys", issuer="https://id.example", audience="orchestra")
+
 
 @contextmanager
-def served(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(folder: Path, *arguments: str, journal: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server in a process of its own, and its address."""
     command = [sys.executable, "-m", "orchestra.cli", "serve", "--port", "0", "--drain", "1", *arguments]
-    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "ORCHESTRA_JOURNAL": str(folder / "runs.db")}
+    environment = {
+        **os.environ,
+        "XDG_STATE_HOME": str(folder / "state"),
+        "ORCHESTRA_JOURNAL": journal or str(folder / "runs.db"),
+    }
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -89,6 +99,8 @@ def test_server_ends_in_order_at_a_signal(tmp_path: Path, number: signal.Signals
             rest = list(lines)
         assert process.wait() == 0
     assert any("question_asked" in line for line in rest)
+    last = frames("\n".join(rest))[-1]
+    assert (last["event"], json.loads(last["data"])["code"]) == ("error", "S010")
 
 
 def test_server_for_other_machines_needs_credentials(shell: Shell) -> None:
@@ -113,6 +125,49 @@ def test_key_is_made_listed_used_and_revoked(shell: Shell) -> None:
     assert shell("serve", "keys", "list", "--json").json == []
     assert shell("serve", "keys", "revoke", made["id"]).code == 2
     assert shell("serve", "keys", "create", "app", "--scopes", "write").code == 2
+
+
+@pytest.mark.parametrize(
+    ("journal", "reason"),
+    [("postgresql://127.0.0.1:9/runs", "the journal is in a database"), ("off", "the journal is off")],
+)
+@pytest.mark.parametrize("command", [("create", "app"), ("list",), ("revoke", "ok_1")])
+def test_keys_without_a_journal_file_are_refused(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, journal: str, reason: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ORCHESTRA_JOURNAL", journal)
+    refused = shell("serve", "keys", *command)
+    assert (refused.code, refused.out) == (2, "")
+    assert "S020" in refused.err
+    assert reason in refused.err
+    assert "--jwks" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("journal", "server", "notices"),
+    [
+        ("runs.db", ServerSettings(auth=False), [NO_AUTH_NOTICE]),
+        ("runs.db", ServerSettings(), [KEY_NOTICE]),
+        ("off", ServerSettings(auth=False), [NO_AUTH_NOTICE, "the journal is off"]),
+        ("postgresql://db/runs", ServerSettings(), [UNUSABLE_NOTICE, "the journal is in a database"]),
+        ("env:DATABASE", ServerSettings(jwt=PROVIDER), [PROVIDER_NOTICE, "the journal is in a database"]),
+    ],
+)
+def test_start_notices_state_credentials_and_what_is_not_kept(
+    tmp_path: Path, journal: str, server: ServerSettings, notices: list[str]
+) -> None:
+    settings = Settings.load({"journal": journal}, start=tmp_path, environ={"HOME": str(tmp_path), "DATABASE": "x"})
+    printed = list(start_notices(settings, server))
+    assert [notice.partition(": keys, files")[0] for notice in printed] == notices
+
+
+def test_server_without_a_journal_file_says_what_ends_with_it(tmp_path: Path) -> None:
+    project(tmp_path)
+    with served(tmp_path, journal="off") as (process, _):
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        printed = process.stdout.read()
+    assert "in memory, and end with this process" in printed
 
 
 def test_server_with_a_key_requires_one(tmp_path: Path) -> None:

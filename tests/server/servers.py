@@ -18,6 +18,7 @@ from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.server import ServerSettings, create_app
 from orchestra.server.access import create_key
+from orchestra.server.http_server import BoundedHeadProtocol
 from orchestra.server.principals import SCOPES, Scope
 from orchestra.server.services import Services
 from orchestra.testing.fake_workers import SimulatedWorkers
@@ -143,12 +144,12 @@ def reply(call: CallRequest) -> Any:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, answer: AnswerFunction = reply, settings: ServerSettings = OPEN
+    folder: Path, answer: AnswerFunction = reply, settings: ServerSettings = OPEN, chunks: int = 0
 ) -> AsyncIterator[TestServer]:
-    """An application with its client, without sockets."""
+    """An application with its client, without sockets. Models write their text in that many chunks before the value."""
     async with AsyncExitStack() as stack:
         orchestra = await stack.enter_async_context(
-            Orchestra.open(project(folder), workers=SimulatedWorkers(answer, latency=0.0))
+            Orchestra.open(project(folder), workers=SimulatedWorkers(answer, latency=0.0, chunks=chunks))
         )
         app = create_app(orchestra, settings)
         await stack.enter_async_context(app.router.lifespan_context(app))
@@ -160,7 +161,7 @@ async def serving(
 @asynccontextmanager
 async def listening(app: Starlette) -> AsyncIterator[str]:
     """The address of an application on a port of its own. Its lifespan has begun already."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", http=BoundedHeadProtocol))
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     try:

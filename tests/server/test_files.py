@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from orchestra.core.protocols import CallRequest
+from orchestra.server.background import recover_batches
+from orchestra.server.batches import batches_of, work_name
 from orchestra.server.retention import sweep
 from tests.server.servers import INPUTS, REPLY, TEXT, TestServer, serving, until, until_async
 
@@ -81,6 +86,57 @@ async def batch_end(server: TestServer, batch: str) -> dict[str, Any]:
     await until_async(is_done)
     found: dict[str, Any] = (await server.client.get(f"/api/batches/{batch}")).json()
     return found
+
+
+async def test_batch_of_a_process_that_ended_continues_elsewhere(tmp_path: Path) -> None:
+    calls = Counter[str]()
+    blocked = asyncio.Event()
+
+    async def answer_two(call: CallRequest) -> Any:
+        calls[call.inputs["question"]] += 1
+        if calls.total() > 2:
+            blocked.set()
+            await asyncio.Event().wait()
+        return REPLY
+
+    def answer(call: CallRequest) -> Any:
+        calls[call.inputs["question"]] += 1
+        return REPLY
+
+    rows = [{**INPUTS, "question": str(number)} for number in range(6)]
+    async with serving(tmp_path, answer_two) as server:
+        body = {"workflow": "answer", "rows": rows, "concurrency": 1}
+        batch = (await server.client.post("/api/batches", json=body)).json()["id"]
+        await blocked.wait()
+        await batches_of(server.services).change(batch, lambda one: msgspec.structs.replace(one, alive=0.0))
+    first = dict(calls)
+    async with serving(tmp_path, answer) as server:
+        ended = await batch_end(server, batch)
+        lines = (await server.client.get(f"/api/batches/{batch}/results")).text.splitlines()
+        runs = await server.orchestra.runs(limit=100)
+    assert first == {"0": 1, "1": 1, "2": 1}
+    assert calls == {"0": 1, "1": 1, "2": 2, "3": 1, "4": 1, "5": 1}
+    assert ended["counts"] == {"done": 6}
+    assert [json.loads(line)["row"] for line in lines] == list(range(6))
+    assert len(runs) == 6
+
+
+async def test_batch_whose_process_lives_is_left_to_it(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    async def never(call: CallRequest) -> Any:
+        called.set()
+        await asyncio.Event().wait()
+
+    async with serving(tmp_path, never) as owner, serving(tmp_path) as other:
+        body = {"workflow": "answer", "rows": [INPUTS], "concurrency": 1}
+        batch = (await owner.client.post("/api/batches", json=body)).json()["id"]
+        await called.wait()
+        await recover_batches(other.services)
+        assert not other.services.work
+        await batches_of(owner.services).change(batch, lambda one: msgspec.structs.replace(one, alive=0.0))
+        await recover_batches(other.services)
+        assert list(other.services.work) == [work_name(batch)]
 
 
 async def test_batch_row_that_cannot_start_is_reported(tmp_path: Path) -> None:

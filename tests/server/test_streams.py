@@ -106,6 +106,43 @@ async def test_stream_of_values_has_outcomes_and_the_answer(tmp_path: Path) -> N
     assert json.loads(sent[-1]["data"])["output"] == [REPLY] * 3
 
 
+async def test_stream_of_text_marks_it_unverified_before_the_result(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def answer(call: CallRequest) -> Any:
+        await release.wait()
+        return REPLY
+
+    settings = dataclasses.replace(OPEN, keep_alive=0.1)
+    async with serving(tmp_path, answer, settings, chunks=4) as server, listening(server.app) as url:
+        body = {"workflow": "answer", "inputs": INPUTS, "mode": "stream", "stream": "text"}
+        lines = list[str]()
+        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/api/runs", json=body) as reply:
+            async for line in reply.aiter_lines():
+                lines.append(line)
+                if line == ": keep-alive":
+                    release.set()
+    sent = frames("\n".join(lines))
+    pieces = [json.loads(one["data"]) for one in sent if one["event"] == "text"]
+    assert json.loads("".join(piece["text"] for piece in pieces)) == REPLY
+    assert len(pieces) > 1
+    assert {(piece["node"], piece["agent"], piece["verified"]) for piece in pieces} == {("read", "reader", False)}
+    assert [piece["start"] for piece in pieces] == [
+        sum(len(before["text"]) for before in pieces[:index]) for index in range(len(pieces))
+    ]
+    names = [one["event"] for one in sent]
+    assert names[-2:] == ["value", "result"]
+    assert "id" not in sent[0]
+
+
+async def test_stream_of_text_of_an_ended_run_has_the_result_only(tmp_path: Path) -> None:
+    async with serving(tmp_path, chunks=4) as server:
+        run = (await server.run())["id"]
+        sent = frames((await read_stream(server, run, mode="text")).text)
+    assert [one["event"] for one in sent] == ["value", "result"]
+    assert json.loads(sent[-1]["data"])["output"] == REPLY
+
+
 async def test_stream_of_a_waiting_run_goes_on_after_the_answer(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         run = (await server.run("approve", {"draft": "a"}))["id"]
@@ -130,6 +167,9 @@ async def test_silent_stream_is_kept_alive_and_ends_with_the_server(tmp_path: Pa
                     server.services.stopping.set()
     assert "event: question_asked" in seen
     assert ": keep-alive" in seen
+    last = frames("\n".join(seen))[-1]
+    assert (last["event"], json.loads(last["data"])["code"]) == ("error", "S010")
+    assert "id" not in last
 
 
 async def test_disconnected_client_cancels_the_run_only_if_asked(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final, Literal
 
@@ -14,55 +14,54 @@ from orchestra.core.errors import OrchestraError
 from orchestra.server.endpoints import JSON_TYPE, Call, RouteTable
 from orchestra.server.openai_api.errors import error_reply
 from orchestra.server.openai_api.messages import Message, read_turn
-from orchestra.server.openai_api.models import find_target
 from orchestra.server.openai_api.options import (
     NO_ORCHESTRA,
-    TEXT_FORMAT,
+    FieldRules,
     OrchestraOptions,
     OutputFormat,
-    ignored_fields,
+    find_output_target,
     openai_options,
-    reject_unsupported,
-    require_format,
 )
-from orchestra.server.openai_api.output import OrchestraExtension, extension_of, message_text
+from orchestra.server.openai_api.output import OrchestraExtension
 from orchestra.server.openai_api.running import (
     Conversation,
     StartedRun,
-    disconnection,
+    location,
     start_conversation,
-    stated_fields,
+    stream,
     text_until_blocked,
     wait_for_answer,
 )
-from orchestra.server.streams import EVENT_STREAM, EventStream
+from orchestra.server.streams import EVENT_STREAM
 
 ROUTES = RouteTable()
 DONE: Final = b"data: [DONE]\n\n"
-IGNORED: Final = (
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "seed",
-    "max_tokens",
-    "max_completion_tokens",
-    "reasoning_effort",
+RULES: Final = FieldRules(
+    ignored=(
+        "temperature",
+        "top_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+        "reasoning_effort",
+    ),
+    unsupported={
+        "tools": ([],),
+        "functions": ([],),
+        "tool_choice": ("none", "auto"),
+        "n": (1,),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "stop": ([], ""),
+        "audio": (),
+        "modalities": (["text"],),
+        "web_search_options": (),
+    },
+    format_pointer="/response_format",
 )
-UNSUPPORTED: Final[Mapping[str, Sequence[Any]]] = {
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "n": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "stop": ([], ""),
-    "audio": (),
-    "modalities": (["text"],),
-    "web_search_options": (),
-}
-"""Fields with the values that a run can honour."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,44 +165,31 @@ async def create_chat_completion(call: Call[ChatRequest]) -> Response:
 
     With `stream`, a sentence is sent when its checks have passed.
     """
-    body, fields = call.body, stated_fields(call.body)
-    reject_unsupported(fields, UNSUPPORTED)
-    target = find_target(call, body.model)
-    wanted = body.response_format or TEXT_FORMAT
-    conversation = Conversation(
-        target,
-        [read_turn(message, f"/messages/{index}") for index, message in enumerate(body.messages)],
-        body.orchestra,
-        openai_options(call, body.orchestra, body.metadata),
-        require_format(target, wanted, "/response_format"),
-        wanted.type != "text",
-        ignored_fields(fields, IGNORED),
-    )
-    started = await start_conversation(call, conversation)
-    headers = {"Location": f"{call.request.scope.get('root_path', '')}/api/runs/{started.run.id}"}
+    body = call.body
+    target = find_output_target(call, body.model, body.response_format, RULES)
+    turns = [read_turn(message, f"/messages/{index}") for index, message in enumerate(body.messages)]
+    options = openai_options(call, body.orchestra, body.metadata)
+    started = await start_conversation(call, Conversation(target, turns, body.orchestra, options))
+    headers = location(call, started, "/api/runs")
     if body.stream:
-        frames = _frames(call, conversation, started)
-        return EventStream(call.services, frames, headers, disconnection(started, body.orchestra))
-    answer = await wait_for_answer(call, started, cancel=body.orchestra.on_disconnect == "cancel")
-    completion = _completion(body.model, conversation, answer, started.ignored)
+        return stream(call, started, _frames(call, started), headers)
+    completion = _completion(body.model, started, await wait_for_answer(call, started))
     return Response(msgspec.json.encode(completion), 200, headers, JSON_TYPE)
 
 
-def _completion(model: str, conversation: Conversation, answer: RunAnswer, ignored: tuple[str, ...]) -> ChatCompletion:
-    text = message_text(answer, conversation.target.output, structured=conversation.structured)
+def _completion(model: str, started: StartedRun, answer: RunAnswer) -> ChatCompletion:
+    text = started.text(answer)
     return ChatCompletion(
         id=answer.id,
         created=int(answer.started),
         model=model,
         choices=(Choice(message=ReplyMessage(content=text.content, refusal=text.refusal)),),
         usage=CompletionUsage.of(answer.usage),
-        orchestra=extension_of(answer, ignored),
+        orchestra=started.extension(answer),
     )
 
 
-async def _frames(
-    call: Call[ChatRequest], conversation: Conversation, started: StartedRun
-) -> AsyncGenerator[bytes, None]:
+async def _frames(call: Call[ChatRequest], started: StartedRun) -> AsyncGenerator[bytes, None]:
     """Yields the chunks of a stream: unverified text if it is wanted, verified sentences, and the end."""
     run, body = started.run, call.body
     first = await call.services.started(run.id)
@@ -220,17 +206,17 @@ async def _frames(
 
     try:
         yield chunk({"role": "assistant", "content": ""})
-        async with aclosing(text_until_blocked(call.services, run, unverified=body.orchestra.unverified)) as pieces:
+        async with aclosing(text_until_blocked(call, started)) as pieces:
             async for piece in pieces:
                 source = {"node": piece.node, "agent": piece.agent, "attempt": piece.attempt, "start": piece.start}
                 yield chunk({"reasoning_content": piece.text}, orchestra={"verified": False, **source})
         answer = await call.services.answer(run.id)
-        text = message_text(answer, conversation.target.output, structured=conversation.structured)
+        text = started.text(answer)
         for sentence in text.pieces():
             yield chunk({"content": sentence})
         if text.refusal is not None:
             yield chunk({"refusal": text.refusal})
-        yield chunk({}, "stop", orchestra=extension_of(answer, started.ignored))
+        yield chunk({}, "stop", orchestra=started.extension(answer))
         if body.stream_options is not None and body.stream_options.include_usage:
             yield data_frame({**head, "choices": [], "usage": CompletionUsage.of(answer.usage)})
         yield DONE

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from orchestra.app.run_detail import RunAnswer
 from orchestra.core.errors import OrchestraError
 from orchestra.server.endpoints import JSON_TYPE
-from orchestra.server.problems import RETRY_SECONDS, Problem, RequestError, to_problem
+from orchestra.server.problems import Problem, RequestError, error_headers, to_problem
 
 PREFIX: Final = "/v1/"
 """The paths of this API."""
@@ -72,12 +72,7 @@ def _reply_of(problem: Problem) -> ErrorReply:
 def error_response(error: OrchestraError) -> Response:
     """Returns the reply for an error."""
     problem = to_problem(error)
-    headers = dict(error.headers) if isinstance(error, RequestError) else {}
-    if problem.status == 503:
-        headers.setdefault("Retry-After", str(RETRY_SECONDS))
-    if problem.status == 401:
-        headers.setdefault("WWW-Authenticate", 'Bearer realm="orchestra"')
-    return Response(msgspec.json.encode(_reply_of(problem)), problem.status, headers, JSON_TYPE)
+    return Response(msgspec.json.encode(_reply_of(problem)), problem.status, error_headers(error, problem), JSON_TYPE)
 
 
 def parameter_of(pointer: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from orchestra.schema.types import Schema
 from orchestra.schema.validator import Validator
 from orchestra.server.endpoints import Call
 from orchestra.server.openai_api.errors import unsupported
-from orchestra.server.openai_api.models import ANY_VALUE, Target
+from orchestra.server.openai_api.models import ANY_VALUE, Target, find_target
 from orchestra.server.runs import NO_OPTIONS, Options, run_options
 
 
@@ -59,6 +60,50 @@ class OutputFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TEXT_FORMAT = OutputFormat()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRules:
+    """The fields of OpenAI's requests that a run cannot honour."""
+
+    ignored: Sequence[str]
+    """Fields without effect."""
+    unsupported: Mapping[str, Sequence[Any]]
+    """Fields that are refused, unless they have one of these values."""
+    format_pointer: str
+    """The place of the wanted format in a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTarget:
+    """What a request runs, and the form of the output."""
+
+    target: Target
+    returns: Schema | None
+    """The schema that a planned request returns; None for other targets."""
+    structured: bool
+    """Whether the client wants JSON."""
+    ignored: tuple[str, ...]
+    """Stated fields without effect."""
+
+
+def find_output_target(
+    call: Call[Any, Any], model: str, wanted: OutputFormat | None, rules: FieldRules
+) -> OutputTarget:
+    """Returns what a request names as its model.
+
+    Raises:
+        RequestError: S030 for a field or a form of the output that a run cannot honour; S009 for an unknown model.
+    """
+    fields = {name: getattr(call.body, name) for name in call.body.__struct_fields__}
+    reject_unsupported(fields, rules.unsupported)
+    target, wanted = find_target(call, model), wanted or TEXT_FORMAT
+    return OutputTarget(
+        target,
+        require_format(target, wanted, rules.format_pointer),
+        wanted.type != "text",
+        ignored_fields(fields, rules.ignored),
+    )
 
 
 def require_format(target: Target, wanted: OutputFormat, pointer: str) -> Schema | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final, Literal
 
@@ -17,39 +17,39 @@ from orchestra.server.openai_api.messages import USER, ContentPart, Message, Tur
 from orchestra.server.openai_api.models import ANY_VALUE, find_target
 from orchestra.server.openai_api.options import (
     NO_ORCHESTRA,
-    TEXT_FORMAT,
+    FieldRules,
     OrchestraOptions,
     OutputFormat,
-    ignored_fields,
+    find_output_target,
     openai_options,
-    reject_unsupported,
-    require_format,
 )
 from orchestra.server.openai_api.output import OrchestraExtension, extension_of, message_text
 from orchestra.server.openai_api.running import (
     Conversation,
     StartedRun,
-    disconnection,
+    location,
     start_conversation,
-    stated_fields,
+    stream,
     text_until_blocked,
     wait_for_answer,
 )
 from orchestra.server.principals import public_tags
 from orchestra.server.runs import author, require_run
-from orchestra.server.streams import EVENT_STREAM, EventStream, frame
+from orchestra.server.streams import EVENT_STREAM, frame
 
 ROUTES = RouteTable()
-IGNORED: Final = ("temperature", "top_p", "max_output_tokens", "reasoning", "truncation", "user", "service_tier")
-UNSUPPORTED: Final[Mapping[str, Sequence[Any]]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "include": ([],),
-    "prompt": (),
-    "conversation": (),
-    "top_logprobs": (0,),
-}
-"""Fields with the values that a run can honour."""
+RULES: Final = FieldRules(
+    ignored=("temperature", "top_p", "max_output_tokens", "reasoning", "truncation", "user", "service_tier"),
+    unsupported={
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "include": ([],),
+        "prompt": (),
+        "conversation": (),
+        "top_logprobs": (0,),
+    },
+    format_pointer="/text/format",
+)
 MODEL_TAG, STRUCTURED_TAG = "openai.model", "openai.structured"
 """Tags with which a response can be made from its run again."""
 
@@ -169,34 +169,23 @@ async def create_response(call: Call[ResponseRequest]) -> Response:
     With `background` the reply comes at once, and the response is read later. `previous_response_id` names a response
     that waits for a person: the input is the answer. After any other response, its messages are earlier turns.
     """
-    body, fields = call.body, stated_fields(call.body)
-    reject_unsupported(fields, UNSUPPORTED)
-    target = find_target(call, body.model)
-    wanted = (body.text.format if body.text is not None else None) or TEXT_FORMAT
+    body = call.body
+    target = find_output_target(call, body.model, body.text.format if body.text is not None else None, RULES)
     asked, earlier = await _previous(call)
     options = openai_options(call, asked, body.metadata, keep=body.store is not False)
-    conversation = Conversation(
-        target,
-        [*earlier, *_turns(body)],
-        asked,
-        options.replace(
-            tags={**(options.tags or {}), MODEL_TAG: body.model, STRUCTURED_TAG: str(wanted.type != "text").lower()}
-        ),
-        require_format(target, wanted, "/text/format"),
-        wanted.type != "text",
-        ignored_fields(fields, IGNORED),
-    )
+    tags = {**(options.tags or {}), MODEL_TAG: body.model, STRUCTURED_TAG: str(target.structured).lower()}
+    conversation = Conversation(target, [*earlier, *_turns(body)], asked, options.replace(tags=tags))
     started = await start_conversation(call, conversation)
-    headers = {"Location": f"{call.request.scope.get('root_path', '')}/v1/responses/{started.run.id}"}
+    headers = location(call, started, "/v1/responses")
     if body.stream:
-        frames = _frames(call, conversation, started)
-        return EventStream(call.services, frames, headers, disconnection(started, asked))
+        return stream(call, started, _frames(call, started), headers)
     if body.background:
         answer = await call.services.answer(started.run.id)
     else:
-        answer = await wait_for_answer(call, started, cancel=asked.on_disconnect == "cancel")
-    shown = _response(body.model, answer, conversation.structured, target.output, started.ignored)
-    shown = msgspec.structs.replace(shown, previous_response_id=body.previous_response_id)
+        answer = await wait_for_answer(call, started)
+    shown = msgspec.structs.replace(
+        _response_of(body.model, started, answer), previous_response_id=body.previous_response_id
+    )
     return Response(msgspec.json.encode(shown), 200, headers, JSON_TYPE)
 
 
@@ -252,6 +241,12 @@ def _turns(body: ResponseRequest) -> list[Turn]:
     return turns
 
 
+def _response_of(model: str, started: StartedRun, answer: RunAnswer) -> ResponseObject:
+    """Returns the response for the run of a request."""
+    structured = started.conversation.target.structured
+    return _response(model, answer, structured, started.output_schema, started.ignored)
+
+
 def _response(model: str, answer: RunAnswer, structured: bool, schema: Any, ignored: tuple[str, ...]) -> ResponseObject:
     status: Literal["completed", "failed", "in_progress", "cancelled"] = "completed"
     output: tuple[dict[str, Any], ...] = ()
@@ -299,9 +294,7 @@ def _message_item(run: str, content: list[dict[str, Any]], status: str) -> dict[
     return {"id": f"msg_{run}", "type": "message", "role": "assistant", "status": status, "content": content}
 
 
-async def _frames(
-    call: Call[ResponseRequest], conversation: Conversation, started: StartedRun
-) -> AsyncGenerator[bytes, None]:
+async def _frames(call: Call[ResponseRequest], started: StartedRun) -> AsyncGenerator[bytes, None]:
     """Yields the events of a stream: unverified text if it is wanted, verified sentences, and the response."""
     number, run, body = -1, started.run.id, call.body
 
@@ -310,21 +303,16 @@ async def _frames(
         number += 1
         return frame(type, msgspec.json.encode({"type": type, "sequence_number": number, **fields}))
 
-    def shown(answer: RunAnswer) -> ResponseObject:
-        return _response(body.model, answer, conversation.structured, conversation.target.output, started.ignored)
-
     try:
-        begun = shown(await call.services.answer(run))
+        begun = _response_of(body.model, started, await call.services.answer(run))
         begun = msgspec.structs.replace(begun, status="in_progress", output=(), usage=None)
         yield event("response.created", response=begun)
         yield event("response.in_progress", response=begun)
-        async with aclosing(
-            text_until_blocked(call.services, started.run, unverified=body.orchestra.unverified)
-        ) as pieces:
+        async with aclosing(text_until_blocked(call, started)) as pieces:
             async for piece in pieces:
                 yield event("orchestra.unverified_text", node=piece.node, agent=piece.agent, text=piece.text)
         answer = await call.services.answer(run)
-        final = shown(answer)
+        final = _response_of(body.model, started, answer)
         item = f"msg_{run}"
         place = {"item_id": item, "output_index": 0, "content_index": 0}
         if final.output:
@@ -332,8 +320,7 @@ async def _frames(
             (part,) = final.output[0]["content"]
             if part["type"] == "output_text":
                 yield event("response.content_part.added", **place, part=_text_part(""))
-                text = message_text(answer, conversation.target.output, structured=conversation.structured)
-                for sentence in text.pieces():
+                for sentence in started.text(answer).pieces():
                     yield event("response.output_text.delta", **place, delta=sentence, logprobs=[])
                 yield event("response.output_text.done", **place, text=part["text"], logprobs=[])
             else:

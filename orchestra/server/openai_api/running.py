@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -19,32 +19,44 @@ from orchestra.schema.types import Schema
 from orchestra.server.access import require_scope
 from orchestra.server.endpoints import Call
 from orchestra.server.openai_api.messages import USER, Turn, build_inputs
-from orchestra.server.openai_api.models import TEXT, Target
-from orchestra.server.openai_api.options import OrchestraOptions
+from orchestra.server.openai_api.models import TEXT
+from orchestra.server.openai_api.options import OrchestraOptions, OutputTarget
+from orchestra.server.openai_api.output import MessageText, OrchestraExtension, extension_of, message_text
 from orchestra.server.problems import RequestError
 from orchestra.server.runs import require_run, wait_for_end
-from orchestra.server.services import Services
+from orchestra.server.streams import EventStream, stop_error
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a request says, whichever API it uses."""
+    """The content of a request, whichever API it uses."""
 
-    target: Target
+    target: OutputTarget
     turns: Sequence[Turn]
     asked: OrchestraOptions
     options: RunOptions
-    returns: Schema | None
-    structured: bool
-    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """A run, and the parts of the request without effect."""
+    """The run of a conversation, and the parts of the request without effect."""
 
     run: Run[Any]
+    conversation: Conversation
     ignored: tuple[str, ...]
+
+    @property
+    def output_schema(self) -> Schema:
+        """The type of the output."""
+        return self.conversation.target.target.output
+
+    def text(self, answer: RunAnswer) -> MessageText:
+        """Returns the text of the message. Raises `RequestError` if the run has failed, or was cancelled."""
+        return message_text(answer, self.output_schema, structured=self.conversation.target.structured)
+
+    def extension(self, answer: RunAnswer) -> OrchestraExtension:
+        """Returns the evidence and verdicts of the message."""
+        return extension_of(answer, self.ignored)
 
 
 async def start_conversation(call: Call[Any, Any], conversation: Conversation) -> StartedRun:
@@ -53,13 +65,13 @@ async def start_conversation(call: Call[Any, Any], conversation: Conversation) -
     Raises:
         RequestError: S031 if the messages do not fit; S009 for an unknown run.
     """
-    if conversation.asked.answer_to:
-        return StartedRun(await _answer(call, conversation), conversation.ignored)
     target = conversation.target
-    inputs = await build_inputs(call, target, conversation.turns, conversation.asked.inputs)
-    step = target.build(call, inputs.values, conversation.returns)
+    if conversation.asked.answer_to:
+        return StartedRun(await _answer(call, conversation), conversation, target.ignored)
+    inputs = await build_inputs(call, target.target, conversation.turns, conversation.asked.inputs)
+    step = target.target.build(call, inputs.values, target.returns)
     run = await call.services.start(RunRequest(workflow=step, inputs=inputs.values, options=conversation.options))
-    return StartedRun(run, (*conversation.ignored, *inputs.ignored))
+    return StartedRun(run, conversation, (*target.ignored, *inputs.ignored))
 
 
 async def _answer(call: Call[Any, Any], conversation: Conversation) -> Run[Any]:
@@ -80,27 +92,44 @@ async def _answer(call: Call[Any, Any], conversation: Conversation) -> Run[Any]:
     return active
 
 
-async def wait_for_answer(call: Call[Any, Any], started: StartedRun, *, cancel: bool) -> RunAnswer:
-    """Returns a run that has ended, or waits for a person. With `cancel` it ends if the client disconnects."""
+async def wait_for_answer(call: Call[Any, Any], started: StartedRun) -> RunAnswer:
+    """Returns a run that has ended, or waits for a person. It is cancelled if the client disconnects, unless the
+    request wants it to continue.
+    """
+    cancel = started.conversation.asked.on_disconnect == "cancel"
     await wait_for_end(call, started.run, None, cancel=cancel)
     return await call.services.answer(started.run.id)
 
 
-def disconnection(started: StartedRun, asked: OrchestraOptions) -> Callable[[], None] | None:
-    """Returns what is done if the client of a stream disconnects."""
-    return (lambda: started.run.cancel(CLIENT)) if asked.on_disconnect == "cancel" else None
+def location(call: Call[Any, Any], started: StartedRun, path: str) -> dict[str, str]:
+    """Returns the header with the address of a run below a path."""
+    return {"Location": f"{call.request.scope.get('root_path', '')}{path}/{started.run.id}"}
 
 
-async def text_until_blocked(services: Services, run: Run[Any], *, unverified: bool) -> AsyncGenerator[TextPiece, None]:
+def stream(
+    call: Call[Any, Any], started: StartedRun, frames: AsyncGenerator[bytes, None], headers: dict[str, str]
+) -> EventStream:
+    """Returns the reply with a stream. If the client disconnects, it is as in `wait_for_answer`."""
+    on_disconnect: Callable[[], None] | None = None
+    if started.conversation.asked.on_disconnect == "cancel":
+
+        def on_disconnect() -> None:
+            started.run.cancel(CLIENT)
+
+    return EventStream(call.services, frames, headers, on_disconnect, watches_stop=True)
+
+
+async def text_until_blocked(call: Call[Any, Any], started: StartedRun) -> AsyncGenerator[TextPiece, None]:
     """Yields the unverified text of models, if it is wanted, until the run ends or waits for a person.
 
     Raises:
         RequestError: S010 if the server stops.
     """
-    pieces = run.text() if unverified else _no_text()
+    run = started.run
+    pieces = run.text() if started.conversation.asked.unverified else _no_text()
     async with aclosing(pieces):
         ending: asyncio.Task[Any] = asyncio.ensure_future(run.wait_until_blocked())
-        stopping: asyncio.Task[Any] = asyncio.ensure_future(services.stopping.wait())
+        stopping: asyncio.Task[Any] = asyncio.ensure_future(call.services.stopping.wait())
         reading: asyncio.Task[TextPiece | None] = asyncio.ensure_future(anext(pieces, None))
         waiting = {ending, stopping, reading}
         try:
@@ -116,8 +145,7 @@ async def text_until_blocked(services: Services, run: Run[Any], *, unverified: b
                     ending.result()
                     return
                 elif stopping.done():
-                    hint = f"GET /api/runs/{run.id}/answer, once a server is back"
-                    raise RequestError("S010", f"the server stops; run {run.id} continues later", hint=hint)
+                    raise stop_error(run.id)
         finally:
             for task in (ending, stopping, reading):
                 task.cancel()
@@ -128,8 +156,3 @@ async def _no_text() -> AsyncGenerator[TextPiece, None]:
     no_pieces: tuple[TextPiece, ...] = ()
     for piece in no_pieces:
         yield piece
-
-
-def stated_fields(body: Any) -> Mapping[str, Any]:
-    """Returns the fields of a request by name."""
-    return {name: getattr(body, name) for name in body.__struct_fields__}

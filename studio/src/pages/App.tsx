@@ -144,7 +144,7 @@ function KeyForm({ wrong, done }: { wrong: boolean; done: () => void }) {
   return (
     <main className="page small" id="content" tabIndex={-1}>
       <h1>This server asks for a key</h1>
-      <p className="soft">An administrator makes one with: orchestra serve keys add NAME. The key stays in this tab and is forgotten when you close it.</p>
+      <p className="soft">An administrator makes one with: orchestra serve keys create NAME. The key stays in this tab and is forgotten when you close it.</p>
       <form
         className="stack"
         onSubmit={(event) => {

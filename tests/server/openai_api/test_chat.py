@@ -132,6 +132,29 @@ async def test_stream_of_a_failing_run_raises_an_api_error(tmp_path: Path) -> No
                 pass
 
 
+@pytest.mark.parametrize("unverified", [False, True])
+async def test_stream_of_a_server_that_stops_raises_an_api_error(tmp_path: Path, unverified: bool) -> None:
+    called = asyncio.Event()
+
+    async def hang(call: CallRequest) -> Any:
+        called.set()
+        await asyncio.Event().wait()
+
+    add_project(tmp_path)
+    async with serving(tmp_path, hang) as server, listening(server.app) as address:
+        client: Any = openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        extra = {"orchestra": {"unverified": unverified}}
+        stream = await client.chat.completions.create(model="tell", messages=QUESTION, stream=True, extra_body=extra)
+        await called.wait()
+        server.services.stopping.set()
+        with pytest.raises(openai.APIError, match="the server stops") as stopped:
+            async for _ in stream:
+                pass
+        (run,) = await server.orchestra.runs()
+    assert stopped.value.code == "S010"
+    assert run.status == "running"
+
+
 async def test_failed_run_is_an_error_that_clients_do_not_repeat(tmp_path: Path) -> None:
     def fail(call: CallRequest) -> Any:
         return 7

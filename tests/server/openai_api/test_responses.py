@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from orchestra.core.protocols import CallRequest
-from tests.server.openai_api.clients import GIVEN, SENTENCES, answer, openai_serving
+from tests.server.openai_api.clients import GIVEN, SENTENCES, add_project, answer, openai_serving
 from tests.server.openai_api.test_chat import Other, Reading
-from tests.server.servers import LOCKED, REPLY
+from tests.server.servers import LOCKED, REPLY, listening, serving
 
 
 async def test_response_has_text_usage_and_evidence(tmp_path: Path) -> None:
@@ -63,6 +63,25 @@ async def test_response_in_the_background_is_read_later(tmp_path: Path) -> None:
         ended = await api.client.responses.retrieve(begun.id)
     assert (begun.status, begun.usage, begun.output) == ("in_progress", None, [])
     assert (ended.status, ended.output_text) == ("completed", SENTENCES)
+
+
+async def test_stream_of_a_server_that_stops_raises_an_api_error(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    async def hang(call: CallRequest) -> Any:
+        called.set()
+        await asyncio.Event().wait()
+
+    add_project(tmp_path)
+    async with serving(tmp_path, hang) as server, listening(server.app) as address:
+        client: Any = openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        stream = await client.responses.create(model="tell", input="Go.", stream=True)
+        await called.wait()
+        server.services.stopping.set()
+        events = [event async for event in stream]
+    assert [event.type for event in events] == ["response.created", "response.in_progress", "error"]
+    assert [event.sequence_number for event in events] == [0, 1, 2]
+    assert events[-1].code == "S010"
 
 
 async def test_cancel_response_ends_its_run(tmp_path: Path) -> None:
