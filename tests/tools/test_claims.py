@@ -52,10 +52,12 @@ def test_undecided_claim_shows_the_nearest_sentence() -> None:
     reply = decide_claim.function("Is there parking?", "there is parking", [near], [judged(0.1, 0.1)])
     assert reply.text == "The sources do not say this directly. Nearest: Bicycles are in the yard."
     assert reply.findings[0].answer is None
+    judgements = [judged(0.9, 0.1)]
+    far_away = decide_claim.function("There is parking.", "there is parking", [sentence("Ann parks.", 0.4)], judgements)
+    assert far_away.findings[0].answer is None
 
 
 def test_evidence_is_the_nearest_sentences() -> None:
-    found = claim_evidence.function(
-        "Are dogs allowed?", [sentence("a"), sentence("b"), sentence("c")], [0.1, 0.9, 0.5], 2
-    )
+    sentences = [sentence("a"), sentence("b"), sentence("| row | 1 |"), sentence("c")]
+    found = claim_evidence.function("Are dogs allowed?", sentences, [0.1, 0.9, 0.8, 0.5], 2)
     assert ([one.text for one in found.sentences], found.claim) == (["b", "c"], "dogs are allowed")
