@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from orchestra.schema.builtin_models import Citation, Passage, StrictModel
-from orchestra.text.keywords import STOP_WORDS
+from orchestra.text.keywords import STOP_WORDS, singular
+from orchestra.text.numbers.words import ORDINALS, SMALL_NUMBERS
 from orchestra.tools.replies import Finding, Reply, language_of, nearest_sentence
 from orchestra.workflows.python.steps import tool
 
@@ -32,27 +34,9 @@ _NEGATION = re.compile(
     r"nie|verboten|pas|jamais|aucun\w*|interdit\w*|ninguna?|nunca|prohibid\w*)\b|n't\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(
-    r"\d[\d.,]*\d|\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|"
-    r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b",
-    re.IGNORECASE,
-)
-_VALUES = {
-    **{
-        word: number
-        for number, word in enumerate(
-            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-        )
-    },
-    **{
-        word: number
-        for number, word in enumerate(
-            ["zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
-        )
-    },
-    "once": 1,
-    "twice": 2,
-}
+_VALUES: Final = {**SMALL_NUMBERS, **ORDINALS, "once": 1, "twice": 2}
+"""The values of number words."""
+_NUMBER = re.compile(rf"\d[\d.,]*\d|\d|\b(?:{'|'.join(sorted(_VALUES, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
 class Judged(StrictModel):
@@ -205,7 +189,7 @@ def _numbers(text: str) -> list[tuple[float, frozenset[str]]]:
         if value is None:
             continue
         after = [word.casefold() for word in _WORD.findall(text[match.end() : match.end() + 30])][:2]
-        beside = {_singular(word) for word in after if word not in STOP_WORDS}
+        beside = {singular(word) for word in after if word not in STOP_WORDS}
         sign = text[max(0, match.start() - 1) : match.start()]
         if sign in "$€£¥" and sign:
             beside.add(sign)
@@ -213,10 +197,6 @@ def _numbers(text: str) -> list[tuple[float, frozenset[str]]]:
             beside.add("%")
         found.append((value, frozenset(beside)))
     return found
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def _value(text: str) -> float | None:

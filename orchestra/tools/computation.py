@@ -16,36 +16,16 @@ from typing import Final
 
 from orchestra.schema.builtin_models import Cell, Citation, Document, Passage, Table
 from orchestra.text.arithmetic import format_fraction
+from orchestra.text.keywords import singular
+from orchestra.text.numbers.currencies import DEFAULT_CODES, currency_code
+from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.replies import Finding, Reply
-from orchestra.tools.table_answers import all_tables, with_unit
+from orchestra.tools.table_answers import CURRENCY_SIGNS, all_tables, with_unit
 from orchestra.workflows.python.steps import tool
 
 NEAR = 0.33
 """The closeness from which a sentence with a rate is about a question."""
-_NUMBER_WORDS: Final = {
-    word: number
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-        ]
-    )
-} | {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "dozen": 12}
+_NUMBER_WORDS: Final = {**SMALL_NUMBERS, "dozen": 12}
 _NUM = rf"(?:\d[\d,]*(?:\.\d+)?|\b(?:{'|'.join(_NUMBER_WORDS)})\b)"
 _CURRENCY_WORD = r"euros?|eur|pounds?|gbp|dollars?|usd|francs?|chf|pence|cents?"
 _QUANTITY = re.compile(
@@ -114,7 +94,6 @@ _UNIT_FORMS: Final = {
     **dict.fromkeys(("litre", "liter", "l"), "litre"),
     **dict.fromkeys(("min", "minute"), "minute"),
 }
-_SIGNS: Final = {"euro": "€", "eur": "€", "pound": "£", "gbp": "£", "dollar": "$", "usd": "$"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +179,7 @@ def _quantities(question: str) -> Iterator[tuple[Fraction, str, str]]:
 
 
 def _unit(word: str) -> str:
-    text = word.casefold()
-    text = text[:-1] if len(text) > 3 and text.endswith("s") and not text.endswith("ss") else text
+    text = singular(word.casefold())
     return _UNIT_FORMS.get(text, text)
 
 
@@ -213,8 +191,8 @@ def _value(text: str) -> Fraction:
 def _sign(match: re.Match[str]) -> str:
     if match["sign"]:
         return match["sign"]
-    word = match["word"].casefold()
-    return _SIGNS.get(word.removesuffix("s"), word)
+    code = currency_code(match["word"])
+    return CURRENCY_SIGNS.get(DEFAULT_CODES.get(code, code), match["word"].casefold())
 
 
 def _cite(sentence: Passage) -> Citation:

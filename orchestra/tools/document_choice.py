@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
+from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.answers import document_title, split_sentences
 from orchestra.tools.replies import Finding, Reply
 from orchestra.workflows.python.steps import tool
@@ -21,13 +22,12 @@ MIN_CLOSENESS = 0.24
 MAX_QUERY = 1_500
 """Characters of a document that represent all of it."""
 DEFAULT_SENTENCES = 3
-_COUNT_WORDS = {word: number for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six"])}
 _SENTENCE_COUNT = re.compile(
     r"\b(?P<count>\d|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres)\b(?:\s+(?:or|to|bis|ou|o)\s+(?P<most>\w+))?\s+"
     r"(?:short |brief |complete )?(?:sentences?|lines?|sätzen?|phrases?|frases?)\b",
     re.IGNORECASE,
 )
-_OTHER_COUNTS = {"zwei": 2, "drei": 3, "deux": 2, "trois": 3, "dos": 2, "tres": 3}
+_COUNT_WORDS = {**SMALL_NUMBERS, "zwei": 2, "drei": 3, "deux": 2, "trois": 3, "dos": 2, "tres": 3}
 _LABELS = re.compile(r"(?:\b(?:an?|the)\s+)?(?P<label>[\w-]+(?:\s+(?:of|for)\s+[\w-]+)?)", re.IGNORECASE)
 _FIELDS = re.compile(
     r"(?:extract|pull out|read out|fill (?:in|out)|get|list)\s+(?:the\s+|all\s+)?(?P<fields>.+?)\s+(?:from|"
@@ -180,8 +180,8 @@ def sentence_count(request: str) -> int:
     if match is None:
         return DEFAULT_SENTENCES
     word = (match["most"] or match["count"]).casefold()
-    word = word if word.isdigit() or word in _COUNT_WORDS or word in _OTHER_COUNTS else match["count"].casefold()
-    return int(word) if word.isdigit() else _COUNT_WORDS.get(word, _OTHER_COUNTS.get(word, DEFAULT_SENTENCES))
+    word = word if word.isdigit() or word in _COUNT_WORDS else match["count"].casefold()
+    return int(word) if word.isdigit() else _COUNT_WORDS.get(word, DEFAULT_SENTENCES)
 
 
 def _clean(text: str) -> str:
