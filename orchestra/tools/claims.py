@@ -1,14 +1,16 @@
 """Claims: whether the sentences of documents support a claim, contradict it, or say nothing about it.
 
 An entailment model judges each of the nearest sentences. Code decides: a sentence that is near to the claim and has
-another number of the same kind contradicts it, for any judgement of the model, because small models overlook figures.
+another number of the same kind contradicts it, for any judgement of the model, because small models overlook figures. A
+number within a stated limit, such as 45 within `40 or more`, is no other number.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from orchestra.schema.builtin_models import Citation, Passage, StrictModel
 from orchestra.text.keywords import STOP_WORDS, singular
@@ -20,6 +22,8 @@ NEAR = 0.45
 """The closeness from which a sentence is about a claim."""
 DECIDED = 0.6
 """The probability from which a judgement counts."""
+SAME = 0.7
+"""The closeness from which a sentence says the same as a claim, apart from figures and negations."""
 SHOWN = 0.42
 """The closeness from which a sentence is shown though it does not decide."""
 TOP_EVIDENCE = 4
@@ -160,6 +164,10 @@ def _decide(claim: str, sentence: Passage, judged: Judged) -> tuple[float, bool]
     if sentence.score < NEAR - 0.1:
         return None
     conflict = _numbers_conflict(claim, sentence.text)
+    if conflict is False and _has_other_number(claim, sentence.text) and refute >= support:
+        # The model takes 45 and `40 or more` for a contradiction. Very near sentences differ in little else.
+        negated = [_NEGATION.search(text) is not None for text in (claim, sentence.text)]
+        return (sentence.score + 0.5, True) if sentence.score >= SAME and negated[0] == negated[1] else None
     if conflict is not None and sentence.score >= NEAR + 0.05:
         return (
             (sentence.score + 0.5, not conflict) if conflict or support > refute else (sentence.score + refute, False)
@@ -173,16 +181,56 @@ def _numbers_conflict(claim: str, sentence: str) -> bool | None:
     """Whether the numbers of a claim differ from those of a sentence with the same words beside them. None if the claim
     has no number, or the sentence none that is comparable.
     """
-    asked, stated = _numbers(claim), _numbers(sentence)
-    comparable = [(value, [other for other, near in stated if near & beside]) for value, beside in asked]
-    comparable = [(value, others) for value, others in comparable if others]
+    stated = _numbers(sentence)
+    comparable = [(one, [other for other in stated if other.beside & one.beside]) for one in _numbers(claim)]
+    comparable = [(one, others) for one, others in comparable if others]
     if not comparable:
         return None
-    return any(value not in others for value, others in comparable)
+    return not all(any(_agree(one, other) for other in others) for one, others in comparable)
 
 
-def _numbers(text: str) -> list[tuple[float, frozenset[str]]]:
-    """The numbers of a text, each with the content words right beside it."""
+def _has_other_number(claim: str, sentence: str) -> bool:
+    """Whether a number of a claim is not in a sentence, which has a limit instead."""
+    return bool({one.value for one in _numbers(claim)} - {one.value for one in _numbers(sentence)})
+
+
+@dataclass(frozen=True, slots=True)
+class _StatedNumber:
+    value: float
+    beside: frozenset[str]
+    """The content words right beside it."""
+    limit: Literal["least", "most", ""]
+    """Whether it is the smallest or the largest number that is meant: `40 or more`, `up to 40`."""
+
+
+def _agree(claimed: _StatedNumber, stated: _StatedNumber) -> bool:
+    """Whether two numbers are equal, or the claimed one is within the stated limit: 45 is within `40 or more`."""
+    if claimed.value == stated.value:
+        return True
+    if claimed.limit or not stated.limit:
+        return False
+    return claimed.value > stated.value if stated.limit == "least" else claimed.value < stated.value
+
+
+_LIMIT_BEFORE = re.compile(
+    r"\b(?:(?P<least>at least|more than|over|above|no less than|minimum of|starting (?:at|from))|"
+    r"(?P<most>at most|up to|less than|fewer than|under|below|no more than|maximum of|within))\s+(?:[$€£¥]\s?)?$",
+    re.IGNORECASE,
+)
+_LIMIT_AFTER = re.compile(
+    r"%?\s*(?:[^\W\d_]+\s+)?(?:(?P<least>(?:or|and) (?:more|over|above|longer|older|upwards?))|"
+    r"(?P<most>(?:or|and) (?:less|fewer|under|below|shorter|younger)))\b",
+    re.IGNORECASE,
+)
+
+
+def _limit(text: str, start: int, end: int) -> Literal["least", "most", ""]:
+    match = _LIMIT_BEFORE.search(text, 0, start) or _LIMIT_AFTER.match(text, end)
+    return "" if match is None else "least" if match["least"] else "most"
+
+
+def _numbers(text: str) -> list[_StatedNumber]:
+    """The numbers of a text."""
     found = []
     for match in _NUMBER.finditer(text):
         value = _value(match[0])
@@ -195,7 +243,7 @@ def _numbers(text: str) -> list[tuple[float, frozenset[str]]]:
             beside.add(sign)
         if text[match.end() : match.end() + 2].strip()[:1] == "%":
             beside.add("%")
-        found.append((value, frozenset(beside)))
+        found.append(_StatedNumber(value, frozenset(beside), _limit(text, match.start(), match.end())))
     return found
 
 
