@@ -81,7 +81,7 @@ _ASKS_DISCOUNT = re.compile(
     r"\b(?:what|which|how much|how high|how big)\b[^?]{0,20}\b(?:discount|reduction|rebate)\b", re.IGNORECASE
 )
 _PERCENT_OF_PRICE = re.compile(
-    r"\bcosts\s+(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?P<what>rent|price|fee)\b", re.IGNORECASE
+    r"\bcosts\s+(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?:rent|price|fee)\b", re.IGNORECASE
 )
 _PERCENT = re.compile(r"(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)", re.IGNORECASE)
 _INSTALMENTS = re.compile(
@@ -285,7 +285,7 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
             count = _value(match["count"])
             expression = f"{format_fraction(price)} / {format_fraction(count)}"
             return _Computed(price / count, expression, sign, (_cite(sentence),), cells)
-        if (match := _PERCENT_OF_PRICE.search(sentence.text)) and match["what"].casefold() in ("rent", "price", "fee"):
+        if match := _PERCENT_OF_PRICE.search(sentence.text):
             percent = _value(match["percent"])
             expression = f"{format_fraction(price)} * {format_fraction(percent)} / 100"
             return _Computed(price * percent / 100, expression, sign, (_cite(sentence),), cells)

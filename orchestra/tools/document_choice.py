@@ -158,7 +158,7 @@ def compose_summary(
         left.remove(best)
     kept = [sentences[at] for at in sorted(chosen)]
     return Reply(
-        text=" ".join(_clean(sentence.text) for sentence in kept),
+        text=_capitalized(" ".join(_clean(sentence.text) for sentence in kept)),
         findings=[Finding(question=request, answer=_clean(sentence.text)) for sentence in kept],
         citations=[_cite(sentence) for sentence in kept],
     )
@@ -247,7 +247,7 @@ def choose_label(request: str, labels: Sequence[str], scores: Sequence[float], d
 
 _CUES = {
     "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|"
-    r"faulty|refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
+    r"faulty|refund|late|delay\w*|waited|damaged|overcharged|sorry)\b",
     "order": r"\b(?:order|please (?:send|deliver|supply)|we need|quantity|deliver)\b",
     "enquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
     "inquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",

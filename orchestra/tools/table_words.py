@@ -68,7 +68,7 @@ _DATED = re.compile(
     re.IGNORECASE,
 )
 TIME_HEAD = re.compile(
-    r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE
+    r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|on|deadline|start|end)\b", re.IGNORECASE
 )
 
 

@@ -60,6 +60,10 @@ def test_summary_keeps_the_order_and_leaves_out_the_mail_header() -> None:
     reply = compose_summary.function("Sum it up in two sentences.", parts.sentences, scores, scores)
     assert reply.text == "I waited 50 minutes. My discount is missing, too."
     assert compose_summary.function("Sum it up.", [], [], []).text is None
+    (mid_sentence,) = passages(Document(source="a", text="the atlas arrived with a torn cover."))
+    assert compose_summary.function("Sum it up.", [mid_sentence], [0.9], [0.9]).text == (
+        "The atlas arrived with a torn cover."
+    )
 
 
 def test_summary_does_not_repeat_itself() -> None:
