@@ -64,8 +64,8 @@ def claim_evidence(
     claim: str, sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_EVIDENCE
 ) -> ClaimEvidence:
     """A claim as a statement, and the sentences nearest to it by score, the best one first."""
-    told = [at for at in range(len(sentences)) if not sentences[at].text.startswith("|")]
-    ranked = sorted(told, key=lambda at: (-scores[at], at))[:top]
+    prose = [at for at in range(len(sentences)) if not sentences[at].text.startswith("|")]
+    ranked = sorted(prose, key=lambda at: (-scores[at], at))[:top]
     best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
     return ClaimEvidence(claim=as_statement(claim), sentences=best)
 

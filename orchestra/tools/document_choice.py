@@ -10,7 +10,7 @@ from orchestra.schema.builtin_models import Answer, Citation, Document, Passage,
 from orchestra.text.keywords import content_words
 from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.answers import document_title, split_sentences
-from orchestra.tools.replies import Finding, Reply
+from orchestra.tools.replies import Finding, Reply, capitalize
 from orchestra.workflows.python.steps import tool
 
 _HEADER = re.compile(
@@ -158,7 +158,7 @@ def compose_summary(
         left.remove(best)
     kept = [sentences[at] for at in sorted(chosen)]
     return Reply(
-        text=_capitalized(" ".join(_clean(sentence.text) for sentence in kept)),
+        text=capitalize(" ".join(_clean(sentence.text) for sentence in kept)),
         findings=[Finding(question=request, answer=_clean(sentence.text)) for sentence in kept],
         citations=[_cite(sentence) for sentence in kept],
     )
@@ -307,7 +307,7 @@ def join_fields(
     """
     answers = [_header_field(field, documents) or answer for field, answer in zip(fields, answers, strict=True)]
     findings = [Finding(question=field, answer=answer.text) for field, answer in zip(fields, answers, strict=True)]
-    lines = [f"{_capitalized(one.question)}: {one.answer}" for one in findings if one.answer is not None]
+    lines = [f"{capitalize(one.question)}: {one.answer}" for one in findings if one.answer is not None]
     missing = [one.question for one in findings if one.answer is None]
     if lines and missing:
         lines.append(f"Not found: {', '.join(missing)}")
@@ -336,10 +336,6 @@ def _header_field(field: str, documents: Sequence[Document]) -> Answer | None:
         return None
     quote = Citation(quote=match[0], source=documents[0].source, start=match.start(), end=match.end())
     return Answer(text=match["value"], citations=[quote])
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 # Comparisons

@@ -98,15 +98,15 @@ class _Cells:
         """Adds the text of the open cell to the row, once for each column that it covers."""
         if self.text is None:
             return
-        said = " ".join("".join(self.text).split())
+        content = " ".join("".join(self.text).split())
         if not self.rows:
             self.rows.append([])
         row = self.rows[-1]
         self._fill(row)
         for _ in range(min(self.columns, MAX_COLUMNS - len(row))):
             if self.depth > 1:
-                self.pending[len(row)] = (self.depth - 1, said)
-            row.append(said)
+                self.pending[len(row)] = (self.depth - 1, content)
+            row.append(content)
         self.text = None
 
     def end_row(self) -> None:
@@ -117,12 +117,12 @@ class _Cells:
 
     def _fill(self, row: list[str]) -> None:
         while (covered := self.pending.get(len(row))) is not None:
-            depth, said = covered
+            depth, content = covered
             if depth > 1:
-                self.pending[len(row)] = (depth - 1, said)
+                self.pending[len(row)] = (depth - 1, content)
             else:
                 del self.pending[len(row)]
-            row.append(said)
+            row.append(content)
 
 
 class _PageParser(HTMLParser):
