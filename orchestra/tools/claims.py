@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from orchestra.agents.inference.tables.bounds import CONTEXT_CHARACTERS, find_bound
 from orchestra.schema.builtin_models import Citation, Passage, StrictModel
 from orchestra.text.keywords import STOP_WORDS, singular
+from orchestra.text.numbers.sort_keys import ABOVE, FROM
 from orchestra.text.numbers.words import ORDINALS, SMALL_NUMBERS
 from orchestra.tools.replies import Finding, Reply, language_of, nearest_sentence
 from orchestra.workflows.python.steps import tool
@@ -199,34 +201,23 @@ class _StatedNumber:
     value: float
     beside: frozenset[str]
     """The content words right beside it."""
-    limit: Literal["least", "most", ""]
-    """Whether it is the smallest or the largest number that is meant: `40 or more`, `up to 40`."""
+    bound: str | None
+    """Whether it is a bound of the numbers that are meant: `40 or more`, `up to 40`."""
 
 
 def _agree(claimed: _StatedNumber, stated: _StatedNumber) -> bool:
     """Whether two numbers are equal, or the claimed one is within the stated limit: 45 is within `40 or more`."""
     if claimed.value == stated.value:
         return True
-    if claimed.limit or not stated.limit:
+    if claimed.bound or not stated.bound:
         return False
-    return claimed.value > stated.value if stated.limit == "least" else claimed.value < stated.value
+    return claimed.value > stated.value if stated.bound in (FROM, ABOVE) else claimed.value < stated.value
 
 
-_LIMIT_BEFORE = re.compile(
-    r"\b(?:(?P<least>at least|more than|over|above|no less than|minimum of|starting (?:at|from))|"
-    r"(?P<most>at most|up to|less than|fewer than|under|below|no more than|maximum of|within))\s+(?:[$€£¥]\s?)?$",
-    re.IGNORECASE,
-)
-_LIMIT_AFTER = re.compile(
-    r"%?\s*(?:[^\W\d_]+\s+)?(?:(?P<least>(?:or|and) (?:more|over|above|longer|older|upwards?))|"
-    r"(?P<most>(?:or|and) (?:less|fewer|under|below|shorter|younger)))\b",
-    re.IGNORECASE,
-)
-
-
-def _limit(text: str, start: int, end: int) -> Literal["least", "most", ""]:
-    match = _LIMIT_BEFORE.search(text, 0, start) or _LIMIT_AFTER.match(text, end)
-    return "" if match is None else "least" if match["least"] else "most"
+def _bound(text: str, start: int, end: int) -> str | None:
+    """Returns the bound that the words around a number set."""
+    before, after = text[max(0, start - CONTEXT_CHARACTERS) : start], text[end : end + CONTEXT_CHARACTERS]
+    return find_bound(before, text[start:end], after, dated=False, spelt=not text[start].isdigit())
 
 
 def _numbers(text: str) -> list[_StatedNumber]:
@@ -243,7 +234,7 @@ def _numbers(text: str) -> list[_StatedNumber]:
             beside.add(sign)
         if text[match.end() : match.end() + 2].strip()[:1] == "%":
             beside.add("%")
-        found.append(_StatedNumber(value, frozenset(beside), _limit(text, match.start(), match.end())))
+        found.append(_StatedNumber(value, frozenset(beside), _bound(text, match.start(), match.end())))
     return found
 
 
