@@ -30,7 +30,7 @@ from orchestra.tools.table_answers import certain_result
 from orchestra.tools.table_words import tables_in
 from orchestra.workflows.model import REQUEST
 
-VERSION: Final = "rules/2"
+VERSION: Final = "rules/1"
 """Part of the keys of stored plans. Raised if the rules change what they plan."""
 REQUEST_FIELDS: Final = ("question", "request", "claim")
 """Arguments that receive the words of the request."""
@@ -68,8 +68,6 @@ class Rule:
     skill: str
     words: Callable[[str], str | None]
     """Returns the words of the request that the skill receives, or None for a request of another kind."""
-    reads_values: bool = True
-    """Whether it leaves values at hand to other rules if its skill reads none of them."""
 
 
 def plan_by_rule(request: str, offer: Capabilities, values: Mapping[str, Any]) -> RulePlan | None:
@@ -117,14 +115,14 @@ def _rule_step(
         if skill is None or words is None:
             continue
         arguments = _bind(skill, words, request, offer)
-        if arguments is not None and (_reads_value(arguments, offer) or not rule.reads_values):
+        if arguments is not None:
             return rule, PlanStep(name, rule.skill, arguments)
     return None
 
 
 def _bind(skill: Capability, words: str, request: str, offer: Capabilities) -> dict[str, Argument] | None:
     """Returns arguments for a skill: the words of the request, and the values at hand of the right types. None if a
-    required one is missing.
+    required one is missing, or if the skill reads none of the values although there are some.
     """
     scope = PlanScope(offer).available_values()
     arguments: dict[str, Argument] = {}
@@ -141,13 +139,8 @@ def _bind(skill: Capability, words: str, request: str, offer: Capabilities) -> d
             used.add(str(found.path[0]))
         elif field in skill.required:
             return None
-    return arguments
-
-
-def _reads_value(arguments: Mapping[str, Argument], offer: Capabilities) -> bool:
-    """Whether an argument is a value at hand; true without any value."""
     given = [name for name in offer.inputs if name != REQUEST]
-    return not given or any(isinstance(one, PlanReference) and one.path[0] in given for one in arguments.values())
+    return arguments if used or not given else None
 
 
 def _value_of_type(
@@ -289,7 +282,7 @@ def _claim(request: str) -> str | None:
 
 
 RULES: Final = (
-    Rule("calculate", "calculate", _computation, reads_values=False),
+    Rule("calculate", "calculate", _computation),
     Rule("summarize", "summarize", _whole_if(_SUMMARY)),
     Rule("draft a text", "draft_text", _whole_if(_DRAFT)),
     Rule("classify texts", "classify_texts", _classes),
