@@ -13,6 +13,8 @@ IN_DOUBT_CODES = frozenset({ALREADY_CALLED, TIMEOUT, "E007", "T004"})
 """Errors of calls that may have happened: a call that was not repeated, timed out or cancelled itself, or whose
 function returned a wrong type.
 """
+TOOL_RAISED = "T003"
+"""The code of a tool raised an exception."""
 LABEL_NOT_ALLOWED = "F202"
 """The model may not receive data with this label."""
 NO_TIER = "F220"

@@ -2,7 +2,9 @@
 
 An update reads only files that are new or have changed: of another size or time, and then of another digest. The arrays
 are written anew from what SQLite has of each file. They are in a folder of their own for each update, which the same
-transaction names that changes the files, so that a search beside an update sees the old state or the new one.
+transaction names that changes the files, so that a search beside an update sees the old state or the new one, and an
+interrupted update changes nothing. Only the first update stores each file at once: it has no older state to keep, and
+goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,8 +45,6 @@ RETRIED: Final = ("D002", "D007")
 """Errors that may be gone although the file is the same."""
 CANDIDATES: Final = 100
 """Passages of each ranking that are fused."""
-COMMIT_SECONDS: Final = 20.0
-"""Vectors are stored at least so often, so that an interrupted update keeps them."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
@@ -127,11 +127,16 @@ class FolderIndex:
             if _meta(connection, "format") not in ("", FORMAT):
                 connection.executescript("DELETE FROM files; DELETE FROM terms; DELETE FROM meta;")
             report = UpdateReport()
-            changed = self._read_files(connection, options, report)
-            if changed or not _meta(connection, "arrays"):
-                self._write_arrays(connection)
-            if options.embedder is not None and _encode(connection, options, report):
-                self._write_arrays(connection)
+            old = _meta(connection, "arrays")
+            with _transaction(connection) if old else nullcontext():
+                if self._read_files(connection, options, report) or not old:
+                    self._write_arrays(connection)
+            if options.embedder is not None:
+                _encode(connection, options, report)
+                vectors = (_meta(connection, "encoder"), _meta(connection, "encoded"))
+                if vectors != (options.embedder.name, str(_count_encoded(connection))):
+                    self._write_arrays(connection)
+            self._remove_old_arrays(_meta(connection, "arrays"))
             report.state = self.state()
             return report
 
@@ -145,9 +150,7 @@ class FolderIndex:
             files, passages, characters = connection.execute(
                 "SELECT count(*), coalesce(sum(passages), 0), coalesce(sum(characters), 0) FROM files WHERE code = ''"
             ).fetchone()
-            encoded = connection.execute("SELECT coalesce(sum(passages), 0) FROM files WHERE encoder != ''").fetchone()[
-                0
-            ]
+            encoded = _count_encoded(connection)
             failed = connection.execute(
                 "SELECT source, code, reason, hint FROM files WHERE code != '' ORDER BY source"
             ).fetchall()
@@ -253,11 +256,10 @@ class FolderIndex:
         return bool(report.read or report.removed)
 
     def _write_arrays(self, connection: sqlite3.Connection) -> None:
-        """Writes the arrays of all files into a new folder, and removes the old one."""
+        """Writes the arrays of all files into a new folder, and names it in the database."""
         from orchestra.documents.postings import TermCounts, write_postings
         from orchestra.documents.vectors import write_vectors
 
-        old = _meta(connection, "arrays")
         name = f"{ARRAYS}-{time.time_ns()}"
         (self.store / name).mkdir()
         query = "SELECT source, passages, counts, encoder FROM files WHERE passages > 0 ORDER BY source"
@@ -273,10 +275,20 @@ class FolderIndex:
             for source, passages, *_ in rows:
                 connection.execute("UPDATE files SET first = ? WHERE source = ?", (first, source))
                 first += passages
-            values = {"format": FORMAT, "arrays": name, "passages": str(first), "encoder": encoder}
+            values = {
+                "format": FORMAT,
+                "arrays": name,
+                "passages": str(first),
+                "encoder": encoder,
+                "encoded": str(_count_encoded(connection)),
+            }
             connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
-        if old:
-            shutil.rmtree(self.store / old, ignore_errors=True)
+
+    def _remove_old_arrays(self, current: str) -> None:
+        """Removes the arrays of earlier updates, and of interrupted ones."""
+        for folder in self.store.glob(f"{ARRAYS}-*"):
+            if folder.name != current:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -294,6 +306,10 @@ def _locked(store: Path, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, or a part of the one that has begun."""
+    if connection.in_transaction:
+        yield
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -372,13 +388,13 @@ def _store(
         )
 
 
-def _encode(connection: sqlite3.Connection, options: IndexOptions, report: UpdateReport) -> bool:
-    """Encodes the passages of files without vectors of this embedder. Returns whether there were any."""
+def _encode(connection: sqlite3.Connection, options: IndexOptions, report: UpdateReport) -> None:
+    """Encodes the passages of files without vectors of this embedder, and stores those of each file at once."""
     from orchestra.documents.vectors import quantize
 
     embedder = options.embedder
     if embedder is None:
-        return False
+        return
     query = "SELECT source, passages FROM files WHERE passages > 0 AND encoder != ? ORDER BY source"
     files = connection.execute(query, (embedder.name,)).fetchall()
     total, done = sum(passages for _, passages in files), 0
@@ -393,7 +409,12 @@ def _encode(connection: sqlite3.Connection, options: IndexOptions, report: Updat
         data = quantize(vectors).tobytes()
         connection.execute("UPDATE files SET vectors = ?, encoder = ? WHERE source = ?", (data, embedder.name, source))
     report.encoded = done
-    return bool(files)
+
+
+def _count_encoded(connection: sqlite3.Connection) -> int:
+    """Returns how many passages have a vector."""
+    row = connection.execute("SELECT coalesce(sum(passages), 0) FROM files WHERE encoder != ''").fetchone()
+    return int(row[0])
 
 
 def _stored_vectors(connection: sqlite3.Connection, encoder: str) -> Iterator[NDArray[numpy.int8]]:

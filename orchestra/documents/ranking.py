@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.core.errors import InputError
-from orchestra.text.keywords import STOP_WORDS, WORD
+from orchestra.text.keywords import STOP_WORDS, WORD, singular
 
 if TYPE_CHECKING:
     import numpy
@@ -23,7 +23,7 @@ FUSION_CONSTANT: Final = 60
 def index_terms(text: str) -> list[str]:
     """Returns the words of a text for comparison: NFKC, casefold, no plural `s`, no stop words."""
     words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [_singular(word) for word in words if word not in STOP_WORDS]
+    return [singular(word) for word in words if word not in STOP_WORDS]
 
 
 def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
@@ -67,12 +67,3 @@ def _zeros(length: int) -> NDArray[numpy.float32]:
     import numpy
 
     return numpy.zeros(length, dtype=numpy.float32)
-
-
-def _singular(word: str) -> str:
-    """Returns a word without its plural ending (Harman 1991, How effective is suffixing?, the S stemmer)."""
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss")):
-        return word
-    if word.endswith("ies") and not word.endswith(("eies", "aies")):
-        return word[:-3] + "y"
-    return word[:-1]

@@ -350,7 +350,7 @@ class Block(NamedTuple):
 def find_blocks(cells: Sequence[Sequence[str]]) -> list[Block]:
     """Returns the parts of a sheet between empty rows.
 
-    A part after an empty row goes on with the table above it if it has the same columns and no header of its own.
+    A part after an empty row belongs to the table above it if it has the same columns and no header of its own.
     """
     blocks: list[Block] = []
     start: int | None = None

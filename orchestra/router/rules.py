@@ -164,22 +164,26 @@ def _value_of_type(
 
 # The kinds of requests
 
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Returns a form of requests, which letter case and line breaks do not change."""
+    return re.compile(pattern, re.IGNORECASE | re.DOTALL)
+
+
 _POLITE = r"^\W*(?:(?:please|kindly|could you|can you|would you|will you|bitte)\s+(?:please\s+)?)?"
-_SUMMARY = re.compile(
+_SUMMARY = _compile(
     _POLITE + r"(?:(?:summari[sz]e|sum up|recap|condense)\b|(?:give|write|make|provide|prepare)\b.{0,40}"
     r"\b(?:summary|overview|recap|gist)\b|(?:what (?:are|were)|list|name)\b.{0,20}\b(?:key|main|most important)\s+"
     r"(?:points?|facts?|messages?|takeaways?)\b|fasse?\b.*\bzusammen\b|r[ée]sume[rnz]?\b|what (?:is|"
     r"was) .{3,80}\babout\s*\?)",
-    re.IGNORECASE | re.DOTALL,
 )
-_DRAFT = re.compile(
+_DRAFT = _compile(
     _POLITE + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|"
     r"letters?|notes?|"
     r"messages?|reply|replies|answers?|responses?|reminders?|announcements?|notices?|memos?|posts?|paragraphs?|"
     r"invitations?|sentences?|brief|nachricht)\b",
-    re.IGNORECASE | re.DOTALL,
 )
-_LIST = re.compile(
+_LIST = _compile(
     _POLITE + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:everyone|everybody|all the \w+|all \w+) (?:who|that|"
     r"which)\b[^?]*$|"
     r"who (?:has|have|needs?) to do what\b|what (?:still )?(?:has|have|needs?|remains) to be done\b|"
@@ -187,15 +191,13 @@ _LIST = re.compile(
     r"what (?:are|were) (?:all |the )+(?:\w+[ -]){0,3}(?:items|tasks|to-?dos|deadlines|dates|names|steps|rules|"
     r"requirements|conditions|participants|attendees|duties|obligations|appointments|decisions)\b|"
     r"(?:liste|nenne)\b.*\b(?:alle|die)\b)",
-    re.IGNORECASE | re.DOTALL,
 )
-_COMPARE = re.compile(
+_COMPARE = _compile(
     r"\b(?:compare|comparison|differences? (?:between|in|of)|what differs?|how do .{3,80} differ|"
     r"what (?:has |have )?changed|in contrast|versus|vs\.?|"
     r"contradict each other|vergleiche?|unterschied)\b",
-    re.IGNORECASE | re.DOTALL,
 )
-_CLAIM = re.compile(
+_CLAIM = _compile(
     _POLITE + r"(?:is it (?:true|correct|right|the case|so)(?:,? that)?|is this (?:true|correct|right)\s*:|"
     r"true or false\s*[:?]?|"
     r"(?:check|verify|confirm|fact-?check|double-?check)\b(?:\s+(?:whether|if|that|this|the (?:claim|"
@@ -204,34 +206,29 @@ _CLAIM = re.compile(
     r"support|confirm|claim)"
     r"(?: this| the claim)?\s*(?:that|:)?|someone (?:says|claims)(?: that)?|"  # prose: ok
     r"stimmt es,? dass)\s+(?P<claim>\S.{6,}?)\s*$",
-    re.IGNORECASE | re.DOTALL,
 )
-_VERDICT = re.compile(
+_VERDICT = _compile(
     r"^(?P<claim>.{8,}?)[.:!;,]\s*(?:(?:is )?(?:that|this|it|she|he)?\s*(?:right|true|"
     r"correct)(?: or (?:wrong|false|not))?|"
     r"is (?:she|he|that|this|it) (?:right|correct|true|wrong))\s*\?\s*$",
-    re.IGNORECASE | re.DOTALL,
 )
 _REPORTED = re.compile(
     r"^\W*(?:somebody|someone|a colleague|a customer|my \w+|he|she|they|\w+)\s+(?:says?|claims?|thinks?|"  # prose: ok
     r"believes?|told (?:me|us))\s+(?:that\s+)?",  # prose: ok
     re.IGNORECASE,
 )
-_YES_NO = re.compile(
+_YES_NO = _compile(
     r"^\W*(?:is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am|darf|dürfen|kann|können|ist|sind|hat|haben|"
     r"gibt es|muss|müssen|est-ce que|peut-on|y a-t-il|se puede|hay|es|está)\s+(?!you\b)\S[^?]*\?\s*$",
-    re.IGNORECASE | re.DOTALL,
 )
-_EXTRACT = re.compile(
+_EXTRACT = _compile(
     _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}(?:\b(?:from|out of|of|for|in)\b|:)",
-    re.IGNORECASE | re.DOTALL,
 )
-_CLASSIFY = re.compile(
+_CLASSIFY = _compile(
     r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|"
     r"assign .{1,60} (?:categor|label|topic|department)\w*|"
     r"which (?:category|department|topic|team|label)\b.{0,80}"
     r"\b(?:belongs?|fits?|goes|applies|suits?|is (?:it|this|that) (?:for|about)))",
-    re.IGNORECASE | re.DOTALL,
 )
 _QUESTION = re.compile(
     r"\?\s*$|^\W*(?:(?:tell me|find out|look up|show me|i (?:need|want|would like) to know|do you know|can you tell me|"
@@ -244,7 +241,7 @@ _QUESTION = re.compile(
 
 
 _ANY = re.compile(r"\w")
-_ACTION = re.compile(
+_ACTION = _compile(
     _POLITE + r"(?:send|forward|e-?mail|mail|text|call|ring|phone|order|book|reserve|buy|pay|transfer|block|cancel|"
     r"delete|remove|"
     r"enrol|enroll|register|sign up|schedule|remind|invite|upload|print|publish|post|deliver|ship|refund|hire|dismiss|"
@@ -252,7 +249,6 @@ _ACTION = re.compile(
     r"change|update|"
     r"leite|schicke?|sende|bestelle?|buche|reserviere?|storniere?|envoie|envoyez|commande|réserve|envía|envia|reserva|pide)\b"
     r"(?!\s+(?:of|is|are|was|were|does)\b)[^?]*$",
-    re.IGNORECASE | re.DOTALL,
 )
 """A request to do something outside of this process. A question mark makes it another one."""
 

@@ -36,6 +36,15 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(WORD.findall(unicodedata.normalize("NFKC", text).casefold())) - STOP_WORDS
 
 
+def singular(word: str) -> str:
+    """Returns a word without its plural ending (Harman 1991, How effective is suffixing?, the S stemmer)."""
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss")):
+        return word
+    if word.endswith("ies") and not word.endswith(("eies", "aies")):
+        return word[:-3] + "y"
+    return word[:-1]
+
+
 def is_inside_word(text: str, at: int) -> bool:
     """Returns whether a position is inside a word or a number, such as before the `8` of `138`, `1.8` and `2,800`.
     Between letters of a script without spaces it is not.

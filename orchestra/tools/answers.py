@@ -33,9 +33,10 @@ FOREIGN_NEAREST = 0.65
 STATED_SUM = 9.0
 """The weight from which a number answers a question for a sum or a difference."""
 _COMPUTED = re.compile(
-    r"\b(?:difference|the total of|how (?:many|much) (?:\w+ )?(?:more|less|fewer)|lost between|altogether|in total|"
+    r"\b(?:difference|the total of|how (?:many|much) (?:\w+ )?(?:more|less|fewer)|(?:lost|gained) between|"
+    r"altogether|in total|"
     r"after the (?:discount|rebate)|"
-    r"left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|what do they still|encore payer|together)\b",
+    r"left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|together)\b",
     re.IGNORECASE,
 )
 NEAREST = 0.5

@@ -1,16 +1,22 @@
 """Claims: whether the sentences of documents support a claim, contradict it, or say nothing about it.
 
 An entailment model judges each of the nearest sentences. Code decides: a sentence that is near to the claim and has
-another number of the same kind contradicts it, for any judgement of the model, because small models overlook figures.
+another number of the same kind contradicts it, for any judgement of the model, because small models overlook figures. A
+number within a stated limit, such as 45 within `40 or more`, is no other number.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from orchestra.agents.inference.tables.bounds import CONTEXT_CHARACTERS, find_bound
 from orchestra.schema.builtin_models import Citation, Passage, StrictModel
-from orchestra.text.keywords import STOP_WORDS
+from orchestra.text.keywords import STOP_WORDS, singular
+from orchestra.text.numbers.sort_keys import ABOVE, FROM
+from orchestra.text.numbers.words import ORDINALS, SMALL_NUMBERS
 from orchestra.tools.replies import Finding, Reply, language_of, nearest_sentence
 from orchestra.workflows.python.steps import tool
 
@@ -18,6 +24,8 @@ NEAR = 0.45
 """The closeness from which a sentence is about a claim."""
 DECIDED = 0.6
 """The probability from which a judgement counts."""
+SAME = 0.7
+"""The closeness from which a sentence says the same as a claim, apart from figures and negations."""
 SHOWN = 0.42
 """The closeness from which a sentence is shown though it does not decide."""
 TOP_EVIDENCE = 4
@@ -32,27 +40,9 @@ _NEGATION = re.compile(
     r"nie|verboten|pas|jamais|aucun\w*|interdit\w*|ninguna?|nunca|prohibid\w*)\b|n't\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(
-    r"\d[\d.,]*\d|\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|"
-    r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b",
-    re.IGNORECASE,
-)
-_VALUES = {
-    **{
-        word: number
-        for number, word in enumerate(
-            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-        )
-    },
-    **{
-        word: number
-        for number, word in enumerate(
-            ["zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
-        )
-    },
-    "once": 1,
-    "twice": 2,
-}
+_VALUES: Final = {**SMALL_NUMBERS, **ORDINALS, "once": 1, "twice": 2}
+"""The values of number words."""
+_NUMBER = re.compile(rf"\d[\d.,]*\d|\d|\b(?:{'|'.join(sorted(_VALUES, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
 class Judged(StrictModel):
@@ -76,8 +66,8 @@ def claim_evidence(
     claim: str, sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_EVIDENCE
 ) -> ClaimEvidence:
     """A claim as a statement, and the sentences nearest to it by score, the best one first."""
-    told = [at for at in range(len(sentences)) if not sentences[at].text.startswith("|")]
-    ranked = sorted(told, key=lambda at: (-scores[at], at))[:top]
+    prose = [at for at in range(len(sentences)) if not sentences[at].text.startswith("|")]
+    ranked = sorted(prose, key=lambda at: (-scores[at], at))[:top]
     best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
     return ClaimEvidence(claim=as_statement(claim), sentences=best)
 
@@ -176,6 +166,10 @@ def _decide(claim: str, sentence: Passage, judged: Judged) -> tuple[float, bool]
     if sentence.score < NEAR - 0.1:
         return None
     conflict = _numbers_conflict(claim, sentence.text)
+    if conflict is False and _has_other_number(claim, sentence.text) and refute >= support:
+        # The model takes 45 and `40 or more` for a contradiction. Very near sentences differ in little else.
+        negated = [_NEGATION.search(text) is not None for text in (claim, sentence.text)]
+        return (sentence.score + 0.5, True) if sentence.score >= SAME and negated[0] == negated[1] else None
     if conflict is not None and sentence.score >= NEAR + 0.05:
         return (
             (sentence.score + 0.5, not conflict) if conflict or support > refute else (sentence.score + refute, False)
@@ -189,34 +183,59 @@ def _numbers_conflict(claim: str, sentence: str) -> bool | None:
     """Whether the numbers of a claim differ from those of a sentence with the same words beside them. None if the claim
     has no number, or the sentence none that is comparable.
     """
-    asked, stated = _numbers(claim), _numbers(sentence)
-    comparable = [(value, [other for other, near in stated if near & beside]) for value, beside in asked]
-    comparable = [(value, others) for value, others in comparable if others]
+    stated = _numbers(sentence)
+    comparable = [(one, [other for other in stated if other.beside & one.beside]) for one in _numbers(claim)]
+    comparable = [(one, others) for one, others in comparable if others]
     if not comparable:
         return None
-    return any(value not in others for value, others in comparable)
+    return not all(any(_agree(one, other) for other in others) for one, others in comparable)
 
 
-def _numbers(text: str) -> list[tuple[float, frozenset[str]]]:
-    """The numbers of a text, each with the content words right beside it."""
+def _has_other_number(claim: str, sentence: str) -> bool:
+    """Whether a number of a claim is not in a sentence, which has a limit instead."""
+    return bool({one.value for one in _numbers(claim)} - {one.value for one in _numbers(sentence)})
+
+
+@dataclass(frozen=True, slots=True)
+class _StatedNumber:
+    value: float
+    beside: frozenset[str]
+    """The content words right beside it."""
+    bound: str | None
+    """Whether it is a bound of the numbers that are meant: `40 or more`, `up to 40`."""
+
+
+def _agree(claimed: _StatedNumber, stated: _StatedNumber) -> bool:
+    """Whether two numbers are equal, or the claimed one is within the stated limit: 45 is within `40 or more`."""
+    if claimed.value == stated.value:
+        return True
+    if claimed.bound or not stated.bound:
+        return False
+    return claimed.value > stated.value if stated.bound in (FROM, ABOVE) else claimed.value < stated.value
+
+
+def _bound(text: str, start: int, end: int) -> str | None:
+    """Returns the bound that the words around a number set."""
+    before, after = text[max(0, start - CONTEXT_CHARACTERS) : start], text[end : end + CONTEXT_CHARACTERS]
+    return find_bound(before, text[start:end], after, dated=False, spelt=not text[start].isdigit())
+
+
+def _numbers(text: str) -> list[_StatedNumber]:
+    """The numbers of a text."""
     found = []
     for match in _NUMBER.finditer(text):
         value = _value(match[0])
         if value is None:
             continue
         after = [word.casefold() for word in _WORD.findall(text[match.end() : match.end() + 30])][:2]
-        beside = {_singular(word) for word in after if word not in STOP_WORDS}
+        beside = {singular(word) for word in after if word not in STOP_WORDS}
         sign = text[max(0, match.start() - 1) : match.start()]
         if sign in "$€£¥" and sign:
             beside.add(sign)
         if text[match.end() : match.end() + 2].strip()[:1] == "%":
             beside.add("%")
-        found.append((value, frozenset(beside)))
+        found.append(_StatedNumber(value, frozenset(beside), _bound(text, match.start(), match.end())))
     return found
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def _value(text: str) -> float | None:

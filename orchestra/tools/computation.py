@@ -16,36 +16,16 @@ from typing import Final
 
 from orchestra.schema.builtin_models import Cell, Citation, Document, Passage, Table
 from orchestra.text.arithmetic import format_fraction
+from orchestra.text.keywords import singular
+from orchestra.text.numbers.currencies import DEFAULT_CODES, currency_code
+from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.replies import Finding, Reply
-from orchestra.tools.table_answers import all_tables, with_unit
+from orchestra.tools.table_answers import CURRENCY_SIGNS, all_tables, with_unit
 from orchestra.workflows.python.steps import tool
 
 NEAR = 0.33
 """The closeness from which a sentence with a rate is about a question."""
-_NUMBER_WORDS: Final = {
-    word: number
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-        ]
-    )
-} | {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "dozen": 12}
+_NUMBER_WORDS: Final = {**SMALL_NUMBERS, "dozen": 12}
 _NUM = rf"(?:\d[\d,]*(?:\.\d+)?|\b(?:{'|'.join(_NUMBER_WORDS)})\b)"
 _CURRENCY_WORD = r"euros?|eur|pounds?|gbp|dollars?|usd|francs?|chf|pence|cents?"
 _QUANTITY = re.compile(
@@ -101,7 +81,7 @@ _ASKS_DISCOUNT = re.compile(
     r"\b(?:what|which|how much|how high|how big)\b[^?]{0,20}\b(?:discount|reduction|rebate)\b", re.IGNORECASE
 )
 _PERCENT_OF_PRICE = re.compile(
-    r"\bcosts\s+(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?P<what>rent|price|fee)\b", re.IGNORECASE
+    r"\bcosts\s+(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)\s+of\s+(?:the\s+)?(?:rent|price|fee)\b", re.IGNORECASE
 )
 _PERCENT = re.compile(r"(?P<percent>\d[\d.]*)\s?(?:%|per ?cent)", re.IGNORECASE)
 _INSTALMENTS = re.compile(
@@ -114,7 +94,6 @@ _UNIT_FORMS: Final = {
     **dict.fromkeys(("litre", "liter", "l"), "litre"),
     **dict.fromkeys(("min", "minute"), "minute"),
 }
-_SIGNS: Final = {"euro": "€", "eur": "€", "pound": "£", "gbp": "£", "dollar": "$", "usd": "$"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +179,7 @@ def _quantities(question: str) -> Iterator[tuple[Fraction, str, str]]:
 
 
 def _unit(word: str) -> str:
-    text = word.casefold()
-    text = text[:-1] if len(text) > 3 and text.endswith("s") and not text.endswith("ss") else text
+    text = singular(word.casefold())
     return _UNIT_FORMS.get(text, text)
 
 
@@ -213,8 +191,8 @@ def _value(text: str) -> Fraction:
 def _sign(match: re.Match[str]) -> str:
     if match["sign"]:
         return match["sign"]
-    word = match["word"].casefold()
-    return _SIGNS.get(word.removesuffix("s"), word)
+    code = currency_code(match["word"])
+    return CURRENCY_SIGNS.get(DEFAULT_CODES.get(code, code), match["word"].casefold())
 
 
 def _cite(sentence: Passage) -> Citation:
@@ -307,7 +285,7 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
             count = _value(match["count"])
             expression = f"{format_fraction(price)} / {format_fraction(count)}"
             return _Computed(price / count, expression, sign, (_cite(sentence),), cells)
-        if (match := _PERCENT_OF_PRICE.search(sentence.text)) and match["what"].casefold() in ("rent", "price", "fee"):
+        if match := _PERCENT_OF_PRICE.search(sentence.text):
             percent = _value(match["percent"])
             expression = f"{format_fraction(price)} * {format_fraction(percent)} / 100"
             return _Computed(price * percent / 100, expression, sign, (_cite(sentence),), cells)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
+from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.answers import document_title, split_sentences
-from orchestra.tools.replies import Finding, Reply
+from orchestra.tools.replies import Finding, Reply, capitalize
 from orchestra.workflows.python.steps import tool
 
 _HEADER = re.compile(
@@ -21,13 +22,12 @@ MIN_CLOSENESS = 0.24
 MAX_QUERY = 1_500
 """Characters of a document that represent all of it."""
 DEFAULT_SENTENCES = 3
-_COUNT_WORDS = {word: number for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six"])}
 _SENTENCE_COUNT = re.compile(
     r"\b(?P<count>\d|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres)\b(?:\s+(?:or|to|bis|ou|o)\s+(?P<most>\w+))?\s+"
     r"(?:short |brief |complete )?(?:sentences?|lines?|sätzen?|phrases?|frases?)\b",
     re.IGNORECASE,
 )
-_OTHER_COUNTS = {"zwei": 2, "drei": 3, "deux": 2, "trois": 3, "dos": 2, "tres": 3}
+_COUNT_WORDS = {**SMALL_NUMBERS, "zwei": 2, "drei": 3, "deux": 2, "trois": 3, "dos": 2, "tres": 3}
 _LABELS = re.compile(r"(?:\b(?:an?|the)\s+)?(?P<label>[\w-]+(?:\s+(?:of|for)\s+[\w-]+)?)", re.IGNORECASE)
 _FIELDS = re.compile(
     r"(?:extract|pull out|read out|fill (?:in|out)|get|list)\s+(?:the\s+|all\s+)?(?P<fields>.+?)\s+(?:from|"
@@ -158,7 +158,7 @@ def compose_summary(
         left.remove(best)
     kept = [sentences[at] for at in sorted(chosen)]
     return Reply(
-        text=" ".join(_clean(sentence.text) for sentence in kept),
+        text=capitalize(" ".join(_clean(sentence.text) for sentence in kept)),
         findings=[Finding(question=request, answer=_clean(sentence.text)) for sentence in kept],
         citations=[_cite(sentence) for sentence in kept],
     )
@@ -180,8 +180,8 @@ def sentence_count(request: str) -> int:
     if match is None:
         return DEFAULT_SENTENCES
     word = (match["most"] or match["count"]).casefold()
-    word = word if word.isdigit() or word in _COUNT_WORDS or word in _OTHER_COUNTS else match["count"].casefold()
-    return int(word) if word.isdigit() else _COUNT_WORDS.get(word, _OTHER_COUNTS.get(word, DEFAULT_SENTENCES))
+    word = word if word.isdigit() or word in _COUNT_WORDS else match["count"].casefold()
+    return int(word) if word.isdigit() else _COUNT_WORDS.get(word, DEFAULT_SENTENCES)
 
 
 def _clean(text: str) -> str:
@@ -247,7 +247,7 @@ def choose_label(request: str, labels: Sequence[str], scores: Sequence[float], d
 
 _CUES = {
     "complaint": r"\b(?:complain\w*|not correct|incorrect|wrong|mistake|unhappy|disappointed|unacceptable|broken|"
-    r"faulty|refund|late|delay\w*|waited|damaged|leak\w*|overcharged|sorry)\b",
+    r"faulty|refund|late|delay\w*|waited|damaged|overcharged|sorry)\b",
     "order": r"\b(?:order|please (?:send|deliver|supply)|we need|quantity|deliver)\b",
     "enquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
     "inquiry": r"\b(?:would like|could you|do you|is it possible|interested|offer|quote|available|how much|\?)",
@@ -307,7 +307,7 @@ def join_fields(
     """
     answers = [_header_field(field, documents) or answer for field, answer in zip(fields, answers, strict=True)]
     findings = [Finding(question=field, answer=answer.text) for field, answer in zip(fields, answers, strict=True)]
-    lines = [f"{_capitalized(one.question)}: {one.answer}" for one in findings if one.answer is not None]
+    lines = [f"{capitalize(one.question)}: {one.answer}" for one in findings if one.answer is not None]
     missing = [one.question for one in findings if one.answer is None]
     if lines and missing:
         lines.append(f"Not found: {', '.join(missing)}")
@@ -336,10 +336,6 @@ def _header_field(field: str, documents: Sequence[Document]) -> Answer | None:
         return None
     quote = Citation(quote=match[0], source=documents[0].source, start=match.start(), end=match.end())
     return Answer(text=match["value"], citations=[quote])
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 # Comparisons

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from orchestra.schema.builtin_models import Citation, Document, Passage, StrictModel
+from orchestra.text.numbers.times import MONTH_PATTERN, month_number
 from orchestra.tools.answers import document_title
 from orchestra.tools.replies import Finding, Reply
 from orchestra.tools.sentences import numbered_sentences
@@ -28,11 +29,9 @@ _LABELLED = re.compile(r"^[ \t]*(?P<label>[A-Z][\w ]{2,40}):[ \t]+(?P<text>[^|\n
 _ENUMERATES = re.compile(r"[^,]{3,},[^,]{3,},|,[^,.]{3,}\b(?:and|or|und|et|y)\b|[^\W\d]{3,},[^,.]+$")
 """Two commas, or a comma and a conjunction."""
 _DAY = re.compile(
-    r"\b(?P<day>\d{1,2})(?:st|nd|rd|th|\.)?\s+(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*|"
-    r"\b\d{4}-(?P<m>\d\d)-(?P<d>\d\d)\b",
+    rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?P<month>{MONTH_PATTERN})\b|\b\d{{4}}-(?P<m>\d\d)-(?P<d>\d\d)\b",
     re.IGNORECASE,
 )
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 class TextList(StrictModel):
@@ -158,8 +157,8 @@ _TASKS = re.compile(
     re.IGNORECASE,
 )
 _BY_DAY = re.compile(
-    r"\b(?:by|until|till|before|bis|avant|antes)\b.{0,12}?(?:\d{1,2}\s+[A-Z][a-z]+|\d{4}-\d\d-\d\d|"
-    r"\b\w+day\b|this week|april)",
+    rf"\b(?:by|until|till|before|bis|avant|antes)\b.{{0,12}}?(?:\d{{1,2}}\s+[A-Z][a-z]+|\d{{4}}-\d\d-\d\d|"
+    rf"\b\w+day\b|(?:this|next) (?:week|month)|\b(?:{MONTH_PATTERN})\b)",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
@@ -196,9 +195,7 @@ def _fit(request: str, entry: TextList, score: float) -> float:
 def _days(text: str) -> set[tuple[int, int]]:
     """The days in a text, as month and day."""
     return {
-        (_MONTHS.index(match["month"][:3].casefold()) + 1, int(match["day"]))
-        if match["month"]
-        else (int(match["m"]), int(match["d"]))
+        (month_number(match["month"]), int(match["day"])) if match["month"] else (int(match["m"]), int(match["d"]))
         for match in _DAY.finditer(text)
     }
 

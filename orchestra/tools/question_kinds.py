@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, TypeAlias
 
+from orchestra.text.numbers.times import MONTH_PATTERN
+from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
+
 AnswerKind: TypeAlias = Literal[
     "person",
     "place",
@@ -30,19 +33,13 @@ _CURRENCY = (
     r"[$€£¥]|\b(?:euros?|eur|usd|dollars?|cents?|pounds?|gbp|pence|chf|francs?|yen|crowns?|kronor|kroner|zloty|"
     r"rupees?|rubles?)\b"
 )
-_MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
-    r"nov(?:ember)?|dec(?:ember)?)"
-)
 _WEEKDAY = r"(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?"
 _DURATION = (
     r"(?:seconds?|minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|fortnights?|months?|quarters?|years?|decades?|"
     r"centur(?:y|ies)|semesters?)"
 )
 NUMBER_WORDS: Final = (
-    r"(?:no|none|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
-    r"seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|"
-    r"billion|dozen|half|once|twice|thrice|both|single)"
+    rf"(?:no|none|{'|'.join((*SMALL_NUMBERS, *POWER_WORDS))}|dozen|half|once|twice|thrice|both|single)"
 )
 _NUMBER = rf"(?:\d|\b{NUMBER_WORDS}\b)"
 _ANSWER_PATTERNS: Final = {
@@ -51,7 +48,7 @@ _ANSWER_PATTERNS: Final = {
         rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE
     ),
     "date": re.compile(
-        rf"\b{_MONTH}\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
+        rf"\b(?:{MONTH_PATTERN})\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
         r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)\b|\d(?:st|nd|rd|th)\b",
         re.IGNORECASE,
     ),

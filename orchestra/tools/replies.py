@@ -108,17 +108,18 @@ def answer_sentence(question: str, answer: str) -> str:
     text = answer.strip().rstrip(".")
     if len(text) <= MAX_SENTENCE_ANSWER and language_of(question) == "en":
         if match := _WHO.match(question):
-            return f"{_capitalize(text)} {match['rest']}."
+            return f"{capitalize(text)} {match['rest']}."
         if match := _WHAT_IS.match(question):
-            return f"{_capitalize(_second_person(match['rest']))} {match['verb']} {text}."
-    return f"{_capitalize(text)}."
+            return f"{capitalize(_second_person(match['rest']))} {match['verb']} {text}."
+    return f"{capitalize(text)}."
 
 
 def _second_person(text: str) -> str:
     return re.sub(r"^my\b", "your", re.sub(r"^our\b", "our", text, flags=re.IGNORECASE), flags=re.IGNORECASE)
 
 
-def _capitalize(text: str) -> str:
+def capitalize(text: str) -> str:
+    """A text with a capital as its first letter."""
     return text[:1].upper() + text[1:]
 
 

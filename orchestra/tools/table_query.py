@@ -514,11 +514,11 @@ class _Query:
                 unit=column.unit,
             )
         order = column.numbers if column.is_number else column.order
-        known = [row for row in rows if order[row] is not None]
+        known = {row: float(value) for row in rows if (value := order[row]) is not None}
         if not known:
             return None
-        edge = (max if largest else min)(order[row] for row in known)  # type: ignore[type-var]
-        chosen = [row for row in known if order[row] == edge]
+        edge = (max if largest else min)(known.values())
+        chosen = [row for row, value in known.items() if value == edge]
         return self._records("most" if largest else "least", chosen, (column,), details=column)
 
     def _asks_record(self) -> bool:
@@ -683,7 +683,7 @@ class _Query:
         if target.number in {column.number for column in columns}:
             target = self.view.key
         if not rows:
-            return QueryResult(operation, (), ()) if False else None
+            return None
         cells = tuple(
             cell
             for row in rows

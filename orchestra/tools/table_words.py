@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from orchestra.schema.builtin_models import Cell, Table
 from orchestra.text.keywords import WORD
 from orchestra.text.numbers.sort_keys import column_sort_keys
+from orchestra.text.numbers.times import MONTH_PATTERN
 
 MAX_CELLS = 60_000
 """Cells of a table that is queried."""
@@ -63,12 +64,11 @@ _MONEY_HEAD = re.compile(
     re.IGNORECASE,
 )
 _DATED = re.compile(
-    r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\b\d{1,2}:\d\d\b|"
-    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b",
+    rf"\d{{4}}-\d\d-\d\d|\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}|\b\d{{1,2}}:\d\d\b|\b(?:{MONTH_PATTERN})\b",
     re.IGNORECASE,
 )
 TIME_HEAD = re.compile(
-    r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|filled on|on|deadline|start|end)\b", re.IGNORECASE
+    r"\b(?:date|day|month|year|expires?|expiry|due|bought|hired|since|on|deadline|start|end)\b", re.IGNORECASE
 )
 
 

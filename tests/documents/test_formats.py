@@ -54,6 +54,11 @@ def test_pdf_two_columns_of_text_are_no_table(tmp_path: Path) -> None:
     assert read(office_files.write_pdf(tmp_path / "n.pdf", lines)).tables == ()
 
 
+def test_pdf_two_aligned_lines_of_a_letter_are_no_table(tmp_path: Path) -> None:
+    lines = [(72, 740, "Ann Lee"), (330, 740, "1 May 2026"), (72, 720, "High Street 5"), (330, 720, "No. 17")]
+    assert read(office_files.write_pdf(tmp_path / "l.pdf", lines)).tables == ()
+
+
 def test_pdf_word_divided_at_line_end_is_joined() -> None:
     assert clean_text("the per\ufffe\r\nmission of Smith\ufffe\r\nJones") == "the permission of Smith-\nJones"
 

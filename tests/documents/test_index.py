@@ -18,6 +18,7 @@ from orchestra.documents.excerpts import make_excerpts
 from orchestra.documents.index import DATABASE, FolderIndex, IndexOptions, index_folder
 from orchestra.documents.postings import Postings, TermCounts, best, count_terms, write_postings
 from orchestra.documents.ranking import bm25_scores, fuse_rankings, index_terms
+from orchestra.documents.reader_process import ProcessLimits
 from orchestra.documents.vectors import VectorStore, quantize, write_vectors
 from orchestra.schema.builtin_models import Location, Passage
 
@@ -140,11 +141,60 @@ def test_second_update_at_the_same_time_is_refused(index: FolderIndex) -> None:
 
 def test_search_during_update_sees_the_old_state(index: FolderIndex) -> None:
     index.update()
-    found: list[str] = []
-    (index.folder / "leave.md").write_text("Nothing of it any more.")
-    index.update(IndexOptions(progress=lambda _: found.append(index.search("paid leave")[0].source)))
-    assert found == ["leave.md"]
+    found: list[list[str]] = []
+    for name in ("deep/it.txt", "leave.md", "travel.txt"):
+        (index.folder / name).write_text("Nothing of it any more.")
+    index.update(IndexOptions(progress=lambda _: found.append([one.text for one in index.search("paid leave")])))
+    assert [[text in TEXTS["leave.md"] for text in texts] for texts in found] == [[True]] * 3
     assert index.search("paid leave") == []
+
+
+def interrupt(message: str) -> None:
+    """Ends an update at the file travel.txt."""
+    if "travel.txt" in message:
+        raise KeyboardInterrupt
+
+
+def test_interrupted_update_changes_nothing(index: FolderIndex) -> None:
+    index.update()
+    for name in ("leave.md", "travel.txt"):
+        (index.folder / name).write_text("Nothing of it any more.")
+    with pytest.raises(KeyboardInterrupt):
+        index.update(IndexOptions(progress=interrupt))
+    assert index.search("paid leave")[0].source == "leave.md"
+    assert index.update().read == 2
+    assert index.search("paid leave") == []
+    assert len(list(index.store.glob("arrays-*"))) == 1
+
+
+def test_interrupted_first_update_goes_on(index: FolderIndex) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        index.update(IndexOptions(progress=interrupt))
+    report = index.update()
+    assert (report.read, report.unchanged) == (1, 2)
+    assert index.search("paid leave")[0].source == "leave.md"
+
+
+def test_vectors_of_an_interrupted_update_are_used(index: FolderIndex) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no space left on the disk")
+
+    index.update()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "save", refuse)
+        with pytest.raises(OSError, match="no space"):
+            index.update(IndexOptions(embedder=WordEmbedder()))
+    assert index.update(IndexOptions(embedder=WordEmbedder())).encoded == 0
+    assert index.search("automobile", embedder=WordEmbedder())[0].source == "travel.txt"
+
+
+def test_file_whose_reading_took_too_long_is_tried_again(index: FolderIndex) -> None:
+    page = index.folder / "page.html"
+    page.write_text("<p>lamps</p>")
+    index.update(IndexOptions(limits=ProcessLimits(seconds=0.0)))
+    assert [failure.code for failure in index.state().failures] == ["D007"]
+    assert index.update().read == 1
+    assert index.search("lamps")[0].source == "page.html"
 
 
 def test_index_of_another_version_is_built_anew(index: FolderIndex) -> None:

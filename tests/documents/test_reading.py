@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,18 @@ def test_file_that_needs_too_much_memory_is_given_up(tmp_path: Path) -> None:
         assert process.read(tmp_path / "b.html", "b.html").document.text == "words"
 
 
-def test_process_cannot_write_files(tmp_path: Path) -> None:
+def child_processes() -> set[int]:
+    """The processes that this one has started and that have not ended."""
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
+def test_process_has_a_time_and_cannot_write_files(tmp_path: Path) -> None:
     path = office_files.write_sqlite(tmp_path / "a.db", "CREATE TABLE t (x)")
-    before = path.read_bytes()
+    before, others = path.read_bytes(), child_processes()
     with ReaderProcess() as process:
         process.read(path, "a.db")
+        (child,) = child_processes() - others
+        assert resource.prlimit(child, resource.RLIMIT_FSIZE) == (0, 0)
+        assert resource.prlimit(child, resource.RLIMIT_CPU)[0] != resource.RLIM_INFINITY
     assert path.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.db"]

@@ -143,6 +143,8 @@ def test_other_values_are_no_records(value: Any) -> None:
 def test_rows_of_a_sheet_between_empty_rows_are_blocks() -> None:
     cells = [["Title"], [], ["", "a", "b"], ["", "1", "2"], [], ["", "3", "4"], [], ["note"]]
     assert [tuple(block) for block in find_blocks(cells)] == [(0, 1, 0, 1), (2, 6, 1, 3), (7, 8, 0, 1)]
+    words = [["a", "b"], ["x", "1"], [], ["Name", "Place"], ["y", "z"]]
+    assert [tuple(block) for block in find_blocks(words)] == [(0, 2, 0, 2), (3, 5, 0, 2)]
 
 
 def test_row_text_names_each_cell() -> None:

@@ -106,9 +106,9 @@ def test_action_is_declined_if_no_capability_acts(request_: str) -> None:
     assert plan(request_, acting) == ""
 
 
-@pytest.mark.parametrize("request_", ["Order of the day?", "hello"])
+@pytest.mark.parametrize("request_", ["Order of the day", "hello", "Make it loud."])
 def test_request_of_no_kind_is_left_to_the_router(request_: str) -> None:
-    assert plan(request_, skills=()) == ""
+    assert plan(request_) == ""
 
 
 def test_nearer_capability_of_the_project_is_left_to_the_router() -> None:
@@ -120,6 +120,9 @@ def test_nearer_capability_of_the_project_is_left_to_the_router() -> None:
 def test_no_plan_without_the_skill_or_its_values() -> None:
     assert plan("How many days of leave do I get?", skills=SKILLS[1:2]) == ""
     assert plan("How many days of leave do I get?", text="a text") == ""
+    optional = Capability("summarize", "call", SKILLS[3].fields, frozenset({"request"}), REPLY)
+    assert plan("Summarise it.", skills=(optional,)) == whole("summarize", "request")
+    assert plan("Summarise it.", skills=(optional,), text="a text") == ""
 
 
 def test_rules_have_distinct_names() -> None:

@@ -38,6 +38,24 @@ def test_span_of_another_kind_is_no_answer() -> None:
     assert answer.text is None
 
 
+def test_words_of_the_question_are_no_answer() -> None:
+    spans = [span("closes at 19:00", 6.0), span("The pool", 3.0)]
+    assert choose_answer.function("What closes at 19:00?", [PASSAGE], spans).text == "The pool"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "other", "answer"),
+    [
+        ("What is the price of the sauna?", "| Locker | £5 |\n| Sauna | £9 |", "£5", "£9"),
+        ("What does Ann earn?", "Bob earns 10 pounds a day. Ann earns 12 pounds a day.", "10 pounds", "12 pounds"),
+    ],
+)
+def test_answer_stands_beside_what_the_question_names(question: str, text: str, other: str, answer: str) -> None:
+    passage = Passage(source="a.md", text=text, start=0, end=len(text))
+    spans = [span(other, 4.0, text), span(answer, 3.0, text)]
+    assert choose_answer.function(question, [passage], spans).text == answer
+
+
 def test_near_sentence_is_cited_without_an_answer() -> None:
     sentences = split_sentences(PASSAGE)
     answer = choose_answer.function("How deep is the pool?", [PASSAGE], [], sentences, [0.2, 0.7])

@@ -36,6 +36,12 @@ def test_yes_no_question_becomes_a_statement(question: str, statement: str) -> N
         ("Dogs are allowed.", "Dogs are not admitted.", 0.1, 0.9, "No: Dogs are not admitted."),
         ("Passwords have 14 characters.", "Passwords have at least 14 characters.", 0.9, 0.0, "Yes: "),
         ("A note is needed from day 2.", "A note is needed from day 3 onwards.", 0.2, 0.7, "No: "),
+        ("Delivery is free for 45 euros.", "Orders of 40 euros or more are delivered free.", 0.9, 0.1, "Yes: "),
+        ("Delivery is free for 46 euros.", "Orders of 40 euros or more are delivered free.", 0.1, 0.7, "Yes: "),
+        ("Delivery is free for 30 euros.", "Orders of 40 euros or more are delivered free.", 0.9, 0.1, "No: "),
+        ("Passwords have at least 12 characters.", "They need at least 10 characters.", 0.9, 0.1, "No: "),
+        ("A stay takes 3 nights.", "Members may stay for up to 5 nights.", 0.9, 0.1, "Yes: "),
+        ("A stay takes 6 nights.", "Members may stay for up to 5 nights.", 0.9, 0.1, "No: "),
         ("Vouchers expire after 1 year.", "Vouchers are valid for 2 years.", 0.9, 0.1, "No: "),
     ],
 )
@@ -52,10 +58,18 @@ def test_undecided_claim_shows_the_nearest_sentence() -> None:
     reply = decide_claim.function("Is there parking?", "there is parking", [near], [judged(0.1, 0.1)])
     assert reply.text == "The sources do not say this directly. Nearest: Bicycles are in the yard."
     assert reply.findings[0].answer is None
+    judgements = [judged(0.9, 0.1)]
+    far_away = decide_claim.function("There is parking.", "there is parking", [sentence("Ann parks.", 0.4)], judgements)
+    assert far_away.findings[0].answer is None
+
+
+def test_number_within_a_limit_of_a_negated_sentence_decides_nothing() -> None:
+    text = "A stay of up to 5 nights is not allowed."
+    reply = decide_claim.function("?", "A stay of 3 nights is allowed.", [sentence(text)], [judged(0.1, 0.7)])
+    assert reply.findings[0].answer is None
 
 
 def test_evidence_is_the_nearest_sentences() -> None:
-    found = claim_evidence.function(
-        "Are dogs allowed?", [sentence("a"), sentence("b"), sentence("c")], [0.1, 0.9, 0.5], 2
-    )
+    sentences = [sentence("a"), sentence("b"), sentence("| row | 1 |"), sentence("c")]
+    found = claim_evidence.function("Are dogs allowed?", sentences, [0.1, 0.9, 0.8, 0.5], 2)
     assert ([one.text for one in found.sentences], found.claim) == (["b", "c"], "dogs are allowed")

@@ -75,6 +75,12 @@ BEER = Table(name="beer", cells=[["Beer", "Cask", "Keg"], ["Pale Ale", "£92", "
             "12 * 14 = 168",
         ),
         (
+            "What would a party of 6 pay for a guided visit?",
+            "It costs £16 per person, £14 for groups of ten or more.",
+            "£96.",
+            "6 * 16 = 96",
+        ),
+        (
             "A patient called off a one-hour visit. What do we bill for that?",
             "After that, a fee of £30 is charged for each half hour that was reserved.",
             "£60.",

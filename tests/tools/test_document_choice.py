@@ -33,7 +33,7 @@ def passages(*documents: Document) -> list[Passage]:
 
 
 def test_document_is_chosen_by_closeness_and_its_name() -> None:
-    found = choose_documents.function("Sum up Pearson's mail.", [RULES, MAIL], passages(RULES, MAIL), [0.4, 0.3])
+    found = choose_documents.function("Sum up what Pearson wrote.", [RULES, MAIL], passages(RULES, MAIL), [0.4, 0.3])
     assert [one.source for one in found.documents] == ["mail_pearson.eml"]
     none = choose_documents.function("Sum up the letter.", [RULES, MAIL], passages(RULES, MAIL), [0.05, 0.1])
     assert none.documents == []
@@ -56,10 +56,21 @@ def test_sentences_are_as_many_as_asked_for(request_: str, count: int) -> None:
 def test_summary_keeps_the_order_and_leaves_out_the_mail_header() -> None:
     parts = document_sentences.function([MAIL])
     assert not any(text.startswith(("From", "Subject")) for text in parts.texts)
-    scores = [0.9 if "waited" in text or "discount" in text else 0.1 for text in parts.texts]
+    scores = [0.9 if "discount" in text else 0.8 if "waited" in text else 0.1 for text in parts.texts]
     reply = compose_summary.function("Sum it up in two sentences.", parts.sentences, scores, scores)
     assert reply.text == "I waited 50 minutes. My discount is missing, too."
     assert compose_summary.function("Sum it up.", [], [], []).text is None
+    (mid_sentence,) = passages(Document(source="a", text="the atlas arrived with a torn cover."))
+    assert compose_summary.function("Sum it up.", [mid_sentence], [0.9], [0.9]).text == (
+        "The atlas arrived with a torn cover."
+    )
+
+
+def test_summary_does_not_repeat_itself() -> None:
+    texts = ("The pool is closed on Monday.", "On Monday the pool is closed.", "Dogs may not enter the building.")
+    sentences = passages(*(Document(source=str(at), text=text) for at, text in enumerate(texts)))
+    reply = compose_summary.function("Sum it up in two sentences.", sentences, [0.9, 0.9, 0.6], [0.9, 0.9, 0.6])
+    assert reply.text == f"{texts[0]} {texts[2]}"
 
 
 def test_labels_are_read_from_the_request() -> None:
@@ -91,6 +102,8 @@ def test_comparison_has_sentences_of_both_documents() -> None:
     reply = compare_passages.function("Compare the fees.", [old, new], sentences, [0.6, 0.6])
     assert reply.text == "old.md: The fee is 5.\nnew.md: The fee is 7."
     assert compare_passages.function("Compare.", [old], sentences[:1], [0.6]).text is None
+    about_itself = Passage(source="new.md", text="This version replaces the old one.", start=0, end=34)
+    assert compare_passages.function("Compare.", [old, new], [*sentences, about_itself], [0.6, 0.6, 0.7]) == reply
 
 
 def test_sender_of_a_mail_is_that_of_its_header() -> None:

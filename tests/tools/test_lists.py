@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from orchestra.schema.builtin_models import Document
 from orchestra.tools.lists import choose_list, find_lists
 from orchestra.tools.replies import Reply
@@ -40,6 +42,20 @@ def test_items_of_the_nearest_list_are_lines() -> None:
     assert choose("List the actions.", *scores) == (
         "- Boiler. Ann Lee gets three offers by 4 April.\n- Bob Ray writes the letter by 7 April."
     )
+
+
+@pytest.mark.parametrize(
+    ("request_", "lines", "sentences", "begins"),
+    [
+        ("List the points.", 0.5, 0.5, "- Boiler."),
+        ("List the tyres that are left out.", 0.49, 0.5, "The waiver"),
+        ("List the action items.", 0.3, 0.5, "- Boiler."),
+    ],
+)
+def test_list_of_two_near_ones_is_chosen(request_: str, lines: float, sentences: float, begins: str) -> None:
+    found = find_lists.function([MINUTES])
+    scores = [lines if len(entry.items) == 2 else sentences for entry in found.lists]
+    assert (choose(request_, *scores) or "").startswith(begins)
 
 
 def test_no_list_is_near() -> None:

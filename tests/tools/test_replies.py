@@ -37,6 +37,7 @@ def test_answer_is_put_into_the_words_of_the_question(question: str, answer: str
         ("How warm is it?", "en"),
         ("Wie viele Bücher darf ich ausleihen?", "de"),
         ("À quelle heure est le train pour Lyon ?", "fr"),
+        ("Le Bon?", "en"),
         ("¿Cuánto dura la prueba de inglés y el examen?", "es"),
     ],
 )
@@ -86,3 +87,5 @@ def test_computed_amount_replaces_the_answer() -> None:
     computed = Reply(text="€80.", computation="250 * 0.32 = 80")
     assert join_answers.function(["How much?"], [Answer(text="0.32")], computed) == computed
     assert join_answers.function(["How much?"], [Answer(text="0.32")], Reply(text=None)).text == "0.32."
+    parts = join_answers.function(["How much?", "Who?"], [Answer(text="0.32"), Answer(text="Ann")], computed)
+    assert parts.text == "0.32. Ann."

@@ -77,6 +77,30 @@ def test_period_that_a_table_lacks_has_no_answer(question: str) -> None:
 def test_question_without_words_of_a_table_has_no_query() -> None:
     assert query_tables_best("Who painted the ceiling?", [SALES, VISITS]) is None
     assert query_table.function("Who painted the ceiling?", SALES.cells).text is None
+    asked = "Which region had the highest cathedral tower in Q3, after the storm of the century?"
+    assert query_table.function(asked, SALES.cells).text is None
+
+
+INCOME = Table(
+    name="income.csv",
+    cells=[
+        ["Month", "Doctor", "Income"],
+        ["January", "Lee", "5"],
+        ["February", "Lee", "6"],
+        ["March", "Ray", "8"],
+        ["April", "Cox", "1"],
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("What was the total income from January to March?", "19"), ("Which doctor had the highest income?", "Lee")],
+)
+def test_rows_of_one_name_or_period_are_added_up(question: str, answer: str) -> None:
+    result = query_tables_best(question, [INCOME])
+    assert result is not None
+    assert result.answers == (answer,)
 
 
 def test_answer_has_the_cells_it_rests_on() -> None:
@@ -110,6 +134,7 @@ MONTHS = Table(
     name="revenue.csv",
     cells=[
         ["Month", "Department", "Revenue"],
+        ["2024-11", "Fiction", "30000"],
         ["2025-11", "Fiction", "13076"],
         ["2025-11", "Children", "14722"],
         ["2025-12", "Fiction", "23100"],

@@ -19,7 +19,7 @@ from orchestra.cli.run import questions as questions_module
 from orchestra.cli.run.result_view import result_data, show_result
 from orchestra.cli.signals import StopSignal
 from orchestra.cli.typer_adapter import STATUS_CODES, format_error
-from orchestra.core.error_codes import ALREADY_CALLED
+from orchestra.core.error_codes import ALREADY_CALLED, TOOL_RAISED
 from orchestra.core.errors import InputError
 from orchestra.core.events import (
     NO_OPEN_QUESTION,
@@ -32,6 +32,8 @@ from orchestra.core.events import (
     TurnStarted,
     encode,
 )
+from orchestra.core.outcomes import FailedOutcome
+from orchestra.core.untrusted_text import escape_invisible
 from orchestra.engine.streaming import TextPiece, is_within
 from orchestra.journal.history import History
 
@@ -91,12 +93,27 @@ class RunEnd:
         """The calls with effects that a fork did not repeat."""
         return [event for event in self.events if isinstance(event, AttemptFinished) and event.error == ALREADY_CALLED]
 
+    @property
+    def defects(self) -> dict[str, str]:
+        """The nodes in which a tool raised, with the exception, if another plan or a fallback has hidden it."""
+        if self.result is not None and self.result.error is not None and self.result.error.code == TOOL_RAISED:
+            return {}
+        failed = [
+            (event.node, outcome)
+            for event in self.events
+            if isinstance(event, NodeFinished)
+            for outcome in (event.original_outcome or event.outcome,)
+            if isinstance(outcome, FailedOutcome) and outcome.code == TOOL_RAISED
+        ]
+        return {node: outcome.reason for node, outcome in failed if outcome.origin in ("", node)}
+
     def show(
         self, display: DisplayOptions, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None
     ) -> None:
         """Prints the end. `more` are further JSON keys; `nodes` replaces the default table of nodes."""
         self._print(display, more, nodes)
         self._report_refused_calls()
+        self._report_defects(display)
 
     def show_answer(
         self, display: DisplayOptions, more: Mapping[str, Any], nodes: Callable[[], None], request: str
@@ -110,11 +127,23 @@ class RunEnd:
             told = partial(answer_text, request=request)
             show_result(self.result, self.events, nodes, told, claims=not is_reply(self.result.value))
         self._report_refused_calls()
+        self._report_defects(display)
 
     def _report_refused_calls(self) -> None:
         for event in self.refused_calls:  # a fallback may hide it, and the output then rests on the fallback
             # The hint repeats the fork, which has the intended inputs and workflow.
             print_note(f"{event.node}: {ALREADY_CALLED} {event.reason}; {event.hint.replace(' RUN ', f' {self.run} ')}")
+
+    def _report_defects(self, display: DisplayOptions) -> None:
+        if display.as_json:
+            return  # they are in the JSON
+        for node, reason in self.defects.items():
+            print_note(
+                escape_invisible(
+                    f"{TOOL_RAISED}: a defect in a tool: {reason}; this output was made without it\n"
+                    f"  its traceback: orchestra runs show {self.run} {node}"
+                )
+            )
 
     def _print(self, display: DisplayOptions, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
         questions = [] if self.result is not None else History.of(self.events).open_questions
@@ -126,6 +155,7 @@ class RunEnd:
                 {
                     **data,
                     **({"asked": questions_module.question_data(self.run, questions)} if questions else {}),
+                    **({"defects": self.defects} if self.defects else {}),
                     **(more or {}),
                 }
             )

@@ -57,17 +57,17 @@ def _add_attachment(builder: DocumentBuilder, part: object, place: str, source: 
     if not isinstance(part, EmailMessage):
         return
     name = part.get_filename() or ""
-    said = f"{place} ({name})" if name else place
+    location = f"{place} ({name})" if name else place
     if part.get_content_type() == "message/rfc822" and more > 0:
         inner = part.get_payload(0)
         if isinstance(inner, EmailMessage):
-            _add_message(builder, inner, f"{said}, ", source, more - 1)
+            _add_message(builder, inner, f"{location}, ", source, more - 1)
     elif part.get_content_type() == "text/html":
-        add_markup(_content(part), builder, said)
+        add_markup(_content(part), builder, location)
     elif part.get_content_maintype() == "text":
-        builder.add(_content(part), said)
+        builder.add(_content(part), location)
     else:
-        builder.add(f"Attachment: {name or part.get_content_type()}", said)
+        builder.add(f"Attachment: {name or part.get_content_type()}", location)
 
 
 def _content(part: MIMEPart) -> str:

@@ -82,43 +82,47 @@ class _Cells:
         return next((at for at in range(len(self.rows)) if at in self.data_rows), 0) or None
 
     def start_row(self) -> None:
+        """Begins a row, unless the last one is still empty."""
         self.end_cell()
         if not self.rows or self.rows[-1]:
             self.rows.append([])
 
     def start_cell(self, tag: str, columns: int, depth: int) -> None:
+        """Begins a cell that covers some columns and rows."""
         self.end_cell()
         self.text, self.columns, self.depth = [], columns, depth
         if tag == "td":
             self.data_rows.add(max(0, len(self.rows) - 1))
 
     def end_cell(self) -> None:
+        """Adds the text of the open cell to the row, once for each column that it covers."""
         if self.text is None:
             return
-        said = " ".join("".join(self.text).split())
+        content = " ".join("".join(self.text).split())
         if not self.rows:
             self.rows.append([])
         row = self.rows[-1]
         self._fill(row)
         for _ in range(min(self.columns, MAX_COLUMNS - len(row))):
             if self.depth > 1:
-                self.pending[len(row)] = (self.depth - 1, said)
-            row.append(said)
+                self.pending[len(row)] = (self.depth - 1, content)
+            row.append(content)
         self.text = None
 
     def end_row(self) -> None:
+        """Ends a row, with the cells above that cover its last columns."""
         self.end_cell()
         if self.rows:
             self._fill(self.rows[-1])
 
     def _fill(self, row: list[str]) -> None:
         while (covered := self.pending.get(len(row))) is not None:
-            depth, said = covered
+            depth, content = covered
             if depth > 1:
-                self.pending[len(row)] = (depth - 1, said)
+                self.pending[len(row)] = (depth - 1, content)
             else:
                 del self.pending[len(row)]
-            row.append(said)
+            row.append(content)
 
 
 class _PageParser(HTMLParser):
@@ -133,6 +137,7 @@ class _PageParser(HTMLParser):
         self._count = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begins a block, a table or a hidden element."""
         if self._hidden and not (self._hidden in _OPEN_ENDED and tag in _BLOCKS):
             self._hidden_depth += tag == self._hidden
             return
@@ -159,6 +164,7 @@ class _PageParser(HTMLParser):
         self._pre += tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:
+        """Ends what the tag has begun. A heading becomes the location of the text after it."""
         if self._hidden:
             self._hidden_depth -= tag == self._hidden
             if self._hidden_depth <= 0:
@@ -178,6 +184,7 @@ class _PageParser(HTMLParser):
         self._pre = max(0, self._pre - (tag == "pre"))
 
     def handle_data(self, data: str) -> None:
+        """Adds text to the open cell or block."""
         if self._hidden:
             return
         if self._tables and self._tables[-1].text is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from orchestra.core.protocols import CallRequest
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.tools import load_tool
 from orchestra.workflows.yaml.reader import read
 from tests.cli.shell import Shell
@@ -141,6 +141,27 @@ def test_another_plan_may_follow_one_of_which_a_step_failed(desk: Shell) -> None
     assert (said.code, said.out.partition("\n")[0]) == (0, "The tower was opened in 1889. It is made of iron.")
     assert "return input.s1[7].text failed: L" in said.err
     assert said.err.endswith(f"new plan:\n\n{lines[2]}\n{lines[3]}\n\n")
+
+
+def test_defect_of_a_tool_is_named_although_another_plan_answered(desk: Shell) -> None:
+    Path("docs/sales.csv").write_text("Region,Q1\nNorth,5\nSouth,9\n")
+
+    def answer(call: CallRequest) -> Any:
+        if call.name == "query_table":
+            return CallError(code="T003", reason="query_table raised KeyError: 'Q1'", permanent=True)
+        return next(lines, "nothing more") if call.name == "router" else used(call)
+
+    question = "Which region had the highest Q1?"
+    for as_json in (False, True):
+        lines = iter([PLAN[0], "return s1[0].text"])
+        desk.opener = Simulated(answer)
+        said = desk("ask", question, "-d", "docs", "--allow-literals", *(["--json"] if as_json else []))
+        assert said.code == 0, said.err
+        if as_json:
+            assert said.json["defects"] == {"answer@1/s1": "query_table raised KeyError: 'Q1'"}
+        else:
+            assert "T003: a defect in a tool: query_table raised KeyError: 'Q1'; this output was made" in said.err
+            assert said.err.endswith(" answer@1/s1\n")
 
 
 def test_the_budget_of_a_request_holds_for_its_planning_too(desk: Shell) -> None:
