@@ -173,9 +173,8 @@ def verify_weights(folder: Path) -> VerifiedWeights:
 
 
 def verify_if_changed(folder: Path) -> VerifiedWeights:
-    """Verifies a folder of weights as `verify_weights` does, but does not read its files again if none has changed since
-    they were last read, by name, size, inode and times. Reading 438 MB takes over a second on a CPU without SHA
-    instructions, and each command needs the encoders.
+    """Verifies a folder of weights as `verify_weights` does. Its files are not read again if none has changed since
+    they were last read, by name, size, inode and times: each command needs the encoders, of up to 438 MB.
 
     Raises:
         FleetError: F006 or F007.
