@@ -19,19 +19,21 @@ class LazyMapping(Mapping[str, V]):
             load: Makes the value of a name.
             values: Values that are known already. Their names are added at the end.
         """
-        self._load, self._values = load, dict(values or {})
-        self._names = dict.fromkeys((*names, *self._values))
+        self._load = load
+        self.loaded = dict(values or {})
+        """The values so far. A caller that reads often looks here first, because this needs no call of Python code."""
+        self._names = dict.fromkeys((*names, *self.loaded))
 
     def extend(self, values: Mapping[str, V]) -> LazyMapping[V]:
         """Returns a mapping with further values, which replace those of equal names."""
-        return LazyMapping(self._names, self._load, {**self._values, **values})
+        return LazyMapping(self._names, self._load, {**self.loaded, **values})
 
     def __getitem__(self, name: str) -> V:
-        if name not in self._values:
+        if name not in self.loaded:
             if name not in self._names:
                 raise KeyError(name)
-            self._values[name] = self._load(name)
-        return self._values[name]
+            self.loaded[name] = self._load(name)
+        return self.loaded[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names

@@ -162,7 +162,7 @@ class LocalWorkers:
     def _find_tool(self, call: CallRequest) -> tuple[ToolFunction, str]:
         """Returns the tool of a call, and its idempotency key."""
         registry = self._project.registry
-        function = registry.tools.get(call.name) or registry.tool(call.name)
+        function = registry.tools.loaded.get(call.name) or registry.tool(call.name)
         if call.version and call.version != function.contract.digest:
             raise _changed_error(call, "tool")
         return function, call.idempotency_key if function.contract.effect == "keyed" else ""
