@@ -17,7 +17,7 @@ import typer
 from orchestra.cli.context import load_settings, load_settings_to_inspect, print_trust_notice
 from orchestra.cli.options import JsonOption
 from orchestra.cli.output import print_json, print_table, print_text
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command
 from orchestra.core.errors import InputError
 from orchestra.core.quantities import format_size
 from orchestra.core.untrusted_text import escape_invisible, shorten
@@ -37,14 +37,16 @@ MAX_TYPE_LENGTH = 70
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     agents = typer.Typer(
-        no_args_is_help=True, help="List agents, show one, generate typed Python for them, and install their weights."
+        cls=OrchestraGroup,
+        no_args_is_help=True,
+        help="List agents, show one, generate typed Python for them, and install their weights.",
     )
     add_command(agents, list_agents, "list")
     add_command(agents, show)
     add_command(agents, bind)
     add_command(agents, install)
     app.add_typer(agents, name="agents", rich_help_panel="Reference")
-    tools = typer.Typer(no_args_is_help=True, help="List tools, and pin those of MCP servers.")
+    tools = typer.Typer(cls=OrchestraGroup, no_args_is_help=True, help="List tools, and pin those of MCP servers.")
     add_command(tools, list_tools, "list")
     add_command(tools, pin)
     app.add_typer(tools, name="tools", rich_help_panel="Reference")

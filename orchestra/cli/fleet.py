@@ -13,7 +13,7 @@ import typer
 from orchestra.cli.context import load_settings, load_settings_to_inspect
 from orchestra.cli.options import FleetOption, JsonOption
 from orchestra.cli.output import StatusLine, print_json, print_note, print_table, print_text
-from orchestra.cli.typer_adapter import add_command, format_error
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command, format_error
 from orchestra.core.errors import FleetError, InputError, OrchestraError
 from orchestra.core.quantities import format_duration, format_size
 from orchestra.core.untrusted_text import escape_invisible, pluralize
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Start, inspect and stop the model servers.")
+    group = typer.Typer(cls=OrchestraGroup, no_args_is_help=True, help="Start, inspect and stop the model servers.")
     add_command(group, start)
     add_command(group, status)
     add_command(group, stop)

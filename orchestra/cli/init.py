@@ -18,7 +18,7 @@ from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.file_schemas import write_schemas
 from orchestra.cli.options import EndpointOption, JsonOption, ModelOption
 from orchestra.cli.output import print_json, print_table, print_text
-from orchestra.cli.typer_adapter import add_command, describe_needs
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command, describe_needs
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.trust import ProjectGuard, TrustStore
 from orchestra.core.untrusted_text import escape_invisible
@@ -33,7 +33,7 @@ STARTER_FOLDER = Path(__file__).parent / "starter"
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     add_command(app, init, panel="Start")
-    config = typer.Typer(no_args_is_help=True, help="Show settings and their sources.")
+    config = typer.Typer(cls=OrchestraGroup, no_args_is_help=True, help="Show settings and their sources.")
     add_command(config, show)
     app.add_typer(config, name="config", rich_help_panel="Operate")
     add_command(app, trust, panel="Operate")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.context import Opener
+from orchestra.cli.typer_adapter import OrchestraGroup
 
 COMMAND_MODULES: Mapping[str, str] = {
     "init": "init",
@@ -57,7 +58,9 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
         epilog="New here? orchestra init hello",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        cls=OrchestraGroup,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
 
     @app.callback()

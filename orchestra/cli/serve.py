@@ -16,7 +16,7 @@ import typer
 from orchestra.cli.context import Opener, get_opener, load_settings, open_orchestra
 from orchestra.cli.options import EndpointOption, FleetOption, JsonOption, ModelOption
 from orchestra.cli.output import print_json, print_note, print_table, print_text
-from orchestra.cli.typer_adapter import add_command, ask_for_trust, expand_arguments, show_error
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command, ask_for_trust, expand_arguments, show_error
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.trust import UntrustedError
 
@@ -88,9 +88,11 @@ class ServeArguments:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(invoke_without_command=True)
+    group = typer.Typer(cls=OrchestraGroup, invoke_without_command=True)
     group.callback()(expand_arguments(serve))
-    keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of the server.")
+    keys = typer.Typer(
+        cls=OrchestraGroup, no_args_is_help=True, help="Make, list and revoke the API keys of the server."
+    )
     add_command(keys, create)
     add_command(keys, list_, "list")
     add_command(keys, revoke)

@@ -254,6 +254,14 @@ def test_command_line_import_loads_no_heavy_module() -> None:
     assert loaded_by("import orchestra.cli.main") & HEAVY == set()
 
 
+def test_help_loads_no_rich_and_no_engine() -> None:
+    loaded = loaded_by(
+        "from typer.testing import CliRunner; from orchestra.cli.main import build_app; "
+        "assert CliRunner().invoke(build_app(), ['--help']).exit_code == 0"
+    )
+    assert loaded & {*HEAVY, "rich", "orchestra.engine"} == set()
+
+
 def test_step_definition_imports_no_engine() -> None:
     assert loaded_by("from orchestra import Budget, Document, agent, tool, workflow") & {*AT_WORK, "asyncio"} == set()
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import orchestra.cli
 from orchestra.cli.main import build_app
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command
 from orchestra.core.errors import InputError
 
 ROOM = Path(orchestra.cli.__file__).parent
@@ -73,6 +73,23 @@ def test_dataclass_fields_are_in_the_help(app: typer.Typer) -> None:
     said = CliRunner().invoke(app, ["greet", "--help"], env={"COLUMNS": "100"}).output
     assert all(word in said for word in ("Say hello.", "Whom.", "--loud", "In capitals.", "--times"))
     assert "asked" not in said
+
+
+def test_group_help_has_a_section_for_each_panel() -> None:
+    group = typer.Typer(cls=OrchestraGroup, rich_markup_mode=None)
+    summary = "Say hello to a person whom the caller knows by name, and to everybody else in the same room."
+    for name, panel in (("meet", "Start"), ("part", "End"), ("greet", "Start")):
+
+        def command() -> None:
+            pass
+
+        command.__doc__ = f"{summary}\n\nMore."
+        add_command(group, command, name, panel=panel)
+    lines = CliRunner().invoke(group, ["--help"]).output.split()
+    words = [word for word in lines if word in ("Start:", "meet", "greet", "End:", "part")]
+    assert words == ["Start:", "meet", "greet", "End:", "part"]
+    assert " ".join(lines).count(summary) == 3
+    assert "More." not in lines
 
 
 def test_command_exits_with_the_code_of_its_error(app: typer.Typer) -> None:

@@ -34,7 +34,7 @@ from orchestra.cli.output import (
     print_text,
     writing_output,
 )
-from orchestra.cli.typer_adapter import add_command, exit_with
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command, exit_with
 from orchestra.core.errors import InputError
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    learn = typer.Typer(no_args_is_help=True, help="Build datasets, and train, evaluate and promote agents.")
+    learn = typer.Typer(
+        cls=OrchestraGroup, no_args_is_help=True, help="Build datasets, and train, evaluate and promote agents."
+    )
     add_command(learn, data)
     add_command(learn, train)
     add_command(learn, evaluate)

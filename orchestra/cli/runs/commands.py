@@ -21,7 +21,7 @@ from orchestra.cli.options import (
     UntilOption,
 )
 from orchestra.cli.runs import costs
-from orchestra.cli.typer_adapter import add_command, exit_with
+from orchestra.cli.typer_adapter import OrchestraGroup, add_command, exit_with
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -246,7 +246,9 @@ class DisplayArguments:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    runs = typer.Typer(no_args_is_help=True, help="Inspect, answer, resume, repeat, export and delete runs.")
+    runs = typer.Typer(
+        cls=OrchestraGroup, no_args_is_help=True, help="Inspect, answer, resume, repeat, export and delete runs."
+    )
     add_command(runs, list_, "list", panel="Inspect")
     add_command(runs, show, panel="Inspect")
     costs.register(runs)
