@@ -124,6 +124,8 @@ class PlanSettings(_Body, frozen=True, kw_only=True):
     votes: Annotated[int, Meta(ge=1, le=16)] = 1
     confirm: bool = True
     cache: bool = True
+    rules: bool = True
+    """Whether a request of a known kind is planned by rule, without the router."""
 
 
 class AskRequest(Delivery, frozen=True, kw_only=True):
@@ -449,6 +451,7 @@ async def _start_request(call: Call[AskRequest], *, plan_only: bool) -> Response
         votes=planned.votes,
         confirm=planned.confirm,
         cache=planned.cache,
+        rules=planned.rules,
     )
     values = await resolve_files(call, body.values, "/values")
     step = request_workflow(call.orchestra, body.request, values, chosen)

@@ -1,7 +1,6 @@
 """A project whose runs show all that the studio shows: a review of a company's report, and a scripted model server.
 
-The server answers by the text of the request, so a run is the same each time. It is used by the tests of the studio and
-by `scripts/studio_screenshots.py`.
+The server answers by the text of the request, so a run is the same each time.
 """
 
 from __future__ import annotations

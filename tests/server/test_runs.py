@@ -230,3 +230,22 @@ async def test_interrupted_run_continues_after_a_restart(tmp_path: Path) -> None
             return bool((await server.client.get(f"/api/runs/{run}/answer")).json()["status"] == "done")
 
         await until_async(has_ended)
+
+
+@pytest.mark.parametrize("rules", [True, False])
+async def test_plan_by_rule_asks_the_router_only_without_rules(tmp_path: Path, rules: bool) -> None:
+    called = list[str]()
+
+    def answer(call: CallRequest) -> Any:
+        called.append(call.name)
+        return "return s1" if call.inputs["plan"] else "s1 = query_table(question=input.request, table=input.table)"
+
+    body = {
+        "request": "Which region had the highest Q1?",
+        "values": {"table": [["Region", "Q1"], ["North", "5"], ["South", "9"]]},
+        "plan": {"rules": rules, "only": ["query_table"]},
+    }
+    async with serving(tmp_path, answer) as server:
+        reply = await server.client.post("/api/plan", json=body)
+    assert reply.json()["status"] == "done", reply.text
+    assert (called == []) is rules
