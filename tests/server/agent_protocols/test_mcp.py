@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import mcp_types as types
@@ -34,7 +34,9 @@ async def http_client(server: TestServer) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-def answers(value: str | None, action: str = "accept", seen: list[Any] | None = None) -> Any:
+def answers(
+    value: str | None, action: Literal["accept", "decline", "cancel"] = "accept", seen: list[Any] | None = None
+) -> Any:
     """A user who submits a form with this value."""
 
     async def elicit(context: Any, params: Any) -> types.ElicitResult:
@@ -132,10 +134,10 @@ async def test_call_tool_ask_plans_the_request(tmp_path: Path, era: str) -> None
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_call_tool_reports_progress_that_increases(tmp_path: Path, era: str) -> None:
-    progress, reported = list[tuple[float, str | None]](), asyncio.Event()
+    steps, reported = list[tuple[float, str | None]](), asyncio.Event()
 
-    async def on_progress(count: float, total: float | None, message: str | None) -> None:
-        progress.append((count, message))
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        steps.append((progress, message))
         reported.set()
 
     async def second_waits(call: CallRequest) -> Any:
@@ -148,9 +150,9 @@ async def test_call_tool_reports_progress_that_increases(tmp_path: Path, era: st
         async with asyncio.timeout(60):
             result = await client.call_tool("many", inputs, progress_callback=on_progress)
     assert data_of(result)["status"] == "done"
-    counts = [count for count, _ in progress]
+    counts = [count for count, _ in steps]
     assert counts == sorted(set(counts))
-    assert progress[0][1] == "read[0]: value"
+    assert steps[0][1] == "read[0]: value"
 
 
 @pytest.mark.parametrize("era", ERAS)
