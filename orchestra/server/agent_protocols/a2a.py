@@ -19,7 +19,7 @@ from starlette.responses import Response
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RunAnswer
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import NodeFinished, RunFinished, RunStarted
+from orchestra.core.events import RunFinished, RunStarted
 from orchestra.schema.strict_json import storage_error
 from orchestra.schema.types import Schema
 from orchestra.server.access import require_scope
@@ -38,6 +38,7 @@ from orchestra.server.agent_protocols.a2a_types import (
     TaskState,
     TaskStatus,
 )
+from orchestra.server.agent_protocols.ag_ui_events import CONTEXT_TAG
 from orchestra.server.agent_protocols.following import events_until_blocked
 from orchestra.server.agent_protocols.questions import (
     continued_run,
@@ -53,13 +54,11 @@ from orchestra.server.openai_api.messages import USER, FileData, Turn, build_inp
 from orchestra.server.openapi import package_version
 from orchestra.server.problems import RequestError, pointer_of, status_of
 from orchestra.server.runs import require_run
-from orchestra.server.streams import EVENT_STREAM, EventStream
+from orchestra.server.streams import EVENT_STREAM, EventStream, outcome_of
 
 ROUTES = RouteTable()
 T = TypeVar("T")
 PROTOCOL_VERSION: Final = "1.0"
-CONTEXT_TAG: Final = "orchestra.context"
-"""The tag of runs with the context of their task."""
 SKILL_KEY: Final = "skill"
 """The key of a message's metadata that names a workflow."""
 ANSWER: Final = "answer"
@@ -410,8 +409,8 @@ async def _frames(
 
         async with aclosing(events_until_blocked(call, run)) as events:
             async for event in events:
-                if isinstance(event, NodeFinished):
-                    words = f"{event.node}: {event.outcome.__struct_config__.tag}"
+                if (ended := outcome_of(event)) is not None:
+                    words = f"{ended[0]}: {ended[1].__struct_config__.tag}"
                     message = _agent_message(run.id, context, words)
                     yield update(TaskStatus(state="TASK_STATE_WORKING", message=message, timestamp=_time(event.at)))
                 elif isinstance(event, RunFinished):

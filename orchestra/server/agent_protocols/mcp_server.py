@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from orchestra.app.run import Run
 from orchestra.app.run_detail import Question
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Event, NodeFinished, RunFinished
+from orchestra.core.events import Event, RunFinished
 from orchestra.server.agent_protocols.mcp_questions import answer_in, can_elicit, form_of
 from orchestra.server.agent_protocols.questions import (
     CLOSED_CODES,
@@ -37,6 +37,7 @@ from orchestra.server.agent_protocols.replies import AgentReply, error_reply, er
 from orchestra.server.agent_protocols.skills import Skill, cancel_for_client, find_skill, iter_skills, start_skill
 from orchestra.server.endpoints import Call
 from orchestra.server.openapi import package_version
+from orchestra.server.streams import outcome_of
 
 Context: TypeAlias = ServerRequestContext[Any, Any]
 CallResult: TypeAlias = types.CallToolResult | types.InputRequiredResult
@@ -200,7 +201,7 @@ class ToolCall:
         async with aclosing(run.events(self._seen)) as events:
             async for event in events:
                 self._seen = event.seq
-                self._finished += isinstance(event, NodeFinished)
+                self._finished += outcome_of(event) is not None
                 if isinstance(event, RunFinished):
                     return
                 if now() >= due and (text := _progress_text(event)):
@@ -209,7 +210,9 @@ class ToolCall:
 
 
 def _progress_text(event: Event) -> str:
-    return f"{event.node}: {event.outcome.__struct_config__.tag}" if isinstance(event, NodeFinished) else ""
+    """Returns the node that an event ends, with its outcome; an empty text for another event."""
+    ended = outcome_of(event)
+    return "" if ended is None else f"{ended[0]}: {ended[1].__struct_config__.tag}"
 
 
 def _result(reply: AgentReply) -> types.CallToolResult:
