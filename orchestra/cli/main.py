@@ -27,6 +27,7 @@ COMMAND_MODULES: Mapping[str, str] = {
     "index": "index",
     "check": "check",
     "serve": "serve",
+    "mcp": "mcp",
     "runs": "runs.commands",
     "whatif": "runs.whatif",
     "agents": "agents",

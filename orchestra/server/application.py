@@ -26,6 +26,7 @@ from orchestra.core.errors import OrchestraError
 from orchestra.core.event_logging import CALLER_TRACE
 from orchestra.server import batches, catalogue, files, keys, runs, schedules, status, threads, webhooks
 from orchestra.server.access import require_scope
+from orchestra.server.agent_protocols import a2a, ag_ui, mcp_routes
 from orchestra.server.background import open_services
 from orchestra.server.endpoints import Call, Endpoint, NoBody, decode_body, decode_query, to_response
 from orchestra.server.limits import Limits
@@ -40,7 +41,10 @@ from orchestra.telemetry.trace_context import TraceContext
 
 DEFAULT_SETTINGS: Final = ServerSettings()
 OPENAI_MODULES = (models, chat, responses, embeddings)
-MODULES = (status, catalogue, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES)
+AGENT_MODULES = (mcp_routes, a2a, ag_ui)
+MODULES = (
+    status, catalogue, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES, *AGENT_MODULES,
+)  # fmt: skip
 """The modules with routes, in the order of the documentation."""
 _LOGGER = logging.getLogger("orchestra.server")
 _RUN_PAGE = re.compile(r"/runs/([0-9a-z]{1,64})")

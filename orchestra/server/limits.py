@@ -29,7 +29,11 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "cross-origin-resource-policy": "same-origin",
 }
 CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
-CORS_HEADERS = "authorization, content-type, idempotency-key, last-event-id"
+CORS_HEADERS = (
+    "authorization, content-type, idempotency-key, last-event-id, mcp-session-id, mcp-protocol-version, mcp-method, "
+    "mcp-name, a2a-version"
+)
+CORS_EXPOSED = "location, retry-after, mcp-session-id"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -111,7 +115,7 @@ def _with_headers(send: Send, origin: str) -> Send:
                 headers["access-control-allow-origin"] = origin
                 headers["access-control-allow-methods"] = CORS_METHODS
                 headers["access-control-allow-headers"] = CORS_HEADERS
-                headers["access-control-expose-headers"] = "location, retry-after"
+                headers["access-control-expose-headers"] = CORS_EXPOSED
                 headers.add_vary_header("Origin")
         await send(message)
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -43,12 +43,23 @@ from orchestra.core.timestamps import TimeSpec
 from orchestra.engine.kinds.plan import is_complete
 from orchestra.engine.request import PLANNING_PURPOSE, RunOptions, RunRequest
 from orchestra.journal.summary import blob_digests
+from orchestra.server.agent_protocols.ag_ui_events import ag_ui_frames
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery, RouteTable
 from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.retention import TTL_TAG
-from orchestra.server.streams import EVENT_STREAM, FRAMES, EventStream, StreamMode, stop_error, wait_for_disconnect
+from orchestra.server.streams import (
+    EVENT_STREAM,
+    EventStream,
+    FrameSource,
+    StreamMode,
+    event_frames,
+    stop_error,
+    text_frames,
+    value_frames,
+    wait_for_disconnect,
+)
 from orchestra.workflows.model import REQUEST, Budget, Graph
 from orchestra.workflows.python.steps import Step, Workflow
 
@@ -60,6 +71,12 @@ SCAN_SIZE = 500
 Positive: TypeAlias = Annotated[int, Meta(gt=0)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0)]
 Mode: TypeAlias = Literal["wait", "background", "stream"]
+FRAMES: Final[Mapping[StreamMode, FrameSource]] = {
+    "events": event_frames,
+    "values": value_frames,
+    "text": text_frames,
+    "ag-ui": ag_ui_frames,
+}
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

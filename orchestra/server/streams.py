@@ -22,7 +22,7 @@ from orchestra.server.problems import RequestError, to_problem
 from orchestra.server.services import Services
 
 T = TypeVar("T")
-StreamMode: TypeAlias = Literal["events", "values", "text"]
+StreamMode: TypeAlias = Literal["events", "values", "text", "ag-ui"]
 EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 MIN_POLL, MAX_POLL = 0.1, 2.0
@@ -114,13 +114,14 @@ async def value_frames(services: Services, run: str, after: int) -> AsyncGenerat
             if isinstance(event, RunFinished):
                 answer = await services.answer(run)
                 yield frame("result", msgspec.json.encode(answer), event.seq)
-            elif (node := _outcome_of(event)) is not None:
+            elif (node := outcome_of(event)) is not None:
                 path, outcome = node
                 value = NodeValue(seq=event.seq, node=path, graph_node=workflow_path(path), outcome=outcome)
                 yield frame("value", msgspec.json.encode(value), event.seq)
 
 
-def _outcome_of(event: Event) -> tuple[str, Outcome] | None:
+def outcome_of(event: Event) -> tuple[str, Outcome] | None:
+    """Returns the node that an event ends, and its outcome; None for another event."""
     match event:
         case NodeFinished(node=node, outcome=outcome):
             return node, outcome
@@ -177,11 +178,6 @@ def _unverified(piece: TextPiece) -> UnverifiedText:
 
 
 FrameSource: TypeAlias = Callable[[Services, str, int], AsyncGenerator[bytes, None]]
-FRAMES: Final[Mapping[StreamMode, FrameSource]] = {
-    "events": event_frames,
-    "values": value_frames,
-    "text": text_frames,
-}
 
 
 class EventStream(Response):

@@ -1,0 +1,428 @@
+"""A2A 1.0: the server as an agent. A task is a run, and a context is a tag of runs.
+
+`message.metadata.skill` names the workflow; without it the message is a request that the router plans. Data parts are
+inputs. A question to a person makes a task wait for input; the next message with its id is the answer.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from orchestra.app.run import Run
+from orchestra.app.run_detail import RunAnswer
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import RunFinished, RunStarted
+from orchestra.schema.strict_json import storage_error
+from orchestra.schema.types import Schema
+from orchestra.server.access import require_scope
+from orchestra.server.agent_protocols.a2a_types import (
+    AgentCard,
+    AgentSkill,
+    Artifact,
+    Capabilities,
+    Interface,
+    Message,
+    Part,
+    RpcRequest,
+    SendParams,
+    Task,
+    TaskParams,
+    TaskState,
+    TaskStatus,
+)
+from orchestra.server.agent_protocols.ag_ui_events import CONTEXT_TAG
+from orchestra.server.agent_protocols.following import events_until_blocked
+from orchestra.server.agent_protocols.questions import (
+    continued_run,
+    give_answer,
+    open_questions,
+    value_of_text,
+    wait_until_blocked,
+)
+from orchestra.server.agent_protocols.replies import error_words, reply_of
+from orchestra.server.agent_protocols.skills import ASK, Skill, find_skill, iter_skills, start_skill
+from orchestra.server.endpoints import JSON_TYPE, Call, RouteTable
+from orchestra.server.openai_api.messages import USER, FileData, Turn, build_inputs
+from orchestra.server.openapi import package_version
+from orchestra.server.problems import RequestError, pointer_of, status_of
+from orchestra.server.runs import require_run
+from orchestra.server.streams import EVENT_STREAM, EventStream, outcome_of
+
+ROUTES = RouteTable()
+T = TypeVar("T")
+PROTOCOL_VERSION: Final = "1.0"
+SKILL_KEY: Final = "skill"
+"""The key of a message's metadata that names a workflow."""
+ANSWER: Final = "answer"
+"""The id of the artifact of a task."""
+_CONTEXT_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_OLD_METHOD: Final = re.compile(r"(message|tasks|agent)/")
+_ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+TASK_NOT_FOUND: Final = -32001
+TASK_NOT_CANCELABLE: Final = -32002
+PUSH_NOT_SUPPORTED: Final = -32003
+UNSUPPORTED_OPERATION: Final = -32004
+CONTENT_NOT_SUPPORTED: Final = -32005
+VERSION_NOT_SUPPORTED: Final = -32009
+_REASONS: Final[Mapping[int, str]] = {
+    TASK_NOT_FOUND: "TASK_NOT_FOUND",
+    TASK_NOT_CANCELABLE: "TASK_NOT_CANCELABLE",
+    PUSH_NOT_SUPPORTED: "PUSH_NOTIFICATION_NOT_SUPPORTED",
+    UNSUPPORTED_OPERATION: "UNSUPPORTED_OPERATION",
+    CONTENT_NOT_SUPPORTED: "CONTENT_TYPE_NOT_SUPPORTED",
+    VERSION_NOT_SUPPORTED: "VERSION_NOT_SUPPORTED",
+}
+_STATES: Final[Mapping[str, TaskState]] = {
+    "done": "TASK_STATE_COMPLETED",
+    "abstained": "TASK_STATE_COMPLETED",
+    "failed": "TASK_STATE_FAILED",
+    "budget": "TASK_STATE_FAILED",
+    "cancelled": "TASK_STATE_CANCELED",
+    "waiting": "TASK_STATE_INPUT_REQUIRED",
+}
+
+
+class RpcError(RequestError):
+    """An error with its number in JSON-RPC."""
+
+    def __init__(self, number: int, code: str, message: str, *, hint: str = "", pointer: str = "") -> None:
+        super().__init__(code, message, hint=hint, pointer=pointer)
+        self.number = number
+
+
+# The card
+
+
+@ROUTES.route("GET", "/.well-known/agent-card.json", None, AgentCard)
+async def get_agent_card(call: Call) -> AgentCard:
+    """Show the agent card of A2A. Its skills are the workflows; with credentials required, only the extended card lists
+    them.
+    """
+    return agent_card(call, has_all=not call.services.settings.auth)
+
+
+def agent_card(call: Call[Any, Any], *, has_all: bool) -> AgentCard:
+    """Returns the card: with all skills, or only with the router's."""
+    needs_key = call.services.settings.auth
+    skills = iter_skills(call) if has_all else [find_skill(call, ASK)]
+    return AgentCard(
+        name="orchestra",
+        description="Runs workflows of small language models. Answers have evidence and verdicts, or are withheld.",
+        version=package_version(),
+        supported_interfaces=(
+            Interface(url=f"{call.request.base_url}a2a", protocol_binding="JSONRPC", protocol_version=PROTOCOL_VERSION),
+        ),
+        capabilities=Capabilities(streaming=True, extended_agent_card=needs_key),
+        default_input_modes=("text/plain", JSON_TYPE),
+        default_output_modes=("text/plain", JSON_TYPE),
+        skills=tuple(_agent_skill(skill) for skill in skills),
+        security_schemes={"bearer": {"httpAuthSecurityScheme": {"scheme": "Bearer"}}} if needs_key else {},
+        security_requirements=({"schemes": {"bearer": {"list": []}}},) if needs_key else (),
+    )
+
+
+def _agent_skill(skill: Skill) -> AgentSkill:
+    inputs = ", ".join(skill.target.inputs)
+    description = f"{skill.description} metadata.{SKILL_KEY}: {skill.name!r}; inputs: {inputs}."
+    return AgentSkill(id=skill.name, name=skill.name, description=description, tags=("workflow",))
+
+
+# The endpoint
+
+
+@ROUTES.route("POST", "/a2a", "run", media_type=EVENT_STREAM)
+async def call_a2a_method(call: Call) -> Response:
+    """Call a method of A2A by JSON-RPC: send a message, stream, get or cancel a task."""
+    data, id = await call.request.body(), None
+    try:
+        value = _parse(call, data)
+        if isinstance(value, dict) and isinstance(given := value.get("id"), str | int) and not isinstance(given, bool):
+            id = given
+        request = _convert(value, RpcRequest, INVALID_REQUEST)
+        _require_version(call, request.method)
+        if (stream := _STREAMS.get(request.method)) is not None:
+            return await stream(call, request)
+        if (method := _METHODS.get(request.method)) is None:
+            raise RpcError(METHOD_NOT_FOUND, "S004", f"there is no method {request.method[:100]!r}", hint="SendMessage")
+        return _json_reply({"jsonrpc": "2.0", "id": id, "result": await method(call, request)})
+    except OrchestraError as error:
+        return _json_reply({"jsonrpc": "2.0", "id": id, "error": error_data(error)})
+
+
+def _json_reply(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type=JSON_TYPE)
+
+
+def _parse(call: Call[Any, Any], data: bytes) -> Any:
+    """Returns the JSON of a body. Raises `RpcError`."""
+    content_type = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON_TYPE:
+        raise RpcError(INVALID_REQUEST, "S001", f"the body is {content_type[:100] or 'of no stated type'}",
+                       hint="Content-Type: application/json")  # fmt: skip
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RpcError(PARSE_ERROR, "S002", f"the body is not JSON: {error}", hint="send an object") from error
+    if reason := storage_error(value):
+        raise RpcError(INVALID_REQUEST, "S002", f"the body cannot be stored: {reason}", hint="send plain JSON values")
+    return value
+
+
+def _convert(value: Any, wanted: type[T], number: int = INVALID_PARAMS) -> T:
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        text, place = pointer_of(str(error))
+        raise RpcError(number, "S002", text, hint="https://a2a-protocol.org", pointer=place) from error
+
+
+def _require_version(call: Call[Any, Any], method: str) -> None:
+    version = call.request.headers.get("a2a-version", "") or PROTOCOL_VERSION
+    if _OLD_METHOD.match(method) or version.split(".")[0] != PROTOCOL_VERSION.split(".")[0]:
+        raise RpcError(VERSION_NOT_SUPPORTED, "S035", "the request is of another version of A2A than 1.0",
+                       hint="A2A-Version: 1.0, and the method SendMessage")  # fmt: skip
+
+
+def error_data(error: OrchestraError) -> dict[str, Any]:
+    """Returns an error as JSON-RPC states it, with our code and hint in its details."""
+    if isinstance(error, RpcError):
+        number = error.number
+    else:
+        number = INVALID_PARAMS if status_of(error) < 500 else INTERNAL_ERROR
+    metadata = {"code": error.code, "hint": error.hint, "pointer": getattr(error, "pointer", "")}
+    details = {
+        "@type": _ERROR_INFO, "reason": _REASONS.get(number, error.code), "domain": "a2a-protocol.org",
+        "metadata": metadata,
+    }  # fmt: skip
+    return {"code": number, "message": error_words(error), "data": [details]}
+
+
+# Methods
+
+
+async def _send(call: Call[Any, Any], request: RpcRequest) -> Any:
+    params = _convert(request.params, SendParams)
+    run, schema = await _begin(call, params.message)
+    if not params.configuration.return_immediately:
+        await wait_until_blocked(call, run)
+    return {"task": await _task(call, run.id, schema)}
+
+
+async def _send_streaming(call: Call[Any, Any], request: RpcRequest) -> Response:
+    run, schema = await _begin(call, _convert(request.params, SendParams).message)
+    return _stream(call, request, run, schema)
+
+
+async def _subscribe(call: Call[Any, Any], request: RpcRequest) -> Response:
+    name = _convert(request.params, TaskParams).id
+    started = await _require_task(call, name)
+    answer = await call.services.answer(name)
+    if answer.finished is not None:
+        raise RpcError(UNSUPPORTED_OPERATION, "S036", f"task {name} has ended", hint="GetTask")
+    return _stream(call, request, await continued_run(call, name), _output_schema(call, started.workflow))
+
+
+async def _get(call: Call[Any, Any], request: RpcRequest) -> Any:
+    name = _convert(request.params, TaskParams).id
+    started = await _require_task(call, name)
+    return await _task(call, name, _output_schema(call, started.workflow))
+
+
+async def _cancel(call: Call[Any, Any], request: RpcRequest) -> Any:
+    name = _convert(request.params, TaskParams).id
+    started = await _require_task(call, name)
+    if (await call.services.answer(name)).finished is not None:
+        raise RpcError(TASK_NOT_CANCELABLE, "S036", f"task {name} has ended", hint="GetTask")
+    await call.orchestra.cancel(name, by=call.principal.subject)
+    return await _task(call, name, _output_schema(call, started.workflow))
+
+
+async def _extended_card(call: Call[Any, Any], request: RpcRequest) -> Any:
+    return agent_card(call, has_all=True)
+
+
+async def _refuse_push(call: Call[Any, Any], request: RpcRequest) -> Any:
+    raise RpcError(PUSH_NOT_SUPPORTED, "S004", "push notifications are not supported", hint="POST /api/webhooks")
+
+
+_METHODS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Any]]]] = {
+    "SendMessage": _send,
+    "GetTask": _get,
+    "CancelTask": _cancel,
+    "GetExtendedAgentCard": _extended_card,
+    "CreateTaskPushNotificationConfig": _refuse_push,
+    "GetTaskPushNotificationConfig": _refuse_push,
+    "ListTaskPushNotificationConfigs": _refuse_push,
+    "DeleteTaskPushNotificationConfig": _refuse_push,
+}
+_STREAMS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Response]]]] = {
+    "SendStreamingMessage": _send_streaming,
+    "SubscribeToTask": _subscribe,
+}
+
+
+# Messages
+
+
+async def _require_task(call: Call[Any, Any], run: str) -> RunStarted:
+    """Returns the first event of a run of the caller's tenant. Raises `RpcError` for any other."""
+    try:
+        return await require_run(call, run)
+    except RequestError as error:
+        raise RpcError(TASK_NOT_FOUND, "S009", f"there is no task {run[:100]!r}", hint="SendMessage") from error
+
+
+def _output_schema(call: Call[Any, Any], workflow: str) -> Schema:
+    """Returns the type of the output of a workflow; that of any value if there is no such workflow any more."""
+    try:
+        return find_skill(call, workflow).output_schema
+    except OrchestraError:
+        return {}
+
+
+async def _begin(call: Call[Any, Any], message: Message) -> tuple[Run[Any], Schema]:
+    """Starts the run that a message asks for, or answers the question of its task; returns the run, which goes on."""
+    if not message.parts:
+        raise RpcError(INVALID_PARAMS, "S002", "the message has no parts", hint='"parts": [{"text": "..."}]')
+    if message.task_id:
+        started = await _require_task(call, message.task_id)
+        if message.context_id not in ("", started.tags.get(CONTEXT_TAG, "")):
+            raise RpcError(INVALID_PARAMS, "S002", "the task is of another context", hint="leave contextId out")
+        return await _answer(call, message), _output_schema(call, started.workflow)
+    name = message.metadata.get(SKILL_KEY, ASK)
+    skill = find_skill(call, name if isinstance(name, str) else "", f"/message/metadata/{SKILL_KEY}")
+    context = message.context_id or str(uuid.uuid4())
+    if not _CONTEXT_ID.fullmatch(context):
+        raise RpcError(INVALID_PARAMS, "S002", "contextId is not a name", hint="letters, digits and _ . : -")
+    inputs = await _inputs(call, skill, message)
+    return await start_skill(call, skill, inputs, {CONTEXT_TAG: context}), skill.output_schema
+
+
+async def _inputs(call: Call[Any, Any], skill: Skill, message: Message) -> dict[str, Any]:
+    """Returns the inputs that a message states: data parts as they are, texts and files as a chat message states them.
+
+    Raises:
+        RpcError: For a part that cannot be read.
+        RequestError: S031 if the parts do not fit the inputs.
+    """
+    given, texts, files = dict[str, Any](), list[str](), list[FileData]()
+    for index, part in enumerate(message.parts):
+        if part.text is not None:
+            texts.append(part.text)
+        elif isinstance(part.data, dict):
+            given |= part.data
+        elif part.raw is not None:
+            files.append(FileData(file_data=part.raw, filename=part.filename or None))
+        else:
+            raise RpcError(CONTENT_NOT_SUPPORTED, "S031", "the part is no text, no object and no file",
+                           hint="send text, data or raw; addresses are not fetched",
+                           pointer=f"/message/parts/{index}")  # fmt: skip
+    if not texts and not files:
+        return given
+    turn = Turn(USER, tuple(texts), tuple(files), "/message/parts")
+    return (await build_inputs(call, skill.target, [turn], given)).values
+
+
+async def _answer(call: Call[Any, Any], message: Message) -> Run[Any]:
+    """Answers the open question of a task with a message; returns its run, which goes on."""
+    require_scope(call.principal, "answer")
+    name, part = message.task_id, message.parts[0]
+    asked = await open_questions(call, name)
+    if not asked:
+        raise RpcError(UNSUPPORTED_OPERATION, "S036", f"task {name} asks nothing", hint="start another task")
+    if part.text is None and part.data is None:
+        raise RpcError(CONTENT_NOT_SUPPORTED, "S031", "the answer is no text and no data", hint="send a text")
+    value = value_of_text(asked[0], part.text) if part.text is not None else part.data
+    await give_answer(call, name, asked[0], value)
+    return await continued_run(call, name)
+
+
+# Tasks
+
+
+async def _task(call: Call[Any, Any], run: str, schema: Schema) -> Task:
+    answer = await call.services.answer(run)
+    started = await call.services.started(run)
+    context = started.tags.get(CONTEXT_TAG, "") if started is not None else ""
+    status = _status(answer, schema, context)
+    return Task(id=run, context_id=context or run, status=status, artifacts=_artifacts(answer, schema))
+
+
+def _status(answer: RunAnswer, schema: Schema, context: str) -> TaskStatus:
+    state = _STATES.get(answer.status, "TASK_STATE_WORKING")
+    words = "" if state == "TASK_STATE_WORKING" else reply_of(answer, schema).message
+    return TaskStatus(
+        state=state,
+        message=_agent_message(answer.id, context, words) if words else None,
+        timestamp=_time(answer.finished),
+    )
+
+
+def _agent_message(run: str, context: str, words: str) -> Message:
+    parts = (Part(text=words),)
+    return Message(message_id=str(uuid.uuid4()), role="ROLE_AGENT", parts=parts, task_id=run, context_id=context or run)
+
+
+def _time(at: float | None) -> str:
+    moment = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _artifacts(answer: RunAnswer, schema: Schema) -> tuple[Artifact, ...]:
+    """Returns the result of a run that has answered: its words, and the output with evidence and verdicts."""
+    if answer.status not in ("done", "abstained"):
+        return ()
+    reply = reply_of(answer, schema)
+    parts = (Part(text=reply.message), Part(data=msgspec.to_builtins(reply)))
+    return (Artifact(artifact_id=ANSWER, name=ANSWER, parts=parts),)
+
+
+def _stream(call: Call[Any, Any], request: RpcRequest, run: Run[Any], schema: Schema) -> Response:
+    """Returns the stream of a task. It goes on if the client disconnects, and `SubscribeToTask` continues it."""
+    return EventStream(call.services, _frames(call, request, run, schema), watches_stop=True)
+
+
+async def _frames(
+    call: Call[Any, Any], request: RpcRequest, run: Run[Any], schema: Schema
+) -> AsyncGenerator[bytes, None]:
+    """Yields the task, its progress, its result, and its status at the end."""
+    try:
+        task = await _task(call, run.id, schema)
+        context = task.context_id
+        yield _frame(request, {"task": msgspec.structs.replace(task, artifacts=())})
+
+        def update(status: TaskStatus) -> bytes:
+            return _frame(request, {"statusUpdate": {"taskId": run.id, "contextId": context, "status": status}})
+
+        async with aclosing(events_until_blocked(call, run)) as events:
+            async for event in events:
+                if (ended := outcome_of(event)) is not None:
+                    words = f"{ended[0]}: {ended[1].__struct_config__.tag}"
+                    message = _agent_message(run.id, context, words)
+                    yield update(TaskStatus(state="TASK_STATE_WORKING", message=message, timestamp=_time(event.at)))
+                elif isinstance(event, RunFinished):
+                    break
+        task = await _task(call, run.id, schema)
+        for artifact in task.artifacts:
+            sent = {"taskId": run.id, "contextId": context, "artifact": artifact, "lastChunk": True}
+            yield _frame(request, {"artifactUpdate": sent})
+        yield update(task.status)
+    except OrchestraError as error:
+        yield b"data: %s\n\n" % msgspec.json.encode({"jsonrpc": "2.0", "id": request.id, "error": error_data(error)})
+
+
+def _frame(request: RpcRequest, result: Any) -> bytes:
+    return b"data: %s\n\n" % msgspec.json.encode({"jsonrpc": "2.0", "id": request.id, "result": result})

@@ -1,0 +1,135 @@
+"""The messages of A2A 1.0 in its JSON-RPC binding, as far as they are used. Unknown fields are ignored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+TaskState: TypeAlias = Literal[
+    "TASK_STATE_WORKING",
+    "TASK_STATE_COMPLETED",
+    "TASK_STATE_FAILED",
+    "TASK_STATE_CANCELED",
+    "TASK_STATE_INPUT_REQUIRED",
+]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    pass
+
+
+class RpcRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of JSON-RPC 2.0."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int
+    method: str
+    params: dict[str, Any] = {}
+
+
+class Part(_Message, frozen=True, kw_only=True):
+    """A part of a message: a text, data, or a file as base64 or by its address."""
+
+    text: str | None = None
+    data: Any = None
+    raw: str | None = None
+    url: str | None = None
+    filename: str = ""
+    media_type: str = ""
+
+
+class Message(_Message, frozen=True, kw_only=True):
+    """A message of a user or an agent."""
+
+    message_id: str
+    role: str
+    parts: tuple[Part, ...]
+    context_id: str = ""
+    task_id: str = ""
+    metadata: dict[str, Any] = {}
+
+
+class Configuration(_Message, frozen=True, kw_only=True):
+    """How the reply to a message is sent."""
+
+    return_immediately: bool = False
+
+
+class SendParams(_Message, frozen=True, kw_only=True):
+    """The parameters of `SendMessage` and `SendStreamingMessage`."""
+
+    message: Message
+    configuration: Configuration = Configuration()
+
+
+class TaskParams(_Message, frozen=True, kw_only=True):
+    """The parameters of the methods that name a task."""
+
+    id: str
+
+
+class TaskStatus(_Message, frozen=True, kw_only=True):
+    """Where a task is."""
+
+    state: TaskState
+    message: Message | None = None
+    timestamp: str = ""
+
+
+class Artifact(_Message, frozen=True, kw_only=True):
+    """A result of a task."""
+
+    artifact_id: str
+    name: str
+    parts: tuple[Part, ...]
+
+
+class Task(_Message, frozen=True, kw_only=True):
+    """A task: a run."""
+
+    id: str
+    context_id: str
+    status: TaskStatus
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class Interface(_Message, frozen=True, kw_only=True):
+    """Where an agent is reached."""
+
+    url: str
+    protocol_binding: str
+    protocol_version: str
+
+
+class Capabilities(_Message, frozen=True, kw_only=True):
+    """What an agent can do."""
+
+    streaming: bool
+    extended_agent_card: bool
+
+
+class AgentSkill(_Message, frozen=True, kw_only=True):
+    """What an agent may be asked for."""
+
+    id: str
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    input_modes: tuple[str, ...] = ()
+    output_modes: tuple[str, ...] = ()
+
+
+class AgentCard(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The description of the server as an agent."""
+
+    name: str
+    description: str
+    version: str
+    supported_interfaces: tuple[Interface, ...]
+    capabilities: Capabilities
+    default_input_modes: tuple[str, ...]
+    default_output_modes: tuple[str, ...]
+    skills: tuple[AgentSkill, ...]
+    security_schemes: dict[str, Any]
+    security_requirements: tuple[Any, ...]
