@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks crash \
+.PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks attacks-server crash \
         crash-full simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
         bench-ordering evaluate evaluate-workflows evaluate-requests lock clean
 
@@ -54,6 +54,9 @@ attacks: setup-base  ## all cases of the long property tests: plans, projects, l
 	ORCHESTRA_TEST_FULL=1 $(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10 \
 	  tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verification \
 	  tests/app/test_claims_combined.py
+
+attacks-server: setup-base  ## 10,000 hostile HTTP requests to a real server: no fault, nothing shown (nightly; minutes)
+	$(RUN) -m tests.server.hostile --requests 10000
 
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500
