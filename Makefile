@@ -6,8 +6,8 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks crash \
-        crash-full simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
+.PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks attacks-server crash \
+        crash-full crash-server simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
         bench-ordering evaluate evaluate-workflows evaluate-requests lock clean
 
 help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
@@ -55,12 +55,18 @@ attacks: setup-base  ## all cases of the long property tests: plans, projects, l
 	  tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verification \
 	  tests/app/test_claims_combined.py
 
+attacks-server: setup-base  ## 10,000 hostile HTTP requests to a real server: no fault, nothing shown (nightly; minutes)
+	$(RUN) -m tests.server.hostile --requests 10000
+
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500
 
 crash-full: setup-base  ## the same at 2,000 points, and at 200 with Postgres (nightly; minutes; needs its programs)
 	$(RUN) -m tests.crash --kills 2000
 	$(RUN) -m tests.crash --store postgres --kills 200
+
+crash-server: setup-base  ## kill -9 of the HTTP server 100 times, with 200 runs and their streams (nightly; minutes)
+	$(RUN) -m tests.server.kills --kills 100
 
 simulate: setup-base  ## 20,000 random workflows through random crashes and faults, each audited (5 minutes)
 	$(RUN) -m tests.simulation.lab.simulate --runs 20000

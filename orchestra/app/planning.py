@@ -212,6 +212,9 @@ class PlanOptions:
     """Plans that are sampled at a temperature above 0; the most frequent one wins."""
 
 
+_VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
 def request_workflow(
     orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> Workflow[..., Any]:
@@ -222,9 +225,14 @@ def request_workflow(
     The workflow is the same for all requests over values of the same types.
 
     Raises:
-        InputError: C004: an unknown capability or router; R022: the request is empty.
+        InputError: C004: an unknown capability or router; R022: the request is empty; E012: a value has a name that no
+            input may have.
     """
     options, request = options or PlanOptions(), require_request(request)
+    for name in values:
+        if not _VALUE_NAME.fullmatch(name):
+            hint = "a small letter, then small letters, digits and _"
+            raise InputError("E012", f"{name[:50]!r} cannot be the name of a value", hint=hint)
     inputs, types = declare_inputs(
         {REQUEST: infer_schema(request), **{name: infer_schema(value) for name, value in values.items()}}
     )

@@ -15,11 +15,11 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import OrchestraError
@@ -29,7 +29,7 @@ from orchestra.server.access import require_scope
 from orchestra.server.agent_protocols import a2a, ag_ui, mcp_routes
 from orchestra.server.background import open_services
 from orchestra.server.endpoints import Call, Endpoint, NoBody, decode_body, decode_query, to_response
-from orchestra.server.limits import Limits
+from orchestra.server.limits import SECURITY_HEADERS, Limits
 from orchestra.server.openai_api import chat, embeddings, models, responses
 from orchestra.server.openai_api.errors import error_response, is_openai_path
 from orchestra.server.openapi import STYLE, describe, render_page
@@ -91,7 +91,12 @@ def create_app(orchestra: Orchestra, settings: ServerSettings = DEFAULT_SETTINGS
     return Starlette(
         routes=routes,
         middleware=[Middleware(Limits, settings=settings)],
-        exception_handlers={HTTPException: _on_http_error, OrchestraError: _on_error, Exception: _on_fault},
+        exception_handlers={
+            HTTPException: _on_http_error,
+            OrchestraError: _on_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_fault,
+        },
         lifespan=lifespan,
     )
 
@@ -110,7 +115,15 @@ class Studio(StaticFiles):
         match = _RUN_PAGE.fullmatch(scope["path"].removeprefix(scope.get("root_path", "")))
         if match is not None:
             return RedirectResponse(f"{scope.get('root_path', '')}/#/runs/{match[1]}", status_code=302)
-        return await super().get_response(path, scope)
+        response = await super().get_response(path, scope)
+        if isinstance(response, RedirectResponse):
+            raise HTTPException(404)  # Another address of the start page, such as `//name/..`.
+        return response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends files as a whole: they are small, and errors about parts of them would have another form."""
+        headers = [one for one in scope["headers"] if one[0] not in (b"range", b"if-range")]
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def _route_order(endpoint: Endpoint) -> tuple[bool, int]:
@@ -159,7 +172,14 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     )
 
 
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The client has gone while its body was read: nobody reads the reply."""
+    return Response(status_code=400)
+
+
 async def _on_fault(request: Request, error: Exception) -> Response:
     """A fault of the server: the client learns nothing about it."""
     _LOGGER.error("request failed", exc_info=error)
-    return _error_reply(request, OrchestraError("S018", "the server has a fault", hint="see its log"))
+    reply = _error_reply(request, OrchestraError("S018", "the server has a fault", hint="see its log"))
+    reply.headers.update({**SECURITY_HEADERS, "cache-control": "no-store"})  # No middleware sees this reply.
+    return reply

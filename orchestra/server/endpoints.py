@@ -194,7 +194,8 @@ async def decode_body(request: Request, wanted: type[T]) -> T:
         return wanted()
     if content_type != JSON_TYPE:
         hint = "Content-Type: application/json"
-        raise RequestError("S001", f"the body is {content_type or 'of no stated type'}", hint=hint)
+        message = f"the body is {content_type[:100] or 'of no stated type'}"
+        raise RequestError("S001", message, hint=hint, pointer="Content-Type")
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -6,12 +6,15 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from orchestra.server.limits import SECURITY_HEADERS
+from orchestra.server.problems import RequestError, problem_response
 from orchestra.server.services import Services
 
 HEAD_SECONDS: Final = 15.0
@@ -19,7 +22,6 @@ HEAD_SECONDS: Final = 15.0
 MAX_HEAD_BYTES: Final = 64 << 10
 IDLE_SECONDS: Final = 30
 """Seconds that an idle connection is kept."""
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
@@ -45,10 +47,21 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             self._start_head()
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._timer is not None and self._head_bytes > MAX_HEAD_BYTES:
-            if self.cycle is None or self.cycle.response_complete:  # else the bytes would be part of another reply
-                self.transport.write(_TOO_LARGE)
-            self._close()
+        if self._timer is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_too_large())
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP."""
+        self._refuse(RequestError("S021", "the request is not valid HTTP", hint="send HTTP/1.1", status=400))
+
+    def _refuse(self, error: RequestError) -> None:
+        """Sends an error as the reply to an incomplete request, and closes the connection."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
+            self.transport.write(_reply_bytes(error))  # In any other case the bytes would be part of another reply.
+        if cycle is not None:
+            cycle.disconnected = True  # Its application writes no second reply.
+        self._close()
 
     def on_message_begin(self) -> None:
         """Starts the time of a head."""
@@ -86,6 +99,20 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._stop_timer()
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _too_large() -> RequestError:
+    return RequestError("S017", "the headers are too large", hint=f"at most {MAX_HEAD_BYTES} bytes", status=431)
+
+
+def _reply_bytes(error: RequestError) -> bytes:
+    """Returns the reply for an error as it is sent, if no application has seen the request."""
+    response = problem_response(error)
+    fields = {**response.headers, **SECURITY_HEADERS, "cache-control": "no-store", "connection": "close"}
+    lines = [f"{name}: {value}" for name, value in fields.items()]
+    phrase = HTTPStatus(response.status_code).phrase
+    head = "\r\n".join([f"HTTP/1.1 {response.status_code} {phrase}", *lines, "", ""])
+    return head.encode("latin-1") + bytes(response.body)
 
 
 class _Server(uvicorn.Server):

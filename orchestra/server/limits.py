@@ -6,6 +6,7 @@ It is plain ASGI, and adds the security headers to every reply.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -70,16 +71,22 @@ class Limits:
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if len(scope["headers"]) > settings.max_header_count or size > settings.max_headers:
             raise RequestError("S017", "the headers are too large", hint=f"at most {settings.max_headers} bytes")
+        if len(headers.getlist("host")) > 1:
+            raise RequestError("S007", "the request has several hosts", hint="send one Host header", pointer="Host")
         host = _host_name(headers.get("host", ""))
         if "*" not in settings.hosts and host not in settings.hosts:
-            raise RequestError("S007", f"this server does not answer for the host {host[:100]!r}", hint="--host-name")
+            message = f"this server does not answer for the host {host[:100]!r}"
+            raise RequestError("S007", message, hint="--host-name", pointer="Host")
         if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
-            raise RequestError("S001", "the body is compressed", hint="send it without Content-Encoding")
+            hint = "send it without Content-Encoding"
+            raise RequestError("S001", "the body is compressed", hint=hint, pointer="Content-Encoding")
         origin = headers.get("origin")
         if origin is not None and not allowed and not _is_own(origin, headers.get("host", "")):
-            raise RequestError("S008", f"requests from {origin[:100]!r} are refused", hint="--origin")
+            message = f"requests from {origin[:100]!r} are refused"
+            raise RequestError("S008", message, hint="--origin", pointer="Origin")
         if scope["method"] not in _SAFE and headers.get("sec-fetch-site") == "cross-site" and not allowed:
-            raise RequestError("S008", "requests from other web pages are refused", hint="--origin")
+            message = "requests from other web pages are refused"
+            raise RequestError("S008", message, hint="--origin", pointer="Sec-Fetch-Site")
         length, most = headers.get("content-length", ""), self._most(scope)
         if length.isdecimal() and int(length[:20]) > most:
             raise RequestError("S003", f"the body has more than {most} bytes", hint="send less")
@@ -88,11 +95,13 @@ class Limits:
         return self._settings.max_upload if scope["path"].endswith("/files") else self._settings.max_body
 
 
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]*)\]|([^\[\]:]*))(?::\d{0,5})?")
+
+
 def _host_name(host: str) -> str:
-    """Returns a `Host` header without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
+    """Returns a `Host` header without the port; the whole header if it has another form."""
+    match = _HOST.fullmatch(host)
+    return host.lower() if match is None else (match[1] or match[2] or "").lower()
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -37,6 +37,7 @@ _STATUS: Mapping[str, int] = {
     "S017": 431,
     "S018": 500,
     "S019": 422,
+    "S021": 400,
     LEASE_HELD: 409,
     LEASE_LOST: 409,
     RUN_ENDED: 409,
@@ -157,6 +158,8 @@ def _input_pointer(error: OrchestraError) -> str:
     return f"/inputs/{name[1]}"
 
 
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+"""A fault of a field that is named in the text, and not in its place."""
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -164,4 +167,6 @@ def pointer_of(message: str) -> tuple[str, str]:
     """Splits a message of msgspec into the text and the JSON pointer of its place."""
     text, _, place = message.partition(" - at `$")
     steps = [name or index for name, index in _STEP.findall(place.removesuffix("`"))]
+    if (field := _FIELD.fullmatch(text)) is not None:
+        steps.append(field[1])
     return text, "".join(f"/{step}" for step in steps)

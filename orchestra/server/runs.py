@@ -388,8 +388,10 @@ def _budget(limits: BudgetLimits | None) -> Budget | None:
     try:
         return Budget.model_validate(given) if given else None
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise RequestError("S002", f"the budget is invalid: {reason}", pointer="/options/budget") from error
+        first = error.errors()[0]
+        pointer = "/".join(["/options/budget", *map(str, first["loc"])])
+        message = f"the budget is invalid: {first['msg']}"
+        raise RequestError("S002", message, hint="see /docs", pointer=pointer) from error
 
 
 async def send_run(call: Call[Any, Any], run: Run[Any], wanted: Delivery, status: int = 200) -> Response:
@@ -471,7 +473,12 @@ async def _start_request(call: Call[AskRequest], *, plan_only: bool) -> Response
         rules=planned.rules,
     )
     values = await resolve_files(call, body.values, "/values")
-    step = request_workflow(call.orchestra, body.request, values, chosen)
+    try:
+        step = request_workflow(call.orchestra, body.request, values, chosen)
+    except InputError as error:
+        if error.code != "E012":
+            raise
+        raise RequestError(error.code, error.message, hint=error.hint, pointer="/values") from error
     options = run_options(call, body.options, live=body.stream == "text")
     if plan_only:
         options = options.replace(purpose=options.purpose or PLANNING_PURPOSE)
@@ -688,7 +695,8 @@ async def stream_events(call: Call[NoBody, EventsQuery]) -> Response:
 def _last_event_id(call: Call[Any, Any]) -> int:
     text = call.request.headers.get("last-event-id", "0") or "0"
     if not (text.isascii() and text.isdecimal() and len(text) <= 15):
-        raise RequestError("S002", "Last-Event-ID is not the number of an event", pointer="Last-Event-ID")
+        raise RequestError("S002", "Last-Event-ID is not the number of an event", hint="send the last id of the stream",
+                           pointer="Last-Event-ID")  # fmt: skip
     return int(text)
 
 

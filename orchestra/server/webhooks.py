@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from orchestra.app.run import Run
 from orchestra.core.errors import OrchestraError
@@ -353,7 +354,17 @@ def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
 
 def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
     """Returns a client that connects to public addresses only, unless private ones are allowed."""
-    connector = aiohttp.TCPConnector(resolver=PublicResolver(allow_private=allow_private), use_dns_cache=False)
+
+    def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        """Opens the socket of a connection: the last look at an address, which no form of the name can avoid."""
+        family, kind, protocol, _, place = address
+        if not allow_private and not is_public(ipaddress.ip_address(str(place[0]).partition("%")[0])):
+            raise OSError("the address is not public")
+        return socket.socket(family, kind, protocol)
+
+    connector = aiohttp.TCPConnector(
+        resolver=PublicResolver(allow_private=allow_private), use_dns_cache=False, socket_factory=open_socket
+    )
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False, auto_decompress=False)
 
@@ -362,7 +373,8 @@ def check_url(url: str, *, allow_private: bool) -> None:
     """Raises `RequestError` S012 for an address to which no webhook may go."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        port = parts.port
+        host = URL(url).host or ""  # as the client will read it: other digits and dots are the ones of addresses
     except ValueError as error:
         raise _refused(url, "it is not an address") from error
     if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):

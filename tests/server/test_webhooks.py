@@ -105,7 +105,8 @@ async def test_refused_message_is_repeated_and_dead_at_last(tmp_path: Path, stat
         await server.run()
 
         async def was_tried() -> bool:
-            return [one["attempts"] for one in await deliveries(server, hook["id"])] == [1]
+            found = [(one["attempts"], one["last_error"]) for one in await deliveries(server, hook["id"])]
+            return found == [(1, f"status {status}")]
 
         await until_async(was_tried)
         now, slots = time.time(), asyncio.Semaphore(1)
