@@ -764,22 +764,24 @@ async def fork_run(call: Call[ForkRun]) -> Response:
     started = await require_run(call, run)
     step = find_step(call, body.workflow) if body.workflow else await _step_of(call, started)
     options = run_options(call, body.options, live=body.stream == "text")
-    view = call.orchestra.options(
-        idempotency_key=options.idempotency_key,
-        budget=options.budget,
-        label=options.label,
-        memo=options.memo,
-        sample=options.sample,
-        tags=options.tags,
-        accept=options.accept,
-        live=options.live,
-        again=body.again,
-        values=body.values,
-        unset=body.unset,
-        by=author(call, body.by),
-    )
+    inputs = await resolve_files(call, body.inputs)
     call.services.require_running()
-    forked = await view.fork(run, step, **await resolve_files(call, body.inputs))
+    async with call.services.budgets.reserve(options, call.services.own_budget(step)) as options:
+        view = call.orchestra.options(
+            idempotency_key=options.idempotency_key,
+            budget=options.budget,
+            label=options.label,
+            memo=options.memo,
+            sample=options.sample,
+            tags=options.tags,
+            accept=options.accept,
+            live=options.live,
+            again=body.again,
+            values=body.values,
+            unset=body.unset,
+            by=author(call, body.by),
+        )
+        forked = await view.fork(run, step, **inputs)
     reply = await send_run(call, forked.run, body)
     if isinstance(reply, EventStream):
         return reply

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
+
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RecordedRun, RunAnswer
@@ -24,7 +26,10 @@ from orchestra.server.principals import public_tags
 from orchestra.server.problems import RequestError
 from orchestra.server.records import Records
 from orchestra.server.settings import ServerSettings
+from orchestra.server.tenant_budgets import TenantBudgets
 from orchestra.telemetry.metrics import RunMetrics
+from orchestra.workflows.model import Budget
+from orchestra.workflows.python.steps import Step
 
 _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
@@ -69,6 +74,7 @@ class Services:
         """Work in the background with a name, such as a batch."""
         self.metrics = RunMetrics()
         orchestra.observe(self.metrics.observe, self.metrics.restore)
+        self.budgets = TenantBudgets(orchestra, records, settings.tenants, self.spawn)
         self.on_start: list[StartListener] = []
         """Called with each run that starts, and its tags."""
 
@@ -122,14 +128,21 @@ class Services:
     # Runs
 
     async def start(self, request: RunRequest) -> Run[Any]:
-        """Starts a run, or returns the run with its key. Raises `RequestError` S010 while the server stops; and as
-        `Orchestra.start` does.
+        """Starts a run, or returns the run with its key. Raises `RequestError` S010 while the server stops, S022 or
+        S024 beyond the limits of its tenant; and as `Orchestra.start` does.
         """
         self.require_running()
-        run = await self.orchestra.start_request(request)
+        async with self.budgets.reserve(request.options, self.own_budget(request.workflow)) as options:
+            run = await self.orchestra.start_request(msgspec.structs.replace(request, options=options))
         for listener in self.on_start:
             await listener(run, request.options.tags or {})
         return run
+
+    def own_budget(self, workflow: Step[..., Any] | str) -> Budget | None:
+        """Returns the budget that a workflow states. Raises as `Orchestra.program` does."""
+        if not self.settings.tenants:
+            return None  # Nobody asks for it, and compiling is not free.
+        return self.orchestra.program(self.orchestra.find(workflow) if isinstance(workflow, str) else workflow).budget
 
     def require_running(self) -> None:
         """Raises `RequestError` S010 while the server stops."""
