@@ -21,6 +21,8 @@ from orchestra.core.event_logging import log_info
 from orchestra.core.events import RunFinished, RunStarted
 from orchestra.core.tags import Tags
 from orchestra.engine.request import RunRequest
+from orchestra.journal.errors import JournalError
+from orchestra.journal.verdicts import RunVerdict, run_verdict
 from orchestra.server.access import Authenticator
 from orchestra.server.principals import public_tags
 from orchestra.server.problems import RequestError
@@ -31,6 +33,8 @@ from orchestra.telemetry.metrics import RunMetrics
 from orchestra.workflows.model import Budget
 from orchestra.workflows.python.steps import Step
 
+MAX_VERDICTS = 100_000
+"""Runs whose verdict is kept in memory."""
 _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
 
@@ -70,6 +74,8 @@ class Services:
         self.stopping = asyncio.Event()
         """Set when the server stops: streams and waits end."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._verdicts: dict[str, RunVerdict] = {}
+        """The verdicts on ended runs, which do not change."""
         self.work: dict[str, asyncio.Task[None]] = {}
         """Work in the background with a name, such as a batch."""
         self.metrics = RunMetrics()
@@ -163,6 +169,20 @@ class Services:
     async def read_run(self, run: str) -> RecordedRun:
         """Returns everything that the journal has about a run."""
         return await RecordedRun.read(self.orchestra.journal, run, time.time())
+
+    async def run_verdict(self, run: str, *, ended: bool) -> RunVerdict:
+        """Returns the verdict on a run; from memory if it has ended before. A run that cannot be read has none."""
+        if (known := self._verdicts.get(run)) is not None:
+            return known
+        try:
+            found = run_verdict(await self.orchestra.journal.read(run))
+        except JournalError:
+            return "none"
+        if ended:
+            if len(self._verdicts) >= MAX_VERDICTS:
+                del self._verdicts[next(iter(self._verdicts))]
+            self._verdicts[run] = found
+        return found
 
     async def answer(self, run: str) -> RunAnswer:
         """Returns a run and its output."""
