@@ -50,7 +50,15 @@ from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.retention import TTL_TAG
-from orchestra.server.streams import EVENT_STREAM, FRAMES, EventStream, StreamMode, stop_error, wait_for_disconnect
+from orchestra.server.streams import (
+    EVENT_STREAM,
+    EventStream,
+    Position,
+    StreamMode,
+    frames_from,
+    stop_error,
+    wait_for_disconnect,
+)
 from orchestra.workflows.model import REQUEST, Budget, Graph
 from orchestra.workflows.python.steps import Step, Workflow
 
@@ -388,7 +396,7 @@ async def send_run(call: Call[Any, Any], run: Run[Any], wanted: Delivery, status
     headers = {"Location": f"{call.request.scope.get('root_path', '')}/api/runs/{run.id}"}
     cancel = wanted.on_disconnect == "cancel"
     if wanted.mode == "stream":
-        frames = FRAMES[wanted.stream](call.services, run.id, 0)
+        frames = frames_from(wanted.stream, call.services, run.id, Position(0))
         leave = (lambda: run.cancel(CLIENT)) if cancel else None
         return EventStream(call.services, frames, headers, leave)
     ended = wanted.mode == "wait" and await wait_for_end(call, run, wanted.timeout, cancel=cancel)
@@ -686,21 +694,22 @@ async def stream_events(call: Call[NoBody, EventsQuery]) -> Response:
     """
     run, query = call.path["run"], call.query
     await require_run(call, run)
-    after = query.after if query.after is not None else _last_event_id(call)
+    position = Position(query.after) if query.after is not None else _last_position(call)
+    after = position.after
     if JSON_TYPE in call.request.headers.get("accept", ""):
         events = (await call.orchestra.journal.read(run, after))[: query.limit]
         listed = b'{"items":[%s],"last":%d}' % (b",".join(map(encode, events)), events[-1].seq if events else after)
         return Response(listed, media_type=JSON_TYPE)
     if await call.services.has_ended(run, after):
         return Response(status_code=204)
-    return EventStream(call.services, FRAMES[query.mode](call.services, run, after))
+    return EventStream(call.services, frames_from(query.mode, call.services, run, position))
 
 
-def _last_event_id(call: Call[Any, Any]) -> int:
-    text = call.request.headers.get("last-event-id", "0") or "0"
-    if not (text.isascii() and text.isdecimal() and len(text) <= 15):
-        raise RequestError("S002", "Last-Event-ID is not the number of an event", pointer="Last-Event-ID")
-    return int(text)
+def _last_position(call: Call[Any, Any]) -> Position:
+    position = Position.parse(call.request.headers.get("last-event-id", "0") or "0")
+    if position is None:
+        raise RequestError("S002", "Last-Event-ID is not the id of an event", pointer="Last-Event-ID")
+    return position
 
 
 # Persons
