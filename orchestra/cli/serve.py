@@ -78,6 +78,10 @@ class ServeArguments:
     tenant_claim: Annotated[
         str, typer.Option("--tenant-claim", metavar="NAME", help="The claim that names the tenant.")
     ] = "tenant"
+    tenants: Annotated[
+        Path | None,
+        typer.Option("--tenants", metavar="FILE", help="The limits of tenants, as TOML.", show_default=False),
+    ] = None
     drain: Annotated[
         float, typer.Option("--drain", min=0, max=3600, help="Seconds that runs get to end after SIGTERM.")
     ] = 8.0
@@ -159,6 +163,7 @@ async def _server_settings(settings: Settings, arguments: ServeArguments) -> Ser
     """
     from orchestra.server.access import list_keys
     from orchestra.server.settings import LOOPBACK_HOSTS, ServerSettings
+    from orchestra.server.tenant_limits import read_tenant_limits
 
     jwt, is_local = _jwt_settings(arguments), arguments.host in LOOPBACK_HOSTS
     auth = arguments.auth
@@ -179,6 +184,7 @@ async def _server_settings(settings: Settings, arguments: ServeArguments) -> Ser
         origins=tuple(arguments.origins or ()),
         drain=arguments.drain,
         retention=_retention_seconds(settings),
+        tenants=read_tenant_limits(arguments.tenants) if arguments.tenants is not None else {},
     )
 
 

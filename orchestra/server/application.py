@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -24,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import OrchestraError
 from orchestra.core.event_logging import CALLER_TRACE
-from orchestra.server import batches, catalogue, files, keys, runs, schedules, status, threads, webhooks
+from orchestra.server import batches, catalogue, files, keys, runs, schedules, status, threads, usage, webhooks
 from orchestra.server.access import require_scope
 from orchestra.server.agent_protocols import a2a, ag_ui, mcp_routes
 from orchestra.server.background import open_services
@@ -43,7 +44,7 @@ DEFAULT_SETTINGS: Final = ServerSettings()
 OPENAI_MODULES = (models, chat, responses, embeddings)
 AGENT_MODULES = (mcp_routes, a2a, ag_ui)
 MODULES = (
-    status, catalogue, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES, *AGENT_MODULES,
+    status, catalogue, usage, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES, *AGENT_MODULES,
 )  # fmt: skip
 """The modules with routes, in the order of the documentation."""
 _LOGGER = logging.getLogger("orchestra.server")
@@ -138,6 +139,7 @@ def _handler(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         if endpoint.scope is not None:
             principal = await services.authenticator.authenticate(request)
             require_scope(principal, endpoint.scope)
+            services.budgets.count_request(principal.tenant, time.monotonic())
         if not endpoint.while_draining:
             services.require_running()
         query = decode_query(request, endpoint.query)

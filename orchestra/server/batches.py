@@ -29,6 +29,7 @@ from orchestra.server.principals import SERVER_TAG, TENANT_TAG, require_public_t
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.runs import NO_OPTIONS, Options, author, find_step, recorded_options
 from orchestra.server.services import Services
+from orchestra.server.tenant_budgets import must_wait
 
 ROUTES = RouteTable()
 BATCH_TAG = "orchestra.batch"
@@ -295,8 +296,8 @@ async def _run_row(services: Services, stored: Stored[Batch], row: int, inputs: 
             run = await services.start(RunRequest(workflow=step, inputs=inputs, options=_options(stored, row)))
             await run.wait_until_blocked()
         except OrchestraError as error:
-            if error.code in (LEASE_HELD, LEASE_LOST):
-                await asyncio.sleep(1)  # Another process runs it.
+            if error.code in (LEASE_HELD, LEASE_LOST) or must_wait(error):
+                await asyncio.sleep(1)  # Another process runs it, or other runs hold the tenant's budget.
                 continue
             if services.draining.is_set():
                 return ""

@@ -16,6 +16,7 @@ from orchestra.app.workflow_graph import WorkflowGraph, workflow_graph
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import Verdict
 from orchestra.core.tags import parse_tags
+from orchestra.engine.request import RunOptions
 from orchestra.journal.costs import CostTotal
 from orchestra.schema.json_schema import format_field, format_type, object_type
 from orchestra.schema.strict_yaml import load_yaml
@@ -430,16 +431,16 @@ async def check(call: Call[CheckBody]) -> CheckReport:
     `quote`, `numbers`, `recompute` and `format` call no model; other checks ask agents, each question as a run.
     """
     body = call.body
-    view = call.orchestra.options(tags=call.principal.marks)
-    ruling = await view.check(
-        body.answer,
-        against=body.against,
-        checks=body.checks,
-        accept=body.accept,
-        inputs=body.inputs,
-        confidence=body.confidence,
-        back_off=body.back_off,
-    )
+    async with call.services.budgets.share(RunOptions(tags=call.principal.marks)) as options:
+        ruling = await call.orchestra.options(tags=options.tags, budget=options.budget).check(
+            body.answer,
+            against=body.against,
+            checks=body.checks,
+            accept=body.accept,
+            inputs=body.inputs,
+            confidence=body.confidence,
+            back_off=body.back_off,
+        )
     return CheckReport(
         accepted=ruling.accepted,
         score=ruling.score,

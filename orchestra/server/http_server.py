@@ -52,7 +52,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP."""
-        self._refuse(RequestError("S021", "the request is not valid HTTP", hint="send HTTP/1.1", status=400))
+        self._refuse(RequestError("S040", "the request is not valid HTTP", hint="send HTTP/1.1", status=400))
 
     def _refuse(self, error: RequestError) -> None:
         """Sends an error as the reply to an incomplete request, and closes the connection."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import fields
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -43,21 +44,25 @@ from orchestra.core.timestamps import TimeSpec
 from orchestra.engine.kinds.plan import is_complete
 from orchestra.engine.request import PLANNING_PURPOSE, RunOptions, RunRequest
 from orchestra.journal.summary import blob_digests
+from orchestra.journal.verdicts import RunVerdict
 from orchestra.server.agent_protocols.ag_ui_events import ag_ui_frames
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery, RouteTable
 from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.retention import TTL_TAG
+from orchestra.server.services import Services
 from orchestra.server.streams import (
     EVENT_STREAM,
     EventStream,
     FrameSource,
+    Position,
     StreamMode,
     event_frames,
     stop_error,
     text_frames,
     value_frames,
+    verified_frames,
     wait_for_disconnect,
 )
 from orchestra.workflows.model import REQUEST, Budget, Graph
@@ -68,6 +73,10 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_BULK = 1000
 SCAN_SIZE = 500
 """Runs that are read together if only some of them are listed."""
+MAX_SCAN = 5000
+"""Runs at which one request looks at most, if only some of them are listed."""
+READ_SIZE, MAX_READ = 100, 500
+"""The same for runs whose events are read."""
 Positive: TypeAlias = Annotated[int, Meta(gt=0)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0)]
 Mode: TypeAlias = Literal["wait", "background", "stream"]
@@ -77,6 +86,15 @@ FRAMES: Final[Mapping[StreamMode, FrameSource]] = {
     "text": text_frames,
     "ag-ui": ag_ui_frames,
 }
+
+
+def frames_from(mode: StreamMode, services: Services, run: str, position: Position) -> AsyncGenerator[bytes, None]:
+    """Returns what a stream sends after a position."""
+    if mode == "verified":
+        return verified_frames(services, run, position.after, position.parts)
+    return FRAMES[mode](services, run, position.after)
+
+
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -215,8 +233,12 @@ class RunsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True
     since: str = ""
     """A duration before now (`24h`), a date, or seconds since the epoch."""
     until: str = ""
+    verdict: tuple[RunVerdict, ...] = ()
+    """The worst verdict on the last attempt of a node: `fail`, `unknown`, `pass`, or `none` without checks."""
     min_tokens: int = 0
+    max_tokens: int | None = None
     min_money: float = 0.0
+    max_money: float | None = None
 
 
 class NodesQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -399,7 +421,7 @@ async def send_run(call: Call[Any, Any], run: Run[Any], wanted: Delivery, status
     headers = {"Location": f"{call.request.scope.get('root_path', '')}/api/runs/{run.id}"}
     cancel = wanted.on_disconnect == "cancel"
     if wanted.mode == "stream":
-        frames = FRAMES[wanted.stream](call.services, run.id, 0)
+        frames = frames_from(wanted.stream, call.services, run.id, Position(0))
         leave = (lambda: run.cancel(CLIENT)) if cancel else None
         return EventStream(call.services, frames, headers, leave)
     ended = wanted.mode == "wait" and await wait_for_end(call, run, wanted.timeout, cancel=cancel)
@@ -492,7 +514,11 @@ async def _start_request(call: Call[AskRequest], *, plan_only: bool) -> Response
 
 @ROUTES.route("GET", "/api/runs", "read", Page[RunItem], query=RunsQuery)
 async def list_runs(call: Call[NoBody, RunsQuery]) -> Page[RunItem]:
-    """List the runs of the tenant, newest first."""
+    """List the runs of the tenant, newest first.
+
+    With filters of label, parent or cost a request looks at 5,000 runs at most, and with `verdict` at 500. So a page
+    may have fewer items than its limit, and `next`, with which the list goes on.
+    """
     query, items, before = call.query, list[RunItem](), call.query.cursor
     for status in query.status:
         if status not in STATUSES:
@@ -505,8 +531,9 @@ async def list_runs(call: Call[NoBody, RunsQuery]) -> Page[RunItem]:
     tags = {**parse_tags(query.tag), **call.principal.filter}
     require_public_tags(parse_tags(query.tag), "tag")
     statuses = [status for status in STATUSES if status in query.status]
-    size, more = query.limit if _is_unfiltered(query) else SCAN_SIZE, True
-    while more and len(items) < query.limit:
+    size = READ_SIZE if query.verdict else query.limit if _is_unfiltered(query) else SCAN_SIZE
+    scanned, most, more = 0, MAX_READ if query.verdict else MAX_SCAN, True
+    while more and len(items) < query.limit and scanned < most:
         page = await call.orchestra.runs(
             limit=size,
             workflow=query.workflow,
@@ -516,27 +543,43 @@ async def list_runs(call: Call[NoBody, RunsQuery]) -> Page[RunItem]:
             until=parse_time(query.until, "until"),
             before=before,
         )
-        more = len(page) == size
-        for item in await run_items(call, page):
-            if _matches(item, query):
-                items.append(item)
+        more, scanned = len(page) == size, scanned + len(page)
+        items += await _matching(call, page)
         before = page[-1].run if page else before
     shown = items[: query.limit]
-    is_last = not more and len(items) <= query.limit
-    return Page(items=tuple(shown), next=None if is_last or not shown else shown[-1].id)
+    if len(items) > query.limit or (more and len(items) == query.limit):
+        return Page(items=tuple(shown), next=shown[-1].id)
+    return Page(items=tuple(shown), next=before if more else None)
 
 
 def _is_unfiltered(query: RunsQuery) -> bool:
-    return not (query.label or query.parent or query.min_tokens or query.min_money)
+    ignored = ("limit", "cursor", "status", "workflow", "tag", "since", "until")  # The journal answers these.
+    return all(getattr(query, one.name) == one.default for one in fields(query) if one.name not in ignored)
 
 
-def _matches(item: RunItem, query: RunsQuery) -> bool:
-    tokens = item.usage.prompt_tokens + item.usage.output_tokens
+async def _matching(call: Call[NoBody, RunsQuery], runs: Sequence[RunSummary]) -> list[RunItem]:
+    """Returns the matching runs as items. What costs least is compared first: the cost of a run is in the list of runs,
+    its label in its first event, and its verdict in all of its events.
+    """
+    query = call.query
+    items = [
+        item
+        for item in await run_items(call, [run for run in runs if _matches_cost(run, query)])
+        if query.label in ("", item.label) and query.parent in ("", item.parent)
+    ]
+    if not query.verdict:
+        return items
+    verdicts = [await call.services.run_verdict(item.id, ended=item.finished is not None) for item in items]
+    return [item for item, verdict in zip(items, verdicts, strict=True) if verdict in query.verdict]
+
+
+def _matches_cost(run: RunSummary, query: RunsQuery) -> bool:
+    tokens, money = run.usage.prompt_tokens + run.usage.output_tokens, run.usage.money
     return (
-        query.label in ("", item.label)
-        and query.parent in ("", item.parent)
-        and tokens >= query.min_tokens
-        and item.usage.money >= query.min_money
+        tokens >= query.min_tokens
+        and money >= query.min_money
+        and (query.max_tokens is None or tokens <= query.max_tokens)
+        and (query.max_money is None or money <= query.max_money)
     )
 
 
@@ -682,22 +725,23 @@ async def stream_events(call: Call[NoBody, EventsQuery]) -> Response:
     """
     run, query = call.path["run"], call.query
     await require_run(call, run)
-    after = query.after if query.after is not None else _last_event_id(call)
+    position = Position(query.after) if query.after is not None else _last_position(call)
+    after = position.after
     if JSON_TYPE in call.request.headers.get("accept", ""):
         events = (await call.orchestra.journal.read(run, after))[: query.limit]
         listed = b'{"items":[%s],"last":%d}' % (b",".join(map(encode, events)), events[-1].seq if events else after)
         return Response(listed, media_type=JSON_TYPE)
     if await call.services.has_ended(run, after):
         return Response(status_code=204)
-    return EventStream(call.services, FRAMES[query.mode](call.services, run, after))
+    return EventStream(call.services, frames_from(query.mode, call.services, run, position))
 
 
-def _last_event_id(call: Call[Any, Any]) -> int:
-    text = call.request.headers.get("last-event-id", "0") or "0"
-    if not (text.isascii() and text.isdecimal() and len(text) <= 15):
-        raise RequestError("S002", "Last-Event-ID is not the number of an event", hint="send the last id of the stream",
+def _last_position(call: Call[Any, Any]) -> Position:
+    position = Position.parse(call.request.headers.get("last-event-id", "0") or "0")
+    if position is None:
+        raise RequestError("S002", "Last-Event-ID is not the id of an event", hint="send the last id of the stream",
                            pointer="Last-Event-ID")  # fmt: skip
-    return int(text)
+    return position
 
 
 # Persons
@@ -792,22 +836,24 @@ async def fork_run(call: Call[ForkRun]) -> Response:
     started = await require_run(call, run)
     step = find_step(call, body.workflow) if body.workflow else await _step_of(call, started)
     options = run_options(call, body.options, live=body.stream == "text")
-    view = call.orchestra.options(
-        idempotency_key=options.idempotency_key,
-        budget=options.budget,
-        label=options.label,
-        memo=options.memo,
-        sample=options.sample,
-        tags=options.tags,
-        accept=options.accept,
-        live=options.live,
-        again=body.again,
-        values=body.values,
-        unset=body.unset,
-        by=author(call, body.by),
-    )
+    inputs = await resolve_files(call, body.inputs)
     call.services.require_running()
-    forked = await view.fork(run, step, **await resolve_files(call, body.inputs))
+    async with call.services.budgets.reserve(options, call.services.own_budget(step)) as options:
+        view = call.orchestra.options(
+            idempotency_key=options.idempotency_key,
+            budget=options.budget,
+            label=options.label,
+            memo=options.memo,
+            sample=options.sample,
+            tags=options.tags,
+            accept=options.accept,
+            live=options.live,
+            again=body.again,
+            values=body.values,
+            unset=body.unset,
+            by=author(call, body.by),
+        )
+        forked = await view.fork(run, step, **inputs)
     reply = await send_run(call, forked.run, body)
     if isinstance(reply, EventStream):
         return reply

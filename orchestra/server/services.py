@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
+
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RecordedRun, RunAnswer
@@ -19,13 +21,20 @@ from orchestra.core.event_logging import log_info
 from orchestra.core.events import RunFinished, RunStarted
 from orchestra.core.tags import Tags
 from orchestra.engine.request import RunRequest
+from orchestra.journal.errors import JournalError
+from orchestra.journal.verdicts import RunVerdict, run_verdict
 from orchestra.server.access import Authenticator
 from orchestra.server.principals import public_tags
 from orchestra.server.problems import RequestError
 from orchestra.server.records import Records
 from orchestra.server.settings import ServerSettings
+from orchestra.server.tenant_budgets import TenantBudgets
 from orchestra.telemetry.metrics import RunMetrics
+from orchestra.workflows.model import Budget
+from orchestra.workflows.python.steps import Step
 
+MAX_VERDICTS = 100_000
+"""Runs whose verdict is kept in memory."""
 _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
 
@@ -65,10 +74,13 @@ class Services:
         self.stopping = asyncio.Event()
         """Set when the server stops: streams and waits end."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._verdicts: dict[str, RunVerdict] = {}
+        """The verdicts on ended runs, which do not change."""
         self.work: dict[str, asyncio.Task[None]] = {}
         """Work in the background with a name, such as a batch."""
         self.metrics = RunMetrics()
         orchestra.observe(self.metrics.observe, self.metrics.restore)
+        self.budgets = TenantBudgets(orchestra, records, settings.tenants, self.spawn)
         self.on_start: list[StartListener] = []
         """Called with each run that starts, and its tags."""
 
@@ -122,14 +134,21 @@ class Services:
     # Runs
 
     async def start(self, request: RunRequest) -> Run[Any]:
-        """Starts a run, or returns the run with its key. Raises `RequestError` S010 while the server stops; and as
-        `Orchestra.start` does.
+        """Starts a run, or returns the run with its key. Raises `RequestError` S010 while the server stops, S022 or
+        S024 beyond the limits of its tenant; and as `Orchestra.start` does.
         """
         self.require_running()
-        run = await self.orchestra.start_request(request)
+        async with self.budgets.reserve(request.options, self.own_budget(request.workflow)) as options:
+            run = await self.orchestra.start_request(msgspec.structs.replace(request, options=options))
         for listener in self.on_start:
             await listener(run, request.options.tags or {})
         return run
+
+    def own_budget(self, workflow: Step[..., Any] | str) -> Budget | None:
+        """Returns the budget that a workflow states. Raises as `Orchestra.program` does."""
+        if not self.settings.tenants:
+            return None  # Nobody asks for it, and compiling is not free.
+        return self.orchestra.program(self.orchestra.find(workflow) if isinstance(workflow, str) else workflow).budget
 
     def require_running(self) -> None:
         """Raises `RequestError` S010 while the server stops."""
@@ -150,6 +169,20 @@ class Services:
     async def read_run(self, run: str) -> RecordedRun:
         """Returns everything that the journal has about a run."""
         return await RecordedRun.read(self.orchestra.journal, run, time.time())
+
+    async def run_verdict(self, run: str, *, ended: bool) -> RunVerdict:
+        """Returns the verdict on a run; from memory if it has ended before. A run that cannot be read has none."""
+        if (known := self._verdicts.get(run)) is not None:
+            return known
+        try:
+            found = run_verdict(await self.orchestra.journal.read(run))
+        except JournalError:
+            return "none"
+        if ended:
+            if len(self._verdicts) >= MAX_VERDICTS:
+                del self._verdicts[next(iter(self._verdicts))]
+            self._verdicts[run] = found
+        return found
 
     async def answer(self, run: str) -> RunAnswer:
         """Returns a run and its output."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from orchestra.server.tenant_limits import LimitsByTenant
 
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -53,3 +55,5 @@ class ServerSettings:
     """Seconds that ended runs of the server are kept; None for ever."""
     private_webhooks: bool = False
     """Whether webhooks may go to private and loopback addresses."""
+    tenants: LimitsByTenant = field(default_factory=dict)
+    """The limits of tenants by name; `*` for all others."""

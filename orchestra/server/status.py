@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from starlette.responses import Response
@@ -11,6 +11,11 @@ from orchestra.core.errors import OrchestraError
 from orchestra.server.endpoints import JSON_TYPE, Call, RouteTable
 from orchestra.server.openapi import package_version
 from orchestra.server.problems import RequestError, explanations
+from orchestra.server.services import Services
+from orchestra.server.tenant_budgets import REFUSAL_KINDS
+
+if TYPE_CHECKING:
+    from orchestra.telemetry.exposition import Gauge
 
 ROUTES = RouteTable()
 
@@ -93,8 +98,31 @@ async def get_metrics(call: Call) -> Response:
     """Show counters of runs, calls, tokens and verdicts, and the state of fleet and journal, for Prometheus."""
     from orchestra.telemetry.exposition import CONTENT_TYPE, render_metrics
 
-    text = await render_metrics(call.services.metrics, call.orchestra)
+    text = await render_metrics(call.services.metrics, call.orchestra, await _tenant_gauges(call.services))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _tenant_gauges(services: Services) -> list[Gauge]:
+    """Returns what the limits of tenants do, without names of tenants."""
+    from orchestra.telemetry.exposition import Gauge
+
+    if not services.settings.tenants:
+        return []
+    shares = await services.budgets.largest_shares()
+    return [
+        Gauge(
+            "orchestra_tenant_refusals",
+            "Requests that this process refused because of a limit of their tenant, by the kind of the limit.",
+            ("limit",),
+            {(kind,): services.budgets.refusals[kind] for kind in REFUSAL_KINDS},
+        ),
+        Gauge(
+            "orchestra_tenant_budget_used_ratio",
+            "The part of a budget that is spent or reserved, of the tenant that has used the largest part.",
+            ("period", "amount"),
+            shares,
+        ),
+    ]
 
 
 @ROUTES.route("GET", "/api/errors/{code}", None, Explanation)

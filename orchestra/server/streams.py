@@ -5,9 +5,10 @@ can be continued in any process, also after a restart.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -20,9 +21,10 @@ from orchestra.core.paths import workflow_path
 from orchestra.engine.streaming import TextPiece
 from orchestra.server.problems import RequestError, to_problem
 from orchestra.server.services import Services
+from orchestra.server.verified_text import answer_sentences, verified_text_end
 
 T = TypeVar("T")
-StreamMode: TypeAlias = Literal["events", "values", "text", "ag-ui"]
+StreamMode: TypeAlias = Literal["events", "values", "text", "verified", "ag-ui"]
 EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 MIN_POLL, MAX_POLL = 0.1, 2.0
@@ -30,6 +32,7 @@ MIN_POLL, MAX_POLL = 0.1, 2.0
 STOP_SECONDS: Final = 1.0
 """Seconds that a stream gets for its own error when the server stops."""
 CLOSED_CODE = "E017"
+_POSITION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?")
 
 
 class NodeValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +55,26 @@ class UnverifiedText(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = False
 
 
-def frame(event: str, data: bytes, seq: int | None = None) -> bytes:
+class Position(NamedTuple):
+    """Where a stream goes on: after an event, and after so many parts of the next one. As text `12`, or `12.3` for the
+    first three parts of event 12.
+    """
+
+    after: int
+    parts: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """Returns the position of a text; None for an invalid one."""
+        if (match := _POSITION.fullmatch(text)) is None:
+            return None
+        number = int(match[1])
+        return cls(number) if match[2] is None else cls(max(0, number - 1), int(match[2]))
+
+
+def frame(event: str, data: bytes, seq: int | str | None = None) -> bytes:
     """Returns one server-sent event. `data` is JSON, which has no line breaks."""
-    head = b"" if seq is None else b"id: %d\n" % seq
+    head = b"" if seq is None else f"id: {seq}\n".encode()
     return b"%sevent: %s\ndata: %s\n\n" % (head, event.encode(), data)
 
 
@@ -161,6 +181,22 @@ async def text_frames(services: Services, run: str, after: int) -> AsyncGenerato
         await asyncio.gather(coming, reading, return_exceptions=True)
         await values.aclose()
         await texts.aclose()
+
+
+async def verified_frames(services: Services, run: str, after: int, parts: int = 0) -> AsyncGenerator[bytes, None]:
+    """Yields the sentences of the answer whose checks have passed, and the number of the others at the end. The id of a
+    sentence is the number of the last event with the number of the sentence.
+    """
+    async with aclosing(run_events(services, run, after)) as events:
+        async for event in events:
+            if not isinstance(event, RunFinished):
+                continue
+            answer = await services.answer(run)
+            sentences = list(answer_sentences(answer))
+            for number, sentence in enumerate(sentences[parts:], parts + 1):
+                yield frame("sentence", msgspec.json.encode(sentence), f"{event.seq}.{number}")
+            end = verified_text_end(answer, len(sentences))
+            yield frame("end", msgspec.json.encode(end), event.seq)
 
 
 async def _no_text() -> AsyncGenerator[TextPiece, None]:

@@ -40,6 +40,7 @@ from orchestra.server.runs import (
     send_run,
 )
 from orchestra.server.services import Services
+from orchestra.server.tenant_budgets import must_wait
 
 ROUTES = RouteTable()
 THREAD_TAG = "orchestra.thread"
@@ -277,8 +278,8 @@ async def run_thread(services: Services, thread: str) -> None:
             services.thread_changes.notify(thread)
             await run.wait()
         except OrchestraError as error:
-            if error.code in (LEASE_HELD, LEASE_LOST):
-                await asyncio.sleep(POLL_SECONDS)  # Another process runs it.
+            if error.code in (LEASE_HELD, LEASE_LOST) or must_wait(error):
+                await asyncio.sleep(POLL_SECONDS)  # Another process runs it, or other runs hold the tenant's budget.
                 continue
             if services.stopping.is_set():
                 return

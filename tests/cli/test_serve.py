@@ -181,3 +181,10 @@ def test_server_with_a_key_requires_one(tmp_path: Path) -> None:
         info = httpx.get(f"{url}/api", headers={"Authorization": f"Bearer {made['key']}"})
     assert (refused.status_code, allowed.status_code) == (401, 200)
     assert info.json()["tenant"] == "default"
+
+
+def test_server_with_invalid_limits_of_tenants_does_not_start(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_text("[tenants.acme]\nday = 3\n")
+    reply = shell("serve", "--tenants", str(tmp_path / "tenants.toml"))
+    assert reply.code == 2
+    assert "S023" in reply.err

@@ -144,13 +144,16 @@ def reply(call: CallRequest) -> Any:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, answer: AnswerFunction = reply, settings: ServerSettings = OPEN, chunks: int = 0
+    folder: Path,
+    answer: AnswerFunction = reply,
+    settings: ServerSettings = OPEN,
+    chunks: int = 0,
+    workers: SimulatedWorkers | None = None,
 ) -> AsyncIterator[TestServer]:
     """An application with its client, without sockets. Models write their text in that many chunks before the value."""
+    workers = workers or SimulatedWorkers(answer, latency=0.0, chunks=chunks)
     async with AsyncExitStack() as stack:
-        orchestra = await stack.enter_async_context(
-            Orchestra.open(project(folder), workers=SimulatedWorkers(answer, latency=0.0, chunks=chunks))
-        )
+        orchestra = await stack.enter_async_context(Orchestra.open(project(folder), workers=workers))
         app = create_app(orchestra, settings)
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

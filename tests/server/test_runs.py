@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from orchestra.app.run_detail import NodeDetail, RunAnswer, RunDetail
-from orchestra.core.protocols import CallRequest
+from orchestra.core.events import Usage
+from orchestra.core.protocols import CallRequest, CallResult
 from tests.server.servers import INPUTS, REPLY, TEXT, frames, serving, until_async
 
 
@@ -249,3 +250,59 @@ async def test_plan_by_rule_asks_the_router_only_without_rules(tmp_path: Path, r
         reply = await server.client.post("/api/plan", json=body)
     assert reply.json()["status"] == "done", reply.text
     assert (called == []) is rules
+
+
+async def test_list_of_runs_is_filtered_by_verdict(tmp_path: Path) -> None:
+    def answer(call: CallRequest) -> Any:
+        return {**REPLY, "quote": "not in the text"} if call.inputs["question"] == "wrong" else REPLY
+
+    async with serving(tmp_path, answer) as server:
+        right = (await server.run())["id"]
+        wrong = (await server.run(inputs={**INPUTS, "question": "wrong"}))["id"]
+        asking = (await server.run("approve", {"draft": "a"}))["id"]
+        found = {}
+        for _ in range(2):  # From the journal, and from memory.
+            for verdict in ("pass", "fail", "none", "unknown"):
+                page = (await server.client.get(f"/api/runs?verdict={verdict}")).json()
+                found[verdict] = [run["id"] for run in page["items"]]
+        both = (await server.client.get("/api/runs?verdict=pass&verdict=fail&limit=1")).json()
+        rest = (await server.client.get(f"/api/runs?verdict=pass&verdict=fail&cursor={both['next']}")).json()
+        refused = await server.client.get("/api/runs?verdict=passed")
+    assert found == {"pass": [right], "fail": [wrong], "none": [asking], "unknown": []}
+    assert [run["id"] for run in both["items"] + rest["items"]] == [wrong, right]
+    assert (refused.status_code, refused.json()["pointer"]) == (422, "verdict/0")
+
+
+async def test_list_of_runs_is_filtered_by_cost(tmp_path: Path) -> None:
+    def answer(call: CallRequest) -> Any:
+        cost = int(call.inputs["question"])
+        return CallResult(value=REPLY, usage=Usage(prompt_tokens=cost, calls=1, money=cost / 10))
+
+    async with serving(tmp_path, answer) as server:
+        for cost in (1, 2, 3):
+            await server.run(inputs={**INPUTS, "question": str(cost)})
+
+        async def costs(query: str) -> list[int]:
+            page = (await server.client.get(f"/api/runs?{query}")).json()
+            return [run["usage"]["prompt_tokens"] for run in page["items"]]
+
+        assert await costs("min_tokens=2") == [3, 2]
+        assert await costs("max_tokens=2") == [2, 1]
+        assert await costs("min_money=0.2&max_money=0.2") == [2]
+        assert await costs("max_tokens=0") == []
+
+
+async def test_list_of_runs_looks_at_a_limited_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SCAN_SIZE", 2), ("MAX_SCAN", 4), ("READ_SIZE", 1), ("MAX_READ", 2)):
+        monkeypatch.setattr(f"orchestra.server.runs.{name}", value)
+    async with serving(tmp_path) as server:
+        oldest = (await server.run())["id"]
+        for _ in range(6):
+            await server.run("approve", {"draft": "a"})
+        for query, requests in (("verdict=pass", 4), ("label=internal&limit=200", 2)):
+            cursor, found, count = "", list[str](), 0
+            while cursor is not None:
+                page = (await server.client.get(f"/api/runs?{query}&cursor={cursor}")).json()
+                found += [run["id"] for run in page["items"]]
+                cursor, count = page["next"], count + 1
+            assert (found[-1], count) == (oldest, requests)

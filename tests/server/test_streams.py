@@ -214,3 +214,96 @@ async def test_reader_that_does_not_read_is_disconnected(tmp_path: Path) -> None
         writer.close()
     assert frames(other.text)[-1]["event"] == "run_finished"
     assert b"run_finished" not in received
+
+
+PAIR = """\
+schema: orchestra/v1
+name: pair
+description: Answers with and without a check.
+input: {question: str, documents: "list[Document]"}
+nodes:
+  checked:
+    agent: reader
+    against: ${input.documents}
+    with: {question: "${input.question}", documents: "${input.documents}"}
+  unchecked:
+    agent: writer
+    with: {question: "${input.question}"}
+output: {first: "${checked}", second: "${unchecked}"}
+"""
+WRITER = """\
+schema: orchestra/v1
+name: writer
+description: Writes.
+input: {question: str}
+output: {text: str}
+model: base
+"""
+
+
+def add_unchecked_part(folder: Path) -> None:
+    """Adds a workflow whose answer has a part that no check has seen."""
+    project(folder)
+    (folder / "agents" / "writer").mkdir()
+    (folder / "agents" / "writer" / "agent.yaml").write_text(WRITER)
+    (folder / "agents" / "writer" / "prompt.md").write_text("{{ question }}")
+    (folder / "workflows" / "pair.yaml").write_text(PAIR)
+
+
+def answer_pair(call: CallRequest) -> Any:
+    """The answers of both agents."""
+    text = "The tower was finished in 1889. It is in Paris."
+    return {"text": "Nobody checked this. Or this."} if call.name == "writer" else {"answer": text, "quote": text}
+
+
+async def test_stream_of_verified_text_withholds_unchecked_sentences(tmp_path: Path) -> None:
+    add_unchecked_part(tmp_path)
+    async with serving(tmp_path, answer_pair) as server:
+        run = (await server.run("pair"))["id"]
+        sent = frames((await read_stream(server, run, mode="verified")).text)
+        started = await server.client.post(
+            "/api/runs", json={"workflow": "pair", "inputs": INPUTS, "mode": "stream", "stream": "verified"}
+        )
+    sentences = [json.loads(one["data"]) for one in sent if one["event"] == "sentence"]
+    assert [one["text"].strip() for one in sentences] == ["The tower was finished in 1889.", "It is in Paris."]
+    assert {(one["path"], one["verified"], *one["checks"]) for one in sentences} == {("first.answer", True, "quote")}
+    assert sentences[1]["start"] > 0
+    end = json.loads(sent[-1]["data"])
+    assert (end["sentences"], end["withheld"], end["withheld_paths"]) == (2, 2, ["second.text"])
+    assert "Nobody" not in str(sent)
+    assert [one["event"] for one in frames(started.text)] == ["sentence", "sentence", "end"]
+
+
+async def test_stream_of_verified_text_continues_after_each_sentence(tmp_path: Path) -> None:
+    add_unchecked_part(tmp_path)
+    async with serving(tmp_path, answer_pair) as server:
+        run = (await server.run("pair"))["id"]
+        whole = frames((await read_stream(server, run, mode="verified")).text)
+    async with serving(tmp_path, answer_pair) as server:
+        for index, one in enumerate(whole[:-1]):
+            headers = {"Last-Event-ID": one["id"]}
+            rest = await server.client.get(f"/api/runs/{run}/events?mode=verified", headers=headers)
+            assert frames(rest.text) == whole[index + 1 :]
+        last = {"Last-Event-ID": whole[-1]["id"]}
+        ended = await server.client.get(f"/api/runs/{run}/events?mode=verified", headers=last)
+        wrong = await server.client.get(f"/api/runs/{run}/events", headers={"Last-Event-ID": "1.2.3"})
+    assert ended.status_code == 204
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "S002")
+
+
+async def test_stream_of_verified_text_marks_what_a_person_gave(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run("approve", {"draft": "a"}))["id"]
+        await server.client.post(f"/api/runs/{run}/answers", json={"value": "yes", "by": "ada"})
+        sent = frames((await read_stream(server, run, mode="verified")).text)
+    sentence = json.loads(sent[0]["data"])
+    assert (sentence["text"], sentence["verified"]) == ("yes", False)
+    assert "decide" in sentence["person"]
+
+
+async def test_stream_of_verified_text_of_a_withheld_answer_has_none(tmp_path: Path) -> None:
+    async with serving(tmp_path, lambda call: {**REPLY, "quote": "not there"}) as server:
+        run = (await server.run())["id"]
+        sent = frames((await read_stream(server, run, mode="verified")).text)
+    assert [one["event"] for one in sent] == ["end"]
+    assert json.loads(sent[0]["data"])["status"] == "abstained"

@@ -27,6 +27,8 @@ class OrchestraOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Inputs that the messages do not state, such as documents. `{"$file": ID}` is an uploaded file."""
     unverified: bool = False
     """Whether a stream also has the text that models write before it is checked, as `reasoning_content`."""
+    verified_only: bool = False
+    """Whether an answer of which a part has no check that passed is withheld, although the run accepted it."""
     on_disconnect: Literal["continue", "cancel"] = "cancel"
     """What happens to the run if the client disconnects."""
     options: Options = NO_OPTIONS

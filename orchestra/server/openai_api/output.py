@@ -20,11 +20,14 @@ from orchestra.schema.fields import (
 )
 from orchestra.schema.types import Schema
 from orchestra.server.openai_api.errors import run_error
+from orchestra.server.verified_text import is_withheld
 from orchestra.verification.answer_parts import sentence_spans
 
 NO_ANSWER: Final = "No answer was found."
 """The text of an output that is null: the given documents do not contain the answer."""
 WITHHELD: Final = "The answer is withheld: its checks did not accept it."
+UNSUPPORTED: Final = "The answer is withheld: no check supports it."
+"""The text of an accepted answer that no check supports, if only verified text is wanted."""
 _QUOTE = "quote"
 
 
@@ -100,6 +103,14 @@ def message_text(answer: RunAnswer, schema: Schema, *, structured: bool) -> Mess
         case _:
             raise run_error(answer)
     return MessageText(content=None if structured else reason, refusal=reason)
+
+
+def without_unsupported(text: MessageText, answer: RunAnswer, *, structured: bool) -> MessageText:
+    """Returns the text of a message, or a refusal if neither a check nor a person supports a part of it."""
+    withheld = [claim for claim in answer.claims if is_withheld(claim)]
+    if any(text.is_json or claim.value == text.content for claim in withheld):
+        return MessageText(content=None if structured else UNSUPPORTED, refusal=UNSUPPORTED)
+    return text
 
 
 def _question_text(question: Question) -> str:

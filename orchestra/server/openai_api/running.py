@@ -21,7 +21,13 @@ from orchestra.server.endpoints import Call
 from orchestra.server.openai_api.messages import USER, Turn, build_inputs
 from orchestra.server.openai_api.models import TEXT
 from orchestra.server.openai_api.options import OrchestraOptions, OutputTarget
-from orchestra.server.openai_api.output import MessageText, OrchestraExtension, extension_of, message_text
+from orchestra.server.openai_api.output import (
+    MessageText,
+    OrchestraExtension,
+    extension_of,
+    message_text,
+    without_unsupported,
+)
 from orchestra.server.problems import RequestError
 from orchestra.server.runs import require_run, wait_for_end
 from orchestra.server.streams import EventStream, stop_error
@@ -52,7 +58,11 @@ class StartedRun:
 
     def text(self, answer: RunAnswer) -> MessageText:
         """Returns the text of the message. Raises `RequestError` if the run has failed, or was cancelled."""
-        return message_text(answer, self.output_schema, structured=self.conversation.target.structured)
+        structured = self.conversation.target.structured
+        text = message_text(answer, self.output_schema, structured=structured)
+        if self.conversation.asked.verified_only and answer.status == "done":
+            return without_unsupported(text, answer, structured=structured)
+        return text
 
     def extension(self, answer: RunAnswer) -> OrchestraExtension:
         """Returns the evidence and verdicts of the message."""

@@ -11,6 +11,20 @@ import { go, type Route } from "../route";
 import type { Page, RunItem, WorkflowItem } from "./server";
 
 const STATUSES = ["running", "waiting", "interrupted", "done", "abstained", "failed", "budget", "cancelled"];
+const FILTERS = ["workflow", "label", "verdict", "since", "until", "tag", "parent", "min_tokens", "max_tokens", "min_money", "max_money"];
+const VERDICTS: [string, string][] = [
+  ["", "every verdict"],
+  ["pass", "checks passed"],
+  ["fail", "a check failed"],
+  ["unknown", "a check is undecided"],
+  ["none", "nothing checked"],
+];
+const COSTS: [string, string][] = [
+  ["min_tokens", "tokens from"],
+  ["max_tokens", "tokens to"],
+  ["min_money", "money from"],
+  ["max_money", "money to"],
+];
 const SINCE: [string, string][] = [
   ["", "any time"],
   ["1h", "last hour"],
@@ -26,7 +40,7 @@ export function Runs({ route }: { route: Route }) {
   const filter = useMemo(() => {
     const params = new URLSearchParams();
     for (const status of statuses) params.append("status", status);
-    for (const name of ["workflow", "label", "since", "tag", "parent"]) {
+    for (const name of FILTERS) {
       const value = query.get(name);
       if (value) params.append(name, value);
     }
@@ -117,10 +131,27 @@ export function Runs({ route }: { route: Route }) {
               <option>restricted</option>
             </select>
           </label>
+          <label>
+            <span className="hidden">verdict</span>
+            <select value={query.get("verdict") ?? ""} onChange={(event) => route.set({ verdict: event.target.value }, true)}>
+              {VERDICTS.map(([value, name]) => (
+                <option key={value} value={value}>
+                  {name}
+                </option>
+              ))}
+            </select>
+          </label>
+          <label>
+            <span className="soft">until </span>
+            <input type="date" value={query.get("until") ?? ""} onChange={(event) => route.set({ until: event.target.value }, true)} />
+          </label>
+          {COSTS.map(([name, label]) => (
+            <Field key={name} name={label} placeholder={label} value={query.get(name) ?? ""} change={(value) => (value === "" || /^\d+(\.\d+)?$/.test(value)) && route.set({ [name]: value }, true)} />
+          ))}
           <Field name="tag" placeholder="tag, such as customer=42" value={query.get("tag") ?? ""} change={(value) => route.set({ tag: value }, true)} />
           <Field name="text" type="search" placeholder="words in the loaded rows, or a run's id" value={text} change={(value) => route.set({ q: value }, true)} enter={(value) => /^[a-z0-9]{18,}$/.test(value) && go(`/runs/${value}`)} />
           {filtered && (
-            <button type="button" className="link" onClick={() => route.set({ status: null, workflow: null, since: null, label: null, tag: null, q: null, parent: null }, true)}>
+            <button type="button" className="link" onClick={() => route.set({ status: null, q: null, ...Object.fromEntries(FILTERS.map((name) => [name, null])) }, true)}>
               clear
             </button>
           )}
@@ -128,7 +159,7 @@ export function Runs({ route }: { route: Route }) {
       </div>
       {head.error ? <Fault error={head.error} retry={head.reload} /> : null}
       {!head.data && !head.error && <Loading what="runs" />}
-      {head.data && shown.length === 0 && (filtered ? <Empty title="No run matches">Change a filter, or clear them.</Empty> : <Empty title="There is no run yet">
+      {head.data && shown.length === 0 && (filtered && next ? <Empty title="No run matches yet">Only the latest runs were searched. Load more to search older ones.</Empty> : filtered ? <Empty title="No run matches">Change a filter, or clear them.</Empty> : <Empty title="There is no run yet">
         <p>
           <a href="#/start">Start a workflow</a>, or <a href="#/ask">ask the router</a>.
         </p>

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from orchestra import Orchestra
 from orchestra.core.protocols import CallRequest
 from orchestra.server import create_app
+from orchestra.server.openai_api.output import UNSUPPORTED
 from orchestra.testing.fake_workers import SimulatedWorkers
 from tests.server.openai_api.clients import DOCUMENT, GIVEN, QUESTION, SENTENCES, add_project, answer, openai_serving
 from tests.server.servers import LOCKED, OPEN, REPLY, TEXT, listening, project, serving
@@ -355,3 +356,24 @@ async def test_unverified_text_is_separate_from_the_content(tmp_path: Path) -> N
     assert "".join(delta.content or "" for delta in deltas) == SENTENCES
     assert "1889" in "".join(chunk.choices[0].delta.reasoning_content for chunk in unverified)
     assert all(chunk.orchestra["verified"] is False for chunk in unverified)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_verified_only_withholds_what_no_check_supports(tmp_path: Path, stream: bool) -> None:
+    async with openai_serving(tmp_path) as api:
+
+        async def content(model: str, **asked: Any) -> tuple[str, str]:
+            extra = {"orchestra": {**asked, "verified_only": True}}
+            made = await api.client.chat.completions.create(
+                model=model, messages=QUESTION, stream=stream, extra_body=extra
+            )
+            if not stream:
+                message = made.choices[0].message
+                return message.content or "", message.refusal or ""
+            deltas = [chunk.choices[0].delta async for chunk in made]
+            return "".join(one.content or "" for one in deltas), "".join(one.refusal or "" for one in deltas)
+
+        checked = await content("answer", inputs={"documents": [DOCUMENT]})
+        unchecked = await content("tell")
+    assert checked == ("1889", "")
+    assert unchecked == (UNSUPPORTED, UNSUPPORTED)
