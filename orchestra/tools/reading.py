@@ -40,7 +40,7 @@ _DIFFERENCE = re.compile(
     re.IGNORECASE,
 )
 _PAST = re.compile(
-    r"\b(?:(?:19|20)\d\d|old|former\w*|previous\w*|used to|before|earlier|alte[nrs]?|früher\w*|ancien\w*|antigu\w+|"
+    r"\b(?:(?:19|20)\d\d|old|former\w*|previous\w*|used to|alte[nrs]?|früher\w*|ancien\w*|antigu\w+|"
     r"changed?)\b",
     re.IGNORECASE,
 )
@@ -185,6 +185,8 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
     if price is None or not _is_about(question, price, request.sources):
         return None
     rule = locate(amount.rule, request.sources) if amount.rule else None
+    if rule is not None and not _shared_stems(question, rule.quote):
+        return None
     quotes = [price] if rule is None else [price, rule]
     about = [one for one in _sentences(request.sources) if _shared_stems(question, one)]
     stated = _numbers([*(one.quote for one in quotes), *about, question])
@@ -233,6 +235,9 @@ def _checked_answer(reply: Reply, request: ReadingRequest, reading: DocumentRead
         return None
     if _words(answer) <= _words(question) or not _is_about(question, citation, request.sources):
         return None
+    if not _shared_stems(question, citation.quote) - _stems(_spoken(citation.source)):
+        return None  # the name of the document is all that it has in common with the question
+    answer = _with_noun(answer, question, citation.quote)
     if _ASKS_AMOUNT.search(question) and _DIFFERENCE.search(question):
         return None
     findings = [
@@ -247,6 +252,12 @@ def _checked_answer(reply: Reply, request: ReadingRequest, reading: DocumentRead
         findings=findings,
         citations=list(dict.fromkeys([citation, *(reply.citations if partial else [])])),
     )
+
+
+def _with_noun(answer: str, question: str, quote: str) -> str:
+    """A bare number with the word before it in the quote, if the question has that word: `tank 3`, not `3`."""
+    match = re.search(rf"\b([^\W\d_]+)\s+{re.escape(answer)}\b", quote) if answer.isdigit() else None
+    return match[0] if match is not None and _stems(match[1]) & _stems(question) else answer
 
 
 def _agree(first: str | None, second: str | None) -> bool:
