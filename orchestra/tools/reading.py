@@ -17,6 +17,7 @@ from orchestra.schema.builtin_models import Citation, Document, Passage, StrictM
 from orchestra.text.arithmetic import ArithmeticParseError, evaluate, format_fraction, operands
 from orchestra.text.keywords import WORD, content_words
 from orchestra.text.numbers.numbers import find_numbers
+from orchestra.tools.answers import RankedSpan
 from orchestra.tools.question_kinds import answer_kind, is_of_kind
 from orchestra.tools.replies import Finding, Reply, answer_sentence, language_of
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
@@ -26,6 +27,8 @@ MAX_READ = 4_000
 """Characters that a larger model reads: about a thousand tokens, some seconds on two processors."""
 MAX_READ_AGAIN = 1_500
 """Characters of the second reading."""
+CONFIRMED = 0.0
+"""The score of an encoder's answer, above which its sentence answers the question."""
 STEM = 5
 """Letters by which words are compared, so that endings do not count."""
 _ASKS_AMOUNT = re.compile(
@@ -59,7 +62,11 @@ _FREE_OPERANDS = frozenset({Fraction(1), Fraction(100)})
 _SMALL_WORDS = frozenset(
     WORD.findall(
         "a an the of to in on at by for and or is are was it its they be le la les un une des du de et el los las una "
-        "der die das ein eine und im am zum zur mit auf per not no pas nicht y que se more than after before"
+        "der die das ein eine und im am zum zur mit auf per not no pas nicht y que se more than after before "
+        "i my me we our us you your he she his her much many get gets must should can may there here please any some "
+        "wie wo wer was wann welche welcher welches wird werden ist sind man ich wir "
+        "qui quoi quel quelle quels quelles quand où combien comment est sont faut il je nous sur dans pour "
+        "quién qué cuándo dónde cuánto cuánta cuántos cuál cómo es son para por en mi"
     )
 )
 
@@ -161,6 +168,21 @@ def _spoken(source: str) -> str:
     return source.rpartition("/")[2].rpartition(".")[0].replace("_", " ") or source
 
 
+class QuotedSentences(StrictModel):
+    """The sentences around the quotes of readings, which an encoder reads once more."""
+
+    texts: list[str]
+
+
+@tool(effect="pure", label="restricted")
+def quoted_sentences(request: ReadingRequest, readings: Sequence[DocumentReading]) -> QuotedSentences:
+    """The sentences around the quotes of readings that agree."""
+    if not _all_agree(readings):
+        return QuotedSentences(texts=[])
+    cited = [found for one in readings if one.quote and (found := locate(one.quote, request.sources)) is not None]
+    return QuotedSentences(texts=list(dict.fromkeys(one.quote for one in cited)))
+
+
 @tool(effect="pure", label="restricted")
 def accept_reading(
     question: str,
@@ -168,13 +190,22 @@ def accept_reading(
     request: ReadingRequest,
     readings: Sequence[DocumentReading] = (),
     amount: AmountReading | None = None,
+    spans: Sequence[RankedSpan] = (),
 ) -> Reply:
-    """The reply with what a larger model read, if it passes all checks; else the reply as it was."""
+    """The reply with what a larger model read, if it passes all checks; else the reply as it was. `spans` are what an
+    encoder found in the quoted sentences.
+    """
     if amount is not None and (computed := _checked_amount(question, request, amount)) is not None:
         return computed
-    if len(readings) < 2 or not _agree(readings[0].answer, readings[1].answer):
+    if not _all_agree(readings):
         return reply
-    return next((made for one in readings if (made := _checked_answer(reply, request, one)) is not None), reply)
+    made = (_checked_answer(reply, request, one, spans) for one in readings)
+    return next((one for one in made if one is not None), reply)
+
+
+def _all_agree(readings: Sequence[DocumentReading]) -> bool:
+    """Whether there are two readings with the same answer."""
+    return len(readings) > 1 and _agree(readings[0].answer, readings[1].answer)
 
 
 def _checked_amount(question: str, request: ReadingRequest, amount: AmountReading) -> Reply | None:
@@ -225,8 +256,13 @@ def _with_currency(value: str, quotes: Iterable[str]) -> str:
     return value
 
 
-def _checked_answer(reply: Reply, request: ReadingRequest, reading: DocumentReading) -> Reply | None:
-    """The reply with an answer whose words are in its quote, and whose quote is about the question; else None."""
+def _checked_answer(
+    reply: Reply, request: ReadingRequest, reading: DocumentReading, spans: Sequence[RankedSpan]
+) -> Reply | None:
+    """The reply with an answer whose words are in its quote, and whose quote is about the question; else None.
+
+    The quote is about the question if it has half of its words, or if the encoder finds the same answer in it.
+    """
     answer, question = reading.answer, request.question
     if not answer or not reading.quote or (citation := locate(reading.quote, request.sources)) is None:
         return None
@@ -235,8 +271,8 @@ def _checked_answer(reply: Reply, request: ReadingRequest, reading: DocumentRead
         return None
     if _words(answer) <= _words(question) or not _is_about(question, citation, request.sources):
         return None
-    if not _shared_stems(question, citation.quote) - _stems(_spoken(citation.source)):
-        return None  # the name of the document is all that it has in common with the question
+    if not _covers_half(question, citation) and not _is_confirmed(question, answer, spans):
+        return None
     answer = _with_noun(answer, question, citation.quote)
     if _ASKS_AMOUNT.search(question) and _DIFFERENCE.search(question):
         return None
@@ -252,6 +288,18 @@ def _checked_answer(reply: Reply, request: ReadingRequest, reading: DocumentRead
         findings=findings,
         citations=list(dict.fromkeys([citation, *(reply.citations if partial else [])])),
     )
+
+
+def _covers_half(question: str, citation: Citation) -> bool:
+    """Whether a sentence, with the name of its document, has half of the words of a question, and one by itself."""
+    asked = _stems(question)
+    own, name = _stems(citation.quote), _stems(_spoken(citation.source))
+    return bool(asked & own - name) and 2 * len(asked & (own | name)) >= len(asked)
+
+
+def _is_confirmed(question: str, answer: str, spans: Sequence[RankedSpan]) -> bool:
+    """Whether the encoder, which knows English, finds the answer in a quoted sentence too."""
+    return language_of(question) == "en" and any(one.score >= CONFIRMED and _agree(one.answer, answer) for one in spans)
 
 
 def _with_noun(answer: str, question: str, quote: str) -> str:
