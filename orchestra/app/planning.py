@@ -69,7 +69,7 @@ PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`; not capabilities of a plan either."""
 WORKFLOW_TOOLS = frozenset(STEP_TOOLS)
 """Tools that are steps of packaged workflows; not capabilities of a plan unless named."""
-ADVISORY_AGENTS = frozenset({"difficulty", "passage_ranker", "passage_reader"})
+ADVISORY_AGENTS = frozenset({"difficulty", "passage_ranker", "passage_reader", "document_reader", "amount_reader"})
 """Agents that rate a call, or read for a workflow, and do not answer by themselves: steps of a plan only if named."""
 DEMONSTRATIONS = frozenset(
     {
@@ -80,6 +80,8 @@ DEMONSTRATIONS = frozenset(
 """Agents and workflows for one trade: a bank, a restaurant, a voice assistant. They are offered only if they are named,
 or if the project has them: to every router, they attract the requests of an office.
 """
+LARGER_MODELS = frozenset({"medium", "large"})
+"""Names of models that not every fleet has. A packaged workflow that needs one is offered only if the fleet has it."""
 _NODE_KEYS = (
     "repairs",
     "replans",
@@ -327,6 +329,8 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
             continue
         if name not in PLANNERS and (program := _effect_free_program(orchestra, name)) is not None:
             needed = [registry.cards[agent] for agent, _ in program.possible_agents if agent in registry.cards]
+            if not all(_has_model(orchestra, card) for card in needed):
+                continue
             if fetches or all(_is_available(card, may_fetch=False) for card in needed):
                 yield name
     yield from (name for name, card in offered.items() if card.digest not in members)
@@ -336,6 +340,11 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
         if name not in PLANNER_TOOLS | WORKFLOW_TOOLS and registry.tools[name].contract.effect == "pure"
     ]
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
+
+
+def _has_model(orchestra: Orchestra, card: Card) -> bool:
+    """Whether the fleet has the model of an agent, if that is a larger one."""
+    return card.kind != "model" or card.model not in LARGER_MODELS or orchestra.names_model(card.model)
 
 
 def _is_of_project(orchestra: Orchestra, kind: str, name: str) -> bool:

@@ -36,7 +36,7 @@ REQUEST_FIELDS: Final = ("question", "request", "claim")
 """Arguments that receive the words of the request."""
 GENERAL_SKILLS: Final = frozenset(
     {
-        *("find_answer", "check_claim", "list_items", "summarize", "compare_sources", "draft_text"),
+        *("find_answer", "read_answer", "check_claim", "list_items", "summarize", "compare_sources", "draft_text"),
         *("query_table", "query_tables", "calculate", "extract_fields", "classify_texts"),
     }
 )
@@ -45,7 +45,7 @@ PACKAGED: Final = GENERAL_SKILLS | frozenset(
     {
         *("answer_from_documents", "financial_question", "search", "cite", "cells", "reader", "extractive_reader"),
         *("generative_reader", "entailment", "table_reader", "calculator", "caller", "generative_calculator"),
-        *("deductive_calculator",),
+        *("deductive_calculator", "document_reader", "amount_reader"),
     }
 )
 """Packaged capabilities, which do not outrank a rule."""
@@ -300,6 +300,7 @@ RULES: Final = (
     Rule("check a claim", "check_claim", _claim),
     Rule("query tables", "query_tables", _whole_if(_ANY)),
     Rule("query a table", "query_table", _whole_if(_ANY)),
+    Rule("answer from documents, a larger model reads if needed", "read_answer", _whole_if(_QUESTION)),
     Rule("answer from documents", "find_answer", _whole_if(_QUESTION)),
 )
 """The rules, the most specific ones first."""

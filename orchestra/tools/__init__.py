@@ -37,6 +37,7 @@ _STEPS: Final = {
         " stated_fields stated_labels"
     ),
     "lists": "choose_list find_lists",
+    "reading": "accept_reading quoted_sentences reading_request",
     "replies": "join_answers question_parts",
 }
 """Module to the tools that it declares."""

@@ -92,3 +92,14 @@ async def test_demonstrations_are_offered_to_projects_that_have_them(home: Path)
     desk.parent.mkdir()
     desk.write_bytes((builtin_folder("workflows") / "support_desk.yaml").read_bytes())
     assert DEMONSTRATIONS & await offered(home) == {"support_desk"}
+
+
+async def test_larger_reader_is_offered_only_if_the_fleet_has_the_model(home: Path) -> None:
+    for fleet, has in (("laptop", False), ("workstation", True), ("qwen-1.5b", True)):
+        async with Orchestra.open(
+            Settings.load({"journal": "off", "fleet": fleet}, start=home, environ={})
+        ) as orchestra:
+            node = request_workflow(orchestra, "What is in the text?", {}).graph.nodes[NODE]
+            assert isinstance(node, PlanNode)
+            assert ("read_answer" in node.workflows) is has, fleet
+            assert not {"document_reader", "amount_reader"} & set(node.agents)
