@@ -213,7 +213,11 @@ class PlanOptions:
 
 
 def request_workflow(
-    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+    orchestra: Orchestra,
+    request: str,
+    values: Mapping[str, Any],
+    options: PlanOptions | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Workflow[..., Any]:
     """Returns a request as a workflow of one `plan` node. Its inputs are the request and the given values.
 
@@ -221,12 +225,19 @@ def request_workflow(
 
     The workflow is the same for all requests over values of the same types.
 
+    Args:
+        orchestra: Knows the capabilities.
+        request: The request.
+        values: The values that a plan may read.
+        options: How to plan.
+        record: Further inputs, which are recorded with the run and which no plan reads.
+
     Raises:
         InputError: C004: an unknown capability or router; R022: the request is empty.
     """
     options, request = options or PlanOptions(), require_request(request)
     inputs, types = declare_inputs(
-        {REQUEST: infer_schema(request), **{name: infer_schema(value) for name, value in values.items()}}
+        {name: infer_schema(value) for name, value in {REQUEST: request, **values, **(record or {})}.items()}
     )
     returns: dict[str, Any] = {"returns": ANYTHING}
     if options.returns:

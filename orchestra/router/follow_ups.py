@@ -94,7 +94,9 @@ _OTHER = re.compile(r"\bthe others?(?: (?:one|two))?\b\s*\??$", re.IGNORECASE)
 _FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _NAME = re.compile(r"\b(?:(?:Mr|Mrs|Ms|Dr)\.? )?[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)*")
 _SENTENCE_START = re.compile(r"(?:^|[.?!]\s+)\W*$")
-_ANY_PRONOUN = re.compile(r"\b(?:he|she|him|her|his|hers|they|them|their|it|its|that|this|those|these)\b", re.IGNORECASE)
+_ANY_PRONOUN = re.compile(
+    r"\b(?:he|she|him|her|his|hers|they|them|their|it|its|that|this|those|these)\b", re.IGNORECASE
+)
 _NUMERALS: Final = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "ten": "10", "twelve": "12"}
 _THAT = r"(?:that|it|this|them|those|the (?:total|sum|amount|result))"
 _CALCULATIONS: Final = tuple(
@@ -125,7 +127,8 @@ _CALCULATIONS: Final = tuple(
     )
 )
 _PER = re.compile(
-    rf"^(?:(?:what|how much) is {_THAT} )?(?:per (?P<unit>[a-z]+)|(?:a|each) (?P<period>year|quarter|month|week|day))$", re.IGNORECASE
+    rf"^(?:(?:what|how much) is {_THAT} )?(?:per (?P<unit>[a-z]+)|(?:a|each) (?P<period>year|quarter|month|week|day))$",
+    re.IGNORECASE,
 )
 _PARTS: Final = {("year", "month"): 12, ("year", "quarter"): 4, ("quarter", "month"): 3, ("week", "day"): 7}
 """How many of the second period are in the first one, where that number is exact."""
@@ -317,7 +320,9 @@ def _is_fragment(text: str, core: str, vocabulary: Vocabulary) -> bool:
     questioned = text.rstrip().endswith("?")
     values = find_values(core, vocabulary)
     short = len(core.split()) <= 10
-    return short and (has_lead or (questioned and (bool(_PREPOSITION.match(core)) or bool(values) or len(core.split()) < 5)))
+    return short and (
+        has_lead or (questioned and (bool(_PREPOSITION.match(core)) or bool(values) or len(core.split()) < 5))
+    )
 
 
 def _blank_values(text: str, vocabulary: Vocabulary) -> str:
@@ -338,7 +343,9 @@ def _open_pronoun(text: str) -> str:
         return core
     if (one := _ONE.search(text)) is not None and one["adjective"].casefold() not in _NOT_ADJECTIVES:
         before = text[: one.start()]
-        if not re.search(rf"\b(?:an?|the|our) (?!{re.escape(one['adjective'])}\b)[^\W\d_]{{3,}}", before, re.IGNORECASE):
+        if not re.search(
+            rf"\b(?:an?|the|our) (?!{re.escape(one['adjective'])}\b)[^\W\d_]{{3,}}", before, re.IGNORECASE
+        ):
             return one[0]
     return ""
 
@@ -402,9 +409,7 @@ def _numbers(turn: EarlierTurn) -> list[str]:
     return list(dict.fromkeys(found or _FIGURE.findall(turn.answer)))
 
 
-def _substitutions(
-    core: str, number: int, turn: EarlierTurn, age: int, vocabulary: Vocabulary
-) -> Iterator[_Reading]:
+def _substitutions(core: str, number: int, turn: EarlierTurn, age: int, vocabulary: Vocabulary) -> Iterator[_Reading]:
     """Readings of a fragment as an earlier request with other values."""
     wh = _WH.match(core)
     rest = core[wh.end() :] if wh is not None else core
@@ -416,9 +421,9 @@ def _substitutions(
     values = find_values(rest, vocabulary)
     if values:
         yield from _value_substitutions(rest, values, number, turn, age, vocabulary)
-    if not values or (len(values) == 1 and values[0].kind.startswith("quantity")):
-        if age == 0:
-            yield from _phrase_substitutions(rest, number, turn, vocabulary)
+    is_phrase = not values or (len(values) == 1 and values[0].kind.startswith("quantity"))
+    if is_phrase and age == 0:
+        yield from _phrase_substitutions(rest, number, turn)
 
 
 def _value_substitutions(
@@ -448,9 +453,7 @@ def _value_substitutions(
             own = re.search(r"\b(?:the|an?) $", request[:start], re.IGNORECASE)
             if article and not own:
                 new = article[0] + new
-            elif own and new.casefold().startswith("the "):
-                start = own.start()
-            elif own and not article and value.kind == place.kind and value.kind.startswith("value of"):
+            elif own and (new.casefold().startswith("the ") or (not article and value.kind.startswith("value of"))):
                 start = own.start()
             request = request[:start] + new + request[end:]
             replacements.append(Replacement(place.kind, place.text, value.text))
@@ -460,9 +463,7 @@ def _value_substitutions(
         yield _Reading(request, (0.6 if appended else 1.0) - 0.1 * age, number, tuple(replacements))
 
 
-def _phrase_substitutions(
-    rest: str, number: int, turn: EarlierTurn, vocabulary: Vocabulary
-) -> Iterator[_Reading]:
+def _phrase_substitutions(rest: str, number: int, turn: EarlierTurn) -> Iterator[_Reading]:
     """Readings of a phrase without a value: it replaces a phrase after the same preposition, or of the same form."""
     prefixed = _PREPOSITION.match(rest)
     request = turn.request
@@ -541,7 +542,9 @@ def _phrases(request: str) -> list[tuple[int, int]]:
 
 def _extend(request: str, start: int, end: int) -> int:
     """The end of a phrase with its attributes: `a machine with an engine` for `a machine`."""
-    attribute = re.match(r"(?: (?:of|with|without) (?:(?:the|an?) )?[\w.,€£$ -]*?\w)+(?=\s*(?:[?.!,]|$))", request[end:])
+    attribute = re.match(
+        r"(?: (?:of|with|without) (?:(?:the|an?) )?[\w.,€£$ -]*?\w)+(?=\s*(?:[?.!,]|$))", request[end:]
+    )
     return end + attribute.end() if attribute else end
 
 
@@ -567,13 +570,17 @@ def _turn_readings(text: str, number: int, turn: EarlierTurn, age: int) -> Itera
     if not found:
         if (one := _ONE.search(text)) is not None:
             for noun in _nouns(turn):
-                yield _insert(text, one.start() + len(one["adjective"]) + 1, one.end(), noun, "subject", number, 0.8, offset)
+                yield _insert(
+                    text, one.start() + len(one["adjective"]) + 1, one.end(), noun, "subject", number, 0.8, offset
+                )
         return
     first = min(found, key=lambda one: one.start())
     word = first["word"].casefold()
     names = list(_person_antecedents(turn) if word in _PERSON_WORDS else _thing_antecedents(word, turn))
     for kind, name, score in names:
-        possessive = word in _POSSESSIVE or (word == "her" and re.match(r"\s+[^\W\d_]+", text[first.end() :]) is not None)
+        possessive = word in _POSSESSIVE or (
+            word == "her" and re.match(r"\s+[^\W\d_]+", text[first.end() :]) is not None
+        )
         new = f"{name}'s" if possessive else name
         reading = _insert(text, first.start(), first.end(), new, kind, number, score, offset)
         if (one := _ONE.search(reading.request)) is not None and one["adjective"].casefold() not in _NOT_ADJECTIVES:
@@ -586,9 +593,7 @@ def _turn_readings(text: str, number: int, turn: EarlierTurn, age: int) -> Itera
         yield reading
 
 
-def _insert(
-    text: str, start: int, end: int, name: str, kind: str, number: int, score: float, offset: int
-) -> _Reading:
+def _insert(text: str, start: int, end: int, name: str, kind: str, number: int, score: float, offset: int) -> _Reading:
     request = text[:start] + name + text[end:]
     request = _capital(request[offset:] if start >= offset else request)
     return _Reading(request, score, number, (Replacement(kind, text[start:end], name),))
@@ -614,7 +619,9 @@ def _is_name(value: str) -> bool:
 def _person_antecedents(turn: EarlierTurn) -> Iterator[tuple[str, str, float]]:
     """The persons that a turn names: in its answer if it asked who, else in its request."""
     asked_who = re.match(r"\W*(?:who|whom|whose|wer|qui)\b", turn.request, re.IGNORECASE) is not None
-    names = [part.strip() for value in turn.values for part in re.split(r",|;|\band\b", value) if _is_name(part.strip())]
+    names = [
+        part.strip() for value in turn.values for part in re.split(r",|;|\band\b", value) if _is_name(part.strip())
+    ]
     if names and asked_who:
         for name in dict.fromkeys(names):
             yield "answer", name, 0.9
