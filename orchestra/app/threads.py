@@ -318,6 +318,8 @@ def _texts(output: Any) -> Iterator[str]:
     match output:
         case {"text": str(text)}:
             yield text
+        case {"text": None}:
+            return
         case Mapping() | list():
             for one in output.values() if isinstance(output, Mapping) else output:
                 if isinstance(one, Mapping | list):
