@@ -65,11 +65,14 @@ if TYPE_CHECKING:
     from orchestra.agents.card import Card
     from orchestra.agents.contract import Contract
     from orchestra.agents.registry import Registry
+    from orchestra.app.blocking_thread import BlockingThread
     from orchestra.app.costs import CostKey, CostReport, TimeSpec
     from orchestra.app.loop_thread import LoopThread
     from orchestra.app.notebook_progress import NotebookProgress
+    from orchestra.app.planning import PlanOptions
     from orchestra.app.project import Project
     from orchestra.app.run_status import RunStatus, RunView
+    from orchestra.app.threads import Thread
     from orchestra.app.whatif import WhatifResult
     from orchestra.app.workers import FleetMode, ProjectWorkers
     from orchestra.app.workflow_view import WorkflowView
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.status import FleetStatus
     from orchestra.telemetry.tracing import RunTracer
     from orchestra.verification.acceptance import VerificationResult
+    from orchestra.workflows.model import Budget
     from orchestra.workflows.python.checks import Checks
 
 P = ParamSpec("P")
@@ -105,13 +109,8 @@ class Orchestra:
     ) -> None:
         self.settings = project.settings
         self.journal = engine.journal
-        self._project, self._engine, self._workers, self._affinity, self._options = (
-            project,
-            engine,
-            workers,
-            affinity,
-            options,
-        )
+        self._project, self._engine, self._workers = project, engine, workers
+        self._affinity, self._options = affinity, options
 
     @classmethod
     @opening_context
@@ -296,10 +295,8 @@ class Orchestra:
         run = await self._launch(RunRequest(workflow=step, inputs=inputs, options=self._options), args)
         try:
             return await run
-        except (
-            asyncio.CancelledError,
-            OrchestraError,
-        ) as error:  # No context manager: every waiting run would keep three more objects.
+        # No context manager: every waiting run would keep three more objects.
+        except (asyncio.CancelledError, OrchestraError) as error:
             raise run.abandon(error, has_key=self.has_key)  # noqa: B904 - it has its cause
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
@@ -323,6 +320,12 @@ class Orchestra:
         """Starts the run of a complete request, as `start` does. The options are those of the request."""
         run = await self._launch(request)
         return await run.wait_started(has_key=bool(request.options.idempotency_key))
+
+    def thread(self, id: str, /, *, budget: Budget | None = None, options: PlanOptions | None = None) -> Thread:
+        """Returns a conversation with this id, new or continued. Raises `InputError` E040 for an invalid id."""
+        from orchestra.app.threads import Thread
+
+        return Thread(self, id, self._options.tags or {}, budget=budget, options=options)
 
     async def plan(self, step: Step[..., Any], /, **inputs: Any) -> Run[str]:
         """Starts a run of a request that ends when its plan is accepted. Its output is the text of the plan.
@@ -661,15 +664,8 @@ class Orchestra:
 
         self._options.reject_fork_options()
         label = join((self._options.label or "public", CURRENT_LABEL.get()))
-        return await whatif(
-            self._project,
-            self._engine,
-            self._workers,
-            await self._read_events(run),
-            replacements,
-            workflow=workflow,
-            label=label,
-        )
+        parts, events = (self._project, self._engine, self._workers), await self._read_events(run)
+        return await whatif(*parts, events, replacements, workflow=workflow, label=label)
 
     async def replay(self, run: str) -> ReplayResult:
         """Compares a run's events with what the engine decides today, on the stored workflow. Raises `InputError` E020
@@ -744,9 +740,8 @@ class Orchestra:
             view = Orchestra(self._project, self._engine, self._workers, self._affinity, alone)
             asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
             heard = [check_answer.ask_judge(run, self._project, one, own, self.label) for one, run in asked]
-            stands = await check_answer.run_off_loop(
-                self._engine.clock, advance, situation, stands, await asyncio.gather(*heard)
-            )
+            replies = await asyncio.gather(*heard)
+            stands = await check_answer.run_off_loop(self._engine.clock, advance, situation, stands, replies)
         return stands
 
     async def costs(
@@ -771,9 +766,8 @@ class Orchestra:
         from orchestra.app.costs import costs, fleet_servers
 
         self._affinity.check()
-        return await costs(
-            self.journal, fleet_servers(self.settings), by, since=since, until=until, workflow=workflow, tags=tags
-        )
+        servers = fleet_servers(self.settings)
+        return await costs(self.journal, servers, by, since=since, until=until, workflow=workflow, tags=tags)
 
     async def load(self, agent: str) -> list[str]:
         """Loads an agent's adapter on the running local servers, before its first call; returns their names. Raises
@@ -876,6 +870,12 @@ class BlockingOrchestra(AbstractContextManager["BlockingOrchestra"]):
     def options(self, **changes: Unpack[OptionChanges]) -> BlockingOrchestra:
         """Returns the same `Orchestra` with other options for its runs, as `Orchestra.options`."""
         return BlockingOrchestra(self.inner.options(**changes), self._loop, self._text, self._progress)
+
+    def thread(self, id: str, /, *, budget: Budget | None = None, options: PlanOptions | None = None) -> BlockingThread:
+        """Returns a conversation whose methods block, as `Orchestra.thread`."""
+        from orchestra.app.blocking_thread import BlockingThread
+
+        return BlockingThread(self.inner.thread(id, budget=budget, options=options), self._loop)
 
     def find(self, name: str, /) -> Step[..., Any]:
         """Returns a workflow, agent or tool by name, as `Orchestra.find`."""

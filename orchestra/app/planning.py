@@ -218,13 +218,24 @@ _VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def request_workflow(
-    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+    orchestra: Orchestra,
+    request: str,
+    values: Mapping[str, Any],
+    options: PlanOptions | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Workflow[..., Any]:
     """Returns a request as a workflow of one `plan` node. Its inputs are the request and the given values.
 
         run = await orchestra.start(request_workflow(orchestra, request, values), request=request, **values)
 
     The workflow is the same for all requests over values of the same types.
+
+    Args:
+        orchestra: Knows the capabilities.
+        request: The request.
+        values: The values that a plan may read.
+        options: How to plan.
+        record: Further inputs, which are recorded with the run and which no plan reads.
 
     Raises:
         InputError: C004: an unknown capability or router; R022: the request is empty; E012: a value has a name that no
@@ -236,7 +247,7 @@ def request_workflow(
             hint = "a small letter, then small letters, digits and _"
             raise InputError("E012", f"{name[:50]!r} cannot be the name of a value", hint=hint)
     inputs, types = declare_inputs(
-        {REQUEST: infer_schema(request), **{name: infer_schema(value) for name, value in values.items()}}
+        {name: infer_schema(value) for name, value in {REQUEST: request, **values, **(record or {})}.items()}
     )
     returns: dict[str, Any] = {"returns": ANYTHING}
     if options.returns:

@@ -22,6 +22,7 @@ COMMAND_MODULES: Mapping[str, str] = {
     "graph": "validate",
     "run": "run.commands",
     "ask": "run.commands",
+    "chat": "run.commands",
     "plan": "run.commands",
     "batch": "run.commands",
     "index": "index",

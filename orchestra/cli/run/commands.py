@@ -1,4 +1,4 @@
-"""The commands `run`, `ask`, `plan` and `batch`: their arguments and their registration."""
+"""The commands `run`, `ask`, `chat`, `plan` and `batch`: their arguments and their registration."""
 
 from __future__ import annotations
 
@@ -277,6 +277,81 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
     exit_with(run_with_signals(partial(plan_module.run_request, get_opener(context), chosen, wanted, display)))
 
 
+@dataclass(frozen=True, slots=True)
+class ChatArguments:
+    """The arguments of `orchestra chat`."""
+
+    thread: Annotated[
+        str,
+        typer.Option("--thread", metavar="ID", help="The thread: a new one, or one to continue.", show_default="new"),
+    ] = ""
+    documents: Annotated[
+        list[Path] | None,
+        typer.Option("--documents", "-d", metavar="PATH", help="A folder or a file, as for `ask`.", show_default=False),
+    ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="An additional value, as for `ask`."),
+    ] = None
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME",
+            help="An agent, tool or workflow that plans may use.",
+            show_default="all without effects",
+        ),
+    ] = None
+    no_rules: Annotated[bool, typer.Option("--no-rules", help="Let the router plan requests of a known kind, too.")] = (
+        False
+    )
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMITS", help="Limits of the whole thread: tokens=20000,seconds=60,calls=100."),
+    ] = None
+    tags: TagsOption = None
+    fleet: FleetOption = None
+    endpoint: EndpointOption = None
+    model: ModelOption = None
+    live: LiveOption = False
+
+
+def chat(context: typer.Context, arguments: ChatArguments) -> None:
+    """Answer requests in a conversation: a follow-up such as `and in Q2?` continues an earlier request.
+
+    A line is a request. A follow-up becomes a full request, which is shown. Each turn is a run with the tag
+    `orchestra.thread`. Ctrl-C cancels the present turn, Ctrl-D or /quit leaves; `--thread ID` continues later.
+
+    Exits with 0 at a terminal; over standard input as the last turn does, with 3 if its meaning was not clear.
+    """
+    from orchestra.app.planning import PlanOptions
+    from orchestra.cli.options import parse_budget
+    from orchestra.cli.run import chat as chat_module
+    from orchestra.cli.run.plan import keys_from_files
+    from orchestra.cli.run.watch import DisplayOptions
+    from orchestra.cli.signals import run_with_signals
+    from orchestra.core.tags import parse_tags
+    from orchestra.workflows.model import PlanLimits
+
+    options = PlanOptions(
+        only=tuple(arguments.only or ()),
+        limits=PlanLimits(steps=8, width=MAX_WIDTH),
+        rules=not arguments.no_rules,
+        hearsay=keys_from_files(arguments.inputs or ()),
+    )
+    request = chat_module.ChatRequest(
+        options,
+        arguments.thread,
+        tuple(arguments.documents or ()),
+        tuple(arguments.inputs or ()),
+        parse_budget(arguments.budget or ()),
+        parse_tags(arguments.tags or ()),
+    )
+    settings = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
+    display = DisplayOptions(live=arguments.live)
+    exit_with(run_with_signals(partial(chat_module.chat, get_opener(context), settings, request, display)))
+
+
 def plan(context: typer.Context, arguments: PlanArguments) -> None:
     """Show the plan for a request and its maximum cost. Only the router is called; nothing else runs.
 
@@ -434,8 +509,9 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `run`, `ask`, `plan` and `batch`."""
+    """Adds `run`, `ask`, `chat`, `plan` and `batch`."""
     add_command(app, run, panel="Run")
     add_command(app, ask, panel="Run")
+    add_command(app, chat, panel="Run")
     add_command(app, plan, panel="Run")
     add_command(app, batch, panel="Run")

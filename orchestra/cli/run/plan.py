@@ -178,7 +178,7 @@ async def plan_request(open_: Opener, settings: Settings, request: AskRequest, a
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step, given = _request_run(orchestra, request)
         run = await orchestra.options(budget=request.budget).plan(step, **given)
-        display = DisplayOptions(as_json=as_json, on_event=_ignore_event)
+        display = DisplayOptions(as_json=as_json, on_event=ignore_event)
         ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
         draft = await plan_result(orchestra, step, request.request, ending.events)
         _print_remarks(draft)
@@ -211,38 +211,49 @@ async def run_request(
     """Runs a request, whose plan runs while it is written, and shows the result. Returns the exit code."""
     waiting = StatusLine()
     as_json = display.as_json
-    display = replace(display, on_event=_ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
+    display = replace(display, on_event=ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step, given = _request_run(orchestra, request)
         run = await orchestra.options(budget=request.budget, live=display.live, tags=request.tags).start(step, **given)
         ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
-        draft = await plan_result(orchestra, step, request.request, ending.events)
-        if as_json:
-            _print_remarks(draft)
-        if draft.rejections:
-            return _report_no_plan(draft, as_json, run.id)
-        if draft.plan is None and draft.version == 1 and ending.status == "failed":
-            _raise_failure(ending)  # the router could not be called
-        if not as_json:
-            _report_plan(draft)
-        history = History.of(ending.events)
-        for one in find_empty_steps(draft, history, settings):
-            print_note(
-                escape_invisible(
-                    f"{one.message}; {nearest_capability(orchestra, step, one.request_text, one.capability)}"
-                )
-            )
-        found = None
-        if request.explain and draft.plan is not None:
-            project, program = Project.load(settings), orchestra.program(Workflow.from_graph(draft.graph))
-            steps = history.subtree(f"{NODE}@{draft.version}")
-            found = explained(
-                project, program, _plan_inputs(request, draft.graph), budget=request.budget, history=steps
-            )
-            if (questions := planner_row(history)) is not None:
-                found = explain_planned_run(found, project, orchestra.program(step), questions)
+        return await show_request_end(orchestra, settings, request, step, ending, display)
+
+
+async def show_request_end(
+    orchestra: Orchestra,
+    settings: Settings,
+    request: AskRequest,
+    step: Workflow[..., Any],
+    ending: RunEnd,
+    display: DisplayOptions,
+    *,
+    with_nodes: bool = True,
+) -> int:
+    """Shows the answer of a request, its plan and its cost. Returns the exit code."""
+    as_json = display.as_json
+    draft = await plan_result(orchestra, step, request.request, ending.events)
+    if as_json:
+        _print_remarks(draft)
+    if draft.rejections:
+        return _report_no_plan(draft, as_json, ending.run)
+    if draft.plan is None and draft.version == 1 and ending.status == "failed":
+        _raise_failure(ending)  # the router could not be called
+    if not as_json:
+        _report_plan(draft)
+    history = History.of(ending.events)
+    for one in find_empty_steps(draft, history, settings):
+        print_note(
+            escape_invisible(f"{one.message}; {nearest_capability(orchestra, step, one.request_text, one.capability)}")
+        )
+    found = None
+    if request.explain and draft.plan is not None:
+        project, program = Project.load(settings), orchestra.program(Workflow.from_graph(draft.graph))
+        steps = history.subtree(f"{NODE}@{draft.version}")
+        found = explained(project, program, _plan_inputs(request, draft.graph), budget=request.budget, history=steps)
+        if (questions := planner_row(history)) is not None:
+            found = explain_planned_run(found, project, orchestra.program(step), questions)
     if found is None:
-        nodes = partial(show_nodes, plan_history(history, draft.version))
+        nodes = partial(show_nodes, plan_history(history, draft.version)) if with_nodes else _show_nothing
         ending.show_answer(display, {**_plan_data(draft), **_unread_data(request)}, nodes, request.request)
     else:
         data = {**_plan_data(draft), "explain": as_data(found), **_unread_data(request)}
@@ -264,8 +275,12 @@ def _raise_failure(end: RunEnd) -> None:
         raise end.result.error
 
 
-def _ignore_event(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Ignores an event."""
+
+
+def _show_nothing() -> None:
+    """Shows no nodes."""
 
 
 class PlanPrinter:
