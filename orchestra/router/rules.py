@@ -30,7 +30,7 @@ from orchestra.tools.table_answers import certain_result
 from orchestra.tools.table_words import tables_in
 from orchestra.workflows.model import REQUEST
 
-VERSION: Final = "rules/1"
+VERSION: Final = "rules/2"
 """Part of the keys of stored plans. Raised if the rules change what they plan."""
 REQUEST_FIELDS: Final = ("question", "request", "claim")
 """Arguments that receive the words of the request."""
@@ -90,6 +90,8 @@ def plan_by_rule(request: str, offer: Capabilities, values: Mapping[str, Any]) -
         return None
     if _ACTION.match(request) and not any(one.has_effects for one in offer.by_name.values()):
         return RulePlan("no capability acts", Plan((), PlanAnswer(()))) if offer.may_decline else None
+    if _DRAFT.match(request) and "draft_text" not in offer.by_name and offer.may_decline:
+        return RulePlan("no capability drafts texts", Plan((), PlanAnswer(())))
     parts = split_request(request)
     steps: list[PlanStep] = []
     names: list[str] = []
@@ -148,7 +150,8 @@ def _bind(skill: Capability, words: str, request: str, offer: Capabilities) -> d
         elif field in skill.required:
             return None
     given = [name for name in offer.inputs if name != REQUEST]
-    return arguments if used or not given else None
+    reads_values = any(field not in REQUEST_FIELDS for field in skill.fields)
+    return arguments if used or not given or not reads_values else None
 
 
 def _value_of_type(

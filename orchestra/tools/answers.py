@@ -9,13 +9,15 @@ generated.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
-from orchestra.tools.question_kinds import AnswerKind, answer_kind, is_of_kind, spans_of_kind
+from orchestra.text.numbers.words import SMALL_NUMBERS
+from orchestra.tools.answer_checks import is_record, nearest_amount, shared_words, unknown_names
+from orchestra.tools.question_kinds import STRICT_KINDS, AnswerKind, answer_kind, is_of_kind, spans_of_kind
 from orchestra.tools.replies import language_of
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
 from orchestra.workflows.python.steps import tool
@@ -30,13 +32,17 @@ MIN_SENTENCE = 12
 """Characters of a sentence that is read on its own."""
 FOREIGN_NEAREST = 0.65
 """The same for other languages than English, which the encoders do not know."""
+RECORD_WORDS = 0.5
+"""The share of a question's words that a row of a table must have to answer it."""
+KNOWN_WORDS = 0.5
+"""The closeness that all words of a question in a sentence add, in languages that the encoders do not know."""
 STATED_SUM = 9.0
 """The weight from which a number answers a question for a sum or a difference."""
 _COMPUTED = re.compile(
     r"\b(?:difference|the total of|how (?:many|much) (?:\w+ )?(?:more|less|fewer)|(?:lost|gained) between|"
     r"altogether|in total|"
     r"after the (?:discount|rebate)|"
-    r"left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|together)\b",
+    r"unpaid|comes? out of|instal?lments?|after the deposit|left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|together)\b",
     re.IGNORECASE,
 )
 NEAREST = 0.5
@@ -48,6 +54,7 @@ _PAST = re.compile(
 )
 ACCEPTED = -1.2
 """The weight from which a candidate is the answer."""
+NUMBER_WORD = rf"(?:{'|'.join(word for word, value in SMALL_NUMBERS.items() if value > 1)})"
 _NAME = re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’-]*\w|\b\w*\d[\w-]*")
 _WORD = re.compile(r"\w+")
 
@@ -187,20 +194,30 @@ def choose_answer(
     scores: Sequence[float] = (),
     documents: Sequence[Document] = (),
     accept: float = ACCEPTED,
+    context: str = "",
 ) -> Answer:
     """The answer that a reader's spans, their sentences and the kind of the question support most; null if none does.
 
     The citation is the sentence around the answer, located in the document; without an answer, the nearest sentence. If
-    documents of several years answer, the latest one counts, unless the question names a year.
+    documents of several years answer, the latest one counts, unless the question names a year. The context is the
+    sentence that the question is a part of: its proper names must be in the document of the answer.
     """
     kind = answer_kind(question)
+    language = language_of(context or question)
+    if language != "en":
+        scores = [
+            max(score, KNOWN_WORDS * shared_words(context or question, sentence.text) + 0.3)
+            for sentence, score in zip(sentences, scores, strict=True)
+        ]
     near = {(sentence.source, sentence.start): score for sentence, score in zip(sentences, scores, strict=True)}
     candidates = [
         *(_read_candidate(question, kind, sources[span.text], span, near) for span in spans),
         *_typed_candidates(question, kind, sentences, scores),
     ]
+    texts = {document.source: f"{document.source}\n{document.text}" for document in documents}
+    candidates = [one for one in candidates if _may_answer(context or question, kind, one, texts)]
     best = max(candidates, key=lambda one: one.weight, default=None)
-    accept += 0.0 if language_of(question) == "en" else 2.0  # the encoders know English
+    accept += 0.0 if language == "en" else 2.0  # the encoders know English
     if best is not None and _COMPUTED.search(question) and not _COMPUTED.search(best.citation.quote):
         accept = max(accept, STATED_SUM)  # a number of the text is a part of the sum, and not the sum
     if best is None or best.weight < accept:
@@ -208,6 +225,45 @@ def choose_answer(
     best = _latest(question, best, candidates, documents, accept)
     same = [one.citation for one in candidates if one.answer == best.answer and one.weight >= accept]
     return Answer(text=best.answer, citations=list(dict.fromkeys([best.citation, *same]))[:2])
+
+
+def _may_answer(question: str, kind: AnswerKind, one: _Candidate, texts: Mapping[str, str]) -> bool:
+    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and stands in a
+    document that has the proper names of the question.
+    """
+    if kind in STRICT_KINDS and not is_of_kind(one.answer, kind):
+        return False
+    quote = one.citation.quote
+    if is_record(quote) and (
+        _RANKS.search(question) or unknown_names(question, quote) or shared_words(question, quote) < RECORD_WORDS
+    ):
+        return False
+    if kind == "money" and _other_numbers(question, quote):
+        return False
+    text = texts.get(one.citation.source)
+    return text is None or not unknown_names(question, text)
+
+
+_RANKS = re.compile(r"\b(?:most|least|highest|lowest|best|worst|first|last|total|average|\w{3,}est)\b", re.IGNORECASE)
+"""A question that only all rows of a table answer."""
+_QUANTITY = re.compile(rf"(?<![\w.,£€$-])(?:\d{{1,3}}|{NUMBER_WORD})(?![\w.,:-]*\d)\s+[^\W\d_]{{3,}}", re.IGNORECASE)
+_FIGURE = re.compile(rf"\d+|\b{NUMBER_WORD}\b", re.IGNORECASE)
+
+
+def _other_numbers(question: str, quote: str) -> bool:
+    """Whether a question about an amount has a quantity that the sentence with the amount does not have. Then the amount
+    is one of what has to be computed.
+    """
+    known = {_number_value(match[0]) for match in _FIGURE.finditer(quote)}
+    return any(
+        _number_value(figure[0]) not in known
+        for match in _QUANTITY.finditer(question)
+        for figure in _FIGURE.finditer(match[0])
+    )
+
+
+def _number_value(text: str) -> int:
+    return int(text) if text.isdigit() else SMALL_NUMBERS[text.casefold()]
 
 
 def _nearest_citation(question: str, sentences: Sequence[Passage], scores: Sequence[float]) -> list[Citation]:
@@ -272,9 +328,12 @@ def _typed_candidates(
         if score < 0.5:
             continue
         spans = spans_of_kind(sentence.text, kind)
+        nearest = nearest_amount(question, sentence.text, spans) or (
+            _nearest_amount(sentence.text, spans, names) if names and spans else None
+        )
         for start, end in spans:
             alone = len(spans) == 1
-            beside = bool(names) and _nearest_amount(sentence.text, spans, names) == (start, end)
+            beside = nearest == (start, end)
             if not alone and not beside:
                 continue
             answer = sentence.text[start:end]

@@ -17,6 +17,7 @@ from orchestra.schema.builtin_models import Citation, Passage, StrictModel
 from orchestra.text.keywords import STOP_WORDS, singular
 from orchestra.text.numbers.sort_keys import ABOVE, FROM
 from orchestra.text.numbers.words import ORDINALS, SMALL_NUMBERS
+from orchestra.tools.answer_checks import is_record, shared_words, word_stems
 from orchestra.tools.replies import Finding, Reply, language_of, nearest_sentence
 from orchestra.workflows.python.steps import tool
 
@@ -40,7 +41,7 @@ _NEGATION = re.compile(
     r"nie|verboten|pas|jamais|aucun\w*|interdit\w*|ninguna?|nunca|prohibid\w*)\b|n't\b",
     re.IGNORECASE,
 )
-_VALUES: Final = {**SMALL_NUMBERS, **ORDINALS, "once": 1, "twice": 2}
+_VALUES: Final = {**SMALL_NUMBERS, **ORDINALS, "once": 1, "twice": 2, "einmal": 1, "zweimal": 2, "dreimal": 3}
 """The values of number words."""
 _NUMBER = re.compile(rf"\d[\d.,]*\d|\d|\b(?:{'|'.join(sorted(_VALUES, key=len, reverse=True))})\b", re.IGNORECASE)
 
@@ -66,7 +67,8 @@ def claim_evidence(
     claim: str, sentences: Sequence[Passage], scores: Sequence[float], top: int = TOP_EVIDENCE
 ) -> ClaimEvidence:
     """A claim as a statement, and the sentences nearest to it by score, the best one first."""
-    prose = [at for at in range(len(sentences)) if not sentences[at].text.startswith("|")]
+    texts = [sentence.text for sentence in sentences]
+    prose = [at for at, text in enumerate(texts) if not text.startswith("|") and not is_record(text)]
     ranked = sorted(prose, key=lambda at: (-scores[at], at))[:top]
     best = [sentences[at].model_copy(update={"score": round(scores[at], 6)}) for at in ranked]
     return ClaimEvidence(claim=as_statement(claim), sentences=best)
@@ -162,6 +164,9 @@ def decide_claim(question: str, claim: str, sentences: Sequence[Passage], judgem
 
 def _decide(claim: str, sentence: Passage, judged: Judged) -> tuple[float, bool] | None:
     """The weight of a sentence and whether it supports the claim; None if it does not decide."""
+    by_words = _decide_by_words(claim, sentence)
+    if by_words is not None:
+        return by_words
     support, refute = judged.p_support or 0.0, judged.p_refute or 0.0
     if sentence.score < NEAR - 0.1:
         return None
@@ -177,6 +182,38 @@ def _decide(claim: str, sentence: Passage, judged: Judged) -> tuple[float, bool]
     if max(support, refute) < DECIDED or sentence.score < NEAR:
         return None
     return sentence.score + max(support, refute) - 0.5, support > refute
+
+
+_EXCEPTION = re.compile(
+    r"\b(?:except(?:ing)?(?: for)?|with the exception of|but not(?: in| on| for| to)?|apart from|excluding|ausgenommen|"
+    r"außer|sauf|excepté|salvo|excepto|other than)\s+(?P<what>[^.;,()]+)",
+    re.IGNORECASE,
+)
+_WITHOUT = re.compile(r"\bwithout\s+(?P<what>(?:an?\s+|the\s+)?\w+)", re.IGNORECASE)
+_WITH = re.compile(r"\bwith\s+(?P<what>(?:an?\s+|the\s+)?\w+)", re.IGNORECASE)
+_SAME_WORDS = 0.5
+"""The share of a claim's words that a sentence has which decides by them."""
+
+
+def _decide_by_words(claim: str, sentence: Passage) -> tuple[float, bool] | None:
+    """The weight of a sentence that decides by its words, and whether it supports the claim: what a claim is about is
+    excepted, or is `with` what the sentence is `without`. In languages that the encoders do not know, a sentence with the
+    words of the claim decides by its negation.
+    """
+    text, asked = sentence.text, word_stems(claim)
+    shared = shared_words(claim, text)
+    if shared >= _SAME_WORDS and _NEGATION.search(claim) is None:
+        excepted = [word_stems(match["what"]) for match in _EXCEPTION.finditer(text)]
+        if any(stems and stems & asked for stems in excepted):
+            return sentence.score + 1.0, False
+        without = [word_stems(match["what"]) for match in _WITHOUT.finditer(text)]
+        with_ = [word_stems(match["what"]) for match in _WITH.finditer(claim)]
+        if any(one & other for one in without for other in with_):
+            return sentence.score + 1.0, False
+    if language_of(claim) == "en" or shared < _SAME_WORDS or _numbers_conflict(claim, text) is not None:
+        return None
+    negated = [_NEGATION.search(one) is not None for one in (claim, text)]
+    return shared + 0.5, negated[0] == negated[1]
 
 
 def _numbers_conflict(claim: str, sentence: str) -> bool | None:

@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Cell, Citation, Document, Passage, Table
 from orchestra.text.arithmetic import format_fraction
 from orchestra.text.keywords import singular
 from orchestra.text.numbers.currencies import DEFAULT_CODES, currency_code
 from orchestra.text.numbers.words import SMALL_NUMBERS
-from orchestra.tools.replies import Finding, Reply
-from orchestra.tools.table_answers import CURRENCY_SIGNS, all_tables, with_unit
+from orchestra.tools.answer_checks import shared_words
+from orchestra.tools.answers import split_sentences
+from orchestra.tools.combined_amounts import best_amount, combine_amounts, reduction_for
+from orchestra.tools.replies import Finding, Reply, language_of
+from orchestra.tools.table_answers import CURRENCY_SIGNS, all_tables, two_decimals, with_unit
 from orchestra.workflows.python.steps import tool
 
 NEAR = 0.33
 """The closeness from which a sentence with a rate is about a question."""
 _NUMBER_WORDS: Final = {**SMALL_NUMBERS, "dozen": 12}
 _NUM = rf"(?:\d[\d,]*(?:\.\d+)?|\b(?:{'|'.join(_NUMBER_WORDS)})\b)"
-_CURRENCY_WORD = r"euros?|eur|pounds?|gbp|dollars?|usd|francs?|chf|pence|cents?"
+_CURRENCY_WORD = r"euros?|eur|pounds?|gbp|dollars?|usd|francs?|chf|pence|cents?|p"
 _QUANTITY = re.compile(
     rf"(?<![£€$\d.,])(?P<number>{_NUM})[\s-]+(?:(?:more|full|whole|extra|of)\s+)?(?P<unit>[^\W\d_]+)", re.IGNORECASE
 )
@@ -73,7 +77,7 @@ _LIMIT = re.compile(
 _ASKS_AMOUNT = re.compile(
     r"\b(?:how much|how many|what)\b.*\b(?:costs?|pay|paid|charged?|price|fees?|owe|get|due|penalty|fine|"
     r"bill|money|back|total|"
-    r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b",
+    r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b|\bcombien\b|\bcuánto\b|\bwie ?viel\b|\bwas kostet\b|\bper ?cent(?:age)?\b",
     re.IGNORECASE | re.DOTALL,
 )
 _DISCOUNT = re.compile(r"\b(?:discount\w*|reduction|reduced|rebate|off|less|after)\b", re.IGNORECASE)
@@ -116,13 +120,21 @@ def compute_amount(
     """An amount computed from numbers of the question and of the sources, with a citation for each; no text if the
     question has no such form.
     """
-    dated = set() if _YEAR.search(question) else _older_versions([one.source for one in documents])
+    names = [one.source for one in documents]
+    dated = set() if _YEAR.search(question) else _older_versions(names)
     weighed = [score - (0.3 if one.source in dated else 0.0) for one, score in zip(sentences, scores, strict=True)]
-    found = _compute(question, sentences, weighed, list(all_tables(tables, documents)))
+    if language_of(question) != "en":
+        weighed = [max(score, shared_words(question, one.text)) for one, score in zip(sentences, weighed, strict=True)]
+    found = _compute(question, sentences, weighed, list(all_tables(tables, documents)), documents)
+    if found is None and (
+        combined := combine_amounts(question, sentences, documents, frozenset(_older_versions(names)))
+    ):
+        found = _Computed(combined.value, combined.expression, combined.unit, combined.citations)
     if found is None:
         return Reply(text=None)
     value = format_fraction(Fraction(round(found.value * 100), 100))
-    amount = f"{found.sign}{value}" if found.sign in ("£", "€", "$") else with_unit(value, found.sign)
+    money = found.sign in CURRENCY_SIGNS.values()
+    amount = f"{found.sign}{two_decimals(value)}" if money else with_unit(value, found.sign)
     return Reply(
         text=f"{amount}.",
         findings=[Finding(question=question, answer=amount)],
@@ -136,17 +148,21 @@ def _older_versions(names: Sequence[str]) -> set[str]:
     """The names with a year that share a word with one of a later year, or without a year."""
 
     def words(name: str) -> set[str]:
-        return set(re.findall(r"[^\W\d_]{4,}", name.casefold().rpartition(".")[0]))
+        return set(re.findall(r"[^\W\d_]{4,}", name.rpartition("/")[2].casefold().rpartition(".")[0]))
 
     def year(name: str) -> int:
-        found = _YEAR.search(name)
+        found = _YEAR.search(name.rpartition("/")[2])
         return int(found[0]) if found else 9999
 
     return {name for name in names if any(year(other) > year(name) and words(other) & words(name) for other in names)}
 
 
 def _compute(
-    question: str, sentences: Sequence[Passage], scores: Sequence[float], tables: Sequence[Table]
+    question: str,
+    sentences: Sequence[Passage],
+    scores: Sequence[float],
+    tables: Sequence[Table],
+    documents: Sequence[Document] = (),
 ) -> _Computed | None:
     if not _ASKS_AMOUNT.search(question):
         return None
@@ -161,9 +177,11 @@ def _compute(
     return (
         _articles(question, tables)
         or _percent_of_amount(question, near)
+        or _reduced(question, near, documents, tables)
         or _priced(question, near, tables)
         or _stepped_rate(question, near)
         or _rate_times_quantity(question, near)
+        or _table_rate(question, tables)
     )
 
 
@@ -229,6 +247,12 @@ def _stepped_rate(question: str, near: Sequence[Passage]) -> _Computed | None:
 def _rate_times_quantity(question: str, near: Sequence[Passage]) -> _Computed | None:
     quantities = list(_quantities(question))
     for sentence in near:
+        for pays in _PAYS.finditer(sentence.text):
+            for number, unit, _ in quantities:
+                if unit == _unit(pays["unit"]):
+                    price = _value(pays["one"])
+                    expression = f"{format_fraction(number)} * {format_fraction(price)}"
+                    return _Computed(number * price, expression, pays["sign"], (_cite(sentence),))
         for rate in _RATE.finditer(sentence.text):
             for number, unit, _ in quantities:
                 if _unit(rate["unit"]) == "half" and unit == "hour":
@@ -238,9 +262,67 @@ def _rate_times_quantity(question: str, near: Sequence[Passage]) -> _Computed | 
                     group = _GROUP.search(sentence.text)
                     if unit == "person" and group and number >= _value(group["least"]):
                         price = _value(group["price"])
+                    sign = _sign(rate)
+                    if sign in ("p", "pence"):
+                        price, sign = price / 100, "£"
                     expression = f"{format_fraction(number)} * {format_fraction(price)}"
-                    return _Computed(number * price, expression, _sign(rate), (_cite(sentence),))
+                    return _Computed(number * price, expression, sign, (_cite(sentence),))
     return None
+
+
+_PAYS = re.compile(r"\b(?P<unit>[^\W\d_]+) pays? (?P<sign>[£€$])(?P<one>\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
+
+
+def _reduced(
+    question: str, near: Sequence[Passage], documents: Sequence[Document], tables: Sequence[Table]
+) -> _Computed | None:
+    """The price of an article, or of one for each person, less the reduction of a group that the question names. Both
+    are in the same document.
+    """
+    quantities = list(_quantities(question))
+    persons = max((number for number, _, _ in quantities), default=None)
+    older = _older_versions([one.source for one in documents])
+    current = [one for one in documents if one.source not in older]
+    sentences = [one for passage in split_passages(current) for one in split_sentences(passage)]
+    if reduction_for(question, sentences, persons, _NUMBER_WORDS) is None:
+        return None
+    price, sign, citations, cells = _price(question, near, tables)
+    if price is None:
+        return None
+    source = citations[0].source if citations else cells[0].location or ""
+    sentences = [one for one in sentences if source.startswith(one.source)]
+    reduction = reduction_for(question, sentences, persons, _NUMBER_WORDS)
+    if reduction is None:
+        return None
+    number, unit = next(((number, unit) for number, unit, _ in quantities if unit == price[1]), (Fraction(1), ""))
+    value, after = reduction.apply(price[0] * number)
+    before = f"{format_fraction(number)} * {format_fraction(price[0])}" if unit else format_fraction(price[0])
+    return _Computed(value, f"{before}{after}", sign, (*citations, _cite(reduction.sentence)), cells)
+
+
+def _price(
+    question: str, near: Sequence[Passage], tables: Sequence[Table]
+) -> tuple[tuple[Fraction, str] | None, str, tuple[Citation, ...], tuple[Cell, ...]]:
+    """The price that a question asks about, with its unit if it is for one, and its currency and places."""
+    article = _article(question, tables)
+    if article is not None:
+        price, sign, cells = article
+        return (price, _rate_unit(cells[0].column_heading)), sign, (), cells
+    units = {unit for _, unit, _ in _quantities(question)}
+    for sentence in near:
+        for match in _PAYS.finditer(sentence.text):
+            if _unit(match["unit"]) in units:
+                return (_value(match["one"]), _unit(match["unit"])), match["sign"], (_cite(sentence),), ()
+    found = best_amount(question, [one for one in near if not _PERCENT.search(one.text)])
+    if found is None:
+        return None, "", (), ()
+    amount, sentence = found
+    return (amount.value, ""), amount.sign, (_cite(sentence),), ()
+
+
+def _rate_unit(heading: str) -> str:
+    match = re.search(rf"\b{_PER}\s+(?P<unit>[^\W\d_]+)", heading, re.IGNORECASE)
+    return _unit(match["unit"]) if match else ""
 
 
 def _percent_of_amount(question: str, near: Sequence[Passage]) -> _Computed | None:
@@ -301,9 +383,29 @@ def _priced(question: str, near: Sequence[Passage], tables: Sequence[Table]) -> 
     return None
 
 
+def _table_rate(question: str, tables: Sequence[Table]) -> _Computed | None:
+    """The rate of an article in a column such as `Rate per hour`, times the quantity of the question."""
+    article = _article(question, tables)
+    if article is None:
+        return None
+    price, sign, cells = article
+    unit = _rate_unit(cells[0].column_heading)
+    number = next((number for number, own, _ in _quantities(question) if unit and own == unit), None)
+    if number is None:
+        return None
+    expression = f"{format_fraction(number)} * {format_fraction(price)}"
+    return _Computed(number * price, expression, sign, (), cells)
+
+
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _CODE = re.compile(r"\b[A-Z]{1,4}-?\d{2,}\b")
 """A code of an article, such as `PC-140`."""
+
+
+def _with_currency(cell: str, heading: str) -> str:
+    """A number of a column whose heading has a currency, such as `Fee (GBP)`, with that currency."""
+    match = re.search(r"\((?P<code>GBP|EUR|USD|CHF|[£€$])\)", heading)
+    return f"{cell} {match['code']}" if match and re.fullmatch(r"\d[\d,]*(?:\.\d+)?", cell) else cell
 
 
 def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tuple[Cell, ...]] | None:
@@ -313,7 +415,11 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
     for table in tables:
         for number, row in enumerate(table.cells[1:], start=1):
             name = {_unit(word) for word in re.findall(r"[^\W_]+", row[0]) if len(word) > 1} - {"the", "and", "of"}
-            prices = [(at, match) for at, cell in enumerate(row) if at and (match := _MONEY.fullmatch(cell.strip()))]
+            prices = [
+                (at, match)
+                for at, cell in enumerate(row)
+                if at and (match := _MONEY.fullmatch(_with_currency(cell.strip(), table.cells[0][at])))
+            ]
             if len(prices) > 1:
                 prices = [
                     (at, match)
@@ -322,6 +428,7 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
                 ]
             code = _CODE.search(row[0])
             named = name <= asked or (code is not None and code[0] in question)
+            named = named or (len(name & asked) > 1 and 3 * len(name & asked) >= 2 * len(name))
             if not name or not named or len(prices) != 1:
                 continue
             at, match = prices[0]
@@ -333,7 +440,7 @@ def _article(question: str, tables: Sequence[Table]) -> tuple[Fraction, str, tup
                 column_heading=table.cells[0][at],
                 location=table.name,
             )
-            found = (len(name), _value(match["one"] or match["two"]), _sign(match), (cell,))
+            found = (len(name & asked), _value(match["one"] or match["two"]), _sign(match), (cell,))
             if best is None or found[0] > best[0]:
                 best = found
     return None if best is None else best[1:]

@@ -153,7 +153,7 @@ def _plain(text: str) -> str:
 
 _TASKS = re.compile(
     r"\b(?:action (?:items|points)|tasks|to-?dos|who (?:has|have|needs?) to do|(?:has|have|is|"
-    r"are) to be done|assignments)\b",
+    r"are|was|were) (?:left )?to (?:be done|do)|left to do|assignments)\b",
     re.IGNORECASE,
 )
 _BY_DAY = re.compile(

@@ -18,6 +18,7 @@ AnswerKind: TypeAlias = Literal[
     "phone",
     "code",
     "date",
+    "weekday",
     "time",
     "money",
     "percent",
@@ -30,30 +31,43 @@ AnswerKind: TypeAlias = Literal[
 ]
 
 _CURRENCY = (
-    r"[$€£¥]|\b(?:euros?|eur|usd|dollars?|cents?|pounds?|gbp|pence|chf|francs?|yen|crowns?|kronor|kroner|zloty|"
+    r"[$€£¥]|\b(?:euros?|eur|usd|dollars?|cents?|pounds?|pfund|libras?|gbp|pence|chf|francs?|yen|crowns?|kronor|kroner|zloty|"
     r"rupees?|rubles?)\b"
 )
-_WEEKDAY = r"(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?"
+_WEEKDAY = (
+    r"(?:(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?|(?:mon|diens|donners|frei|sams|sonn)tags?|mittwochs?|"
+    r"lundis?|mardis?|mercredis?|jeudis?|vendredis?|samedis?|dimanches?|lunes|martes|miércoles|jueves|viernes|sábados?|"
+    r"domingos?)"
+)
+_FOREIGN_MONTH = (
+    r"januar|februar|märz|mai|juni|juli|oktober|dezember|janvier|février|mars|avril|juin|juillet|août|septembre|octobre|"
+    r"novembre|décembre|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre"
+)
+_MONTH = rf"(?:{_FOREIGN_MONTH}|{MONTH_PATTERN})"
+_FOREIGN_NUMBERS = (
+    "zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|elf|zwölf|fünfzehn|zwanzig|deux|trois|quatre|cinq|sept|huit|neuf|dix|"
+    "onze|douze|quinze|vingt|dos|tres|cuatro|cinco|seis|siete|ocho|nueve|diez|doce|veinte"
+)
 _DURATION = (
     r"(?:seconds?|minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|fortnights?|months?|quarters?|years?|decades?|"
-    r"centur(?:y|ies)|semesters?)"
+    r"centur(?:y|ies)|semesters?|sekunden?|minuten?|stunden?|tagen?|wochen?|monaten?|jahren?|secondes?|heures?|jours?|"
+    r"semaines?|mois|ans?|segundos?|minutos?|horas?|días?|semanas?|mes(?:es)?|años?)"
 )
-NUMBER_WORDS: Final = (
-    rf"(?:no|none|{'|'.join((*SMALL_NUMBERS, *POWER_WORDS))}|dozen|half|once|twice|thrice|both|single)"
-)
+NUMBER_WORDS: Final = rf"(?:no|none|{'|'.join((*SMALL_NUMBERS, *POWER_WORDS))}|{_FOREIGN_NUMBERS}|dozen|half|once|twice|thrice|both|single)"
 _NUMBER = rf"(?:\d|\b{NUMBER_WORDS}\b)"
 _ANSWER_PATTERNS: Final = {
     "money": re.compile(rf"{_NUMBER}.*(?:{_CURRENCY})|(?:{_CURRENCY})\s*\d|\bfree\b", re.IGNORECASE | re.DOTALL),
     "percent": re.compile(
         rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE
     ),
+    "weekday": re.compile(rf"\b{_WEEKDAY}\b", re.IGNORECASE),
     "date": re.compile(
-        rf"\b(?:{MONTH_PATTERN})\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
+        rf"\b{_MONTH}\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
         r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)\b|\d(?:st|nd|rd|th)\b",
         re.IGNORECASE,
     ),
     "time": re.compile(
-        r"\d{1,2}[:.]\d\d|\b\d{1,2}\s?(?:am|pm|a\.m|p\.m|h|o'clock)|\b(?:noon|midnight)\b", re.IGNORECASE
+        r"\d{1,2}[:.]\d\d|\b\d{1,2}\s?(?:am|pm|a\.m|p\.m|h|uhr|o'clock)|\b(?:noon|midnight)\b", re.IGNORECASE
     ),
     "count": re.compile(_NUMBER, re.IGNORECASE),
     "duration": re.compile(
@@ -80,8 +94,12 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
         r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|"
         r"\bextension\b.*\?",
     ),
+    ("weekday", r"\b(?:what|which) (?:week)?days? of the week\b|\b(?:what|which) weekdays?\b|\bwelche\w* wochentag"),
     (
         "money",
+        r"\bwas kostet\b|\bwie ?viel (?:kostet|zahl|muss ich zahlen)|\bwie teuer\b|\bcombien (?:coûte|faut-il (?:encore )?payer|"
+        r"reste-t-il à payer|paie)|\bcuánto (?:me |nos )?(?:cuesta|pag|cobra)|\b(?:quel est le prix|cuál es el precio)\b|"
+        r"\bwhat(?:'s| is) the (?:most|least|maximum|minimum)\b.*\b(?:pay|spend|charge|cough up|cost)\w*\b|"
         r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
         r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|"
         r"was|were|does|did|"
@@ -91,15 +109,20 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
     ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),
     (
         "time",
+        r"\b(?:à|a) (?:quelle heure|qué hora)\b|\bquelle heure\b|\bum wie ?viel uhr\b|\bwie spät\b|"
         r"\b(?:at|by|from|until|till) what time\b|\bwhat time\b|\bwhen\b.*\b(?:open|clos|start|"
         r"begin)\w*\b.*\bon (?:a |the )?\w+day",
     ),
     (
         "duration",
-        r"\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
+        r"\bwie (?:lange|oft)\b|\bcombien de (?:temps|jours|semaines|mois)\b|\bcuánto (?:tiempo|dura)\b|"
+        r"\bcuánt[oa]s (?:días|semanas|meses|horas)\b|\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
         r"warranty period|guarantee period|term|retention period)\b",
     ),
-    ("count", r"\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b"),
+    (
+        "count",
+        r"\bwie ?viele?n?\b|\bcombien d['e]|\bcuánt[oa]s\b|\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b",
+    ),
     ("code", r"\b(?:which|what)\b.{0,30}\b(?:number|code|reference|invoice|serial|account)\b"),
     ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
     (
@@ -109,10 +132,10 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
     ("temperature", r"\bhow (?:hot|cold|warm)\b|\bwhat temperature\b|\btemperature\b.*\?"),
     (
         "date",
-        r"\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
+        r"\b(?:bis |seit |ab )?wann\b|\bquand\b|\b(?:hasta |desde )?cuándo\b|\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
         r"\bwhat (?:is|was) the (?:date|deadline)\b",
     ),
-    ("person", r"\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
+    ("person", r"\b(?:wer|wem|wen|quién|qui)\b|\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
     ("place", r"\bwhere\b"),
 )
 _KIND_RULES: Final = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _KIND_PATTERNS)
@@ -127,8 +150,14 @@ def is_of_kind(answer: str, kind: AnswerKind) -> bool:
     """Whether an answer may be of a kind. A date may be a time of day, and a time a date."""
     if not kind:
         return True
+    if kind == "date" and re.search(r"\bquarters? (?:full|past|to|of an)\b", answer, re.IGNORECASE):
+        return False
     patterns = {"date": ("date", "time"), "time": ("time",), "money": ("money",)}.get(kind, (kind,))
     return any(_ANSWER_PATTERNS[name].search(answer) is not None for name in patterns)
+
+
+STRICT_KINDS: Final = frozenset({"money", "phone", "time", "weekday", "percent", "weight", "temperature", "count"})
+"""Kinds that every right answer has the form of."""
 
 
 def spans_of_kind(sentence: str, kind: AnswerKind) -> list[tuple[int, int]]:
@@ -155,7 +184,16 @@ _AMOUNTS: Final = {
         rf"{_FIGURE}\s?(?:(?:mg|g|kg|t|lbs?|oz)\b|\w*grams?\b|tonn?es?\b|pounds?\b|ounces?\b)", re.IGNORECASE
     ),
     "temperature": re.compile(rf"{_FIGURE}\s?(?:°\s?[CF]?|degrees?(?: celsius| fahrenheit)?)", re.IGNORECASE),
+    "date": re.compile(
+        rf"\b\d{{1,2}}(?:\.|er|st|nd|rd|th)?\s(?:de\s|of\s)?{_MONTH}\b(?:\s(?:de\s|del\s)?(?:19|20)\d\d)?|"
+        r"\b(?:19|20)\d\d-\d\d-\d\d\b",
+        re.IGNORECASE,
+    ),
+    "weekday": re.compile(
+        rf"\b{_WEEKDAY}\b(?:(?:,? (?:and|or|to|until|und|bis|et|à|y|a) |, ){_WEEKDAY}\b)*", re.IGNORECASE
+    ),
     "time": re.compile(
-        r"\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b", re.IGNORECASE
+        r"\b\d{1,2}\s?h(?:\s?[0-5]\d)?\b|\b\d{1,2}(?:[:.]\d\d)? uhr\b|\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b",
+        re.IGNORECASE,
     ),
 }

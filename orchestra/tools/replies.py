@@ -37,7 +37,7 @@ class Reply(StrictModel):
     """What was not found or not done."""
 
 
-_LANGUAGE_WORDS: Final = {
+LANGUAGE_WORDS: Final = {
     "de": frozenset(
         WORD.findall(
             "der die das den dem ein eine einen ist sind war waren wie was wer wo wann welche welcher welches "
@@ -88,7 +88,7 @@ def language_of(text: str) -> str:
     if "¿" in text or "¡" in text:
         return "es"
     words = [word.casefold() for word in _WORD.findall(text)]
-    counts = {language: sum(word in known for word in words) for language, known in _LANGUAGE_WORDS.items()}
+    counts = {language: sum(word in known for word in words) for language, known in LANGUAGE_WORDS.items()}
     best = max(counts, key=lambda language: counts[language])
     return best if counts[best] >= 2 and counts[best] * 3 >= len(words) else "en"
 
@@ -125,7 +125,7 @@ def capitalize(text: str) -> str:
 
 @tool(effect="pure", label="restricted")
 def join_answers(questions: Sequence[str], answers: Sequence[Answer], computed: Reply | None = None) -> Reply:
-    """One reply from the answers to the parts of a question. Parts without an answer are named. A computed amount
+    """One reply from the answers to the parts of a question. Parts without an answer are named first. A computed amount
     replaces the answer to a single question.
     """
     if computed is not None and computed.text is not None and len(questions) == 1:
@@ -136,7 +136,7 @@ def join_answers(questions: Sequence[str], answers: Sequence[Answer], computed: 
         sentences = [nearest_sentence(questions[0], near[0].quote)]
     missing = [one.question for one in findings if one.answer is None]
     if len(missing) < len(findings):
-        sentences += [not_found_sentence(question) for question in missing]
+        sentences = [*map(not_found_sentence, missing), *sentences]
     return Reply(
         text=" ".join(sentences) or None,
         findings=findings,
@@ -145,16 +145,17 @@ def join_answers(questions: Sequence[str], answers: Sequence[Answer], computed: 
     )
 
 
+_BEFORE = r"(?:(?:from|until|till|by|at|on|in|for|since|to|with|bis|seit|ab|mit|von|jusqu'à|à|de|avec|hasta|con|a)\s+)?"
+_ASKED = (
+    r"(?:who|whom|whose|what|which|when|where|why|how|wer|wen|wem|was|wann|wo|wie|welche[rsn]?|warum|qui|quel\w*|quand|où|"
+    r"combien|comment|pourquoi|quién|qué|cuándo|dónde|cuánt\w+|cuál|cómo)\b"
+)
 _PART = re.compile(
-    r"\s*(?:,|;|\band\b|,\s*and\b|\bund\b|\bet\b|\by\b)\s+(?=(?:(?:from|until|till|by|at|on|in|for|since|to|with)\s+)?"
-    r"(?:who|whom|whose|what|which|when|where|why|how|wer|was|wann|wo|wie|welche[rs]?|qui|quand|où|combien|"
-    r"quién|cuándo|dónde|cuánto)\b)",
+    rf"\s*(?:,|;|\band\b|,\s*and\b|\bund\b|\bet\b|\by\b)\s+(?={_BEFORE}{_ASKED})",
     re.IGNORECASE,
 )
-_QUESTION = re.compile(
-    r"^\W*(?:(?:from|until|till|by|at|on|in|for|since|to|with)\s+)?(?:who|whom|whose|what|which|when|where|why|how|is|are|do|does|can)\b",
-    re.IGNORECASE,
-)
+_QUESTION = re.compile(rf"^\W*(?:{_BEFORE}{_ASKED}|(?:is|are|do|does|can)\b)", re.IGNORECASE)
+_FIRST_WORDS = re.compile(rf"^\W*{_BEFORE}{_ASKED}\s*", re.IGNORECASE)
 MAX_PARTS = 4
 
 
@@ -178,7 +179,18 @@ def question_parts(question: str) -> list[QuestionPart]:
 def split_questions(question: str) -> list[str]:
     """Splits a sentence before its further question words; the question itself if it has one."""
     parts = [part.strip(" ,;") for part in _PART.split(question)]
+    if len(parts) > 1:
+        parts = [_completed(part, parts[1] if not at else parts[0]) for at, part in enumerate(parts)]
     complete = [part if part.endswith("?") else f"{part}?" for part in parts if len(part.split()) >= 2]
     if len(complete) < 2 or len(complete) != len(parts) or len(complete) > MAX_PARTS or not _QUESTION.match(question):
         return [question]
     return complete
+
+
+def _completed(part: str, other: str) -> str:
+    """A part that is only a question word, such as `and when?`, with the words of another part."""
+    word = part.strip(" ?")
+    if len(word.split()) > 1:
+        return part
+    rest = _FIRST_WORDS.sub("", other).strip(" ?")
+    return f"{word} {rest}?"

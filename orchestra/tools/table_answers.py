@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from orchestra.schema.builtin_models import Document, Table
@@ -80,11 +81,16 @@ def _sentence(result: QueryResult) -> str:
 
 
 def with_unit(value: str, unit: str) -> str:
-    """A number with its unit; other texts as they are."""
+    """A number with its unit; other texts as they are. An amount of money has no or two decimals."""
     if not unit or not value[:1].isdigit():
         return value
     sign = CURRENCY_SIGNS.get(unit.upper())
-    return f"{sign}{value}" if sign else f"{value} {unit}"
+    return f"{sign}{two_decimals(value)}" if sign else f"{value} {unit}"
+
+
+def two_decimals(amount: str) -> str:
+    """An amount of money with two decimals, if it has one: `6.6` as `6.60`."""
+    return f"{amount}0" if re.fullmatch(r"[\d,]+\.\d", amount) else amount
 
 
 def join_words(words: Sequence[str]) -> str:
