@@ -46,7 +46,9 @@ def message(*parts: dict[str, Any], skill: str = "", **fields: Any) -> pb.SendMe
     content = {
         "messageId": str(uuid.uuid4()), "role": "ROLE_USER", "parts": list(parts), "metadata": metadata, **fields,
     }  # fmt: skip
-    return ParseDict({"message": content}, pb.SendMessageRequest())
+    request = pb.SendMessageRequest()
+    ParseDict({"message": content}, request)
+    return request
 
 
 async def send(client: Client, request: pb.SendMessageRequest) -> pb.Task:
@@ -57,7 +59,8 @@ async def send(client: Client, request: pb.SendMessageRequest) -> pb.Task:
 
 def state(task: pb.Task) -> str:
     """The name of a task's state."""
-    return pb.TaskState.Name(task.status.state).removeprefix("TASK_STATE_").lower()
+    name: str = pb.TaskState.Name(task.status.state)
+    return name.removeprefix("TASK_STATE_").lower()
 
 
 def data_of(task: pb.Task) -> dict[str, Any]:
