@@ -22,7 +22,10 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import (  # type: ignore[import-untyped]  # its stubs are not among the tools
+    MessageToDict,
+    ParseDict,
+)
 
 from orchestra.core.protocols import CallRequest
 from orchestra.server import ServerSettings
@@ -46,7 +49,8 @@ def message(*parts: dict[str, Any], skill: str = "", **fields: Any) -> pb.SendMe
     content = {
         "messageId": str(uuid.uuid4()), "role": "ROLE_USER", "parts": list(parts), "metadata": metadata, **fields,
     }  # fmt: skip
-    return ParseDict({"message": content}, pb.SendMessageRequest())
+    request: pb.SendMessageRequest = ParseDict({"message": content}, pb.SendMessageRequest())
+    return request
 
 
 async def send(client: Client, request: pb.SendMessageRequest) -> pb.Task:
@@ -57,7 +61,8 @@ async def send(client: Client, request: pb.SendMessageRequest) -> pb.Task:
 
 def state(task: pb.Task) -> str:
     """The name of a task's state."""
-    return pb.TaskState.Name(task.status.state).removeprefix("TASK_STATE_").lower()
+    name: str = pb.TaskState.Name(task.status.state)
+    return name.removeprefix("TASK_STATE_").lower()
 
 
 def data_of(task: pb.Task) -> dict[str, Any]:
