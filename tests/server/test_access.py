@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import time
 from pathlib import Path
@@ -38,7 +39,29 @@ BODIES: dict[str, Any] = {
     "create_chat_completion": {"model": "answer", "messages": [{"role": "user", "content": "When?"}]},
     "create_response": {"model": "answer", "input": "When?"},
     "create_embeddings": {"model": "minilm", "input": []},
-}
+    "run_ag_ui_agent": {
+        "threadId": "t", "runId": "r", "messages": [],
+        "resume": [{"interruptId": "RUN:1", "status": "resolved", "payload": "yes"}],
+    },
+    "call_a2a_method": {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "RUN"}},
+    "send_mcp_message": {
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {
+            "name": "answer", "arguments": {}, "requestState": "RUN",
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    },
+}  # fmt: skip
+"""Requests; `RUN` is the id of a run."""
+NAMES_RUN = ("cancel_runs", "run_ag_ui_agent", "call_a2a_method", "send_mcp_message")
+"""Routes whose bodies name a run."""
+MCP_HEADERS = {
+    "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call",
+    "Mcp-Name": "answer",
+}  # fmt: skip
 SECRET = "canary-of-"
 PRIVATE = ("run", "file", "schedule", "webhook", "delivery", "thread", "batch", "key")
 
@@ -101,10 +124,10 @@ class Belongings:
 
 async def send(server: TestServer, endpoint: Endpoint, owner: Belongings, headers: dict[str, str]) -> httpx.Response:
     """Sends a request about what `owner` has."""
-    body = BODIES.get(endpoint.name, {})
-    if endpoint.name == "cancel_runs":
-        body = {"ids": [owner.ids["run"]]}
-    given: dict[str, Any] = {"json": body} if endpoint.body is not None else {}
+    body = json.loads(json.dumps(BODIES.get(endpoint.name, {})).replace("RUN", owner.ids["run"]))
+    given: dict[str, Any] = {"json": body} if endpoint.body is not None or body else {}
+    if endpoint.path == "/mcp":
+        headers = {**MCP_HEADERS, **headers}
     return await server.client.request(endpoint.method, owner.path(endpoint), headers=headers, **given)
 
 
@@ -121,7 +144,7 @@ async def test_route_shows_nothing_of_another_tenant(tmp_path: Path, endpoint: E
                 unknown = Belongings(one.tenant, {name: "x" * len(value) for name, value in other.ids.items()}, {})
                 missing = await send(server, endpoint, unknown, one.headers)
                 assert without_ids(missing.text, unknown) == without_ids(foreign.text, other)
-            elif endpoint.name == "cancel_runs":
+            elif endpoint.name in NAMES_RUN:
                 assert "S009" in foreign.text
             else:
                 assert not [name for name, value in other.ids.items() if name in PRIVATE and value in foreign.text]

@@ -76,11 +76,8 @@ class AgUiEncoder:
         if (call := self._calls.pop((event.node, event.attempt), None)) is None:
             return []
         sent = await self._services.orchestra.journal.get_blob(event.sent) if event.sent else None
-        arguments = (
-            []
-            if not sent
-            else [{"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": sent.decode("utf-8", "replace")}]
-        )
+        text = (sent or b"").decode("utf-8", "replace")
+        arguments = [{"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": text}] if text else []
         content = f"{event.error}: {event.reason}" if event.error else msgspec.json.encode(event.value).decode()
         result = {"messageId": f"{call}:result", "toolCallId": call, "content": content, "role": "tool"}
         return [*arguments, {"type": "TOOL_CALL_END", "toolCallId": call}, {"type": "TOOL_CALL_RESULT", **result}]

@@ -2,8 +2,8 @@
 
 A call of a tool is a run. Its events become progress notifications, a cancelled call cancels it, and a question to a
 person is put to the user of the client: with an elicitation, or, since protocol version 2026-07-28, with a result that
-names the input that the call still needs. The state of such a result is the id of the run, and grants nothing: whoever
-sends it must own the run.
+names the input that the call still needs. The state of such a result is the id of the run, and grants nothing: its
+sender must own the run.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from orchestra.server.runs import require_run
 from orchestra.server.streams import stop_error
 
 CLOSED_CODES: Final = frozenset({"E021", "E031", "E037"})
-"""The errors of an answer to a question that is no longer open: somebody else was first, or it is too late."""
+"""The errors of an answer to a question that is no longer open: another person was first, or it is too late."""
 INVALID_CODE: Final = "E022"
 """The error of an answer that the question does not accept."""
 

@@ -10,8 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from orchestra.core.errors import OrchestraError
-from orchestra.schema.strict_json import parse_untrusted
+from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 from orchestra.schema.types import Schema
 from orchestra.server.endpoints import Call
 from orchestra.server.files import DOCUMENT_KEY, resolve_files
@@ -123,7 +122,7 @@ def _inputs_in(text: str, target: Target) -> dict[str, Any] | None:
         return None
     try:
         value = parse_untrusted(text)
-    except OrchestraError:
+    except StrictJsonError:
         return None
     is_inputs = isinstance(value, dict) and value and value.keys() <= target.inputs.keys()
     return value if is_inputs else None

@@ -14,7 +14,7 @@ from orchestra.app.run_detail import RunAnswer
 from orchestra.engine.request import RunOptions, RunRequest
 from orchestra.engine.streaming import TextPiece
 from orchestra.schema.assignability import assignability_error
-from orchestra.schema.strict_json import parse_untrusted
+from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 from orchestra.schema.types import Schema
 from orchestra.server.access import require_scope
 from orchestra.server.endpoints import Call
@@ -95,7 +95,11 @@ async def _answer(call: Call[Any, Any], conversation: Conversation) -> Run[Any]:
     asked = await call.orchestra.questions(name)
     text = turns[-1].text
     is_text = not asked or assignability_error(TEXT, asked[0].schema) is None or bool(asked[0].options)
-    value = text if is_text else parse_untrusted(text)
+    try:
+        value = text if is_text else parse_untrusted(text)
+    except StrictJsonError as error:
+        raise RequestError("E022", f"the answer is not JSON: {error}", hint="answer with JSON",
+                           pointer="/messages") from error  # fmt: skip
     await call.orchestra.answer(name, value, by=call.principal.subject)
     if (active := call.orchestra.active_run(name)) is None:
         active = await call.orchestra.resume(name, by=call.principal.subject)

@@ -13,7 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 from tests.server.servers import TestServer, listening
 
 ERAS = ["legacy", "2026-07-28"]
-"""The handshake of older versions, with sessions, and the version whose requests stand alone."""
+"""The handshake of older versions, with sessions, and the version without sessions."""
 
 
 @asynccontextmanager

@@ -22,7 +22,10 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import (
+    MessageToDict,
+    ParseDict,
+)
 
 from orchestra.core.protocols import CallRequest
 from orchestra.server import ServerSettings
@@ -46,8 +49,7 @@ def message(*parts: dict[str, Any], skill: str = "", **fields: Any) -> pb.SendMe
     content = {
         "messageId": str(uuid.uuid4()), "role": "ROLE_USER", "parts": list(parts), "metadata": metadata, **fields,
     }  # fmt: skip
-    request = pb.SendMessageRequest()
-    ParseDict({"message": content}, request)
+    request: pb.SendMessageRequest = ParseDict({"message": content}, pb.SendMessageRequest())
     return request
 
 

@@ -178,6 +178,16 @@ async def test_message_with_json_object_fills_several_inputs(tmp_path: Path) -> 
     assert detail["inputs"] == {"first": "a", "second": "b"}
 
 
+async def test_message_that_only_begins_like_json_is_a_text(tmp_path: Path) -> None:
+    async with openai_serving(tmp_path) as served:
+        found = await served.client.chat.completions.create(
+            model="tell", messages=[{"role": "user", "content": "{not JSON"}]
+        )
+        run = await served.server.services.started(found.id)
+    assert run is not None
+    assert run.inputs["text"] == "{not JSON"
+
+
 async def test_message_of_text_for_two_text_inputs_is_refused(tmp_path: Path) -> None:
     async with openai_serving(tmp_path) as api:
         with pytest.raises(openai.BadRequestError) as refused:
