@@ -8,7 +8,7 @@ SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-base demo demo-large test test-quick test-real test-real-slow test-slow coverage attacks attacks-server crash \
         crash-full crash-server simulate simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
-        bench-ordering evaluate evaluate-workflows evaluate-requests lock clean
+        bench-ordering bench-server evaluate evaluate-workflows evaluate-requests lock clean
 
 help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,10 @@ bench-peers: setup-base  ## the engine compared with other libraries, in separat
 bench-fleet:  ## the benchmark tables of docs/evaluation (minutes; needs the fleet)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) scripts/readme.py bench
+
+bench-server: setup-base  ## the HTTP server compared with the engine and with peers' servers (5 minutes; 300 MB)
+	@$(RUN) -m bench.server --record
+	@$(RUN) -m bench.page
 
 bench-ordering:  ## programs on one real server, scheduled and in order of arrival (20 minutes; needs the fleet)
 	@$(PYTHON) scripts/bootstrap.py base cpu

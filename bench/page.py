@@ -51,6 +51,7 @@ def main(page: Path = PAGE) -> int:
             "engine": fenced(printed("engine")),
             "ordering": printed("ordering"),
             "peers": peers(),
+            "server": printed("server"),
             "throttling": printed("throttling"),
         },
     )

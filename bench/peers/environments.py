@@ -30,8 +30,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "llamaindex": ("llama-index-workflows", "openai"),
     "pydantic": ("pydantic-graph", "openai"),
     "dbos": ("dbos", "openai"),
+    "llamaserver": ("llama-index-workflows", "llama-agents-server"),
+    "hayhooks": ("hayhooks",),
 }
-"""The environments and their packages beside `COMMON_SAMPLING`; ours is built from this checkout like a user's
+"""The environments and their packages beside `COMMON`; ours is built from this checkout like a user's
 installation.
 """
 LIMIT_S = 900

@@ -280,7 +280,7 @@ class Project:
             return self._workflow_file(Path(name))
         if name in self._workflows:
             return self._workflows[name]
-        if (path := self.settings.resources("workflows").get(name)) is not None:
+        if (path := self.settings.resource("workflows", name)) is not None:
             return self._workflow_file(path)
         if name in self.registry.cards or name in self.registry.python_agents or name in self.registry.broken:
             return self.agent(name)

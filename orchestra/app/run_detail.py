@@ -422,7 +422,7 @@ class RecordedRun:
     @cached_property
     def claims(self) -> tuple[OutputClaim, ...]:
         """The claims of the output."""
-        return extract_claims(self.events, self.workflows)
+        return extract_claims(self.events, self.workflows, self.history)
 
     @cached_property
     def dropped(self) -> tuple[OutputClaim, ...]:

@@ -442,6 +442,15 @@ class Settings(BaseModel):
             found.setdefault(path.stem if path.is_file() else path.name, path)
         return found
 
+    def resource(self, kind: ResourceKind, name: str) -> Path | None:
+        """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
+        names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
+        for folder in (*getattr(self, kind), builtin_folder(kind)):
+            for path in (folder / one for one in names):
+                if _is_resource(kind, path):
+                    return path
+        return None
+
     def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""
         return [path for folder in getattr(self, kind) for path in _list_resources(kind, folder)]

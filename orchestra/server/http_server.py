@@ -56,6 +56,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: RequestError) -> None:
         """Sends an error as the reply to an incomplete request, and closes the connection."""
+        if self.transport.is_closing():
+            return
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
             self.transport.write(_reply_bytes(error))  # In any other case the bytes would be part of another reply.

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from orchestra.app.disconnection import CLIENT
 from orchestra.app.planning import PlanOptions, recorded_request, request_workflow
+from orchestra.app.result import Result
 from orchestra.app.reuse import compare_runs
 from orchestra.app.run import Run
 from orchestra.app.run_detail import (
@@ -424,13 +425,17 @@ async def send_run(call: Call[Any, Any], run: Run[Any], wanted: Delivery, status
         frames = frames_from(wanted.stream, call.services, run.id, Position(0))
         leave = (lambda: run.cancel(CLIENT)) if cancel else None
         return EventStream(call.services, frames, headers, leave)
-    ended = wanted.mode == "wait" and await wait_for_end(call, run, wanted.timeout, cancel=cancel)
-    answer = await call.services.answer(run.id)
-    return Response(msgspec.json.encode(answer), status if ended else 202, headers, JSON_TYPE)
+    result = await wait_for_end(call, run, wanted.timeout, cancel=cancel) if wanted.mode == "wait" else None
+    if result is None:
+        return Response(msgspec.json.encode(await call.services.answer(run.id)), 202, headers, JSON_TYPE)
+    answer = await call.services.answer_of(result)
+    return Response(msgspec.json.encode(answer), status, headers, JSON_TYPE)
 
 
-async def wait_for_end(call: Call[Any, Any], run: Run[Any], timeout: float | None, *, cancel: bool = False) -> bool:
-    """Waits until a run ends, waits for a person, or the time is up; returns whether it has ended.
+async def wait_for_end(
+    call: Call[Any, Any], run: Run[Any], timeout: float | None, *, cancel: bool = False
+) -> Result[Any] | None:
+    """Waits until a run ends, waits for a person, or the time is up; returns the result, or None before its end.
 
     If the client disconnects, the run is cancelled with `cancel`. Raises `RequestError` S010 if the server stops.
     """
@@ -440,12 +445,12 @@ async def wait_for_end(call: Call[Any, Any], run: Run[Any], timeout: float | Non
     try:
         await asyncio.wait({waiting, gone, stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
-            return waiting.result() is not None
+            return waiting.result()
         if gone.done() and cancel:
             run.cancel(CLIENT)
         if stopping.done():
             raise stop_error(run.id)
-        return False
+        return None
     finally:
         for task in (waiting, gone, stopping):
             task.cancel()

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from orchestra.app.orchestra import Orchestra
+from orchestra.app.result import Result
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RecordedRun, RunAnswer
 from orchestra.app.run_queries import first_and_last_events
@@ -187,6 +188,11 @@ class Services:
     async def answer(self, run: str) -> RunAnswer:
         """Returns a run and its output."""
         recorded = await self.read_run(run)
+        return recorded.answer(public_tags(recorded.started.tags))
+
+    async def answer_of(self, result: Result[Any]) -> RunAnswer:
+        """Returns the same for a run that has ended in this process, whose events need not be read again."""
+        recorded = await RecordedRun.of_result(self.orchestra.journal, result)
         return recorded.answer(public_tags(recorded.started.tags))
 
     async def live_run(self, run: str) -> Run[Any] | None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.core.settings import Settings, builtin_folder, load_modules
+from orchestra.core.settings import ResourceKind, Settings, builtin_folder, load_modules
 from orchestra.fleet.supervisor.folders import Folders
 
 PROGRAM = """
@@ -505,3 +505,17 @@ def test_settings_endpoint_of_a_project_elsewhere_needs_trust(tmp_path: Path, ad
     given = Settings.load({"endpoint": address}, start=tmp_path, environ=environ, trusted="never").guard
     assert given is not None
     assert given.requirements == (), "a flag is the user's own choice"
+
+
+@pytest.mark.parametrize("kind", ["agents", "workflows", "configs"])
+def test_resource_by_name_is_that_of_the_list(tmp_path: Path, kind: ResourceKind) -> None:
+    for name in ("mine.yaml", "both.yml", "both.yaml", "no-name.yaml", "other.txt"):
+        (tmp_path / "workflows").mkdir(exist_ok=True)
+        (tmp_path / "workflows" / name).write_text("")
+    (tmp_path / "orchestra.toml").write_text("")
+    settings = Settings.load(start=tmp_path, environ={"HOME": str(tmp_path)})
+    listed = settings.resources(kind)
+    assert listed
+    assert {name: settings.resource(kind, name) for name in listed} == listed
+    for name in ("nothing", "no-name", "other", "..", "mine.yaml", ""):
+        assert settings.resource(kind, name) == listed.get(name)

@@ -93,15 +93,18 @@ class OutputClaim(msgspec.Struct, frozen=True):
     """Whether the output does not contain it any more: a node with back-off removed it from its value, at this path."""
 
 
-def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[OutputClaim, ...]:
+def extract_claims(
+    events: Iterable[Event], workflows: Mapping[str, bytes], history: History | None = None
+) -> tuple[OutputClaim, ...]:
     """Returns the claims of a run's output, in its order; none without an output, or if it is null, empty or a plan.
 
     Args:
         events: The events of the run.
         workflows: Its stored workflows: its own under an empty name, called ones under `workflow/NAME`.
+        history: The history of these events, if it is known.
     """
     events = list(events)
-    history = History.of(events)
+    history = history or History.of(events)
     plans = bool(events) and isinstance(events[0], RunStarted) and events[0].plan_only
     if plans or not isinstance(history.outcome, ValueOutcome):
         return ()

@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -379,12 +380,18 @@ def _called_scope(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _T
 
 def _parse_graph(stored: Any) -> Graph | None:
     """Returns a stored workflow, from bytes or JSON; None if this version cannot read it."""
+    if isinstance(stored, bytes):
+        return _parse_stored_graph(stored)
     try:
-        return (
-            Graph.model_validate_json(stored)
-            if isinstance(stored, bytes)
-            else Graph.model_validate(stored, strict=False)
-        ).as_single_node
+        return Graph.model_validate(stored, strict=False).as_single_node
+    except ValidationError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _parse_stored_graph(stored: bytes) -> Graph | None:
+    try:
+        return Graph.model_validate_json(stored).as_single_node
     except ValidationError:
         return None
 

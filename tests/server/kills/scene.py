@@ -14,6 +14,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ class Scene:
     async def end(self, number: signal.Signals) -> None:
         """Ends the server with a signal."""
         assert self.process is not None
-        self.process.send_signal(number)
+        with suppress(ProcessLookupError):  # It has ended by itself.
+            self.process.send_signal(number)
         await self.process.wait()
 
 
