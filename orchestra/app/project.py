@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchestra.core.suggestions import closest_match
 from orchestra.schema.types import Schema
 from orchestra.workflows.compile.compiler import check_clearance, compile_graph
 from orchestra.workflows.model import Graph
-from orchestra.workflows.program import Program
+from orchestra.workflows.program import Program, node_contracts, reachable_programs
 from orchestra.workflows.python.name_resolution import NamedSteps, ambiguous_name_error, declared_models, resolve_names
 from orchestra.workflows.python.signatures import models_in
 from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
@@ -370,10 +370,41 @@ class Project:
         known = programs.get(accept)
         if known is not None and known.file_stamps == self._file_stamps(step, known.program):
             return known
+        made = programs[accept] = self._compile(step, accept)
+        return made
+
+    def compile_with_prompts(
+        self, step: Step[..., Any], accept: AcceptThreshold | None, prompts: Mapping[str, str]
+    ) -> CompiledWorkflow:
+        """Compiles a step whose agents have other prompts, by their names. Raises as `compile_step`, `InputError` A001
+        for an unknown agent, and E041 for one that has no prompt, or that the step does not call.
+        """
+        cards = [_with_prompt(self.registry.card(name), text) for name, text in prompts.items()]
+        for card in cards:
+            self.keep_card(card)
+        made = self._compile(step, accept, cards)
+        called = {
+            contract.digest
+            for part in reachable_programs(made.program)
+            for node in part.nodes
+            for contract in node_contracts(node)
+        }
+        for card in cards:
+            if self.contract(card).digest not in called:
+                raise InputError(
+                    "E041", f"{step.name} does not call {card.name} as it is in the project",
+                    hint="name an agent that the workflow calls",
+                )  # fmt: skip
+        return made
+
+    def _compile(
+        self, step: Step[..., Any], accept: AcceptThreshold | None, cards: Sequence[Card] = ()
+    ) -> CompiledWorkflow:
+        """Compiles a step; `cards` replace those of their names."""
         self.register(step)
         graph = step.graph if isinstance(step, Workflow) else single_step_graph(step)
         places = next((source.places for source in self._sources.values() if source.graph is graph), None)
-        catalog = self.catalog(resolve_names(step), graph)
+        catalog = self.catalog(resolve_names(step), graph, cards)
         models = step.models if isinstance(step, Workflow) else models_in(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
         if (bare := self._unchecked_cards.get(step)) is not None:
@@ -387,11 +418,9 @@ class Project:
             from orchestra.workflows.python.line_numbers import with_source_line
 
             raise (with_source_line(error, step) if isinstance(step, Workflow) else error) from None
-        made = CompiledWorkflow(
+        return CompiledWorkflow(
             program, step.models if isinstance(step, Workflow) else {}, self._file_stamps(step, program)
         )
-        programs[accept] = made
-        return made
 
     def _file_stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
         """Returns stamps of the files of a program's certificates, and of the meaning of names in files, so that a
@@ -409,12 +438,16 @@ class Project:
             found = (*found, *wholes(self, program))
         return (names, *found)
 
-    def catalog(self, own: NamedSteps | None = None, graph: Graph | None = None) -> Catalog:
+    def catalog(
+        self, own: NamedSteps | None = None, graph: Graph | None = None, replacements: Sequence[Card] = ()
+    ) -> Catalog:
         """Returns everything that a workflow may name; names of `own` come first: the steps that a step calls itself.
-        `graph` is the workflow, which may accept its own output by its certificate.
+        `graph` is the workflow, which may accept its own output by its certificate. `replacements` are cards in place
+        of those of their names.
         """
         cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
         others = [card for card in cards if self.cards[card.name].digest != card.digest]
+        others = [*others, *replacements]
         graphs = {one.name: one.graph for one in (own or {}).values() if isinstance(one, Workflow)}
         mine = self.registry.with_cards(others) if others else None
 
@@ -541,3 +574,12 @@ class _LazyMapping(Mapping[str, Any]):
 
 def _module_steps(module: ModuleType) -> list[Step[..., Any]]:
     return [value for value in vars(module).values() if isinstance(value, Step)]
+
+
+def _with_prompt(card: Card, text: str) -> Card:
+    """Returns a card with another prompt. Raises `InputError` E041 if its agent has none; A006, and others of
+    `Card.with_prompt`, if the text is not a prompt for its inputs.
+    """
+    if card.kind != "model" or card.member_cards:
+        raise InputError("E041", f"the agent {card.name} has no prompt", hint="replace the value of its node")
+    return card.with_prompt(text, Path(f"the prompt of {card.name}"))

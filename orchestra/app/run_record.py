@@ -135,3 +135,9 @@ def _parse(data: bytes) -> Any:
         return decode_json(data, dict)
     except JsonDecodingError:
         return None
+
+
+async def stored_prompts(journal: Journal, started: RunStarted) -> dict[str, str]:
+    """Returns the prompts of the agents of a run, by name, as it has stored them."""
+    cards = await _read_cards(journal, started)
+    return {name: str(card["prompt"]) for name, card in cards.items() if isinstance(card, dict) and card.get("prompt")}

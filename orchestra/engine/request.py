@@ -40,6 +40,7 @@ class OptionChanges(TypedDict, total=False):
     live: bool | None
     values: Mapping[str, Any] | None
     unset: Collection[str] | None
+    prompts: Mapping[str, str] | None
     by: str | None
     tags: Tags | None
     accept: AcceptThreshold | None
@@ -74,6 +75,8 @@ class RunOptions:
     """Values of nodes in a fork, by name. Such a node is not run."""
     unset: Collection[str] = ()
     """Nodes of a fork that are run, although a person gave them a value in the parent."""
+    prompts: Mapping[str, str] | None = None
+    """Prompts of agents in a fork, by name, in place of those of the project. The run stores them."""
     by: str = ""
     """The name of the person who gives `values`, answers, resumes or cancels, unless that call states another name."""
     tags: Mapping[str, str] | None = None
@@ -157,9 +160,9 @@ class RunOptions:
         return frozenset(self.unset)
 
     def reject_fork_options(self) -> None:
-        """Raises `InputError` E033 if `values` or `unset` is stated: they are for forks only."""
-        if self.checked_values or self.unset_nodes:
-            name = "values" if self.checked_values else "unset"
+        """Raises `InputError` E033 if `values`, `unset` or `prompts` is stated: they are for forks only."""
+        if self.checked_values or self.unset_nodes or self.prompts:
+            name = "values" if self.checked_values else "unset" if self.unset else "prompts"
             raise InputError("E033", f"`{name}` is for a fork, and this is not a fork", hint=_VALUES_HINT)
 
     def to_record(self, budget: Budget | None) -> dict[str, Any]:
@@ -280,6 +283,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         if had.inputs != self.inputs or had_values != values:
             other = "inputs" if had.inputs != self.inputs else "given values"
             return InputError("E015", f"{said}, which has other {other}", hint="use a key of its own for each request")
+        cards = [f"card/{name}" for name in self.options.prompts or ()]
+        if any(had.versions.get(name) != self.versions.get(name) for name in cards):
+            return InputError("E015", f"{said}, which has other prompts", hint="use a key of its own for each request")
         if had.label != self.label:
             hint = f"options(label={had.label!r}) returns its result; else use another key"
             return InputError(

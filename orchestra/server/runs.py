@@ -31,6 +31,7 @@ from orchestra.app.run_detail import (
     sent_and_received,
 )
 from orchestra.app.run_queries import delete_runs, first_and_last_events
+from orchestra.app.run_record import stored_prompts
 from orchestra.app.run_status import STATUSES, RunStatus
 from orchestra.app.workflow_graph import WorkflowGraph, workflow_graph
 from orchestra.core.errors import InputError, OrchestraError
@@ -181,6 +182,8 @@ class ForkRun(Delivery, frozen=True, kw_only=True):
     """Values of nodes, by name: such a node is not run."""
     unset: tuple[str, ...] = ()
     """Nodes that are run, although a person gave them a value in the parent."""
+    prompts: dict[str, Annotated[str, Meta(max_length=100_000)]] = {}
+    """Prompts of agents, by name, in place of those of the project. What they answered is called again."""
     workflow: str = ""
     """Another workflow than the parent's."""
     again: bool = False
@@ -333,6 +336,22 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     before: Outcome | None
     after: Outcome | None
+
+
+class PromptDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent with different prompts in two runs."""
+
+    agent: str
+    before: str
+    after: str
+
+
+class RunDifferences(msgspec.Struct, frozen=True, kw_only=True):
+    """How two runs differ."""
+
+    items: tuple[Difference, ...]
+    prompts: tuple[PromptDifference, ...]
+    next: str | None = None
 
 
 class EventList(msgspec.Struct, frozen=True, kw_only=True):
@@ -835,7 +854,8 @@ async def resume_run(call: Call[ByBody]) -> RunAnswer:
 async def fork_run(call: Call[ForkRun]) -> Response:
     """Run a workflow again with the inputs of a run: only what has changed is called again.
 
-    `values` replaces outputs of nodes, and what depends on them runs again. `inputs` replaces inputs.
+    `values` replaces outputs of nodes, and what depends on them runs again. `inputs` replaces inputs, and `prompts` the
+    prompts of agents. The comparison of both runs shows what has changed.
     """
     body, run = call.body, call.path["run"]
     started = await require_run(call, run)
@@ -856,6 +876,7 @@ async def fork_run(call: Call[ForkRun]) -> Response:
             again=body.again,
             values=body.values,
             unset=body.unset,
+            prompts=body.prompts,
             by=author(call, body.by),
         )
         forked = await view.fork(run, step, **inputs)
@@ -887,15 +908,22 @@ async def replay_run(call: Call) -> ReplayReport:
     )
 
 
-@ROUTES.route("GET", "/api/runs/{run}/diff", "read", Page[Difference], query=DiffQuery)
-async def diff_runs(call: Call[NoBody, DiffQuery]) -> Page[Difference]:
-    """Show the nodes with different outcomes in two runs."""
+@ROUTES.route("GET", "/api/runs/{run}/diff", "read", RunDifferences, query=DiffQuery)
+async def diff_runs(call: Call[NoBody, DiffQuery]) -> RunDifferences:
+    """Show the nodes with different outcomes in two runs, and the agents with different prompts."""
     one, other = call.path["run"], call.query.other
-    await require_run(call, one)
-    await require_run(call, other)
+    starts = [await require_run(call, run) for run in (one, other)]
     journal = call.orchestra.journal
     found = compare_runs(await journal.read(one), await journal.read(other))
-    return Page(items=tuple(Difference(node=each.node, before=each.before, after=each.after) for each in found))
+    before, after = [await stored_prompts(journal, started) for started in starts]
+    return RunDifferences(
+        items=tuple(Difference(node=each.node, before=each.before, after=each.after) for each in found),
+        prompts=tuple(
+            PromptDifference(agent=name, before=before[name], after=after[name])
+            for name in sorted(before.keys() & after.keys())
+            if before[name] != after[name]
+        ),
+    )
 
 
 @ROUTES.route("DELETE", "/api/runs/{run}", "admin")

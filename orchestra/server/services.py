@@ -148,7 +148,7 @@ class Services:
     def own_budget(self, workflow: Step[..., Any] | str) -> Budget | None:
         """Returns the budget that a workflow states. Raises as `Orchestra.program` does."""
         if not self.settings.tenants:
-            return None  # Nobody asks for it, and compiling is not free.
+            return None  # It is not needed, and compiling is not free.
         return self.orchestra.program(self.orchestra.find(workflow) if isinstance(workflow, str) else workflow).budget
 
     def require_running(self) -> None:

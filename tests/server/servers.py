@@ -115,6 +115,7 @@ class TestServer:
     app: Starlette
     orchestra: Orchestra
     client: httpx.AsyncClient
+    workers: SimulatedWorkers
 
     @property
     def services(self) -> Services:
@@ -158,7 +159,7 @@ async def serving(
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://localhost"))
-        yield TestServer(app, orchestra, client)
+        yield TestServer(app, orchestra, client, workers)
 
 
 @asynccontextmanager

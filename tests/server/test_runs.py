@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import pytest
 from orchestra.app.run_detail import NodeDetail, RunAnswer, RunDetail
 from orchestra.core.events import Usage
 from orchestra.core.protocols import CallRequest, CallResult
-from tests.server.servers import INPUTS, REPLY, TEXT, frames, serving, until_async
+from tests.server.servers import INPUTS, OPEN, REPLY, TEXT, TestServer, frames, project, serving, until_async
+
+WRITER = """\
+schema: orchestra/v1
+name: writer
+description: Writes.
+input: {text: str}
+output: {text: str}
+model: base
+"""
 
 
 async def test_start_run_with_wait_returns_answer_and_verdicts(tmp_path: Path) -> None:
@@ -306,3 +316,97 @@ async def test_list_of_runs_looks_at_a_limited_number(tmp_path: Path, monkeypatc
                 found += [run["id"] for run in page["items"]]
                 cursor, count = page["next"], count + 1
             assert (found[-1], count) == (oldest, requests)
+
+
+async def card_digest(server: TestServer, run: str) -> str:
+    """The digest of the reader's card that a run has stored."""
+    return (await server.services.read_run(run)).started.versions["card/reader"]
+
+
+async def test_fork_with_another_prompt_calls_its_agent_again(tmp_path: Path) -> None:
+    prompt = "Answer briefly.\n{{ question }}\n{{ documents }}\n"
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        same = (await server.client.post(f"/api/runs/{run}/fork", json={})).json()
+        calls = len(server.workers.calls)
+        forked = (await server.client.post(f"/api/runs/{run}/fork", json={"prompts": {"reader": prompt}})).json()
+        made = server.workers.calls[calls:]
+        found = (await server.client.get(f"/api/runs/{run}/diff?other={forked['id']}")).json()
+        versions = {await card_digest(server, one) for one in (run, same["id"])}
+        card = server.orchestra.registry.card("reader")
+        stored = await card_digest(server, forked["id"])
+    assert (forked["status"], forked["parent"]) == ("done", run)
+    assert [change["node"] for change in forked["changes"]] == ["read"]
+    assert (calls, len(made)) == (1, 1)
+    assert made[0].version != card.digest
+    assert len(versions) == 1
+    assert stored not in versions
+    (difference,) = found["prompts"]
+    assert (difference["agent"], difference["after"]) == ("reader", prompt)
+    assert difference["before"] == card.template
+
+
+async def test_fork_with_another_prompt_is_resumed_with_it(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    async def answer(call: CallRequest) -> Any:
+        if called.is_set():
+            return REPLY
+        if call.version != original[0]:
+            called.set()
+            await asyncio.Event().wait()
+        return REPLY
+
+    original = [""]
+    async with serving(tmp_path, answer, dataclasses.replace(OPEN, drain=0)) as server:
+        original[0] = server.orchestra.registry.card("reader").digest
+        run = (await server.run())["id"]
+        body = {"prompts": {"reader": "{{ question }} {{ documents }}"}, "mode": "background"}
+        fork = (await server.client.post(f"/api/runs/{run}/fork", json=body)).json()["id"]
+        await called.wait()
+    async with serving(tmp_path, answer) as server:
+
+        async def is_done() -> bool:
+            reply = await server.client.get(f"/api/runs/{fork}/answer")
+            return bool(reply.json()["status"] == "done")
+
+        await until_async(is_done)
+        versions = {call.version for call in server.workers.calls}
+    assert len(versions) == 1
+    assert versions.isdisjoint(original)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "code"),
+    [
+        ({"reader": "{{ nothing }}"}, "A"),
+        ({"nobody": "a"}, "A001"),
+        ({"writer": "{{ text }}"}, "E041"),
+        ({"reader": 1}, "S002"),
+    ],
+)
+async def test_fork_with_an_invalid_prompt_is_refused(tmp_path: Path, prompts: Any, code: str) -> None:
+    agent = tmp_path / "agents" / "writer"
+    project(tmp_path)
+    agent.mkdir()
+    (agent / "agent.yaml").write_text(WRITER)
+    (agent / "prompt.md").write_text("{{ text }}\n{{ text }}\n")
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        refused = await server.client.post(f"/api/runs/{run}/fork", json={"prompts": prompts})
+        runs = await server.orchestra.runs()
+    assert refused.status_code == 422
+    assert refused.json()["code"].startswith(code)
+    assert len(runs) == 1
+
+
+async def test_fork_with_a_key_and_another_prompt_is_a_conflict(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        replies = []
+        for prompt in ("{{ question }}", "{{ question }}", "{{ documents }}"):
+            body, headers = {"prompts": {"reader": prompt}}, {"Idempotency-Key": "a"}
+            replies.append(await server.client.post(f"/api/runs/{run}/fork", json=body, headers=headers))
+    assert [reply.status_code for reply in replies] == [200, 200, 422]
+    assert replies[0].json()["id"] == replies[1].json()["id"]
+    assert replies[2].json()["code"] == "E015"

@@ -253,7 +253,7 @@ def add_unchecked_part(folder: Path) -> None:
 def answer_pair(call: CallRequest) -> Any:
     """The answers of both agents."""
     text = "The tower was finished in 1889. It is in Paris."
-    return {"text": "Nobody checked this. Or this."} if call.name == "writer" else {"answer": text, "quote": text}
+    return {"text": "No check saw this. Or this."} if call.name == "writer" else {"answer": text, "quote": text}
 
 
 async def test_stream_of_verified_text_withholds_unchecked_sentences(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ async def test_stream_of_verified_text_withholds_unchecked_sentences(tmp_path: P
     assert sentences[1]["start"] > 0
     end = json.loads(sent[-1]["data"])
     assert (end["sentences"], end["withheld"], end["withheld_paths"]) == (2, 2, ["second.text"])
-    assert "Nobody" not in str(sent)
+    assert "No check" not in str(sent)
     assert [one["event"] for one in frames(started.text)] == ["sentence", "sentence", "end"]
 
 

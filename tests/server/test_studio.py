@@ -301,6 +301,42 @@ def test_fork_with_another_value_runs_only_what_depends_on_it(studio: Server, ta
     assert tab.violations() == []
 
 
+def test_fork_with_another_prompt_is_shown_in_the_comparison(studio: Server, tab: Tab) -> None:
+    run = studio.review(answer="yes")
+    tab.page.goto(f"{studio.address}/#/runs/{run}/fork?node=forecast")
+    tab.page.get_by_text("The prompt of passage_reader").click()
+    field = tab.page.get_by_label("its prompt in the fork")
+    field.fill(f"{field.input_value()}\nAnswer in one word.")
+    assert tab.violations() == []
+    with tab.page.expect_response(lambda reply: reply.url.endswith("/fork")) as sent:
+        tab.page.get_by_role("button", name="Fork", exact=True).click()
+    fork = sent.value.json()["id"]
+    expect(tab.page.get_by_text(f"fork of {run}")).to_be_visible()
+    tab.page.goto(f"{studio.address}/#/compare?a={run}&b={fork}")
+    expect(tab.page.get_by_role("heading", name="Prompts")).to_be_visible()
+    expect(tab.page.locator("ins").filter(has_text="word.")).to_be_visible()
+    assert tab.violations() == []
+
+
+def ids(studio: Server, verdict: str) -> set[str]:
+    """The latest runs with a verdict."""
+    return {str(one["id"]) for one in studio.get(f"api/runs?verdict={verdict}&limit=200")["items"]}
+
+
+def test_list_of_runs_filters_by_verdict_and_cost(studio: Server, tab: Tab) -> None:
+    run = studio.review(answer="yes")
+    tab.page.goto(f"{studio.address}/#/runs?verdict=none")
+    expect(tab.page.get_by_text("No run matches")).to_be_visible()
+    verdict = next(one for one in ("pass", "fail") if run in ids(studio, one))
+    tab.page.get_by_label("verdict").select_option(verdict)
+    expect(tab.page.locator("tbody").get_by_text(run, exact=True)).to_be_visible()
+    tab.page.get_by_label("tokens from").fill("999999999")
+    expect(tab.page.get_by_text("No run matches")).to_be_visible()
+    tab.page.get_by_role("button", name="clear").click()
+    expect(tab.page.locator("tbody").get_by_text(run, exact=True)).to_be_visible()
+    assert tab.violations() == []
+
+
 def test_list_of_runs_filters_by_status_and_words(studio: Server, tab: Tab) -> None:
     done, waiting = studio.review(answer="yes"), studio.review()
     tab.page.goto(f"{studio.address}/#/runs")

@@ -102,6 +102,7 @@ function Difference({ before, after }: { before: Side; after: Side }) {
           </section>
         ))}
       </div>
+      <PromptChanges before={before.record} after={after.record} />
       <InputChanges before={before.fold.start?.inputs} after={after.fold.start?.inputs} />
       <section>
         <h2>Output</h2>
@@ -154,6 +155,27 @@ function InputChanges({ before, after }: { before: Json | undefined; after: Json
     <section>
       <h2>Inputs</h2>
       <TextDiff before={one} after={other} />
+    </section>
+  );
+}
+
+function PromptChanges({ before, after }: { before: RunRecord; after: RunRecord }) {
+  const changed = Object.keys(after.cards).filter((name) => {
+    const [one, other] = [before.cards[name]?.prompt, after.cards[name]?.prompt];
+    return one !== undefined && other !== undefined && one !== other;
+  });
+  if (changed.length === 0) return null;
+  return (
+    <section>
+      <h2>Prompts</h2>
+      {changed.map((name) => (
+        <div className="change" key={name}>
+          <div className="change-head">
+            <span className="mono strong">{oneLine(name, 100)}</span>
+          </div>
+          <TextDiff before={before.cards[name]?.prompt ?? ""} after={after.cards[name]?.prompt ?? ""} />
+        </div>
+      ))}
     </section>
   );
 }

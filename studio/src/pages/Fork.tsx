@@ -1,7 +1,7 @@
 import { useId, useMemo, useState } from "react";
 import { errorWords, loadRecord, post } from "../api";
 import { useLoad } from "../lib/load";
-import { oneLine, visible } from "../lib/visible";
+import { oneLine } from "../lib/visible";
 import { RunFold } from "../model/fold";
 import type { Json, RunRecord } from "../model/types";
 import { JsonField } from "../parts/SchemaForm";
@@ -37,6 +37,7 @@ function ForkForm({ record, node }: { record: RunRecord; node: string }) {
   const current = fold.nodes.get(chosen)?.outcome;
   const [value, setValue] = useState<Json | undefined>(undefined);
   const [inputs, setInputs] = useState<{ [key: string]: Json }>({});
+  const [prompts, setPrompts] = useState<{ [agent: string]: string }>({});
   const [again, setAgain] = useState(false);
   const [by, setBy] = useState("");
   const [sending, setSending] = useState(false);
@@ -51,7 +52,7 @@ function ForkForm({ record, node }: { record: RunRecord; node: string }) {
     setError(null);
     try {
       const values: { [key: string]: Json } = chosen && value !== undefined ? { [chosen]: value } : {};
-      const made = await post<RunAnswer>(`api/runs/${encodeURIComponent(record.run)}/fork`, { values, inputs, again, by, mode: "background" });
+      const made = await post<RunAnswer>(`api/runs/${encodeURIComponent(record.run)}/fork`, { values, prompts, inputs, again, by, mode: "background" });
       go(`/runs/${made.id}`);
     } catch (failure) {
       setError(failure);
@@ -67,7 +68,7 @@ function ForkForm({ record, node }: { record: RunRecord; node: string }) {
       }}
     >
       <section className="box">
-        <h2>The value of a node</h2>
+        <h2>The value or the prompt of a node</h2>
         <div className="field">
           <label htmlFor={`${id}-node`}>node</label>
           <select
@@ -92,14 +93,26 @@ function ForkForm({ record, node }: { record: RunRecord; node: string }) {
               <p className="soft">{value === undefined ? "Unchanged: the node runs, or its result is taken over." : "A person gives this value: no check accepts it, and the fork says so."}</p>
             </div>
             {prompt && (
-              <details className="plain">
+              <details className="plain" open={agent in prompts}>
                 <summary>
-                  The prompt of <span className="mono">{oneLine(agent)}</span>
+                  The prompt of <span className="mono">{oneLine(agent)}</span> {agent in prompts && <span className="chip up">changed</span>}
                 </summary>
-                <p className="soft">
-                  A prompt is a file of the project: change agents/{agent}/prompt.md, and fork. The fork uses the changed prompt and calls this agent again.
-                </p>
-                <pre className="raw">{visible(prompt)}</pre>
+                <div className="field">
+                  <label htmlFor={`${id}-prompt`}>its prompt in the fork</label>
+                  <textarea
+                    id={`${id}-prompt`}
+                    className="mono"
+                    rows={12}
+                    spellCheck={false}
+                    value={prompts[agent] ?? prompt}
+                    onChange={(event) => {
+                      const rest = { ...prompts };
+                      delete rest[agent];
+                      setPrompts(event.target.value === prompt ? rest : { ...rest, [agent]: event.target.value });
+                    }}
+                  />
+                  <p className="soft">The fork calls this agent again, with this prompt in each of its nodes. To keep the prompt, write it to agents/{agent}/prompt.md of the project.</p>
+                </div>
               </details>
             )}
           </>
