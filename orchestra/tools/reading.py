@@ -219,7 +219,9 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
     if rule is not None and not shared_stems(question, rule.quote):
         return None
     quotes = [price] if rule is None else [price, rule]
-    about = [one for one in _sentences(request.sources) if shared_stems(question, one)]
+    # Another sentence counts if it is about something of the question that the price is not about.
+    more = shared_stems(question, price.quote)
+    about = [one for one in _sentences(request.sources) if shared_stems(question, one) - more]
     stated = _numbers([*(one.quote for one in quotes), *about, question])
     if any(_HALF.search(text) for text in [*(one.quote for one in quotes), *about]):
         stated |= {Fraction(2)}
