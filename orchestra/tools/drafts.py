@@ -32,10 +32,10 @@ _AMOUNT = re.compile(
 _FORMS = frozenset(
     _WORD.findall(
         "dear hello hi kind regards best sincerely yours thank thanks please mr mrs ms dr sir madam we you i our your "
-        "the this if as in on at for with from to a an it is are that these those they he she there here after before when "
-        "once however also and but or so then since because all any each sehr geehrte geehrter liebe lieber guten "
-        "tag mit freundlichen grüßen wir sie ihr ihre der die das bonjour madame monsieur cordialement nous vous le la les "
-        "votre estimado estimada hola saludos gracias usted su el los las"
+        "the this if as in on at for with from to a an it is are that these those they he she there here after before "
+        "when once however also and but or so then since because all any each sehr geehrte geehrter liebe lieber guten "
+        "tag mit freundlichen grüßen wir sie ihr ihre der die das bonjour madame monsieur cordialement nous vous le la "
+        "les votre estimado estimada hola saludos gracias usted su el los las"
     )
 )
 """Words with a capital at the beginning of a sentence or a letter, which are no names."""
