@@ -38,7 +38,7 @@ _ASKS_AMOUNT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _DIFFERENCE = re.compile(
-    r"\b(?:more|less|fewer|difference|between|cheaper|dearer|longer|shorter|mehr|weniger|unterschied|de plus|de moins|"
+    r"\b(?:more|less|fewer|difference|between|cheaper|longer|shorter|mehr|weniger|unterschied|de plus|de moins|"
     r"différence|más|menos|diferencia)\b",
     re.IGNORECASE,
 )
