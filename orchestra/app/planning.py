@@ -69,7 +69,9 @@ PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`; not capabilities of a plan either."""
 WORKFLOW_TOOLS = frozenset(STEP_TOOLS)
 """Tools that are steps of packaged workflows; not capabilities of a plan unless named."""
-ADVISORY_AGENTS = frozenset({"difficulty", "passage_ranker", "passage_reader", "document_reader", "amount_reader"})
+ADVISORY_AGENTS = frozenset(
+    {"difficulty", "passage_ranker", "passage_reader", "document_reader", "amount_reader", "text_drafter"}
+)
 """Agents that rate a call, or read for a workflow, and do not answer by themselves: steps of a plan only if named."""
 DEMONSTRATIONS = frozenset(
     {

@@ -45,7 +45,7 @@ PACKAGED: Final = GENERAL_SKILLS | frozenset(
     {
         *("answer_from_documents", "financial_question", "search", "cite", "cells", "reader", "extractive_reader"),
         *("generative_reader", "entailment", "table_reader", "calculator", "caller", "generative_calculator"),
-        *("deductive_calculator", "document_reader", "amount_reader"),
+        *("deductive_calculator", "document_reader", "amount_reader", "text_drafter"),
     }
 )
 """Packaged capabilities, which do not outrank a rule."""

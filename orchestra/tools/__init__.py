@@ -36,6 +36,7 @@ _STEPS: Final = {
         "choose_documents choose_label compare_passages compose_summary document_sentences field_questions join_fields"
         " stated_fields stated_labels"
     ),
+    "drafts": "check_draft draft_facts",
     "lists": "choose_list find_lists",
     "reading": "accept_reading quoted_sentences reading_request",
     "replies": "join_answers question_parts",

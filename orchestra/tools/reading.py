@@ -38,7 +38,7 @@ _ASKS_AMOUNT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _DIFFERENCE = re.compile(
-    r"\b(?:more|less|fewer|difference|between|cheaper|dearer|longer|shorter|mehr|weniger|unterschied|de plus|de moins|"
+    r"\b(?:more|less|fewer|difference|between|cheaper|longer|shorter|mehr|weniger|unterschied|de plus|de moins|"
     r"différence|más|menos|diferencia)\b",
     re.IGNORECASE,
 )
@@ -216,10 +216,12 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
     if price is None or not _is_about(question, price, request.sources):
         return None
     rule = locate(amount.rule, request.sources) if amount.rule else None
-    if rule is not None and not _shared_stems(question, rule.quote):
+    if rule is not None and not shared_stems(question, rule.quote):
         return None
     quotes = [price] if rule is None else [price, rule]
-    about = [one for one in _sentences(request.sources) if _shared_stems(question, one)]
+    # Another sentence counts if it is about something of the question that the price is not about.
+    more = shared_stems(question, price.quote)
+    about = [one for one in _sentences(request.sources) if shared_stems(question, one) - more]
     stated = _numbers([*(one.quote for one in quotes), *about, question])
     if any(_HALF.search(text) for text in [*(one.quote for one in quotes), *about]):
         stated |= {Fraction(2)}
@@ -304,8 +306,8 @@ def _is_confirmed(question: str, answer: str, spans: Sequence[RankedSpan]) -> bo
 
 def _with_noun(answer: str, question: str, quote: str) -> str:
     """A bare number with the word before it in the quote, if the question has that word: `tank 3`, not `3`."""
-    match = re.search(rf"\b([^\W\d_]+)\s+{re.escape(answer)}\b", quote) if answer.isdigit() else None
-    return match[0] if match is not None and _stems(match[1]) & _stems(question) else answer
+    match = re.search(rf"\b([^\W\d_]+):?\s+{re.escape(answer)}\b", quote) if answer.isdigit() else None
+    return f"{match[1]} {answer}" if match is not None and _stems(match[1]) & _stems(question) else answer
 
 
 def _agree(first: str | None, second: str | None) -> bool:
@@ -339,10 +341,11 @@ def _is_about(question: str, citation: Citation, sources: Sequence[Passage]) -> 
     known = " ".join(one.text for one in sources)
     if any(code in known and code not in around for code in codes):
         return False
-    return bool(_shared_stems(question, f"{citation.quote} {_spoken(citation.source)}"))
+    return bool(shared_stems(question, f"{citation.quote} {_spoken(citation.source)}"))
 
 
-def _shared_stems(question: str, text: str) -> set[str]:
+def shared_stems(question: str, text: str) -> set[str]:
+    """The beginnings of content words that two texts have in common."""
     return _stems(question) & _stems(text)
 
 

@@ -101,5 +101,5 @@ async def test_larger_reader_is_offered_only_if_the_fleet_has_the_model(home: Pa
         ) as orchestra:
             node = request_workflow(orchestra, "What is in the text?", {}).graph.nodes[NODE]
             assert isinstance(node, PlanNode)
-            assert ("read_answer" in node.workflows) is has, fleet
-            assert not {"document_reader", "amount_reader"} & set(node.agents)
+            assert ({"read_answer", "draft_text"} & set(node.workflows) != set()) is has, fleet
+            assert not {"document_reader", "amount_reader", "text_drafter"} & set(node.agents)

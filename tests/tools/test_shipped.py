@@ -19,7 +19,8 @@ from orchestra.workflows.yaml.reader import read
 
 NAMES = (
     *("answer_from_documents", "financial_question", "planner", "support_desk", "triage_message", "find_answer"),
-    *("check_claim", "list_items", "summarize", "classify_texts", "compare_sources", "extract_fields", "read_answer"),
+    *("check_claim", "list_items", "summarize", "classify_texts", "compare_sources", "extract_fields"),
+    *("read_answer", "draft_text"),
 )
 EXAMPLES = builtin_folder("agents").parent / "examples" / "documents"
 
