@@ -29,7 +29,7 @@ from orchestra.workflows.model import REQUEST, Budget
 from orchestra.workflows.python.steps import Workflow
 
 if TYPE_CHECKING:
-    from orchestra.app.orchestra import Orchestra
+    from orchestra.app.open_orchestra import OpenOrchestra
     from orchestra.app.result import Result
     from orchestra.app.run import Run
     from orchestra.core.protocols import Journal
@@ -106,7 +106,7 @@ class Thread:
 
     def __init__(
         self,
-        orchestra: Orchestra,
+        orchestra: OpenOrchestra,
         id: str,
         tags: Tags,
         *,
