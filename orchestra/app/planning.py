@@ -16,7 +16,7 @@ from typing import Any
 from orchestra.agents.card import Card
 from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.agents.registry import builtin_folder
-from orchestra.app.orchestra import Orchestra
+from orchestra.app.open_orchestra import OpenOrchestra
 from orchestra.app.snapshot_store import apply_run_options, stored_graph
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import (
@@ -220,7 +220,7 @@ _VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def request_workflow(
-    orchestra: Orchestra,
+    orchestra: OpenOrchestra,
     request: str,
     values: Mapping[str, Any],
     options: PlanOptions | None = None,
@@ -289,7 +289,7 @@ def require_request(request: str) -> str:
     return request
 
 
-def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
+def _planner_name(orchestra: OpenOrchestra, named: str | Agent[..., Any]) -> str:
     """Returns the name of a planning agent; registers one that is declared in Python.
 
     Raises:
@@ -308,7 +308,7 @@ def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
     return named
 
 
-def _capability_names(orchestra: Orchestra, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def _capability_names(orchestra: OpenOrchestra, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Returns capabilities by the key of the node that lists them. Raises `InputError` C004 for an unknown name."""
     found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
     for name in names:
@@ -318,7 +318,7 @@ def _capability_names(orchestra: Orchestra, names: Iterable[str]) -> dict[str, t
     return {key: tuple(names) for key, names in found.items()}
 
 
-def _effect_free(orchestra: Orchestra) -> Iterable[str]:
+def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
     """Yields the names of everything without effects. Workflows come first: one that a user composed and named fits
     better than its parts. Of each kind, those of the project come first, since a shortlist prefers them if the words of
     a request do not decide.
@@ -355,12 +355,12 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
 
 
-def _has_model(orchestra: Orchestra, card: Card) -> bool:
+def _has_model(orchestra: OpenOrchestra, card: Card) -> bool:
     """Whether the fleet has the model of an agent, if that is a larger one."""
     return card.kind != "model" or card.model not in LARGER_MODELS or orchestra.names_model(card.model)
 
 
-def _is_of_project(orchestra: Orchestra, kind: str, name: str) -> bool:
+def _is_of_project(orchestra: OpenOrchestra, kind: str, name: str) -> bool:
     """Whether the project has a file of this name, and not only the package."""
     own = orchestra.settings.own_resources(kind)  # type: ignore[arg-type]
     return any(name == (path.stem if path.is_file() else path.name) for path in own)
@@ -382,7 +382,7 @@ def _is_available(card: Card, *, may_fetch: bool) -> bool:
     return may_fetch or not missing_downloads(card, ModelStore.from_environment()).encoders
 
 
-def _effect_free_program(orchestra: Orchestra, name: str) -> Program | None:
+def _effect_free_program(orchestra: OpenOrchestra, name: str) -> Program | None:
     """Returns a compiled workflow; None if it may have an effect, may ask a person, or does not compile."""
     try:
         program = orchestra.program(orchestra.find(name))
@@ -391,7 +391,7 @@ def _effect_free_program(orchestra: Orchestra, name: str) -> Program | None:
     return None if any(node.has_effects for node in program.nodes) else program
 
 
-async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
+async def recorded_request(orchestra: OpenOrchestra, started: RunStarted) -> Workflow[..., Any] | None:
     """Returns the request workflow of a run, with what its node names today; None for another workflow. Raises
     `OrchestraError` E019.
     """
@@ -401,13 +401,13 @@ async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflo
     return Workflow.from_graph(graph) if isinstance(graph.nodes.get(NODE), PlanNode) and len(graph.nodes) == 1 else None
 
 
-def plan_node(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
+def plan_node(orchestra: OpenOrchestra, asked: Workflow[..., Any]) -> CompiledNode:
     """Returns the `plan` node of a request workflow."""
     return orchestra.program(asked).nodes[0]
 
 
 async def plan_result(
-    orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]
+    orchestra: OpenOrchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]
 ) -> PlanResult:
     """Returns the plan result of a run of a request workflow, from its events so far."""
     started = next((event for event in events if isinstance(event, RunStarted)), None)
@@ -452,7 +452,7 @@ async def plan_result(
     return replace(draft, rejections=_rejections_with_hint(orchestra, node, wanted, unplanned), vote=won)
 
 
-def _run_node(orchestra: Orchestra, asked: Workflow[..., Any], started: RunStarted | None) -> CompiledNode:
+def _run_node(orchestra: OpenOrchestra, asked: Workflow[..., Any], started: RunStarted | None) -> CompiledNode:
     """Returns the `plan` node of a request workflow, with the options of its run."""
     program = orchestra.program(asked)
     whole = program.nodes[0].body  # with the option `accept`, the workflow is judged as one node
@@ -460,7 +460,7 @@ def _run_node(orchestra: Orchestra, asked: Workflow[..., Any], started: RunStart
     return (program if started is None else apply_run_options(program, started)).nodes[0]
 
 
-async def _recalled_from(orchestra: Orchestra, known: PlanDraft) -> RecalledPlan:
+async def _recalled_from(orchestra: OpenOrchestra, known: PlanDraft) -> RecalledPlan:
     """Returns the origin of a plan from the memo."""
     began = next(iter(await orchestra.journal.read(known.reused_from)), None)
     said = began.inputs.get(REQUEST, "") if isinstance(began, RunStarted) and isinstance(began.inputs, Mapping) else ""
@@ -502,7 +502,7 @@ def _unplanned_reason(
 
 
 async def plan(
-    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+    orchestra: OpenOrchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> PlanResult:
     """Plans a request over the given values, in a run that ends when the plan is accepted (`Orchestra.plan`).
 
@@ -522,7 +522,7 @@ async def plan(
     return draft
 
 
-def keep_plan(orchestra: Orchestra, asked: Workflow[..., Any], draft: PlanResult, events: Sequence[Event]) -> None:
+def keep_plan(orchestra: OpenOrchestra, asked: Workflow[..., Any], draft: PlanResult, events: Sequence[Event]) -> None:
     """Stores a plan for later requests, because it was saved; not one from the cache, or without the option `cache`.
 
     It is on disk with the journal's next commit, and deleted with its run.
@@ -540,7 +540,7 @@ def keep_plan(orchestra: Orchestra, asked: Workflow[..., Any], draft: PlanResult
 
 
 def _rejections_with_hint(
-    orchestra: Orchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound
+    orchestra: OpenOrchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound
 ) -> tuple[Rejection, ...]:
     """Returns why there is no plan; if the router declined, with the nearest capability."""
     if not unplanned.is_declined:
@@ -556,7 +556,7 @@ def _rejections_with_hint(
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 
-def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
+def _nearest(orchestra: OpenOrchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
     """Describes the capability that is nearest to the request, what it does, and which inputs are missing. It may be
     one with effects. If none is near, lists a few examples.
     """
@@ -578,7 +578,7 @@ def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, requ
     return f"the nearest is {_description(one)}{wanting}"
 
 
-def nearest_capability(orchestra: Orchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
+def nearest_capability(orchestra: OpenOrchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
     """Describes the nearest capability to a request, except `without`: of those of a request workflow, and those with
     effects.
     """
@@ -594,7 +594,7 @@ def _description(skill: Capability, *, briefly: bool = False) -> str:
     return f"{skill.name} ({said[:1].lower()}{said[1:]})" if said else skill.name
 
 
-def _capabilities_with_effects(orchestra: Orchestra) -> Iterator[Capability]:
+def _capabilities_with_effects(orchestra: OpenOrchestra) -> Iterator[Capability]:
     """Yields the tools and workflows with effects."""
     yield from (
         Capability.from_contract(tool.contract)
@@ -624,7 +624,7 @@ def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
 
 
 def capabilities_of(
-    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+    orchestra: OpenOrchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> Capabilities:
     """Returns what a plan for a request may consist of. Raises `InputError` C004 for an unknown capability."""
     return plan_module.build_request(

@@ -29,7 +29,7 @@ from orchestra.workflows.model import REQUEST, Budget
 from orchestra.workflows.python.steps import Workflow
 
 if TYPE_CHECKING:
-    from orchestra.app.orchestra import Orchestra
+    from orchestra.app.open_orchestra import OpenOrchestra
     from orchestra.app.result import Result
     from orchestra.app.run import Run
     from orchestra.core.protocols import Journal
@@ -44,7 +44,7 @@ MAX_ANSWER: Final = 2000
 MAX_VALUES: Final = 12
 MAX_VALUE: Final = 200
 """Characters of an earlier value that a later turn may refer to."""
-EXHAUSTED: Final = "E041"
+EXHAUSTED: Final = "E042"
 """The error code of a thread whose budget is used up."""
 _VALUE_FIELDS = ("answer", "value", "label", "text")
 
@@ -106,7 +106,7 @@ class Thread:
 
     def __init__(
         self,
-        orchestra: Orchestra,
+        orchestra: OpenOrchestra,
         id: str,
         tags: Tags,
         *,
@@ -157,7 +157,7 @@ class Thread:
             values: The values of the request, such as `documents` and `table`.
 
         Raises:
-            BudgetExceeded: E041: the budget of the thread is used up.
+            BudgetExceeded: E042: the budget of the thread is used up.
             InputError: R022: the text is empty; and as `Orchestra.start`.
         """
         async with self._lock:
@@ -205,7 +205,7 @@ class Thread:
         return StartedTurn(turn, step, run)
 
     async def _remaining(self) -> Budget | None:
-        """The budget of the next turn. Raises `BudgetExceeded` E041 if nothing is left."""
+        """The budget of the next turn. Raises `BudgetExceeded` E042 if nothing is left."""
         if self._budget is None:
             return None
         used = (await self._orchestra.costs(tags={THREAD_TAG: self.id})).total.usage
@@ -259,7 +259,7 @@ def follow_up_record(text: str, number: int, resolution: Resolution) -> dict[str
 
 
 def remaining_budget(budget: Budget, used: Usage, thread: str) -> Budget:
-    """Returns what is left of a budget. Raises `BudgetExceeded` E041 if a limit is reached."""
+    """Returns what is left of a budget. Raises `BudgetExceeded` E042 if a limit is reached."""
     spent = {
         "tokens": used.prompt_tokens + used.output_tokens,
         "calls": used.calls,

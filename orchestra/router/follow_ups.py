@@ -425,7 +425,7 @@ def _substitutions(core: str, number: int, turn: EarlierTurn, age: int, vocabula
         yield from _value_substitutions(rest, values, number, turn, age, vocabulary)
     is_phrase = not values or (len(values) == 1 and values[0].kind.startswith("quantity"))
     if is_phrase and age == 0:
-        yield from _phrase_substitutions(rest, number, turn)
+        yield from _phrase_substitutions(rest, number, turn, vocabulary)
 
 
 def _value_substitutions(
@@ -473,15 +473,23 @@ def _with_year(value: TypedValue, place: TypedValue) -> str:
     return f"{value.text} {year[1]}"
 
 
-def _phrase_substitutions(rest: str, number: int, turn: EarlierTurn) -> Iterator[_Reading]:
+def _phrase_substitutions(rest: str, number: int, turn: EarlierTurn, vocabulary: Vocabulary) -> Iterator[_Reading]:
     """Readings of a phrase without a value: it replaces a phrase after the same preposition, or of the same form."""
     prefixed = _PREPOSITION.match(rest)
     request = turn.request
+    own = find_values(rest, vocabulary)
+    values = [one for one in find_values(request, vocabulary) if one.kind not in ("column", "superlative")]
+    # A value of a known kind is not replaced by words of another kind.
+    phrases = [
+        (start, end)
+        for start, end in _phrases(request)
+        if own or not any(one.start <= start and end <= one.end for one in values)
+    ]
     if prefixed:
         word = prefixed[0].strip()
         places = [
             (start, end)
-            for start, end in _phrases(request)
+            for start, end in phrases
             if re.search(rf"\b{re.escape(word)} $", request[:start], re.IGNORECASE)
         ]
         new = rest[prefixed.end() :]
@@ -496,7 +504,7 @@ def _phrase_substitutions(rest: str, number: int, turn: EarlierTurn) -> Iterator
         yield from _adjective_readings(rest, one, number, request)
         return
     article = _DETERMINER.match(rest)
-    for start, end in _phrases(request):
+    for start, end in phrases:
         old = request[start:end]
         determiner = _DETERMINER.match(old)
         same = (article[0].split()[0].casefold() if article else "") == (

@@ -18,9 +18,10 @@ from starlette.responses import Response
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RunAnswer
 from orchestra.app.run_queries import delete_runs
+from orchestra.app.threads import THREAD_TAG, read_exchanges
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import RunFinished, RunStarted
+from orchestra.core.labels import Label, join
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.tags import validate_tags
 from orchestra.engine.request import RunOptions, RunRequest
@@ -43,7 +44,6 @@ from orchestra.server.services import Services
 from orchestra.server.tenant_budgets import must_wait
 
 ROUTES = RouteTable()
-THREAD_TAG = "orchestra.thread"
 MAX_QUEUE = 100
 MAX_FAILED = 20
 MAX_RUNS = 10_000
@@ -314,25 +314,26 @@ async def _start(services: Services, thread: Stored[Thread], queued: QueuedRun) 
     options: RunOptions = recorded_options(queued.options, marks, _key(tenant, name, queued.number))
     if (await services.started(queued.run)) is not None:
         return await services.orchestra.resume(queued.run)
-    inputs = await _with_history(services, thread.value, queued.inputs)
+    inputs, label = await _with_history(services, thread.value, queued.inputs)
+    if label != "public":  # what earlier runs read keeps its label
+        options = options.replace(label=join((label, options.label or "public")))
     request = RunRequest(workflow=services.orchestra.find(queued.workflow), inputs=inputs, options=options)
     return await services.start(request)
 
 
-async def _with_history(services: Services, thread: Thread, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Returns the inputs of a run with what the thread's last runs read and answered."""
+async def _with_history(services: Services, thread: Thread, inputs: dict[str, Any]) -> tuple[dict[str, Any], Label]:
+    """Returns the inputs of a run with what the thread's last runs read and answered, and the label of that."""
     counts = _history_counts(inputs)
     if not counts:
-        return inputs
+        return inputs, "public"
+    exchanges = await read_exchanges(services.orchestra.journal, thread.runs[-max(counts.values()) :])
     known = list[dict[str, Any]]()
-    for run in thread.runs[-max(counts.values()) :]:
-        events = await services.orchestra.journal.read(run)
-        first, last = (events[0], events[-1]) if events else (None, None)
-        if isinstance(first, RunStarted) and isinstance(last, RunFinished):
-            read = {key: value for key, value in first.inputs.items() if key not in counts}
-            output = last.outcome.value if isinstance(last.outcome, ValueOutcome) else None
-            known.append({"inputs": read, "output": output})
-    return {name: known[-counts[name] :] if name in counts else value for name, value in inputs.items()}
+    for first, last in exchanges:
+        read = {key: value for key, value in first.inputs.items() if key not in counts}
+        output = last.outcome.value if isinstance(last.outcome, ValueOutcome) else None
+        known.append({"inputs": read, "output": output})
+    given = {name: known[-counts[name] :] if name in counts else value for name, value in inputs.items()}
+    return given, join(first.label for first, _ in exchanges)
 
 
 def _history_counts(inputs: dict[str, Any]) -> dict[str, int]:
