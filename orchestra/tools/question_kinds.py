@@ -19,6 +19,7 @@ AnswerKind: TypeAlias = Literal[
     "code",
     "date",
     "weekday",
+    "reason",
     "time",
     "money",
     "percent",
@@ -61,6 +62,7 @@ _ANSWER_PATTERNS: Final = {
         rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE
     ),
     "weekday": re.compile(rf"\b{_WEEKDAY}\b", re.IGNORECASE),
+    "reason": re.compile(r"\w\W+\w"),
     "date": re.compile(
         rf"\b{_MONTH}\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
         r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)\b|\d(?:st|nd|rd|th)\b",
@@ -94,6 +96,7 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
         r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|"
         r"\bextension\b.*\?",
     ),
+    ("reason", r"^\W*(?:why|warum|pourquoi|por qué)\b"),
     ("weekday", r"\b(?:what|which) (?:week)?days? of the week\b|\b(?:what|which) weekdays?\b|\bwelche\w* wochentag"),
     (
         "money",
