@@ -32,7 +32,7 @@ MIN_SENTENCE = 12
 """Characters of a sentence that is read on its own."""
 FOREIGN_NEAREST = 0.65
 """The same for other languages than English, which the encoders do not know."""
-OTHER_AMOUNT = 6.0
+OTHER_AMOUNT = 10.0
 """What an amount loses whose clause shares fewer words with the question than another one of the sentence."""
 RECORD_WORDS = 0.5
 """The share of a question's words that a row of a table must have to answer it."""

@@ -25,8 +25,8 @@ from orchestra.tools.table_answers import CURRENCY_SIGNS
 ABOUT = 0.25
 """The share of a question's words from which sentences are about it."""
 _MONEY = re.compile(
-    r"(?P<sign>[£€$])\s?(?P<one>\d[\d,]*(?:\.\d+)?)|"
-    r"(?P<two>\d[\d,]*(?:\.\d+)?)\s?(?P<word>euros?|eur|pounds?|pfund|gbp|libras?|dollars?|usd|francs?|chf)\b",
+    r"(?P<sign>[£€$])\s?(?P<one>\d+(?:,\d{3})*(?:\.\d+)?)|"
+    r"(?P<two>\d+(?:,\d{3})*(?:\.\d+)?)\s?(?P<word>euros?|eur|pounds?|pfund|gbp|libras?|dollars?|usd|francs?|chf)\b",
     re.IGNORECASE,
 )
 _ASKS_REST = re.compile(

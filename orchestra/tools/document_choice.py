@@ -344,7 +344,7 @@ def field_questions(request: str, fields: Sequence[str]) -> list[str]:
 def join_fields(
     request: str, fields: Sequence[str], answers: Sequence[Answer], documents: Sequence[Document] = ()
 ) -> Reply:
-    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a
+    """One reply with a line for each field that was found; the others are named first. Sender, recipient and subject of a
     mail are those of its header.
     """
     answers = [
@@ -355,7 +355,7 @@ def join_fields(
     lines = [f"{capitalize(one.question)}: {one.answer}" for one in findings if one.answer is not None]
     missing = [one.question for one in findings if one.answer is None]
     if lines and missing:
-        lines.append(f"Not found: {', '.join(missing)}")
+        lines.insert(0, f"Not found: {', '.join(missing)}.")
     return Reply(
         text="\n".join(lines) or None,
         findings=findings or [Finding(question=request, answer=None)],
