@@ -157,8 +157,8 @@ def word_stems(text: str) -> frozenset[str]:
 
 
 def _stem(word: str) -> str:
-    plain = singular(word.casefold())
-    if plain in STOP_WORDS or plain in _QUESTION_WORDS or any(plain in words for words in LANGUAGE_WORDS.values()):
+    forms = {word.casefold(), plain := singular(word.casefold())}
+    if any(forms & words for words in (STOP_WORDS, _QUESTION_WORDS, *LANGUAGE_WORDS.values())):
         return ""
     letters = "".join(one for one in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(one))
     is_code = not letters.isdigit() and any(one.isdigit() for one in letters)
@@ -172,8 +172,8 @@ def shared_words(question: str, text: str) -> float:
 
 
 def unknown_names(question: str, text: str) -> list[str]:
-    """The proper names of an English question that a text does not have. Other languages are not checked, because German
-    writes each noun with a capital.
+    """The proper names of an English question that a text does not have. Other languages are not checked, because
+    German writes each noun with a capital.
     """
     if language_of(question) != "en":
         return []

@@ -44,7 +44,8 @@ _COMPUTED = re.compile(
     r"\b(?:difference|the total of|how (?:many|much) (?:\w+ )?(?:more|less|fewer)|(?:lost|gained) between|"
     r"altogether|in total|"
     r"after the (?:discount|rebate)|"
-    r"unpaid|comes? out of|instal?lments?|after the deposit|left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|together)\b",
+    r"unpaid|comes? out of|instal?lments?|after the deposit|left over|remain(?:s|ing)?|still (?:owe|have to pay|"
+    r"due)|together)\b",
     re.IGNORECASE,
 )
 NEAREST = 0.5
@@ -230,8 +231,8 @@ def choose_answer(
 
 
 def _may_answer(question: str, kind: AnswerKind, one: _Candidate, texts: Mapping[str, str]) -> bool:
-    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and stands in a
-    document that has the proper names of the question.
+    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and stands in
+    a document that has the proper names of the question.
     """
     if kind in STRICT_KINDS and not is_of_kind(one.answer, kind):
         return False
@@ -271,8 +272,8 @@ _FIGURE = re.compile(rf"\d+|\b{NUMBER_WORD}\b", re.IGNORECASE)
 
 
 def _other_numbers(question: str, quote: str) -> bool:
-    """Whether a question about an amount has a quantity that the sentence with the amount does not have. Then the amount
-    is one of what has to be computed.
+    """Whether a question about an amount has a quantity that the sentence with the amount does not have. Then the
+    amount is a part of a computation.
     """
     known = {_number_value(match[0]) for match in _FIGURE.finditer(quote)}
     return any(

@@ -30,13 +30,15 @@ _MONEY = re.compile(
     re.IGNORECASE,
 )
 _ASKS_REST = re.compile(
-    r"\b(?:still (?:unpaid|owe[ds]?|to pay|to be paid|have to pay|due|open)|unpaid|left to pay|remain(?:s|ing|der)?|the rest|"
+    r"\b(?:still (?:unpaid|owe[ds]?|to pay|to be paid|have to pay|due|open)|unpaid|left to pay|remain(?:s|ing|"
+    r"der)?|the rest|"
     r"outstanding|comes? out of|after the (?:deposit|down payment)|reste|encore payer|après l'acompte|"
     r"noch (?:zu )?(?:be)?zahl\w*|restbetrag|queda\w* por pagar|falta\w* por pagar)\b",
     re.IGNORECASE,
 )
 _IS_PART = re.compile(
-    r"\b(?:of which|of (?:it|that|this)|thereof|deposit|down payment|in advance|the rest|acompte|dont|le reste|anzahlung|"
+    r"\b(?:of which|of (?:it|that|this)|thereof|deposit|down payment|in advance|the rest|acompte|dont|le reste|"
+    r"anzahlung|"
     r"davon|der rest|anticipo|el resto)\b",
     re.IGNORECASE,
 )

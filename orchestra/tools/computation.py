@@ -77,7 +77,8 @@ _LIMIT = re.compile(
 _ASKS_AMOUNT = re.compile(
     r"\b(?:how much|how many|what)\b.*\b(?:costs?|pay|paid|charged?|price|fees?|owe|get|due|penalty|fine|"
     r"bill|money|back|total|"
-    r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b|\bcombien\b|\bcuánto\b|\bwie ?viel\b|\bwas kostet\b|\bper ?cent(?:age)?\b",
+    r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b|\bcombien\b|\bcuánto\b|\bwie ?viel\b|"
+    r"\bwas kostet\b|\bper ?cent(?:age)?\b",
     re.IGNORECASE | re.DOTALL,
 )
 _DISCOUNT = re.compile(r"\b(?:discount\w*|reduction|reduced|rebate|off|less|after)\b", re.IGNORECASE)
@@ -300,7 +301,13 @@ def _reduced(
     return _Computed(value, f"{before}{after}", sign, (*citations, _cite(reduction.sentence)), cells)
 
 
-_NOT_PERSONS: Final = frozenset("day night week month year hour minute second km mile litre kg metre euro pound".split())
+_NOT_PERSONS: Final = frozenset(
+    {
+        *("day", "night", "week", "month", "year", "hour", "minute", "second"),
+        *("km", "mile", "litre", "kg", "metre", "euro", "pound"),
+    }
+)
+"""Units of quantities that are no numbers of persons."""
 
 
 def _place(source: str, near: Sequence[Passage]) -> int:

@@ -87,10 +87,10 @@ def choose_documents(
 
 
 _GENERIC = word_stems(
-    "summary summarise summarize recap overview condense gist give make write provide sentence sentences line lines short "
-    "brief letter mail email message document minutes report note notice text page file main point points key please "
-    "extract list fields compare difference changed order complaint enquiry invoice résumé résume fasse zusammen satz "
-    "phrases frases one two three four five zwei drei deux trois dos tres"
+    "summary summarise summarize recap overview condense gist give make write provide sentence sentences line lines "
+    "short brief letter mail email message document minutes report note notice text page file main point points key "
+    "please extract list fields compare difference changed order complaint enquiry invoice résumé résume fasse zusammen "
+    "satz phrases frases one two three four five zwei drei deux trois dos tres"
 )
 """Words of a request that are not about the matter of a document."""
 
@@ -344,8 +344,8 @@ def field_questions(request: str, fields: Sequence[str]) -> list[str]:
 def join_fields(
     request: str, fields: Sequence[str], answers: Sequence[Answer], documents: Sequence[Document] = ()
 ) -> Reply:
-    """One reply with a line for each field that was found; the others are named first. Sender, recipient and subject of a
-    mail are those of its header.
+    """One reply with a line for each field that was found; the others are named first. Sender, recipient and subject of
+    a mail are those of its header.
     """
     answers = [
         _header_field(field, documents) or typed_field(field, answer, documents)
@@ -370,18 +370,20 @@ _TYPED_FIELDS: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = (
     ("phone", re.compile(r"\b(?:tele)?phone\b|\bmobile\b|\btelefon|\btéléphone|\bteléfono", re.IGNORECASE)),
     ("date", re.compile(r"^(?:the )?(?:date|datum|fecha)\b|\b(?:day|date)$", re.IGNORECASE)),
     ("time", re.compile(r"\b(?:time|uhrzeit|heure|hora)$", re.IGNORECASE)),
-    ("money", re.compile(r"\b(?:rent|price|fee|cost|amount|total|salary|deposit|miete|preis|prix|precio)$", re.IGNORECASE)),
+    ("money", re.compile(r"\b(?:rent|price|fee|cost|amount|total|salary|deposit|miete|preis|prix|precio)$", re.I)),
 )
 _NUMBER_OF = re.compile(r"^number of (?P<what>[^\W\d_]+)", re.IGNORECASE)
 
 
 def typed_field(field: str, answer: Answer, documents: Sequence[Document]) -> Answer:
-    """The answer for a field, if it has the form that the name of the field requires: a telephone number, a date, a time,
-    an amount of money or a number of things. Else the value of that form in the document whose words are nearest to the
-    field; the last telephone number, which stands below the name; or the first date after the header of a mail.
+    """The answer for a field, if it has the form that the name of the field requires: a telephone number, a date, a
+    time, an amount of money or a number of things.
+
+    Else the value of that form in the document whose words are nearest to the field; the last telephone number, which
+    stands below the name; or the first date after the header of a mail.
     """
     counted = _NUMBER_OF.match(field)
-    kind = next((kind for kind, pattern in _TYPED_FIELDS if pattern.search(field)), "")
+    kind: AnswerKind = next((kind for kind, pattern in _TYPED_FIELDS if pattern.search(field)), "")
     if not documents or not (kind or counted):
         return answer
     document = documents[0]
@@ -390,7 +392,8 @@ def typed_field(field: str, answer: Answer, documents: Sequence[Document]) -> An
     body = document.text[start:]
     if counted:
         stem = re.escape(counted["what"].casefold()[:5])
-        spans = [match.span("number") for match in re.finditer(rf"(?P<number>\d+)\s+(?:\w+\s+)?{stem}", body, re.IGNORECASE)]
+        counts = re.finditer(rf"(?P<number>\d+)\s+(?:\w+\s+)?{stem}", body, re.IGNORECASE)
+        spans = [match.span("number") for match in counts]
     else:
         if answer.text is not None and spans_of_kind(answer.text, kind):
             return answer
@@ -406,9 +409,7 @@ def typed_field(field: str, answer: Answer, documents: Sequence[Document]) -> An
         if named is None:
             return answer
         chosen = named
-    quote = Citation(
-        quote=body[slice(*chosen)], source=document.source, start=start + chosen[0], end=start + chosen[1]
-    )
+    quote = Citation(quote=body[slice(*chosen)], source=document.source, start=start + chosen[0], end=start + chosen[1])
     return Answer(text=quote.quote, citations=[quote])
 
 
