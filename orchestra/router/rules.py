@@ -182,7 +182,7 @@ _SUMMARY = _compile(
 )
 _DRAFT = _compile(
     _POLITE + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|"
-    r"letters?|notes?|"
+    r"letters?|notes?|lines?|"
     r"messages?|reply|replies|answers?|responses?|reminders?|announcements?|notices?|memos?|posts?|paragraphs?|"
     r"invitations?|sentences?|brief|nachricht)\b",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from orchestra.text.keywords import STOP_WORDS, singular
@@ -147,6 +147,7 @@ _NO_NAME: Final = frozenset(
         "vat",
     ]
 )
+_CLAUSE_END = re.compile(r"[,;.()]|\b(?:and|und|et|y)\b", re.IGNORECASE)
 _RECORD = re.compile(r"^[^:;|]{1,40}: ?[^:;]*(?:; [^:;]{1,40}: ?[^;]*){2,}$")
 
 
@@ -156,11 +157,12 @@ def word_stems(text: str) -> frozenset[str]:
 
 
 def _stem(word: str) -> str:
-    plain = singular(word.casefold())
-    if plain in STOP_WORDS or plain in _QUESTION_WORDS or any(plain in words for words in LANGUAGE_WORDS.values()):
+    forms = {word.casefold(), plain := singular(word.casefold())}
+    if any(forms & words for words in (STOP_WORDS, _QUESTION_WORDS, *LANGUAGE_WORDS.values())):
         return ""
     letters = "".join(one for one in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(one))
-    return letters[:STEM] if len(letters) > 2 and not letters.isdigit() else ""
+    is_code = not letters.isdigit() and any(one.isdigit() for one in letters)
+    return letters[:STEM] if is_code or (len(letters) > 2 and not letters.isdigit()) else ""
 
 
 def shared_words(question: str, text: str) -> float:
@@ -170,8 +172,8 @@ def shared_words(question: str, text: str) -> float:
 
 
 def unknown_names(question: str, text: str) -> list[str]:
-    """The proper names of an English question that a text does not have. Other languages are not checked, because German
-    writes each noun with a capital.
+    """The proper names of an English question that a text does not have. Other languages are not checked, because
+    German writes each noun with a capital.
     """
     if language_of(question) != "en":
         return []
@@ -187,12 +189,17 @@ def is_record(sentence: str) -> bool:
 
 def clause_of(text: str, spans: Sequence[tuple[int, int]], at: int) -> str:
     """The words that belong to one of several amounts of a sentence: those since the one before, and those up to the
-    next punctuation mark.
+    next punctuation mark or conjunction.
     """
     start = spans[at - 1][1] if at else 0
     end = spans[at + 1][0] if at + 1 < len(spans) else len(text)
-    after = re.match(r"[^,;.()]*", text[spans[at][1] : end])
-    return text[start : spans[at][0]] + (after[0] if after else "")
+    after = _CLAUSE_END.split(text[spans[at][1] : end])[0]
+    return text[start : spans[at][0]] + after
+
+
+def weigh_stems(stems: Iterable[str]) -> int:
+    """The number of words; a code such as `B2` counts as three."""
+    return sum(3 if any(one.isdigit() for one in stem) else 1 for stem in stems)
 
 
 def nearest_amount(question: str, text: str, spans: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
@@ -200,6 +207,6 @@ def nearest_amount(question: str, text: str, spans: Sequence[tuple[int, int]]) -
     if not spans:
         return None
     asked = word_stems(question)
-    shared = [len(asked & word_stems(clause_of(text, spans, at))) for at in range(len(spans))]
+    shared = [weigh_stems(asked & word_stems(clause_of(text, spans, at))) for at in range(len(spans))]
     most = max(shared)
     return spans[shared.index(most)] if most and shared.count(most) == 1 else None

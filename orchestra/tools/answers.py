@@ -32,6 +32,8 @@ MIN_SENTENCE = 12
 """Characters of a sentence that is read on its own."""
 FOREIGN_NEAREST = 0.65
 """The same for other languages than English, which the encoders do not know."""
+OTHER_AMOUNT = 10.0
+"""What an amount loses whose clause shares fewer words with the question than another one of the sentence."""
 RECORD_WORDS = 0.5
 """The share of a question's words that a row of a table must have to answer it."""
 KNOWN_WORDS = 0.5
@@ -42,7 +44,8 @@ _COMPUTED = re.compile(
     r"\b(?:difference|the total of|how (?:many|much) (?:\w+ )?(?:more|less|fewer)|(?:lost|gained) between|"
     r"altogether|in total|"
     r"after the (?:discount|rebate)|"
-    r"unpaid|comes? out of|instal?lments?|after the deposit|left over|remain(?:s|ing)?|still (?:owe|have to pay|due)|together)\b",
+    r"unpaid|comes? out of|instal?lments?|after the deposit|left over|remain(?:s|ing)?|still (?:owe|have to pay|"
+    r"due)|together)\b",
     re.IGNORECASE,
 )
 NEAREST = 0.5
@@ -228,20 +231,38 @@ def choose_answer(
 
 
 def _may_answer(question: str, kind: AnswerKind, one: _Candidate, texts: Mapping[str, str]) -> bool:
-    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and stands in a
-    document that has the proper names of the question.
+    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and stands in
+    a document that has the proper names of the question.
     """
     if kind in STRICT_KINDS and not is_of_kind(one.answer, kind):
         return False
     quote = one.citation.quote
     if is_record(quote) and (
-        _RANKS.search(question) or unknown_names(question, quote) or shared_words(question, quote) < RECORD_WORDS
+        _RANKS.search(question)
+        or unknown_names(question, quote)
+        or shared_words(question, quote) < RECORD_WORDS
+        or _has_twin(question, quote, texts.get(one.citation.source, ""))
     ):
+        return False
+    if _CLOSED.search(question) and _OPEN.search(quote) and not _CLOSED.search(quote):
+        return False
+    if kind == "reason" and len(one.answer.split()) < 3:
         return False
     if kind == "money" and _other_numbers(question, quote):
         return False
     text = texts.get(one.citation.source)
     return text is None or not unknown_names(question, text)
+
+
+_CLOSED = re.compile(r"\b(?:closed|shut|geschlossen|fermée?s?|cerrad[oa]s?)\b", re.IGNORECASE)
+_OPEN = re.compile(r"\b(?:open|opens|geöffnet|ouverte?s?|abiert[oa]s?)\b", re.IGNORECASE)
+
+
+def _has_twin(question: str, record: str, text: str) -> bool:
+    """Whether another row of a table has the names of the question that a row has."""
+    names = [name for name in _names(question) if name in record]
+    rows = [line for line in text.split("\n") if is_record(line)]
+    return bool(names) and sum(all(name in row for name in names) for row in rows) > 1
 
 
 _RANKS = re.compile(r"\b(?:most|least|highest|lowest|best|worst|first|last|total|average|\w{3,}est)\b", re.IGNORECASE)
@@ -251,8 +272,8 @@ _FIGURE = re.compile(rf"\d+|\b{NUMBER_WORD}\b", re.IGNORECASE)
 
 
 def _other_numbers(question: str, quote: str) -> bool:
-    """Whether a question about an amount has a quantity that the sentence with the amount does not have. Then the amount
-    is one of what has to be computed.
+    """Whether a question about an amount has a quantity that the sentence with the amount does not have. Then the
+    amount is a part of a computation.
     """
     known = {_number_value(match[0]) for match in _FIGURE.finditer(quote)}
     return any(
@@ -268,7 +289,8 @@ def _number_value(text: str) -> int:
 
 def _nearest_citation(question: str, sentences: Sequence[Passage], scores: Sequence[float]) -> list[Citation]:
     """The sentence nearest to a question, if it is near."""
-    at = max(range(len(sentences)), key=lambda number: scores[number], default=-1)
+    prose = [number for number, sentence in enumerate(sentences) if not is_record(sentence.text)]
+    at = max(prose, key=lambda number: scores[number], default=-1)
     least = NEAREST if language_of(question) == "en" else FOREIGN_NEAREST
     return [] if at < 0 or scores[at] < least else [_cite(sentences[at], 0, len(sentences[at].text))]
 
@@ -316,7 +338,14 @@ def _read_candidate(
     place = (source.source, source.start + start)
     closeness = near.get(place, max((near[key] for key in near if key[0] == source.source), default=0.3) - 0.1)
     weight = max(-12.0, min(12.0, span.score)) + _fit(question, kind, span.answer, quote, source.text, closeness)
-    return _Candidate(unwrapped(span.answer).strip(" .,;:*"), weight, _cite(source, start, end))
+    if language_of(question) != "en" and (amounts := spans_of_kind(quote, kind)):
+        nearest = nearest_amount(question, quote, amounts)
+        if nearest is not None and quote[slice(*nearest)] not in span.answer:
+            weight -= OTHER_AMOUNT
+    answer = unwrapped(span.answer).strip(" .,;:*")
+    if answer.casefold() == "ever" and source.text[: span.start].endswith("for "):
+        answer = f"for {answer}"
+    return _Candidate(answer, weight, _cite(source, start, end))
 
 
 def _typed_candidates(

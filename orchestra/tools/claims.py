@@ -197,8 +197,8 @@ _SAME_WORDS = 0.5
 
 def _decide_by_words(claim: str, sentence: Passage) -> tuple[float, bool] | None:
     """The weight of a sentence that decides by its words, and whether it supports the claim: what a claim is about is
-    excepted, or is `with` what the sentence is `without`. In languages that the encoders do not know, a sentence with the
-    words of the claim decides by its negation.
+    excepted, or is `with` what the sentence is `without`. In languages that the encoders do not know, a sentence with
+    the words of the claim decides by its negation.
     """
     text, asked = sentence.text, word_stems(claim)
     shared = shared_words(claim, text)

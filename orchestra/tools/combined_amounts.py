@@ -18,25 +18,27 @@ from orchestra.schema.builtin_models import Citation, Document, Passage
 from orchestra.text.arithmetic import format_fraction
 from orchestra.text.keywords import singular
 from orchestra.text.numbers.currencies import DEFAULT_CODES, currency_code
-from orchestra.tools.answer_checks import clause_of, is_record, shared_words, word_stems
+from orchestra.tools.answer_checks import clause_of, is_record, shared_words, weigh_stems, word_stems
 from orchestra.tools.answers import split_sentences
 from orchestra.tools.table_answers import CURRENCY_SIGNS
 
 ABOUT = 0.25
 """The share of a question's words from which sentences are about it."""
 _MONEY = re.compile(
-    r"(?P<sign>[£€$])\s?(?P<one>\d[\d,]*(?:\.\d+)?)|"
-    r"(?P<two>\d[\d,]*(?:\.\d+)?)\s?(?P<word>euros?|eur|pounds?|pfund|gbp|libras?|dollars?|usd|francs?|chf)\b",
+    r"(?P<sign>[£€$])\s?(?P<one>\d+(?:,\d{3})*(?:\.\d+)?)|"
+    r"(?P<two>\d+(?:,\d{3})*(?:\.\d+)?)\s?(?P<word>euros?|eur|pounds?|pfund|gbp|libras?|dollars?|usd|francs?|chf)\b",
     re.IGNORECASE,
 )
 _ASKS_REST = re.compile(
-    r"\b(?:still (?:unpaid|owe[ds]?|to pay|to be paid|have to pay|due|open)|unpaid|left to pay|remain(?:s|ing|der)?|the rest|"
+    r"\b(?:still (?:unpaid|owe[ds]?|to pay|to be paid|have to pay|due|open)|unpaid|left to pay|remain(?:s|ing|"
+    r"der)?|the rest|"
     r"outstanding|comes? out of|after the (?:deposit|down payment)|reste|encore payer|après l'acompte|"
     r"noch (?:zu )?(?:be)?zahl\w*|restbetrag|queda\w* por pagar|falta\w* por pagar)\b",
     re.IGNORECASE,
 )
 _IS_PART = re.compile(
-    r"\b(?:of which|of (?:it|that|this)|thereof|deposit|down payment|in advance|the rest|acompte|dont|le reste|anzahlung|"
+    r"\b(?:of which|of (?:it|that|this)|thereof|deposit|down payment|in advance|the rest|acompte|dont|le reste|"
+    r"anzahlung|"
     r"davon|der rest|anticipo|el resto)\b",
     re.IGNORECASE,
 )
@@ -58,6 +60,7 @@ _ASKS_PERCENTAGE = re.compile(
     r"\b(?:what|which) (?:percentage|per ?cent|share|proportion)\b|\bhow many per ?cent\b|\bin per ?cent\b",
     re.IGNORECASE,
 )
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _RATIO = re.compile(
     r"\bof (?P<all>\d+) (?P<after>[^.,;]{3,40}), (?P<part>\d+) (?P<verb>[^.;]+)|"
     r"\b(?P<part2>\d+) (?:out )?of (?:the |all )?(?P<all2>\d+) (?P<rest>[^.;]+)",
@@ -133,7 +136,7 @@ def best_amount(question: str, sentences: Sequence[Passage]) -> tuple[_Amount, P
         amounts = amounts_of(sentence.text)
         spans = [(one.start, one.end) for one in amounts]
         for at, amount in enumerate(amounts):
-            clause = len(asked & word_stems(clause_of(sentence.text, spans, at)))
+            clause = weigh_stems(asked & word_stems(clause_of(sentence.text, spans, at)))
             whole = len(asked & word_stems(sentence.text))
             if clause:
                 weighed.append((2 * clause + whole, amount, sentence))
@@ -145,10 +148,11 @@ def best_amount(question: str, sentences: Sequence[Passage]) -> tuple[_Amount, P
 def _difference(question: str, documents: Sequence[Document], older: frozenset[str]) -> CombinedAmount | None:
     """The difference between the amounts of two versions of a document."""
     parts = {True: list[Passage](), False: list[Passage]()}
-    names = {name: _name_words(name) for name in older}
+    named = [one.source for one in documents if set(_YEAR.findall(one.source)) & set(_YEAR.findall(question))]
+    names = {name: _name_words(name) for name in older or named}
     for document in documents:
-        is_old = document.source in older
-        if is_old or any(_name_words(document.source) & words for words in names.values()):
+        is_old = document.source in names
+        if is_old or not older or any(_name_words(document.source) & words for words in names.values()):
             parts[is_old] += [one for passage in split_passages([document]) for one in split_sentences(passage)]
     new, old = best_amount(question, parts[False]), best_amount(question, parts[True])
     if new is None or old is None or new[0].sign != old[0].sign:
@@ -319,4 +323,5 @@ def _is_of_group(
         word = (least["number"] or least["other"]).casefold()
         number = int(word) if word.isdigit() else numbers.get(word)
         return persons is not None and number is not None and persons >= number
-    return bool(word_stems(who) & asked)
+    head = re.split(r"\b(?:of|who|that|which|with|from|de|von|der|du|des)\b", who, maxsplit=1, flags=re.IGNORECASE)[0]
+    return bool(word_stems(head) & asked)

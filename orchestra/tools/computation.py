@@ -77,7 +77,8 @@ _LIMIT = re.compile(
 _ASKS_AMOUNT = re.compile(
     r"\b(?:how much|how many|what)\b.*\b(?:costs?|pay|paid|charged?|price|fees?|owe|get|due|penalty|fine|"
     r"bill|money|back|total|"
-    r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b|\bcombien\b|\bcuánto\b|\bwie ?viel\b|\bwas kostet\b|\bper ?cent(?:age)?\b",
+    r"refund\w*|reimburse\w*|rent|amount|worth|take|be)\b|\bhow much\b|\bcombien\b|\bcuánto\b|\bwie ?viel\b|"
+    r"\bwas kostet\b|\bper ?cent(?:age)?\b",
     re.IGNORECASE | re.DOTALL,
 )
 _DISCOUNT = re.compile(r"\b(?:discount\w*|reduction|reduced|rebate|off|less|after)\b", re.IGNORECASE)
@@ -280,24 +281,38 @@ def _reduced(
     are in the same document.
     """
     quantities = list(_quantities(question))
-    persons = max((number for number, _, _ in quantities), default=None)
+    persons = max((number for number, unit, _ in quantities if unit not in _NOT_PERSONS), default=None)
     older = _older_versions([one.source for one in documents])
     current = [one for one in documents if one.source not in older]
-    sentences = [one for passage in split_passages(current) for one in split_sentences(passage)]
-    if reduction_for(question, sentences, persons, _NUMBER_WORDS) is None:
-        return None
-    price, sign, citations, cells = _price(question, near, tables)
-    if price is None:
-        return None
-    source = citations[0].source if citations else cells[0].location or ""
-    sentences = [one for one in sentences if source.startswith(one.source)]
-    reduction = reduction_for(question, sentences, persons, _NUMBER_WORDS)
-    if reduction is None:
+    for document in sorted(current, key=lambda one: _place(one.source, near)):
+        sentences = [one for passage in split_passages([document]) for one in split_sentences(passage)]
+        reduction = reduction_for(question, sentences, persons, _NUMBER_WORDS)
+        if reduction is None:
+            continue
+        own = [table for table in tables if table.name.startswith(document.source)]
+        price, sign, citations, cells = _price(question, sentences, own)
+        if price is not None:
+            break
+    else:
         return None
     number, unit = next(((number, unit) for number, unit, _ in quantities if unit == price[1]), (Fraction(1), ""))
     value, after = reduction.apply(price[0] * number)
     before = f"{format_fraction(number)} * {format_fraction(price[0])}" if unit else format_fraction(price[0])
     return _Computed(value, f"{before}{after}", sign, (*citations, _cite(reduction.sentence)), cells)
+
+
+_NOT_PERSONS: Final = frozenset(
+    {
+        *("day", "night", "week", "month", "year", "hour", "minute", "second"),
+        *("km", "mile", "litre", "kg", "metre", "euro", "pound"),
+    }
+)
+"""Units of quantities that are no numbers of persons."""
+
+
+def _place(source: str, near: Sequence[Passage]) -> int:
+    """The place of the first sentence of a source, or the number of the sentences."""
+    return next((at for at, sentence in enumerate(near) if sentence.source == source), len(near))
 
 
 def _price(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
 from orchestra.text.keywords import content_words
 from orchestra.text.numbers.words import SMALL_NUMBERS
+from orchestra.tools.answer_checks import nearest_amount, shared_words, word_stems
 from orchestra.tools.answers import document_title, split_sentences
+from orchestra.tools.question_kinds import AnswerKind, spans_of_kind
 from orchestra.tools.replies import Finding, Reply, capitalize
 from orchestra.workflows.python.steps import tool
 
+_SUBJECT_OF = re.compile(
+    r"\b(?:summar\w+|sum up|recap|condense|overview|gist)\b(?P<subject>.+?)(?:\s+in \w+ (?:sentences?|lines?)\b.*)?$",
+    re.IGNORECASE | re.DOTALL,
+)
 _HEADER = re.compile(
     r"(?:From|To|Cc|Date|Subject|MIME-Version|Content-[\w-]+|Von|An|Betreff|Message-ID)\s*:", re.IGNORECASE
 )
@@ -69,6 +76,7 @@ def choose_documents(
         if weight >= MIN_CLOSENESS
     ]
     best = [(weight, document) for weight, document in best if _is_of_named_kind(request, document)]
+    best = [(weight, document) for weight, document in best if not _lacks_subject(request, document)]
     if top == 2 and best:
         best = [best[0], *sorted(best[1:], key=lambda one: -(one[0] + 0.25 * _share_name(best[0][1], one[1])))]
     if len(documents) == 1:
@@ -76,6 +84,26 @@ def choose_documents(
     return ChosenDocuments(
         documents=[document for _, document in best[:top]], scores=[round(weight, 6) for weight, _ in best[:top]]
     )
+
+
+_GENERIC = word_stems(
+    "summary summarise summarize recap overview condense gist give make write provide sentence sentences line lines "
+    "short brief letter mail email message document minutes report note notice text page file main point points key "
+    "please extract list fields compare difference changed order complaint enquiry invoice résumé résume fasse zusammen "
+    "satz phrases frases one two three four five zwei drei deux trois dos tres"
+)
+"""Words of a request that are not about the matter of a document."""
+
+
+def _lacks_subject(request: str, document: Document) -> bool:
+    """Whether a summary is about something that a document does not mention: it has none of the words after `of`,
+    `about` or `from`.
+    """
+    match = _SUBJECT_OF.search(request)
+    if match is None:
+        return False
+    stems = word_stems(match["subject"]) - _GENERIC
+    return bool(stems) and not stems & word_stems(f"{document.source.replace('_', ' ')} {document.text}")
 
 
 def _share_name(one: Document, other: Document) -> bool:
@@ -149,6 +177,7 @@ def compose_summary(
                 0.6 * central[at]
                 + 0.5 * topical[at]
                 + _figures(sentences[at].text)
+                + _topic(request, sentences[at].text)
                 + 0.1 * (1 - at / len(sentences))
                 - _overlap(words, at, chosen),
                 -at,
@@ -167,6 +196,19 @@ def compose_summary(
 def _figures(text: str) -> float:
     """A small weight for sentences with figures and names, which summaries need."""
     return 0.04 * min(3, len(re.findall(r"\d+", text)))
+
+
+_ABOUT_MONEY = re.compile(
+    r"\b(?:payments?|pay|prices?|costs?|fees?|paiement|prix|tarifs?|zahlung\w*|preise?|kosten|gebühren|pago|precios?)\b",
+    re.IGNORECASE,
+)
+_HAS_MONEY = re.compile(r"[£€$]\s?\d|\d\s?(?:euros?|pounds?|pfund|eur|gbp)\b", re.IGNORECASE)
+
+
+def _topic(request: str, text: str) -> float:
+    """A weight for sentences with words of the request, and for those with amounts if it is about payments."""
+    about_money = _ABOUT_MONEY.search(request) is not None and _HAS_MONEY.search(text) is not None
+    return 0.2 * shared_words(request, text) + (0.4 if about_money else 0.0)
 
 
 def _overlap(words: Sequence[frozenset[str]], at: int, chosen: Sequence[int]) -> float:
@@ -302,21 +344,73 @@ def field_questions(request: str, fields: Sequence[str]) -> list[str]:
 def join_fields(
     request: str, fields: Sequence[str], answers: Sequence[Answer], documents: Sequence[Document] = ()
 ) -> Reply:
-    """One reply with a line for each field that was found; the others are named. Sender, recipient and subject of a
-    mail are those of its header.
+    """One reply with a line for each field that was found; the others are named first. Sender, recipient and subject of
+    a mail are those of its header.
     """
-    answers = [_header_field(field, documents) or answer for field, answer in zip(fields, answers, strict=True)]
+    answers = [
+        _header_field(field, documents) or typed_field(field, answer, documents)
+        for field, answer in zip(fields, answers, strict=True)
+    ]
     findings = [Finding(question=field, answer=answer.text) for field, answer in zip(fields, answers, strict=True)]
     lines = [f"{capitalize(one.question)}: {one.answer}" for one in findings if one.answer is not None]
     missing = [one.question for one in findings if one.answer is None]
     if lines and missing:
-        lines.append(f"Not found: {', '.join(missing)}")
+        lines.insert(0, f"Not found: {', '.join(missing)}.")
     return Reply(
         text="\n".join(lines) or None,
         findings=findings or [Finding(question=request, answer=None)],
         citations=list(dict.fromkeys(citation for answer in answers for citation in answer.citations)),
         missing=[one.question for one in findings if one.answer is None] or ([] if findings else [request]),
     )
+
+
+_HEADER_END = re.compile(r"\A(?:[A-Z][\w-]*:.*\n(?:[ \t]+.*\n)*)+\s*\n")
+"""The header of a mail."""
+_TYPED_FIELDS: Final[tuple[tuple[AnswerKind, re.Pattern[str]], ...]] = (
+    ("phone", re.compile(r"\b(?:tele)?phone\b|\bmobile\b|\btelefon|\btéléphone|\bteléfono", re.IGNORECASE)),
+    ("date", re.compile(r"^(?:the )?(?:date|datum|fecha)\b|\b(?:day|date)$", re.IGNORECASE)),
+    ("time", re.compile(r"\b(?:time|uhrzeit|heure|hora)$", re.IGNORECASE)),
+    ("money", re.compile(r"\b(?:rent|price|fee|cost|amount|total|salary|deposit|miete|preis|prix|precio)$", re.I)),
+)
+_NUMBER_OF = re.compile(r"^number of (?P<what>[^\W\d_]+)", re.IGNORECASE)
+
+
+def typed_field(field: str, answer: Answer, documents: Sequence[Document]) -> Answer:
+    """The answer for a field, if it has the form that the name of the field requires: a telephone number, a date, a
+    time, an amount of money or a number of things.
+
+    Else the value of that form in the document whose words are nearest to the field; the last telephone number, which
+    stands below the name; or the first date after the header of a mail.
+    """
+    counted = _NUMBER_OF.match(field)
+    kind: AnswerKind = next((kind for kind, pattern in _TYPED_FIELDS if pattern.search(field)), "")
+    if not documents or not (kind or counted):
+        return answer
+    document = documents[0]
+    header = _HEADER_END.match(document.text)
+    start = header.end() if header else 0
+    body = document.text[start:]
+    if counted:
+        stem = re.escape(counted["what"].casefold()[:5])
+        counts = re.finditer(rf"(?P<number>\d+)\s+(?:\w+\s+)?{stem}", body, re.IGNORECASE)
+        spans = [match.span("number") for match in counts]
+    else:
+        if answer.text is not None and spans_of_kind(answer.text, kind):
+            return answer
+        spans = spans_of_kind(body, kind)
+    if not spans:
+        return answer if counted else Answer(text=None)
+    if kind == "phone":
+        chosen = spans[-1]
+    elif kind == "date" or counted:
+        chosen = spans[0]
+    else:
+        named = nearest_amount(field, body, spans)
+        if named is None:
+            return answer
+        chosen = named
+    quote = Citation(quote=body[slice(*chosen)], source=document.source, start=start + chosen[0], end=start + chosen[1])
+    return Answer(text=quote.quote, citations=[quote])
 
 
 _HEADER_FIELDS = {

@@ -19,6 +19,7 @@ AnswerKind: TypeAlias = Literal[
     "code",
     "date",
     "weekday",
+    "reason",
     "time",
     "money",
     "percent",
@@ -53,7 +54,10 @@ _DURATION = (
     r"centur(?:y|ies)|semesters?|sekunden?|minuten?|stunden?|tagen?|wochen?|monaten?|jahren?|secondes?|heures?|jours?|"
     r"semaines?|mois|ans?|segundos?|minutos?|horas?|días?|semanas?|mes(?:es)?|años?)"
 )
-NUMBER_WORDS: Final = rf"(?:no|none|{'|'.join((*SMALL_NUMBERS, *POWER_WORDS))}|{_FOREIGN_NUMBERS}|dozen|half|once|twice|thrice|both|single)"
+NUMBER_WORDS: Final = (
+    rf"(?:no|none|{'|'.join((*SMALL_NUMBERS, *POWER_WORDS))}|{_FOREIGN_NUMBERS}|dozen|half|once|twice|thrice|both|"
+    r"single)"
+)
 _NUMBER = rf"(?:\d|\b{NUMBER_WORDS}\b)"
 _ANSWER_PATTERNS: Final = {
     "money": re.compile(rf"{_NUMBER}.*(?:{_CURRENCY})|(?:{_CURRENCY})\s*\d|\bfree\b", re.IGNORECASE | re.DOTALL),
@@ -61,6 +65,7 @@ _ANSWER_PATTERNS: Final = {
         rf"{_NUMBER}.*(?:%|\bper ?cent\b|\bpercentage\b)|\b(?:half|third|quarter)s?\b", re.IGNORECASE
     ),
     "weekday": re.compile(rf"\b{_WEEKDAY}\b", re.IGNORECASE),
+    "reason": re.compile(r"\w\W+\w"),
     "date": re.compile(
         rf"\b{_MONTH}\b|\b{_WEEKDAY}\b|\b(?:19|20)\d\d\b|\b\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}\b|\b{_DURATION}\b|"
         r"\b(?:today|tomorrow|yesterday|immediately|spring|summer|autumn|winter|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)\b|\d(?:st|nd|rd|th)\b",
@@ -94,11 +99,14 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
         r"\b(?:which|what) number\b.*\b(?:ring|call|dial|phone|reach)\b|\b(?:tele)?phone number\b|"
         r"\bextension\b.*\?",
     ),
+    ("reason", r"^\W*(?:why|warum|pourquoi|por qué)\b"),
     ("weekday", r"\b(?:what|which) (?:week)?days? of the week\b|\b(?:what|which) weekdays?\b|\bwelche\w* wochentag"),
     (
         "money",
-        r"\bwas kostet\b|\bwie ?viel (?:kostet|zahl|muss ich zahlen)|\bwie teuer\b|\bcombien (?:coûte|faut-il (?:encore )?payer|"
-        r"reste-t-il à payer|paie)|\bcuánto (?:me |nos )?(?:cuesta|pag|cobra)|\b(?:quel est le prix|cuál es el precio)\b|"
+        r"\bwas kostet\b|\bwie ?viel (?:kostet|zahl|muss ich zahlen)|\bwie teuer\b|\bcombien (?:coûte|"
+        r"faut-il (?:encore )?payer|"
+        r"reste-t-il à payer|paie)|\bcuánto (?:me |nos )?(?:cuesta|pag|cobra)|\b(?:quel est le prix|"
+        r"cuál es el precio)\b|"
         r"\bwhat(?:'s| is) the (?:most|least|maximum|minimum)\b.*\b(?:pay|spend|charge|cough up|cost)\w*\b|"
         r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
         r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|"
@@ -116,12 +124,14 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
     (
         "duration",
         r"\bwie (?:lange|oft)\b|\bcombien de (?:temps|jours|semaines|mois)\b|\bcuánto (?:tiempo|dura)\b|"
-        r"\bcuánt[oa]s (?:días|semanas|meses|horas)\b|\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|was|are) the (?:notice period|deadline|duration|"
+        r"\bcuánt[oa]s (?:días|semanas|meses|horas)\b|\bhow (?:long|often|frequently|soon|old)\b|\bwhat (?:is|"
+        r"was|are) the (?:notice period|deadline|duration|"
         r"warranty period|guarantee period|term|retention period)\b",
     ),
     (
         "count",
-        r"\bwie ?viele?n?\b|\bcombien d['e]|\bcuánt[oa]s\b|\bhow many\b|\bwhat (?:is|was) the (?:number|total number)\b",
+        r"\bwie ?viele?n?\b|\bcombien d['e]|\bcuánt[oa]s\b|\bhow many\b|\bwhat (?:is|was) the (?:number|"
+        r"total number)\b",
     ),
     ("code", r"\b(?:which|what)\b.{0,30}\b(?:number|code|reference|invoice|serial|account)\b"),
     ("weight", r"\bhow heavy\b|\bweigh(?:s|t)?\b"),
@@ -132,7 +142,8 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
     ("temperature", r"\bhow (?:hot|cold|warm)\b|\bwhat temperature\b|\btemperature\b.*\?"),
     (
         "date",
-        r"\b(?:bis |seit |ab )?wann\b|\bquand\b|\b(?:hasta |desde )?cuándo\b|\b(?:since |from |until |till |by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
+        r"\b(?:bis |seit |ab )?wann\b|\bquand\b|\b(?:hasta |desde )?cuándo\b|\b(?:since |from |until |till |"
+        r"by )?when\b|\b(?:on )?(?:what|which) (?:day|date|year|month|weekday)\b|"
         r"\bwhat (?:is|was) the (?:date|deadline)\b",
     ),
     ("person", r"\b(?:wer|wem|wen|quién|qui)\b|\bwho(?:m|se)?\b|\bwhat (?:is|was) the name of\b"),
@@ -193,7 +204,8 @@ _AMOUNTS: Final = {
         rf"\b{_WEEKDAY}\b(?:(?:,? (?:and|or|to|until|und|bis|et|à|y|a) |, ){_WEEKDAY}\b)*", re.IGNORECASE
     ),
     "time": re.compile(
-        r"\b\d{1,2}\s?h(?:\s?[0-5]\d)?\b|\b\d{1,2}(?:[:.]\d\d)? uhr\b|\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b",
+        r"\b\d{1,2}\s?h(?:\s?[0-5]\d)?\b|\b\d{1,2}(?:[:.]\d\d)? uhr\b|\b\d{1,2}[:.]\d\d(?:\s?[ap]\.?m\b\.?)?|"
+        r"\b\d{1,2}\s?[ap]\.?m\b\.?|\bnoon\b|\bmidnight\b",
         re.IGNORECASE,
     ),
 }

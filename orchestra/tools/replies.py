@@ -131,6 +131,10 @@ def join_answers(questions: Sequence[str], answers: Sequence[Answer], computed: 
     if computed is not None and computed.text is not None and len(questions) == 1:
         return computed
     findings = [Finding(question=asked, answer=answer.text) for asked, answer in zip(questions, answers, strict=True)]
+    findings = [
+        one.model_copy(update={"answer": None}) if one.answer in [other.answer for other in findings[:at]] else one
+        for at, one in enumerate(findings)
+    ]
     sentences = [answer_sentence(one.question, one.answer) for one in findings if one.answer is not None]
     if not sentences and (near := [citation for answer in answers for citation in answer.citations]):
         sentences = [nearest_sentence(questions[0], near[0].quote)]

@@ -59,7 +59,7 @@ BEER = Table(name="beer", cells=[["Beer", "Cask", "Keg"], ["Pale Ale", "£92", "
         (
             "What would it cost to bring it to a site 23 km away?",
             "Delivery within 15 km costs €25 a trip; each further kilometre costs €1.30.",
-            "€35.4.",
+            "€35.40.",
             "25 + (23 - 15) * 1.3 = 35.4",
         ),
         (

@@ -91,7 +91,7 @@ def test_fields_are_read_from_the_request() -> None:
 
 def test_missing_fields_are_named() -> None:
     reply = join_fields.function("x", ["date", "time"], [Answer(text="1 May"), Answer(text=None)])
-    assert (reply.text, reply.missing) == ("Date: 1 May\nNot found: time", ["time"])
+    assert (reply.text, reply.missing) == ("Not found: time.\nDate: 1 May", ["time"])
 
 
 def test_comparison_has_sentences_of_both_documents() -> None:

@@ -73,7 +73,7 @@ def test_parts_without_answers_are_named() -> None:
     reply = join_answers.function(
         ["Who is it?", "When was it?"], [Answer(text="Ann", citations=[QUOTE]), Answer(text=None)]
     )
-    text = "Ann. The sources do not say: When was it?"
+    text = "The sources do not say: When was it? Ann."
     assert (reply.text, reply.missing, reply.citations) == (text, ["When was it?"], [QUOTE])
 
 
