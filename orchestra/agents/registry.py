@@ -15,7 +15,7 @@ from orchestra.agents.ensemble import join_members
 from orchestra.agents.tools import ToolDeclaration, ToolFunction
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.lazy_mapping import LazyMapping
-from orchestra.core.settings import builtin_folder as builtin_folder
+from orchestra.core.resources import builtin_folder as builtin_folder
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_yaml import load_yaml
 

@@ -37,7 +37,7 @@ from orchestra.verification.custom_checks import TOOL, tool_name
 from orchestra.verification.entailment import JudgeReply
 from orchestra.verification.model_checks import MODEL_CHECKS
 from orchestra.verification.rederivation import REDERIVE
-from orchestra.verification.session import ChecksPending, validate_checks
+from orchestra.verification.session import ChecksPending, advance, start, validate_checks
 from orchestra.verification.standalone import DEFAULT_THRESHOLD, infer_schema
 from orchestra.verification.verdict import UNKNOWN
 from orchestra.workflows.python.checks import Check, Checks
@@ -69,6 +69,24 @@ async def run_off_loop(
         if is_heavy(situation)
         else evaluate(situation, *more)
     )
+
+
+async def run_checks(
+    clock: Clock,
+    project: Project,
+    request: VerificationRequest,
+    own: Mapping[str, Step[..., Any]],
+    label: Label,
+    run: Callable[[int | None], Callable[..., Awaitable[Result[Any]]]],
+) -> VerificationResult:
+    """Runs checks to their end. `run` returns what runs a step for a sample of a question."""
+    result = await run_off_loop(clock, start, request)
+    while isinstance(result, ChecksPending):
+        asked = [
+            ask_judge(run(question.sample or None), project, question, own, label) for question in result.questions
+        ]
+        result = await run_off_loop(clock, advance, request, result, await asyncio.gather(*asked))
+    return result
 
 
 def verification_request(

@@ -729,24 +729,24 @@ class Orchestra:
             `confidence`; with `combined`, as `orchestra.app.check_answer.combined_request`.
         """
         from orchestra.app import check_answer
-        from orchestra.verification.session import ChecksPending, advance, start
 
         self._options.reject_fork_options()
         given = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
         situation, own = check_answer.verification_request(
             self._project, given, checks, accept, combined=combined, back_off=back_off
         )
-        stands = await check_answer.run_off_loop(self._engine.clock, start, situation)
-        while isinstance(stands, ChecksPending):
-            self._affinity.check()
-            # The key and the acceptance apply to one run only.
-            alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)
-            view = Orchestra(self._project, self._engine, self._workers, self._affinity, alone)
-            asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
-            heard = [check_answer.ask_judge(run, self._project, one, own, self.label) for one, run in asked]
-            replies = await asyncio.gather(*heard)
-            stands = await check_answer.run_off_loop(self._engine.clock, advance, situation, stands, replies)
-        return stands
+        # The key and the acceptance apply to one run only.
+        alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)
+        view = Orchestra(self._project, self._engine, self._workers, self._affinity, alone)
+        self._affinity.check()
+        return await check_answer.run_checks(
+            self._engine.clock,
+            self._project,
+            situation,
+            own,
+            self.label,
+            lambda sample: view.options(sample=sample).run,
+        )
 
     async def costs(
         self,

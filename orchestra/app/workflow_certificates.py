@@ -18,7 +18,8 @@ from orchestra.agents.contract import Catalog, Contract
 from orchestra.agents.registry import Registry
 from orchestra.app import certificates
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.core.settings import Settings, builtin_folder
+from orchestra.core.resources import builtin_folder
+from orchestra.core.settings import Settings
 from orchestra.schema.json_schema import bundle_definitions, object_type
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.compile.compiler import compile_graph

@@ -138,7 +138,7 @@ def install(
 ) -> None:
     """Install the weights of the agents of Orchestra into your data folder."""
     from orchestra.cli.output import StatusLine
-    from orchestra.core.settings import package_data
+    from orchestra.core.resources import package_data
     from orchestra.fleet.weights.packaged_agents import install_agents
     from orchestra.fleet.weights.weights import ModelStore
 

@@ -230,7 +230,7 @@ def node_line(path: str, rows: Sequence[NodeRow]) -> tuple[str, ...]:
 
 async def run_demo(open_: Opener, settings: Settings, stop: StopSignal) -> int:
     """Opens the fleet, runs the questions, shows the results; returns the exit status."""
-    from orchestra.core.settings import package_data
+    from orchestra.core.resources import package_data
 
     folder = package_data("documents")
     documents, questions = read_documents(folder), read_questions(folder / QUESTIONS_FILE)

@@ -147,7 +147,7 @@ def _check_extras() -> Iterator[Finding]:
 def _check_agent_weights() -> Iterator[Finding]:
     """Reports missing weights of the packaged agents; nothing in a checkout, which has them."""
     from orchestra.core.agent_weights import read_index, resolve_agents_folder
-    from orchestra.core.settings import package_data
+    from orchestra.core.resources import package_data
 
     packaged = package_data("agents")
     if (index := read_index(packaged)) is None:

@@ -33,6 +33,13 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, 
 from orchestra.core import trust, xdg
 from orchestra.core.errors import InputError, InputErrors, SourceLocation
 from orchestra.core.labels import Label
+from orchestra.core.resources import (
+    RESOURCE_KINDS,
+    ResourceKind,
+    builtin_folder,
+    is_resource,
+    list_resources,
+)
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import escape_invisible, exception_text, shorten
 
@@ -241,8 +248,6 @@ def _has_large_integer(value: Any) -> bool:
     return isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER
 
 
-ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
-RESOURCE_KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
 SettingsFinder: TypeAlias = Callable[[Path], SettingsFile | None]
 ENVIRONMENT_PREFIX = "ORCHESTRA_"
 PROJECT_VARIABLE = "ORCHESTRA_PROJECT"
@@ -252,9 +257,6 @@ OPENAI_VARIABLES: Mapping[str, str] = {"endpoint": "OPENAI_BASE_URL", "model": "
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Standard variables with the address of a collector of traces."""
 ENTRY_POINTS = "orchestra.modules"
-RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-FLEET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""Fleets may have a dot, as names of models have: `qwen-0.5b`."""
 DATABASE_PREFIXES = ("postgresql://", "postgres://", "env:", "file:")
 """Prefixes of a journal address that is not a local file."""
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -438,22 +440,23 @@ class Settings(BaseModel):
         fleets.
         """
         found: dict[str, Path] = {}
-        for path in [*self.own_resources(kind), *_list_resources(kind, builtin_folder(kind))]:
+        for path in [*self.own_resources(kind), *list_resources(kind, builtin_folder(kind))]:
             found.setdefault(path.stem if path.is_file() else path.name, path)
         return found
 
     def resource(self, kind: ResourceKind, name: str) -> Path | None:
         """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
         names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
-        for folder in (*getattr(self, kind), builtin_folder(kind)):
+        folders: list[Path] = [*getattr(self, kind), builtin_folder(kind)]
+        for folder in folders:
             for path in (folder / one for one in names):
-                if _is_resource(kind, path):
+                if is_resource(kind, path):
                     return path
         return None
 
     def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""
-        return [path for folder in getattr(self, kind) for path in _list_resources(kind, folder)]
+        return [path for folder in getattr(self, kind) for path in list_resources(kind, folder)]
 
     def find_resource(self, kind: ResourceKind, name: str) -> Path:
         """Returns the path of an agent (its folder), a workflow or a fleet (its file) by name; `name` may also be a
@@ -481,25 +484,6 @@ SETTING_NAMES: tuple[str, ...] = tuple(
 )
 """Names of the settings that a user can set."""
 _KIND_NAMES: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
-
-
-def builtin_folder(kind: ResourceKind) -> Path:
-    """Returns the folder of packaged agents, workflows or fleets: in the wheel, or next to the package in a source
-    tree. For agents it is the folder with their weights, if they are installed.
-    """
-    packaged = package_data(kind)
-    if kind != "agents" or packaged.parent == Path(__file__).parents[2]:  # a checkout has the weights in place
-        return packaged
-    from orchestra.core.agent_weights import resolve_agents_folder
-
-    return resolve_agents_folder(packaged)
-
-
-def package_data(kind: ResourceKind | Literal["documents"]) -> Path:
-    """Returns a folder of data in the wheel, or of the source tree. `documents` are those of `orchestra demo`."""
-    package = Path(__file__).parents[1]
-    packed = package / "_builtin" / kind
-    return packed if packed.is_dir() else package.parent / ("examples/documents" if kind == "documents" else kind)
 
 
 def looks_like_path(name: str) -> bool:
@@ -891,17 +875,6 @@ def _default_journal(project: Path | None, environ: Mapping[str, str]) -> Path:
     if project:
         return project / ".orchestra" / "journal.db"
     return xdg.base_folder(environ, "XDG_STATE_HOME", ".local/state", "ORCHESTRA_JOURNAL") / "orchestra" / "journal.db"
-
-
-def _list_resources(kind: ResourceKind, folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if _is_resource(kind, path)] if folder.is_dir() else []
-
-
-def _is_resource(kind: ResourceKind, path: Path) -> bool:
-    if kind == "agents":
-        return RESOURCE_NAME.fullmatch(path.name) is not None and (path / "agent.yaml").is_file()
-    pattern = FLEET_NAME if kind == "configs" else RESOURCE_NAME
-    return path.suffix in (".yaml", ".yml") and pattern.fullmatch(path.stem) is not None and path.is_file()
 
 
 def _name_hint(name: str, found: Mapping[str, Path]) -> str:

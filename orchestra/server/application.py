@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import OrchestraError
 from orchestra.core.event_logging import CALLER_TRACE
-from orchestra.server import batches, catalogue, files, keys, runs, schedules, status, threads, usage, webhooks
+from orchestra.server import batches, catalogue, files, forks, keys, runs, schedules, status, threads, usage, webhooks
 from orchestra.server.access import require_scope
 from orchestra.server.agent_protocols import a2a, ag_ui, mcp_routes
 from orchestra.server.background import open_services
@@ -44,8 +44,10 @@ DEFAULT_SETTINGS: Final = ServerSettings()
 OPENAI_MODULES = (models, chat, responses, embeddings)
 AGENT_MODULES = (mcp_routes, a2a, ag_ui)
 MODULES = (
-    status, catalogue, usage, runs, threads, batches, files, schedules, webhooks, keys, *OPENAI_MODULES, *AGENT_MODULES,
-)  # fmt: skip
+    *(status, catalogue, usage, runs, forks, threads, batches, files, schedules, webhooks, keys),
+    *OPENAI_MODULES,
+    *AGENT_MODULES,
+)
 """The modules with routes, in the order of the documentation."""
 _LOGGER = logging.getLogger("orchestra.server")
 _RUN_PAGE = re.compile(r"/runs/([0-9a-z]{1,64})")

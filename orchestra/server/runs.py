@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -15,9 +15,8 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from orchestra.app.disconnection import CLIENT
-from orchestra.app.planning import PlanOptions, recorded_request, request_workflow
+from orchestra.app.planning import PlanOptions, request_workflow
 from orchestra.app.result import Result
-from orchestra.app.reuse import compare_runs
 from orchestra.app.run import Run
 from orchestra.app.run_detail import (
     NodeDetail,
@@ -31,13 +30,11 @@ from orchestra.app.run_detail import (
     sent_and_received,
 )
 from orchestra.app.run_queries import delete_runs, first_and_last_events
-from orchestra.app.run_record import stored_prompts
 from orchestra.app.run_status import STATUSES, RunStatus
 from orchestra.app.workflow_graph import WorkflowGraph, workflow_graph
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import Event, PlanDraft, RunFinished, RunStarted, encode
 from orchestra.core.labels import Label
-from orchestra.core.outcomes import Outcome
 from orchestra.core.paths import is_inside
 from orchestra.core.protocols import RunSummary
 from orchestra.core.settings import looks_like_path
@@ -47,24 +44,18 @@ from orchestra.engine.kinds.plan import is_complete
 from orchestra.engine.request import PLANNING_PURPOSE, RunOptions, RunRequest
 from orchestra.journal.summary import blob_digests
 from orchestra.journal.verdicts import RunVerdict
-from orchestra.server.agent_protocols.ag_ui_events import ag_ui_frames
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery, RouteTable
 from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.retention import TTL_TAG
-from orchestra.server.services import Services
+from orchestra.server.stream_modes import frames_from
 from orchestra.server.streams import (
     EVENT_STREAM,
     EventStream,
-    FrameSource,
     Position,
     StreamMode,
-    event_frames,
     stop_error,
-    text_frames,
-    value_frames,
-    verified_frames,
     wait_for_disconnect,
 )
 from orchestra.workflows.model import REQUEST, Budget, Graph
@@ -82,21 +73,6 @@ READ_SIZE, MAX_READ = 100, 500
 Positive: TypeAlias = Annotated[int, Meta(gt=0)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0)]
 Mode: TypeAlias = Literal["wait", "background", "stream"]
-FRAMES: Final[Mapping[StreamMode, FrameSource]] = {
-    "events": event_frames,
-    "values": value_frames,
-    "text": text_frames,
-    "ag-ui": ag_ui_frames,
-}
-
-
-def frames_from(mode: StreamMode, services: Services, run: str, position: Position) -> AsyncGenerator[bytes, None]:
-    """Returns what a stream sends after a position."""
-    if mode == "verified":
-        return verified_frames(services, run, position.after, position.parts)
-    return FRAMES[mode](services, run, position.after)
-
-
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -171,24 +147,6 @@ class AskRequest(Delivery, frozen=True, kw_only=True):
     request: str
     values: dict[str, Any] = {}
     plan: PlanSettings = PlanSettings()
-
-
-class ForkRun(Delivery, frozen=True, kw_only=True):
-    """The request for a fork."""
-
-    inputs: dict[str, Any] = {}
-    """Replace inputs of the parent."""
-    values: dict[str, Any] = {}
-    """Values of nodes, by name: such a node is not run."""
-    unset: tuple[str, ...] = ()
-    """Nodes that are run, although a person gave them a value in the parent."""
-    prompts: dict[str, Annotated[str, Meta(max_length=100_000)]] = {}
-    """Prompts of agents, by name, in place of those of the project. What they answered is called again."""
-    workflow: str = ""
-    """Another workflow than the parent's."""
-    again: bool = False
-    """Whether calls with effects are repeated."""
-    by: str = ""
 
 
 class AnswerBody(_Body, frozen=True, kw_only=True):
@@ -274,12 +232,6 @@ class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
-class DiffQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The run to compare with."""
-
-    other: str
-
-
 class RunItem(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a list."""
 
@@ -306,52 +258,6 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str = ""
     error: str = ""
-
-
-class ChangedNode(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that a fork runs anew, with the reason."""
-
-    node: str
-    reason: str
-
-
-class ForkAnswer(RunAnswer, frozen=True, kw_only=True):
-    """A fork, and what has changed since its parent."""
-
-    changes: tuple[ChangedNode, ...]
-
-
-class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the engine decides today as it did in the run."""
-
-    events: int
-    same: bool
-    reason: str
-    difference: Event | None
-
-
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """A node with different outcomes in two runs; an empty name is the run."""
-
-    node: str
-    before: Outcome | None
-    after: Outcome | None
-
-
-class PromptDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent with different prompts in two runs."""
-
-    agent: str
-    before: str
-    after: str
-
-
-class RunDifferences(msgspec.Struct, frozen=True, kw_only=True):
-    """How two runs differ."""
-
-    items: tuple[Difference, ...]
-    prompts: tuple[PromptDifference, ...]
-    next: str | None = None
 
 
 class EventList(msgspec.Struct, frozen=True, kw_only=True):
@@ -848,82 +754,6 @@ async def resume_run(call: Call[ByBody]) -> RunAnswer:
     await require_run(call, run)
     await call.orchestra.resume(run, by=author(call, call.body.by))
     return await call.services.answer(run)
-
-
-@ROUTES.route("POST", "/api/runs/{run}/fork", "run", ForkAnswer, body=ForkRun, while_draining=False)
-async def fork_run(call: Call[ForkRun]) -> Response:
-    """Run a workflow again with the inputs of a run: only what has changed is called again.
-
-    `values` replaces outputs of nodes, and what depends on them runs again. `inputs` replaces inputs, and `prompts` the
-    prompts of agents. The comparison of both runs shows what has changed.
-    """
-    body, run = call.body, call.path["run"]
-    started = await require_run(call, run)
-    step = find_step(call, body.workflow) if body.workflow else await _step_of(call, started)
-    options = run_options(call, body.options, live=body.stream == "text")
-    inputs = await resolve_files(call, body.inputs)
-    call.services.require_running()
-    async with call.services.budgets.reserve(options, call.services.own_budget(step)) as options:
-        view = call.orchestra.options(
-            idempotency_key=options.idempotency_key,
-            budget=options.budget,
-            label=options.label,
-            memo=options.memo,
-            sample=options.sample,
-            tags=options.tags,
-            accept=options.accept,
-            live=options.live,
-            again=body.again,
-            values=body.values,
-            unset=body.unset,
-            prompts=body.prompts,
-            by=author(call, body.by),
-        )
-        forked = await view.fork(run, step, **inputs)
-    reply = await send_run(call, forked.run, body)
-    if isinstance(reply, EventStream):
-        return reply
-    changes = [ChangedNode(node=change.node, reason=change.reason) for change in forked.changes]
-    answer = msgspec.json.decode(reply.body)
-    answer["changes"] = changes
-    return Response(msgspec.json.encode(answer), reply.status_code, {"Location": reply.headers["location"]}, JSON_TYPE)
-
-
-async def _step_of(call: Call[Any, Any], started: RunStarted) -> Step[..., Any]:
-    """Returns the workflow of a run as it is today. Raises `RequestError` S009 if there is none of its name."""
-    asked = await recorded_request(call.orchestra, started)
-    return asked if asked is not None else find_step(call, started.workflow)
-
-
-@ROUTES.route("POST", "/api/runs/{run}/replay", "read", ReplayReport, body=NoBody)
-async def replay_run(call: Call) -> ReplayReport:
-    """Compare the events of a run with what the engine decides today. Nothing is called."""
-    await require_run(call, call.path["run"])
-    found = await call.orchestra.replay(call.path["run"])
-    return ReplayReport(
-        events=found.event_count,
-        same=found.first_difference is None,
-        reason=found.reason,
-        difference=found.first_difference,
-    )
-
-
-@ROUTES.route("GET", "/api/runs/{run}/diff", "read", RunDifferences, query=DiffQuery)
-async def diff_runs(call: Call[NoBody, DiffQuery]) -> RunDifferences:
-    """Show the nodes with different outcomes in two runs, and the agents with different prompts."""
-    one, other = call.path["run"], call.query.other
-    starts = [await require_run(call, run) for run in (one, other)]
-    journal = call.orchestra.journal
-    found = compare_runs(await journal.read(one), await journal.read(other))
-    before, after = [await stored_prompts(journal, started) for started in starts]
-    return RunDifferences(
-        items=tuple(Difference(node=each.node, before=each.before, after=each.after) for each in found),
-        prompts=tuple(
-            PromptDifference(agent=name, before=before[name], after=after[name])
-            for name in sorted(before.keys() & after.keys())
-            if before[name] != after[name]
-        ),
-    )
 
 
 @ROUTES.route("DELETE", "/api/runs/{run}", "admin")

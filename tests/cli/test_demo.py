@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestra.cli.demo import QUESTIONS_FILE, read_documents, read_questions
-from orchestra.core.settings import package_data
+from orchestra.core.resources import package_data
 from orchestra.fleet import endpoints
 from tests.cli.shell import Shell
 from tests.e2e.model_servers import ModelServer, serve_in_thread

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.core.settings import ResourceKind, Settings, builtin_folder, load_modules
+from orchestra.core.resources import ResourceKind, builtin_folder
+from orchestra.core.settings import Settings, load_modules
 from orchestra.fleet.supervisor.folders import Folders
 
 PROGRAM = """

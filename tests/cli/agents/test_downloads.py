@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.agent_weights import INDEX_FILE
-from orchestra.core.settings import builtin_folder
+from orchestra.core.resources import builtin_folder
 from orchestra.fleet.config import SplitSource
 from orchestra.fleet.weights import encoders
 from tests.cli.shell import Shell
