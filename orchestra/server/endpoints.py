@@ -21,7 +21,7 @@ from orchestra.server.services import Services
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JSON_TYPE = "application/json"
-AGENT_PATHS = frozenset({"mcp", "a2a", ".well-known", "ag-ui"})
+PROTOCOL_PATHS = frozenset({"mcp", "a2a", ".well-known", "ag-ui"})
 """The first parts of the paths of protocols between agents."""
 T = TypeVar("T")
 
@@ -124,8 +124,8 @@ class Endpoint:
         parts = self.path.strip("/").split("/")
         if parts[0] == "v1":
             return "openai"
-        if parts[0] in AGENT_PATHS:
-            return "agents"
+        if parts[0] in PROTOCOL_PATHS:
+            return "protocols"
         return parts[1] if parts[0] == "api" and len(parts) > 1 else "server"
 
 

@@ -300,7 +300,7 @@ async def test_state_of_another_tenant_or_tool_is_unknown(tmp_path: Path) -> Non
 async def test_session_of_another_tenant_is_unknown(tmp_path: Path) -> None:
     async with serving(tmp_path, settings=LOCKED) as server:
         alpha, beta = await server.key("alpha"), await server.key("beta")
-        async with http_client(server) as http:
+        async with http_client(server) as http, asyncio.timeout(60):
             opened = await http.post("/mcp", json=INITIALIZE, headers=alpha)
             session = {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
             listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
