@@ -445,7 +445,8 @@ class Settings(BaseModel):
     def resource(self, kind: ResourceKind, name: str) -> Path | None:
         """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
         names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
-        for folder in (*getattr(self, kind), builtin_folder(kind)):
+        folders: list[Path] = [*getattr(self, kind), builtin_folder(kind)]
+        for folder in folders:
             for path in (folder / one for one in names):
                 if _is_resource(kind, path):
                     return path
