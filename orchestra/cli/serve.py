@@ -242,34 +242,30 @@ def start_notices(settings: Settings, server: ServerSettings) -> Iterator[str]:
 
 
 def _unkept_reason(settings: Settings) -> str:
-    """Returns why the records of the server are not kept; an empty text if they are in a file beside the journal."""
-    if isinstance(settings.journal, Path):
-        return ""
-    return "the journal is off" if settings.journal == "off" else "the journal is in a database"
+    """Returns why the records of the server are not kept; an empty text if they are beside the journal."""
+    return "the journal is off" if settings.journal == "off" else ""
 
 
 @asynccontextmanager
 async def open_records(settings: Settings) -> AsyncIterator[Records]:
-    """Opens the records of the server of a project; in memory if the journal is not in a file."""
+    """Opens the records of the server of a project; in memory if the journal is off."""
     from orchestra.server.records import Records
+    from orchestra.server.services import records_place
 
-    journal = settings.journal
-    if not isinstance(journal, Path):
-        async with Records.open(None) as records:
-            yield records
-        return
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    async with Records.open(journal) as records:
+    place = records_place(settings)
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    async with Records.open(place) as records:
         yield records
 
 
 @asynccontextmanager
 async def open_kept_records(settings: Settings) -> AsyncIterator[Records]:
-    """Opens the records of the server of a project. Raises `InputError` S020 if the journal is not in a file."""
+    """Opens the records of the server of a project. Raises `InputError` S020 if the journal is off."""
     if reason := _unkept_reason(settings):
         raise InputError(
             "S020",
-            f"{reason}: the server stores its keys only beside a journal in a file",
+            f"{reason}: the server stores its keys only beside a journal",
             hint="let an identity provider issue tokens: orchestra serve --jwks URL --issuer URL --audience NAME",
         )
     async with open_records(settings) as records:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from orchestra.app.open_journal import database_address
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RecordedRun, RunAnswer
@@ -19,6 +20,7 @@ from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
 from orchestra.core.event_logging import log_info
 from orchestra.core.events import RunFinished, RunStarted
+from orchestra.core.settings import Settings
 from orchestra.core.tags import Tags
 from orchestra.engine.request import RunRequest
 from orchestra.journal.errors import JournalError
@@ -39,6 +41,14 @@ _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
 
 StartListener: TypeAlias = Callable[[Run[Any], Tags], Awaitable[None]]
+
+
+def records_place(settings: Settings) -> Path | str | None:
+    """Returns where the records are: beside the file of the journal, in its database, or in memory if it is off."""
+    journal = settings.journal
+    if journal == "off" or isinstance(journal, Path):
+        return journal if isinstance(journal, Path) else None
+    return database_address(journal)
 
 
 class Changes:
@@ -88,8 +98,7 @@ class Services:
     @asynccontextmanager
     async def open(cls, orchestra: Orchestra, settings: ServerSettings) -> AsyncIterator[Services]:
         """Opens the records. Stops the work in the background at the end."""
-        journal = orchestra.settings.journal
-        async with Records.open(journal if isinstance(journal, Path) else None) as records:
+        async with Records.open(records_place(orchestra.settings)) as records:
             services = cls(orchestra, settings, records)
             try:
                 yield services
