@@ -30,7 +30,7 @@ from orchestra.app.run_detail import (
     sent_and_received,
 )
 from orchestra.app.run_queries import delete_runs, first_and_last_events
-from orchestra.app.run_record import stored_prompts
+from orchestra.app.run_record import PromptDifference, prompt_differences
 from orchestra.app.run_status import STATUSES, RunStatus
 from orchestra.app.workflow_graph import WorkflowGraph, workflow_graph
 from orchestra.core.errors import InputError, OrchestraError
@@ -312,14 +312,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     before: Outcome | None
     after: Outcome | None
-
-
-class PromptDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent with different prompts in two runs."""
-
-    agent: str
-    before: str
-    after: str
 
 
 class RunDifferences(msgspec.Struct, frozen=True, kw_only=True):
@@ -878,14 +870,9 @@ async def diff_runs(call: Call[NoBody, DiffQuery]) -> RunDifferences:
     starts = [await require_run(call, run) for run in (one, other)]
     journal = call.orchestra.journal
     found = compare_runs(await journal.read(one), await journal.read(other))
-    before, after = [await stored_prompts(journal, started) for started in starts]
     return RunDifferences(
         items=tuple(Difference(node=each.node, before=each.before, after=each.after) for each in found),
-        prompts=tuple(
-            PromptDifference(agent=name, before=before[name], after=after[name])
-            for name in sorted(before.keys() & after.keys())
-            if before[name] != after[name]
-        ),
+        prompts=await prompt_differences(journal, *starts),
     )
 
 
