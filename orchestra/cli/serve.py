@@ -166,7 +166,7 @@ async def _server_settings(settings: Settings, arguments: ServeArguments) -> Ser
     jwt, is_local = _jwt_settings(arguments), arguments.host in LOOPBACK_HOSTS
     auth = arguments.auth
     if auth is None:
-        async with open_records(settings) as records:
+        async with open_project_records(settings) as records:
             auth = not is_local or jwt is not None or bool(await list_keys(records, None))
     if not auth and not is_local:
         raise InputError(
@@ -247,15 +247,14 @@ def _unkept_reason(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def open_records(settings: Settings) -> AsyncIterator[Records]:
+async def open_project_records(settings: Settings) -> AsyncIterator[Records]:
     """Opens the records of the server of a project; in memory if the journal is off."""
-    from orchestra.server.records import Records
-    from orchestra.server.services import records_place
+    from orchestra.server.open_records import open_records, records_place
 
     place = records_place(settings)
     if isinstance(place, Path):
         place.parent.mkdir(parents=True, exist_ok=True)
-    async with Records.open(place) as records:
+    async with open_records(place) as records:
         yield records
 
 
@@ -268,7 +267,7 @@ async def open_kept_records(settings: Settings) -> AsyncIterator[Records]:
             f"{reason}: the server stores its keys only beside a journal",
             hint="let an identity provider issue tokens: orchestra serve --jwks URL --issuer URL --audience NAME",
         )
-    async with open_records(settings) as records:
+    async with open_project_records(settings) as records:
         yield records
 
 

@@ -52,21 +52,6 @@ NO_RECORD_LIMIT: Final = 1 << 30
 class Records(ABC):
     """The store of records."""
 
-    @staticmethod
-    @asynccontextmanager
-    async def open(journal: Path | str | None) -> AsyncIterator[Records]:
-        """Opens the store beside a journal: a file, or the address of a database; in memory without a journal. Raises
-        `OrchestraError` S010 or J030 if it cannot be opened.
-        """
-        if isinstance(journal, str):
-            from orchestra.server.postgres_records import open_postgres_records
-
-            async with open_postgres_records(journal) as records:
-                yield records
-            return
-        async with SqliteRecords.open_file(journal) as file:
-            yield file
-
     @abstractmethod
     async def add(self, kind: str, id: str, tenant: str, data: bytes) -> Record | None:
         """Adds a record; None if the id is taken."""

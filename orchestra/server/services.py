@@ -6,12 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 
-from orchestra.app.open_journal import database_address
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RecordedRun, RunAnswer
@@ -20,12 +18,12 @@ from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
 from orchestra.core.event_logging import log_info
 from orchestra.core.events import RunFinished, RunStarted
-from orchestra.core.settings import Settings
 from orchestra.core.tags import Tags
 from orchestra.engine.request import RunRequest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.verdicts import RunVerdict, run_verdict
 from orchestra.server.access import Authenticator
+from orchestra.server.open_records import open_records, records_place
 from orchestra.server.principals import public_tags
 from orchestra.server.problems import RequestError
 from orchestra.server.records import Records
@@ -41,14 +39,6 @@ _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
 
 StartListener: TypeAlias = Callable[[Run[Any], Tags], Awaitable[None]]
-
-
-def records_place(settings: Settings) -> Path | str | None:
-    """Returns where the records are: beside the file of the journal, in its database, or in memory if it is off."""
-    journal = settings.journal
-    if journal == "off" or isinstance(journal, Path):
-        return journal if isinstance(journal, Path) else None
-    return database_address(journal)
 
 
 class Changes:
@@ -98,7 +88,7 @@ class Services:
     @asynccontextmanager
     async def open(cls, orchestra: Orchestra, settings: ServerSettings) -> AsyncIterator[Services]:
         """Opens the records. Stops the work in the background at the end."""
-        async with Records.open(records_place(orchestra.settings)) as records:
+        async with open_records(records_place(orchestra.settings)) as records:
             services = cls(orchestra, settings, records)
             try:
                 yield services

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.errors import OrchestraError
-from orchestra.server.records import Records
+from orchestra.server.open_records import open_records
 from orchestra.server.schedules import fire_due, schedules_of
 from tests.journal.conftest import postgres as postgres
 from tests.journal.conftest import schema as schema
@@ -39,7 +39,7 @@ def journal(postgres: PostgresServer, schema: str) -> Iterator[str]:
 
 
 async def test_record_is_replaced_by_one_of_two_writers(place: Path | str) -> None:
-    async with Records.open(place) as one, Records.open(place) as other:
+    async with open_records(place) as one, open_records(place) as other:
         first = await one.add("kind", "a", "acme", b"1")
         assert first is not None
         assert await other.add("kind", "a", "acme", b"2") is None
@@ -56,7 +56,7 @@ async def test_record_is_replaced_by_one_of_two_writers(place: Path | str) -> No
 
 
 async def test_records_are_listed_newest_first_in_pages(place: Path | str) -> None:
-    async with Records.open(place) as store:
+    async with open_records(place) as store:
         for number in range(5):
             await store.add("kind", f"a{number}", "acme" if number % 2 else "other", b"")
         await store.add("else", "b", "acme", b"")
@@ -71,24 +71,24 @@ async def test_records_are_listed_newest_first_in_pages(place: Path | str) -> No
 
 
 async def test_record_with_an_id_that_cannot_be_stored_is_unknown(place: Path | str) -> None:
-    async with Records.open(place) as store:
+    async with open_records(place) as store:
         assert await store.get("kind", "a\0b") is None
         assert not await store.delete("kind", "a\0b")
 
 
 async def test_records_opened_at_once_are_created_once(place: Path | str) -> None:
     async def add(number: int) -> bool:
-        async with Records.open(place) as store:
+        async with open_records(place) as store:
             return await store.add("kind", str(number), "acme", b"") is not None
 
     assert all(await asyncio.gather(*map(add, range(5))))
-    async with Records.open(place) as store:
+    async with open_records(place) as store:
         assert len(await store.list("kind", None)) == 5
 
 
 async def test_records_of_an_unreachable_database_are_an_error() -> None:
     with pytest.raises(OrchestraError, match="cannot be reached"):
-        async with Records.open("postgresql://127.0.0.1:9/runs"):
+        async with open_records("postgresql://127.0.0.1:9/runs"):
             pass
 
 
