@@ -39,7 +39,7 @@ async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
         async with SqliteJournal.open(journal_setting, durability=settings.durability, alarm=heard) as journal:
             yield journal
     else:
-        address = _database_address(journal_setting)
+        address = database_address(journal_setting)
         from orchestra.journal.postgres.journal import PostgresJournal
 
         async with PostgresJournal.open(address, durability=settings.durability, alarm=heard) as database:
@@ -54,7 +54,7 @@ async def probe_database(journal_setting: str) -> str:
         FleetError: F105: its address is missing.
         InputError: C040: asyncpg is not installed.
     """
-    address = _database_address(journal_setting)
+    address = database_address(journal_setting)
     import asyncpg
 
     from orchestra.journal.postgres import connections, errors
@@ -68,7 +68,7 @@ async def probe_database(journal_setting: str) -> str:
     return where
 
 
-def _database_address(address: str) -> str:
+def database_address(address: str) -> str:
     """Returns the address of a journal's database, with its secrets. Raises `FleetError` F105, and `InputError` C040
     without asyncpg.
     """

@@ -597,8 +597,7 @@ class Orchestra:
 
         Pure calls of unchanged nodes are answered from the parent run, and so are its calls with effects. A call that
         might repeat an effect fails with E024, unless the option `again` is set. A node in the option `values` is not
-        run: the value is its outcome, and what depends on it is run again; values given in the parent still hold. The
-        option `prompts` replaces prompts of agents, in this fork only.
+        run: the value is its outcome, and what depends on it is run again; values given in the parent still hold.
         Options apply as in `start`: with a key there is one such fork; `accept` is the parent's.
 
         Args:
@@ -617,10 +616,7 @@ class Orchestra:
         if self._options.accept is None and (accept := stored_accept(first)) is not None:
             return await self.options(accept=accept).fork(run, step, **inputs)
         step = step or self.find(first.workflow)
-        if self._options.prompts:
-            made = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts)
-        else:
-            made = self._project.compile_step(step, self._options.accept)
+        made = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
         program = made.program
         given = bind_arguments(
             program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs}

@@ -379,6 +379,8 @@ class Project:
         """Compiles a step whose agents have other prompts, by their names. Raises as `compile_step`, `InputError` A001
         for an unknown agent, and E041 for one that has no prompt, or that the step does not call.
         """
+        if not prompts:
+            return self.compile_step(step, accept)
         cards = [_with_prompt(self.registry.card(name), text) for name, text in prompts.items()]
         for card in cards:
             self.keep_card(card)

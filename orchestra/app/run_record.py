@@ -137,7 +137,24 @@ def _parse(data: bytes) -> Any:
         return None
 
 
-async def stored_prompts(journal: Journal, started: RunStarted) -> dict[str, str]:
-    """Returns the prompts of the agents of a run, by name, as it has stored them."""
+class PromptDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent with different prompts in two runs."""
+
+    agent: str
+    before: str
+    after: str
+
+
+async def prompt_differences(journal: Journal, one: RunStarted, other: RunStarted) -> tuple[PromptDifference, ...]:
+    """Returns the agents of two runs whose stored prompts differ."""
+    before, after = [await _stored_prompts(journal, started) for started in (one, other)]
+    return tuple(
+        PromptDifference(agent=name, before=before[name], after=after[name])
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name]
+    )
+
+
+async def _stored_prompts(journal: Journal, started: RunStarted) -> dict[str, str]:
     cards = await _read_cards(journal, started)
     return {name: str(card["prompt"]) for name, card in cards.items() if isinstance(card, dict) and card.get("prompt")}

@@ -168,7 +168,7 @@ async def _server_settings(settings: Settings, arguments: ServeArguments) -> Ser
     jwt, is_local = _jwt_settings(arguments), arguments.host in LOOPBACK_HOSTS
     auth = arguments.auth
     if auth is None:
-        async with open_records(settings) as records:
+        async with open_project_records(settings) as records:
             auth = not is_local or jwt is not None or bool(await list_keys(records, None))
     if not auth and not is_local:
         raise InputError(
@@ -244,37 +244,32 @@ def start_notices(settings: Settings, server: ServerSettings) -> Iterator[str]:
 
 
 def _unkept_reason(settings: Settings) -> str:
-    """Returns why the records of the server are not kept; an empty text if they are in a file beside the journal."""
-    if isinstance(settings.journal, Path):
-        return ""
-    return "the journal is off" if settings.journal == "off" else "the journal is in a database"
+    """Returns why the records of the server are not kept; an empty text if they are beside the journal."""
+    return "the journal is off" if settings.journal == "off" else ""
 
 
 @asynccontextmanager
-async def open_records(settings: Settings) -> AsyncIterator[Records]:
-    """Opens the records of the server of a project; in memory if the journal is not in a file."""
-    from orchestra.server.records import Records
+async def open_project_records(settings: Settings) -> AsyncIterator[Records]:
+    """Opens the records of the server of a project; in memory if the journal is off."""
+    from orchestra.server.open_records import open_records, records_place
 
-    journal = settings.journal
-    if not isinstance(journal, Path):
-        async with Records.open(None) as records:
-            yield records
-        return
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    async with Records.open(journal) as records:
+    place = records_place(settings)
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    async with open_records(place) as records:
         yield records
 
 
 @asynccontextmanager
 async def open_kept_records(settings: Settings) -> AsyncIterator[Records]:
-    """Opens the records of the server of a project. Raises `InputError` S020 if the journal is not in a file."""
+    """Opens the records of the server of a project. Raises `InputError` S020 if the journal is off."""
     if reason := _unkept_reason(settings):
         raise InputError(
             "S020",
-            f"{reason}: the server stores its keys only beside a journal in a file",
+            f"{reason}: the server stores its keys only beside a journal",
             hint="let an identity provider issue tokens: orchestra serve --jwks URL --issuer URL --audience NAME",
         )
-    async with open_records(settings) as records:
+    async with open_project_records(settings) as records:
         yield records
 
 

@@ -13,7 +13,7 @@ from orchestra.app.reuse import compare_runs
 from orchestra.app.run_detail import (
     RunAnswer,
 )
-from orchestra.app.run_record import stored_prompts
+from orchestra.app.run_record import PromptDifference, prompt_differences
 from orchestra.core.events import Event, RunStarted
 from orchestra.core.outcomes import Outcome
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, RouteTable
@@ -73,14 +73,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     before: Outcome | None
     after: Outcome | None
-
-
-class PromptDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent with different prompts in two runs."""
-
-    agent: str
-    before: str
-    after: str
 
 
 class RunDifferences(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,12 +154,7 @@ async def diff_runs(call: Call[NoBody, DiffQuery]) -> RunDifferences:
     starts = [await require_run(call, run) for run in (one, other)]
     journal = call.orchestra.journal
     found = compare_runs(await journal.read(one), await journal.read(other))
-    before, after = [await stored_prompts(journal, started) for started in starts]
     return RunDifferences(
         items=tuple(Difference(node=each.node, before=each.before, after=each.after) for each in found),
-        prompts=tuple(
-            PromptDifference(agent=name, before=before[name], after=after[name])
-            for name in sorted(before.keys() & after.keys())
-            if before[name] != after[name]
-        ),
+        prompts=await prompt_differences(journal, *starts),
     )

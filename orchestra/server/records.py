@@ -1,6 +1,7 @@
 """What the server stores besides runs: keys, files, threads, schedules, webhooks, batches. Records by kind and id.
 
-They are in a file beside the journal, so that all processes with the same journal share them. A record is replaced only
+They are in a file beside the journal, or in the database of the journal, so that all processes with the same journal
+share them. A record is replaced only
 by a writer that has read its latest version, so that two processes never both win.
 """
 
@@ -10,11 +11,12 @@ import asyncio
 import secrets
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -43,15 +45,47 @@ class Record(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class Records:
-    """The store of records. Its methods run on a thread of their own."""
+NO_RECORD_LIMIT: Final = 1 << 30
+"""More records than any store has of a kind."""
+
+
+class Records(ABC):
+    """The store of records."""
+
+    @abstractmethod
+    async def add(self, kind: str, id: str, tenant: str, data: bytes) -> Record | None:
+        """Adds a record; None if the id is taken."""
+
+    @abstractmethod
+    async def get(self, kind: str, id: str) -> Record | None:
+        """Returns a record, or None."""
+
+    @abstractmethod
+    async def replace(self, record: Record, data: bytes) -> Record | None:
+        """Replaces the data of a record; None if another writer was first, or the record was deleted."""
+
+    @abstractmethod
+    async def delete(self, kind: str, id: str) -> bool:
+        """Deletes a record; returns whether it was there."""
+
+    @abstractmethod
+    async def list(
+        self, kind: str, tenant: str | None, limit: int = NO_RECORD_LIMIT, before: tuple[float, str] | None = None
+    ) -> Sequence[Record]:
+        """Returns the records of a kind and a tenant (None for all), newest first; those after the creation time and
+        id of `before` in this order.
+        """
+
+
+class SqliteRecords(Records):
+    """The store of records in a file or in memory. Its methods run on a thread of their own."""
 
     def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._connection, self._thread = connection, thread
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, journal: Path | None) -> AsyncIterator[Records]:
+    async def open_file(cls, journal: Path | None) -> AsyncIterator[SqliteRecords]:
         """Opens the store of a journal; in memory without a file. Raises `OrchestraError` S010 if it cannot be
         opened.
         """
@@ -118,7 +152,7 @@ class Records:
         return await self._execute(remove)
 
     async def list(
-        self, kind: str, tenant: str | None, limit: int = 1 << 30, before: tuple[float, str] | None = None
+        self, kind: str, tenant: str | None, limit: int = NO_RECORD_LIMIT, before: tuple[float, str] | None = None
     ) -> Sequence[Record]:
         """Returns the records of a kind and a tenant (None for all), newest first; those after the creation time and
         id of `before` in this order.
@@ -142,9 +176,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
-def storage_fault(error: sqlite3.Error) -> OrchestraError:
+def storage_fault(error: Exception) -> OrchestraError:
     """Returns the error for a store that cannot be read or written."""
-    return OrchestraError("S010", f"the server's records cannot be used: {error}", hint="see the disk of the journal")
+    return OrchestraError(
+        "S010", f"the server's records cannot be used: {error}", hint="see the disk, or the database, of the journal"
+    )
 
 
 def _connect(path: str) -> sqlite3.Connection:

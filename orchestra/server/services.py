@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
@@ -25,6 +24,7 @@ from orchestra.engine.request import RunRequest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.verdicts import RunVerdict, run_verdict
 from orchestra.server.access import Authenticator
+from orchestra.server.open_records import open_records, records_place
 from orchestra.server.principals import public_tags
 from orchestra.server.problems import RequestError
 from orchestra.server.records import Records
@@ -89,8 +89,7 @@ class Services:
     @asynccontextmanager
     async def open(cls, orchestra: Orchestra, settings: ServerSettings) -> AsyncIterator[Services]:
         """Opens the records. Stops the work in the background at the end."""
-        journal = orchestra.settings.journal
-        async with Records.open(journal if isinstance(journal, Path) else None) as records:
+        async with open_records(records_place(orchestra.settings)) as records:
             services = cls(orchestra, settings, records)
             try:
                 yield services

@@ -97,7 +97,7 @@ def untrusting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
         raise AssertionError(f"the journal {place} was asked for")
 
     monkeypatch.delenv("ORCHESTRA_TRUST")
-    monkeypatch.setattr("orchestra.app.open_journal._database_address", reached)
+    monkeypatch.setattr("orchestra.app.open_journal.database_address", reached)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return VerbShell(shell.home, shell.project, NeverOpened())
 

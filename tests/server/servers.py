@@ -92,8 +92,8 @@ REPLY = {"answer": "1889", "quote": "finished in 1889"}
 AnswerFunction = Callable[[CallRequest], Any]
 
 
-def project(folder: Path) -> Settings:
-    """A project with one agent and its workflows."""
+def project(folder: Path, journal: str = "") -> Settings:
+    """A project with one agent and its workflows, and a journal in a file or at an address."""
     agent = folder / "agents" / "reader"
     if not agent.exists():
         agent.mkdir(parents=True)
@@ -103,7 +103,7 @@ def project(folder: Path) -> Settings:
         for name, text in (("answer", ANSWER), ("approve", ASKING), ("many", EACH), ("recall", RECALL)):
             (folder / "workflows" / f"{name}.yaml").write_text(text)
         (folder / "orchestra.toml").write_text("")
-    return Settings.load({"journal": str(folder / "runs.db")}, start=folder, environ={})
+    return Settings.load({"journal": journal or str(folder / "runs.db")}, start=folder, environ={})
 
 
 @dataclass
@@ -150,11 +150,12 @@ async def serving(
     settings: ServerSettings = OPEN,
     chunks: int = 0,
     workers: SimulatedWorkers | None = None,
+    journal: str = "",
 ) -> AsyncIterator[TestServer]:
     """An application with its client, without sockets. Models write their text in that many chunks before the value."""
     workers = workers or SimulatedWorkers(answer, latency=0.0, chunks=chunks)
     async with AsyncExitStack() as stack:
-        orchestra = await stack.enter_async_context(Orchestra.open(project(folder), workers=workers))
+        orchestra = await stack.enter_async_context(Orchestra.open(project(folder, journal), workers=workers))
         app = create_app(orchestra, settings)
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

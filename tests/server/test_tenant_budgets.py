@@ -23,7 +23,7 @@ from orchestra.core.errors import InputError
 from orchestra.core.events import Usage
 from orchestra.core.protocols import CallEstimate, CallRequest, CallResult
 from orchestra.server import ServerSettings
-from orchestra.server.records import Records
+from orchestra.server.open_records import open_records
 from orchestra.server.tenant_budgets import Account, Amounts, grant
 from orchestra.server.tenant_limits import SpendingLimits, TenantLimits, read_tenant_limits
 from orchestra.testing.fake_workers import SimulatedWorkers
@@ -293,7 +293,7 @@ async def test_reservation_of_a_dead_process_is_released(tmp_path: Path) -> None
     async with priced_server(tmp_path, limits) as server:
         await usage(server)
         await server.services.budgets.account("local")
-    async with Records.open(path) as records:
+    async with open_records(path) as records:
         record = await records.get("account", "local")
         assert record is not None
         account = msgspec.json.decode(record.data, type=Account)
