@@ -54,7 +54,6 @@ _SUPERSEDED = re.compile(
 )
 _HALF = re.compile(r"\b(?:half|twice|double|halb\w*|hälfte|doppelt\w*|moitié|mitad|doble)\b", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?P<sign>[£€$])\s?\d|\d\s?(?P<word>euros?|pounds?|dollars?|EUR|GBP|USD|CHF)\b")
-_OPERATOR = re.compile(r"[-+*/]")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}(?!\w*$)")
 _FREE_OPERANDS = frozenset({Fraction(1), Fraction(100)})
@@ -210,7 +209,7 @@ def _all_agree(readings: Sequence[DocumentReading]) -> bool:
 
 def _checked_amount(question: str, request: ReadingRequest, amount: AmountReading) -> Reply | None:
     """The amount of a calculation whose numbers the sources and the question state; None if one is not stated."""
-    if amount.price is None or not _OPERATOR.search(amount.expression):
+    if amount.price is None:
         return None
     price = locate(amount.price, request.sources)
     if price is None or not _is_about(question, price, request.sources):

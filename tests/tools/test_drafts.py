@@ -47,6 +47,7 @@ def test_sentences_with_unknown_numbers_or_names_are_dropped_and_named() -> None
         ("Write to Mr Sato where he gets the keys.", "Dear Mr Sato,\n\nKind regards", FACTS),
         ("Write to Mr Sato the total price of 3 hours.", "Dear Mr Sato, three hours cost €50.", FACTS),  # a deposit
         ("Write to Mr Sato the total price of 3 hours.", "Dear Mr Sato, Ms Lindqvist has the keys.", COMPUTED),
+        ("Write to Mr Sato the fee for a key.", "Dear Mr Sato, the fee for the key is €50.", FACTS),  # a deposit
         ("Write to Mr Sato the total deposit.", "The deposit for a boat is €50.", FACTS),  # a total is computed
         ("Write one sentence: who has the keys?", "Ms Lindqvist has the keys to a boat. " * 4, FACTS),  # too long
     ],
