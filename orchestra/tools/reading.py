@@ -53,6 +53,7 @@ _SUPERSEDED = re.compile(
     re.IGNORECASE,
 )
 _HALF = re.compile(r"\b(?:half|twice|double|halb\w*|hälfte|doppelt\w*|moitié|mitad|doble)\b", re.IGNORECASE)
+_DISCOUNT = re.compile(r"\b(?:discount\w*|rebate|reduc\w+|rabatt\w*|remise|réduc\w+|descuento|rebaja)\b", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?P<sign>[£€$])\s?\d|\d\s?(?P<word>euros?|pounds?|dollars?|EUR|GBP|USD|CHF)\b")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}(?!\w*$)")
@@ -218,6 +219,8 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
     if rule is not None and not shared_stems(question, rule.quote):
         return None
     quotes = [price] if rule is None else [price, rule]
+    if _DISCOUNT.search(question) and not any(_DISCOUNT.search(one.quote) for one in quotes):
+        return None  # a discount of the question is nowhere in what was read
     # Another sentence counts if it is about something of the question that the price is not about.
     more = shared_stems(question, price.quote)
     about = [one for one in _sentences(request.sources) if shared_stems(question, one) - more]
@@ -335,7 +338,7 @@ def locate(quote: str, sources: Sequence[Passage]) -> Citation | None:
 
 def _is_about(question: str, citation: Citation, sources: Sequence[Passage]) -> bool:
     """Whether a sentence, or the name of its document, shares a word with a question, and has the codes in it."""
-    codes = [word for word in re.findall(r"\b(?=\w*\d)[\w-]*[^\W\d_][\w-]*", question) if len(word) > 2]
+    codes = [word for word in re.findall(r"\b(?=\w*\d)[\w-]*[^\W\d_][\w-]*", question) if len(word) > 1]
     around = next((one.text for one in sources if one.source == citation.source and citation.quote in one.text), "")
     known = " ".join(one.text for one in sources)
     if any(code in known and code not in around for code in codes):

@@ -30,7 +30,7 @@ FERRY = Document(
     ),
 )
 OLD = Document(source="ferry_rules_2019.md", text="# Ferry rules 2019\n\nA bicycle costs €5 for each crossing.")
-GARDEN = Document(source="garden.md", text="The rose garden closes at dusk. Le jardin ferme à 18 h.")
+GARDEN = Document(source="garden.md", text="The rose garden 7B closes at dusk. Le jardin ferme à 18 h.")
 EMPTY = Reply(text=None, findings=[Finding(question="?", answer=None)], missing=["?"])
 WRONG = Reply(text="€46.", findings=[Finding(question="?", answer="€46")])
 
@@ -87,7 +87,7 @@ def test_superseded_documents_are_read_for_questions_about_the_past_only() -> No
 def test_passages_stand_below_the_name_of_their_document() -> None:
     text = passages_text(split_passages([FERRY, GARDEN]), 10_000)
     assert text.startswith("[ferry rules]\n")
-    assert "\n[garden]\nThe rose garden closes at dusk." in text
+    assert "\n[garden]\nThe rose garden 7B closes at dusk." in text
     assert "[garden]" not in passages_text(split_passages([FERRY, GARDEN]), 40)
 
 
@@ -121,6 +121,7 @@ def test_calculation_of_stated_numbers_is_accepted(
     ("question", "price", "rule", "expression"),
     [
         ("What do 3 bicycles cost?", "A bicycle costs €8", None, "3 * 9"),  # 9 is nowhere
+        ("What do 3 bicycles cost with the discount?", "A bicycle costs €8", None, "3 * 8"),  # none was read
         ("What do 3 bicycles cost?", "A bicycle costs €8", None, "8 * 9"),
         ("What do 3 bicycles cost?", "A bicycle costs €8", None, ""),
         ("What do 3 bicycles cost?", "A bicycle costs €8", None, "8"),  # nothing is computed
@@ -164,13 +165,16 @@ def test_bare_number_has_the_noun_of_the_question() -> None:
         ),  # they differ
         ("On which deck do dogs travel?", [("Dogs travel on deck 3", "deck 3"), (None, None)]),
         ("On which deck do dogs travel?", [("Dogs travel on deck 3", "deck 4"), ("Dogs travel on deck 3", "deck 4")]),
-        ("When does the shop open?", [("The rose garden closes at dusk.", "dusk")] * 2),  # about something else
-        ("Where do cats sleep in C-12?", [("Dogs travel on deck 3", "deck 3")] * 2),
+        ("When does the shop open?", [("The rose garden 7B closes at dusk.", "dusk")] * 2),  # about something else
+        ("On which deck do dogs of 7B travel?", [("Dogs travel on deck 3", "deck 3")] * 2),  # 7B is elsewhere
         (
             "How long is the rose garden open until it closes?",
-            [("The rose garden closes at dusk.", "at dusk")] * 2,
+            [("The rose garden 7B closes at dusk.", "at dusk")] * 2,
         ),  # no duration
-        ("Which garden has a rose?", [("The rose garden closes at dusk.", "rose garden")] * 2),  # repeats the question
+        (
+            "Which garden has a rose in 7B?",
+            [("The rose garden 7B closes at dusk.", "rose garden 7B")] * 2,
+        ),  # repeats the question
         ("What is in the garden file?", [("Le jardin ferme à 18 h.", "18 h")] * 2),  # only the file's name is shared
     ],
 )
