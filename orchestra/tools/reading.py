@@ -219,8 +219,6 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
     if rule is not None and not shared_stems(question, rule.quote):
         return None
     quotes = [price] if rule is None else [price, rule]
-    if _DISCOUNT.search(question) and not any(_DISCOUNT.search(one.quote) for one in quotes):
-        return None  # a discount of the question is nowhere in what was read
     # Another sentence counts if it is about something of the question that the price is not about.
     more = shared_stems(question, price.quote)
     about = [one for one in _sentences(request.sources) if shared_stems(question, one) - more]
@@ -231,9 +229,10 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
         value, used = evaluate(amount.expression), set(operands(amount.expression))
     except (ArithmeticParseError, ZeroDivisionError):
         return None
-    shares = {one / 100 for one in stated if one <= 100}
-    rest = {1 - one for one in shares} | {100 - 100 * one for one in shares}
-    if not used & _numbers([price.quote]) or not used <= stated | shares | rest | _FREE_OPERANDS:
+    if not used & _numbers([price.quote]) or not used <= _with_shares(stated) | _FREE_OPERANDS:
+        return None
+    discounts = _numbers(text for text in [*(one.quote for one in quotes), *about] if _DISCOUNT.search(text))
+    if _DISCOUNT.search(question) and not used & _with_shares(discounts):
         return None
     if value < 0 and _DIFFERENCE.search(question):
         value = -value
@@ -247,6 +246,12 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
         citations=list(dict.fromkeys(quotes)),
         computation=f"{amount.expression} = {rounded}",
     )
+
+
+def _with_shares(numbers: set[Fraction]) -> set[Fraction]:
+    """Numbers, and as percentages what they are of one and of a hundred, and what is left."""
+    shares = {one / 100 for one in numbers if one <= 100}
+    return numbers | shares | {1 - one for one in shares} | {100 - 100 * one for one in shares}
 
 
 def _with_currency(value: str, quotes: Iterable[str]) -> str:
