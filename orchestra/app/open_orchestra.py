@@ -39,10 +39,6 @@ class OpenOrchestra(Protocol):
         """Whether its runs have an idempotency key."""
         ...
 
-    def names_model(self, model: str) -> bool:
-        """Whether the fleet file has a model of this name."""
-        ...
-
     def options(self, **changes: Unpack[OptionChanges]) -> OpenOrchestra:
         """Returns the same one with other options for its runs."""
         ...

@@ -240,10 +240,6 @@ class Orchestra:
         """Whether its runs have an idempotency key. Then a caller that is cancelled does not cancel the run."""
         return bool(self._options.idempotency_key)
 
-    def names_model(self, model: str) -> bool:
-        """Whether the fleet file has a model of this name, such as `large`; a default for all names does not count."""
-        return self._project.fleet is not None and model in self._project.fleet.models
-
     def workflows(self) -> list[str]:
         """Returns the names of all workflows: of the project, and of the package."""
         return self._project.workflow_names()

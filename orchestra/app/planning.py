@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from orchestra.core.events import (
 )
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.engine.kinds import plan as plan_module
+from orchestra.fleet.config import configured_fleet
 from orchestra.fleet.weights.encoders import missing_downloads, missing_libraries
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.router import plan_cache, prompt
@@ -334,7 +335,7 @@ def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
         and card.grammar is None
         and (name not in DEMONSTRATIONS or _is_of_project(orchestra, "agents", name))
     }
-    fetches = not orchestra.settings.endpoint
+    fetches, models = not orchestra.settings.endpoint, _model_names(orchestra)
     offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)}
     members = {part.digest for card in offered.values() for part in card.member_cards}
     for name in orchestra.workflows():
@@ -342,7 +343,7 @@ def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
             continue
         if name not in PLANNERS and (program := _effect_free_program(orchestra, name)) is not None:
             needed = [registry.cards[agent] for agent, _ in program.possible_agents if agent in registry.cards]
-            if not all(_has_model(orchestra, card) for card in needed):
+            if not all(_has_model(card, models) for card in needed):
                 continue
             if fetches or all(_is_available(card, may_fetch=False) for card in needed):
                 yield name
@@ -355,9 +356,17 @@ def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
 
 
-def _has_model(orchestra: OpenOrchestra, card: Card) -> bool:
+def _has_model(card: Card, models: Collection[str]) -> bool:
     """Whether the fleet has the model of an agent, if that is a larger one."""
-    return card.kind != "model" or card.model not in LARGER_MODELS or orchestra.names_model(card.model)
+    return card.kind != "model" or card.model not in LARGER_MODELS or card.model in models
+
+
+def _model_names(orchestra: OpenOrchestra) -> Collection[str]:
+    """Returns the names of models in the fleet file, without its default for other names; none if it is invalid."""
+    try:
+        return configured_fleet(orchestra.settings).models
+    except InputError:
+        return ()
 
 
 def _is_of_project(orchestra: OpenOrchestra, kind: str, name: str) -> bool:

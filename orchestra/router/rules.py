@@ -184,7 +184,7 @@ _DRAFT = _compile(
     _POLITE + r"(?:write|draft|compose|prepare|formulate|word|schreibe?|verfasse)\b.{0,60}?\b(?:e-?mails?|mails?|"
     r"letters?|notes?|lines?|"
     r"messages?|reply|replies|answers?|responses?|reminders?|announcements?|notices?|memos?|posts?|paragraphs?|"
-    r"invitations?|sentences?|brief|nachricht)\b",
+    r"invitations?|sentences?|lines?|brief|nachricht)\b",
 )
 _LIST = _compile(
     _POLITE + r"(?:(?:list|enumerate|collect|itemi[sz]e)\b|(?:everyone|everybody|all the \w+|all \w+) (?:who|that|"

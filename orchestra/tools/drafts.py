@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from orchestra.schema.builtin_models import StrictModel
 from orchestra.text.numbers.numbers import find_numbers
+from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.reading import AmountReading, ReadingRequest, accept_reading, shared_stems
 from orchestra.tools.replies import Finding, Reply
 from orchestra.tools.sentences import sentence_spans
@@ -20,6 +21,20 @@ from orchestra.workflows.python.steps import tool
 
 _NAME = re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’-]*\w|\b\w*\d[\w-]*[^\W\d_]\w*")
 _WORD = re.compile(r"\w+")
+_COMPUTED = re.compile(
+    r"\b(?:amount|total|sum|discount|less|minus|Betrag|Summe|Rabatt|montant|remise|total|importe|descuento)\b",
+    re.IGNORECASE,
+)
+"""An amount that must have been computed. Others may be stated by a source."""
+_LENGTH = re.compile(
+    rf"\b(?P<count>\d|an?|eine?n?|une?|una?|{'|'.join(SMALL_NUMBERS)})\s+(?:short\s+)?"
+    r"(?:sentences?|lines?|Sätze|Satz|Sätzen|Zeilen?|phrases?|lignes?|frases?|líneas?)\b",
+    re.IGNORECASE,
+)
+MAX_SENTENCES = 12
+"""Sentences of a draft, if the request does not say how many."""
+FORMALITIES = 2
+"""Sentences beyond those that are asked for: a greeting and an end."""
 MIN_WORDS = 4
 """A text of shorter sentences only, such as a greeting, is no draft."""
 MIN_SHARED = 2
@@ -64,13 +79,24 @@ def check_draft(request: str, facts: DraftFacts, text: str) -> Reply:
     """The sentences of a draft whose numbers and names the facts or the request have; no text if none is left."""
     known = f"{facts.text}\n{request}"
     kept = [sentence for sentence in _sentences(text) if _is_supported(sentence, known)]
-    if _AMOUNT.search(request) and not any(_states_amount(sentence, facts) for sentence in kept):
+    if _AMOUNT.search(request) and not any(_states_amount(request, sentence, facts) for sentence in kept):
         return Reply(text=None, missing=[request])
     if not any(len(_WORD.findall(sentence)) > MIN_WORDS for sentence in kept):
+        return Reply(text=None, missing=[request])
+    if len(kept) > _length(request) + FORMALITIES:
         return Reply(text=None, missing=[request])
     draft = " ".join(kept)
     dropped = [sentence for sentence in _sentences(text) if sentence not in kept]
     return Reply(text=draft, findings=[Finding(question=request, answer=draft)], missing=dropped)
+
+
+def _length(request: str) -> int:
+    """The number of sentences or lines that a request asks for, the largest one; many if it does not say."""
+    match = _LENGTH.search(request)
+    if match is None:
+        return MAX_SENTENCES
+    count = match["count"].casefold()
+    return int(count) if count.isdigit() else SMALL_NUMBERS.get(count, 1)
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -87,9 +113,11 @@ def _is_supported(sentence: str, known: str) -> bool:
     return all(part in words or part in _FORMS for part in names)
 
 
-def _states_amount(sentence: str, facts: DraftFacts) -> bool:
+def _states_amount(request: str, sentence: str, facts: DraftFacts) -> bool:
     """Whether a sentence has the computed amount; without one, a number of a sentence about the same as it."""
     values = _values([sentence])
+    if facts.computed is None and _COMPUTED.search(request):
+        return False
     if facts.computed is not None:
         return bool(_values([facts.computed]) & values)
     return any(

@@ -53,8 +53,8 @@ _SUPERSEDED = re.compile(
     re.IGNORECASE,
 )
 _HALF = re.compile(r"\b(?:half|twice|double|halb\w*|hälfte|doppelt\w*|moitié|mitad|doble)\b", re.IGNORECASE)
+_DISCOUNT = re.compile(r"\b(?:discount\w*|rebate|reduc\w+|rabatt\w*|remise|réduc\w+|descuento|rebaja)\b", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?P<sign>[£€$])\s?\d|\d\s?(?P<word>euros?|pounds?|dollars?|EUR|GBP|USD|CHF)\b")
-_OPERATOR = re.compile(r"[-+*/]")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}(?!\w*$)")
 _FREE_OPERANDS = frozenset({Fraction(1), Fraction(100)})
@@ -210,7 +210,7 @@ def _all_agree(readings: Sequence[DocumentReading]) -> bool:
 
 def _checked_amount(question: str, request: ReadingRequest, amount: AmountReading) -> Reply | None:
     """The amount of a calculation whose numbers the sources and the question state; None if one is not stated."""
-    if amount.price is None or not _OPERATOR.search(amount.expression):
+    if amount.price is None:
         return None
     price = locate(amount.price, request.sources)
     if price is None or not _is_about(question, price, request.sources):
@@ -229,9 +229,10 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
         value, used = evaluate(amount.expression), set(operands(amount.expression))
     except (ArithmeticParseError, ZeroDivisionError):
         return None
-    shares = {one / 100 for one in stated if one <= 100}
-    rest = {1 - one for one in shares} | {100 - 100 * one for one in shares}
-    if not used & _numbers([price.quote]) or not used <= stated | shares | rest | _FREE_OPERANDS:
+    if not used & _numbers([price.quote]) or not used <= _with_shares(stated) | _FREE_OPERANDS:
+        return None
+    discounts = _numbers(text for text in [*(one.quote for one in quotes), *about] if _DISCOUNT.search(text))
+    if _DISCOUNT.search(question) and not used & _with_shares(discounts):
         return None
     if value < 0 and _DIFFERENCE.search(question):
         value = -value
@@ -245,6 +246,12 @@ def _checked_amount(question: str, request: ReadingRequest, amount: AmountReadin
         citations=list(dict.fromkeys(quotes)),
         computation=f"{amount.expression} = {rounded}",
     )
+
+
+def _with_shares(numbers: set[Fraction]) -> set[Fraction]:
+    """Numbers, and as percentages what they are of one and of a hundred, and what is left."""
+    shares = {one / 100 for one in numbers if one <= 100}
+    return numbers | shares | {1 - one for one in shares} | {100 - 100 * one for one in shares}
 
 
 def _with_currency(value: str, quotes: Iterable[str]) -> str:
@@ -336,7 +343,7 @@ def locate(quote: str, sources: Sequence[Passage]) -> Citation | None:
 
 def _is_about(question: str, citation: Citation, sources: Sequence[Passage]) -> bool:
     """Whether a sentence, or the name of its document, shares a word with a question, and has the codes in it."""
-    codes = [word for word in re.findall(r"\b(?=\w*\d)[\w-]*[^\W\d_][\w-]*", question) if len(word) > 2]
+    codes = [word for word in re.findall(r"\b(?=\w*\d)[\w-]*[^\W\d_][\w-]*", question) if len(word) > 1]
     around = next((one.text for one in sources if one.source == citation.source and citation.quote in one.text), "")
     known = " ".join(one.text for one in sources)
     if any(code in known and code not in around for code in codes):

@@ -49,6 +49,11 @@ def whole(name: str, field: str) -> str:
     return f"s1 = {name}({field}=input.request, documents=input.documents)\nreturn s1"
 
 
+def test_text_to_write_is_drafted_if_that_is_offered() -> None:
+    request = "Write one or two lines to Ms Berg about the boat."
+    assert plan(request, skill("draft_text", "request")) == whole("draft_text", "request")
+
+
 def test_question_goes_to_the_larger_reader_if_it_is_offered() -> None:
     larger = skill("read_answer", "question")
     assert plan("How many days of leave do I get?", larger) == whole("read_answer", "question")

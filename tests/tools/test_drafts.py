@@ -47,6 +47,9 @@ def test_sentences_with_unknown_numbers_or_names_are_dropped_and_named() -> None
         ("Write to Mr Sato where he gets the keys.", "Dear Mr Sato,\n\nKind regards", FACTS),
         ("Write to Mr Sato the total price of 3 hours.", "Dear Mr Sato, three hours cost €50.", FACTS),  # a deposit
         ("Write to Mr Sato the total price of 3 hours.", "Dear Mr Sato, Ms Lindqvist has the keys.", COMPUTED),
+        ("Write to Mr Sato the fee for a key.", "Dear Mr Sato, the fee for the key is €50.", FACTS),  # a deposit
+        ("Write to Mr Sato the total deposit.", "The deposit for a boat is €50.", FACTS),  # a total is computed
+        ("Write one sentence: who has the keys?", "Ms Lindqvist has the keys to a boat. " * 4, FACTS),  # too long
     ],
 )
 def test_draft_without_support_or_the_amount_is_withheld(request_: str, text: str, facts: DraftFacts) -> None:
@@ -56,6 +59,8 @@ def test_draft_without_support_or_the_amount_is_withheld(request_: str, text: st
 def test_draft_with_the_computed_or_the_stated_amount_is_given() -> None:
     text = "Dear Mr Sato, three hours cost €42."
     assert checked("Write to Mr Sato the total price of 3 hours.", text, COMPUTED).text == text
+    two = "Dear Mr Sato, Ms Lindqvist has the keys. Ms Lindqvist has a boat. Kind regards"
+    assert checked("Write two sentences to Mr Sato about the keys.", two).text == two
     stated = "Dear Mr Sato, the deposit for a boat is €50."
     assert checked("Write to Mr Sato what the deposit for a boat is.", stated).text == stated
 

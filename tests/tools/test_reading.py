@@ -10,12 +10,14 @@ from orchestra.core.protocols import CallRequest, CallResult
 from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Citation, Document
 from orchestra.testing import SimulatedOrchestra
+from orchestra.tools.answers import RankedSpan
 from orchestra.tools.reading import (
     AmountReading,
     DocumentReading,
     ReadingRequest,
     accept_reading,
     passages_text,
+    quoted_sentences,
     reading_request,
 )
 from orchestra.tools.replies import Finding, Reply
@@ -28,7 +30,7 @@ FERRY = Document(
     ),
 )
 OLD = Document(source="ferry_rules_2019.md", text="# Ferry rules 2019\n\nA bicycle costs €5 for each crossing.")
-GARDEN = Document(source="garden.md", text="The rose garden closes at dusk. Le jardin ferme à 18 h.")
+GARDEN = Document(source="garden.md", text="The rose garden 7B closes at dusk. Le jardin ferme à 18 h.")
 EMPTY = Reply(text=None, findings=[Finding(question="?", answer=None)], missing=["?"])
 WRONG = Reply(text="€46.", findings=[Finding(question="?", answer="€46")])
 
@@ -85,7 +87,7 @@ def test_superseded_documents_are_read_for_questions_about_the_past_only() -> No
 def test_passages_stand_below_the_name_of_their_document() -> None:
     text = passages_text(split_passages([FERRY, GARDEN]), 10_000)
     assert text.startswith("[ferry rules]\n")
-    assert "\n[garden]\nThe rose garden closes at dusk." in text
+    assert "\n[garden]\nThe rose garden 7B closes at dusk." in text
     assert "[garden]" not in passages_text(split_passages([FERRY, GARDEN]), 40)
 
 
@@ -119,6 +121,9 @@ def test_calculation_of_stated_numbers_is_accepted(
     ("question", "price", "rule", "expression"),
     [
         ("What do 3 bicycles cost?", "A bicycle costs €8", None, "3 * 9"),  # 9 is nowhere
+        ("What do 3 bicycles cost with the discount?", "A bicycle costs €8", None, "3 * 8"),  # none was read
+        ("What do 3 bicycles cost?", "A bicycle costs €8", None, "8 * 9"),
+        ("What do 3 bicycles cost?", "A bicycle costs €8", None, ""),
         ("What do 3 bicycles cost?", "A bicycle costs €8", None, "8"),  # nothing is computed
         ("What do 3 bicycles cost?", None, None, "3 * 8"),
         ("What do 3 bicycles cost?", "A bicycle costs €9", None, "3 * 8"),  # not a quote
@@ -160,10 +165,16 @@ def test_bare_number_has_the_noun_of_the_question() -> None:
         ),  # they differ
         ("On which deck do dogs travel?", [("Dogs travel on deck 3", "deck 3"), (None, None)]),
         ("On which deck do dogs travel?", [("Dogs travel on deck 3", "deck 4"), ("Dogs travel on deck 3", "deck 4")]),
-        ("When does the shop open?", [("The rose garden closes at dusk.", "dusk")] * 2),  # about something else
-        ("Where do cats sleep in C-12?", [("Dogs travel on deck 3", "deck 3")] * 2),
-        ("How long is the garden open?", [("The rose garden closes at dusk.", "at dusk")] * 2),  # no duration
-        ("Which garden has a rose?", [("The rose garden closes at dusk.", "rose garden")] * 2),  # repeats the question
+        ("When does the shop open?", [("The rose garden 7B closes at dusk.", "dusk")] * 2),  # about something else
+        ("On which deck do dogs of 7B travel?", [("Dogs travel on deck 3", "deck 3")] * 2),  # 7B is elsewhere
+        (
+            "How long is the rose garden open until it closes?",
+            [("The rose garden 7B closes at dusk.", "at dusk")] * 2,
+        ),  # no duration
+        (
+            "Which garden has a rose in 7B?",
+            [("The rose garden 7B closes at dusk.", "rose garden 7B")] * 2,
+        ),  # repeats the question
         ("What is in the garden file?", [("Le jardin ferme à 18 h.", "18 h")] * 2),  # only the file's name is shared
     ],
 )
@@ -171,6 +182,18 @@ def test_answer_that_fails_a_check_leaves_the_reply(
     question: str, readings: list[tuple[str | None, str | None]]
 ) -> None:
     assert accepted_answer(question, *readings).text is None
+
+
+def test_encoder_confirms_an_answer_in_other_words_than_the_question() -> None:
+    question = "Which level are our animals allowed on?"
+    reply = Reply(text=None, findings=[Finding(question=question, answer=None)], missing=[question])
+    request = requested("Where do dogs travel?", reply).model_copy(update={"question": "Dogs may ride on which level?"})
+    reading = DocumentReading(quote="Dogs travel on deck 3 in winter.", answer="deck 3")
+    quoted = quoted_sentences.function(request, [reading, reading]).texts
+    assert quoted == ["Dogs travel on deck 3 in winter."]
+    for score, text in ((2.0, "Deck 3."), (-2.0, None)):
+        span = RankedSpan(text=0, start=15, end=21, answer="deck 3", score=score)
+        assert accept_reading.function(question, reply, request, [reading, reading], None, [span]).text == text
 
 
 def test_answer_to_an_open_part_joins_the_others() -> None:
