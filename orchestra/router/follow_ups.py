@@ -1,6 +1,6 @@
 """Follow-ups: an elliptical request of a conversation becomes a full request, by rule.
 
-`and in Q2?` continues an earlier request: the value of the same kind is replaced. A pronoun stands for the last answer
+`and in Q2?` continues an earlier request: the value of the same kind is replaced. A pronoun means the last answer
 or the subject of an earlier request, and `20 % of that` for its number. Each full request is checked
 (`check_full_request`): its words come from the follow-up, from earlier requests and from their answers. If two readings
 are about as good, both are returned, and if none is found, the reason. Pure: nothing is read or called here.
@@ -159,10 +159,10 @@ class EarlierTurn:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A value in a full request that another text stood for, or that has replaced an earlier value."""
+    """A value in a full request that another text meant, or that has replaced an earlier value."""
 
     kind: str
-    """The kind of both, such as `quarter`; `answer` and `subject` for what a pronoun stands for."""
+    """The kind of both, such as `quarter`; `answer` and `subject` for what a pronoun means."""
     before: str
     after: str
 
@@ -186,7 +186,7 @@ class Resolution:
 
     @property
     def can_run(self) -> bool:
-        """Whether the request is to be asked: it is complete, resolved, or a sentence that may stand alone."""
+        """Whether the request is to be asked: it is complete, resolved, or a sentence that may be asked alone."""
         return self.status in ("complete", "resolved") or (self.status == "unresolved" and self.is_sentence)
 
 
@@ -353,7 +353,7 @@ def _open_pronoun(text: str) -> str:
 
 
 def _has_antecedent(text: str, pronoun: re.Match[str]) -> bool:
-    """Whether words before a pronoun name something it can stand for: in another clause; for `its` also in its own."""
+    """Whether words before a pronoun name something it can mean: in another clause; for `its` also in its own."""
     before = text[: pronoun.start()]
     if pronoun[0].casefold() in _POSSESSIVE and re.search(
         r"\b(?:which|what|the|an?|each|every|all) (?!is\b|are\b|was\b|does\b)[^\W\d_]+", before, re.IGNORECASE
@@ -618,7 +618,7 @@ def _insert(text: str, start: int, end: int, name: str, kind: str, number: int, 
 
 
 def _nouns(turn: EarlierTurn) -> Iterator[str]:
-    """What `one` can stand for: the noun of the answer, or of the subject."""
+    """What `one` can mean: the noun of the answer, or of the subject."""
     for value in turn.values:
         words = re.findall(r"[^\W\d_]+", value)
         if words and words[0].casefold() in ("the", "a", "an") and len(words) <= 4:
@@ -654,7 +654,7 @@ def _person_antecedents(turn: EarlierTurn) -> Iterator[tuple[str, str, float]]:
 
 
 def _thing_antecedents(word: str, turn: EarlierTurn) -> Iterator[tuple[str, str, float]]:
-    """What `it` can stand for: the answer to a question for a thing, else the subject of the request."""
+    """What `it` can mean: the answer to a question for a thing, else the subject of the request."""
     asked = re.match(r"\W*(?:which|what (?!is\b|are\b|was\b|were\b|do|did|can\b|must\b))", turn.request, re.IGNORECASE)
     names = [value for value in turn.values if _is_name(value)]
     if asked and len(names) == 1:
@@ -669,7 +669,7 @@ def _thing_antecedents(word: str, turn: EarlierTurn) -> Iterator[tuple[str, str,
 
 
 def _noun_antecedents(noun: str, turn: EarlierTurn) -> Iterator[tuple[str, str]]:
-    """What `that supplier` can stand for: the answer if the request asked for one, else the phrase with this noun."""
+    """What `that supplier` can mean: the answer if the request asked for one, else the phrase with this noun."""
     stem = stem_word(noun)
     if re.match(rf"\W*(?:which|what|whose)\s+(?:\w+\s+){{0,2}}?{re.escape(stem)}", turn.request, re.IGNORECASE):
         yield from (("answer", value) for value in turn.values if len(value.split()) <= 6)

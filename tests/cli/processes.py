@@ -61,11 +61,11 @@ def started(*arguments: str, script: str = "GOOD", router: str = "router") -> su
 
 
 class Terminal:
-    """A process on its own terminal, for typing."""
+    """A process on its own terminal, for typing. `script` is the behaviour of its model."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, script: str = "GOOD") -> None:
         self._ours, theirs = pty.openpty()
-        command = _command(arguments)
+        command = _command(arguments, script)
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True
         )
