@@ -268,7 +268,7 @@ def _has_twin(question: str, record: str, text: str) -> bool:
 _RANKS = re.compile(r"\b(?:most|least|highest|lowest|best|worst|first|last|total|average|\w{3,}est)\b", re.IGNORECASE)
 """A question that only all rows of a table answer."""
 _QUANTITY = re.compile(rf"(?<![\w.,£€$-])(?:\d{{1,3}}|{NUMBER_WORD})(?![\w.,:-]*\d)\s+[^\W\d_]{{3,}}", re.IGNORECASE)
-_FIGURE = re.compile(rf"\d+|\b{NUMBER_WORD}\b", re.IGNORECASE)
+_FIGURE = re.compile(rf"(?<![£€$.,\d])\d+|\b{NUMBER_WORD}\b", re.IGNORECASE)
 
 
 def _other_numbers(question: str, quote: str) -> bool:

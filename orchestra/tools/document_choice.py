@@ -88,8 +88,8 @@ def choose_documents(
 
 _GENERIC = word_stems(
     "summary summarise summarize recap overview condense gist give make write provide sentence sentences line lines "
-    "short brief letter mail email message document minutes report note notice text page file main point points key "
-    "please extract list fields compare difference changed order complaint enquiry invoice résumé résume fasse "
+    "short brief letter mail email message document minutes report note notice text page file main point points "
+    "key please extract list fields compare difference changed order complaint enquiry invoice résumé résume fasse "
     "zusammen satz phrases frases one two three four five zwei drei deux trois dos tres"
 )
 """Words of a request that are not about the matter of a document."""

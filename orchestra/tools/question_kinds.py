@@ -111,7 +111,8 @@ _KIND_PATTERNS: Final[tuple[tuple[AnswerKind, str], ...]] = (
         r"\bhow much\b.*\b(?:costs?|pay|paid|charged?|price|fees?|euros?|dollars?|pounds?|rent|budget|salary|earn|"
         r"spent|spend|money|worth|refund\w*|reimburse\w*|claim|owe|get back|fine)\b|\bwhat (?:is|are|"
         r"was|were|does|did|"
-        r"do|would|will)\b.*\b(?:costs?|price|fees?|salary|budget|fine|rent|deposit|allowance)\b|"
+        r"do|would|will)\b.*\b(?:costs?|price|fees?|salary|budget|fine|rent|deposit|allowance|"
+        r"pay(?! for| attention)|owe)\b|"
         r"\bat what price\b|\bhow expensive\b",
     ),
     ("percent", r"\b(?:what|which|how many) (?:percentage|per ?cent|share|proportion)\b|\bpercentage\b.*\?"),

@@ -42,7 +42,7 @@ LANGUAGE_WORDS: Final = {
         WORD.findall(
             "der die das den dem ein eine einen ist sind war waren wie was wer wo wann welche welcher welches "
             "wieviel viel viele kostet für und nicht mit von bei auf im zum zur ich wir muss darf kann gibt "
-            "es bitte"
+            "es bitte dürfen können müssen soll dass mein meine meinen noch auch"
         )
     ),
     "fr": frozenset(

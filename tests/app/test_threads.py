@@ -153,7 +153,7 @@ async def test_thread_budget_covers_all_turns(tmp_path: Path) -> None:
             await thread.ask("and Galway?", table=TABLE)
         larger = await orchestra.thread("sales", budget=Budget(calls=9)).ask("and Galway?", table=TABLE)
     assert first.options["budget"] == {"calls": 1}
-    assert (caught.value.code, caught.value.message) == ("E041", "the thread sales has used 2 of 2 calls")
+    assert (caught.value.code, caught.value.message) == ("E042", "the thread sales has used 2 of 2 calls")
     assert larger.status == "done"
 
 

@@ -143,3 +143,17 @@ def test_stated_computation_needs_no_value() -> None:
     offer = Capabilities.of(SKILLS, {"request": TEXT}, request_text="What is 18 % of 2,450?", may_decline=True)
     made = plan_by_rule("What is 18 % of 2,450?", offer, {"request": "What is 18 % of 2,450?"})
     assert str(made and made.plan) == "s1 = calculate(question=input.request)\nreturn s1"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    ["Draft two sentences to Ann.", "Write one or two lines to Ann about the dog.", "Compose a reply to the mail."],
+)
+def test_draft_is_declined_if_no_capability_drafts(request_: str) -> None:
+    assert plan(request_) == "return nothing"
+    drafts = (*SKILLS, skill("draft_text", "request"))
+    assert plan(request_, skills=drafts) == whole("draft_text", "request")
+
+
+def test_stated_computation_beside_documents_is_calculated() -> None:
+    assert plan("What is 18 % of 2,450?").startswith("s1 = calculate(")

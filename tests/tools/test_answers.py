@@ -146,3 +146,111 @@ def test_document_without_a_year_is_later_than_one_dated_by_name() -> None:
 def test_number_that_stands_there_is_no_sum_of_several() -> None:
     asked = "How much do the tickets cost altogether?"
     assert choose_answer.function(asked, [PASSAGE], [span("6.50 pounds", 4.0)]).text is None
+
+
+def withheld(question: str, text: str, answer: str, *more: str) -> bool:
+    """Whether a span with a high score is no answer."""
+    whole = "\n".join((text, *more))
+    passage = Passage(source="notes.md", text=text, start=0, end=len(text))
+    documents = [Document(source="notes.md", text=whole)]
+    spans = [span(answer, 11.0, text)]
+    return choose_answer.function(question, [passage], spans, documents=documents).text is None
+
+
+ROW = "Farm: Huber; Village: Obertal; Month: May; Milk: 12900 l"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "answer"),
+    [
+        ("Which weekdays is it?", "The shop closes at 18:00 in winter.", "18:00"),
+        ("What does the damage cost?", "The damage is 43.50 in the table.", "43.50"),
+        ("Why did the firm get the order?", "Bottelo got the order of the firm.", "Bottelo"),
+        ("When is the shop closed?", "The shop is open on Thursday until 15:00.", "Thursday"),
+        ("What do twelve adults pay?", "Adults pay £12 each.", "£12"),
+        ("What does the farm of Keller deliver?", "The farm delivers 5900 l of milk.", "5900 l"),
+        ("Which village has the fattest milk in May?", ROW, "Obertal"),
+        ("Who is the judge in the case of Huber?", ROW, "Obertal"),
+    ],
+)
+def test_span_that_fails_a_check_is_no_answer(question: str, text: str, answer: str) -> None:
+    assert withheld(question, text, answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "answer"),
+    [
+        ("Which weekdays is it?", "The shop is open on Tuesdays and Fridays.", "Tuesdays and Fridays"),
+        ("What do twelve adults pay?", "A group of twelve adults pays £100.", "£100"),
+        ("What does the farm of Keller deliver?", "The farm of Keller delivers 5900 l of milk.", "5900 l of milk"),
+        ("How much milk did the farm Huber deliver in May?", ROW, "12900 l"),
+    ],
+)
+def test_span_that_passes_the_checks_is_the_answer(question: str, text: str, answer: str) -> None:
+    assert not withheld(question, text, answer)
+
+
+def test_cell_of_a_row_with_a_twin_is_no_answer() -> None:
+    other = "Farm: Steiner; Village: Obertal; Month: May; Milk: 10100 l"
+    question = "How much milk did Obertal get in May?"
+    assert not withheld(question, ROW, "12900 l")
+    assert withheld(question, ROW, "12900 l", other)
+
+
+def test_name_is_looked_up_in_the_whole_question() -> None:
+    text = "The farm delivers 5900 l of milk."
+    passage = Passage(source="a.md", text=text, start=0, end=len(text))
+    documents = [Document(source="a.md", text=text)]
+    for context, answer in (("", "5900 l"), ("Where is the Keller farm, and how much does it deliver?", None)):
+        chosen = choose_answer.function(
+            "how much does it deliver?", [passage], [span("5900 l", 11.0, text)], documents=documents, context=context
+        )
+        assert chosen.text == answer
+
+
+def test_foreign_amount_of_another_clause_is_not_the_answer() -> None:
+    text = "Le train part de Bruxelles le 12 octobre à 9 h 17 et arrive à Lyon à 13 h 30."
+    passage = Passage(source="a.md", text=text, start=0, end=len(text))
+    question = "À quelle heure part le train pour Lyon ?"
+    answer = choose_answer.function(question, [passage], [span("13 h 30", 6.0, text)], [passage], [0.3])
+    assert answer.text == "9 h 17"
+
+
+def test_ever_keeps_its_preposition() -> None:
+    text = "Files are kept for six years, wills for ever."
+    passage = Passage(source="a.md", text=text, start=0, end=len(text))
+    assert choose_answer.function("How are wills kept?", [passage], [span("ever", 11.0, text)]).text == "for ever"
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ("À quelle heure part le train ?", "time"),
+        ("Was kostet ein Dolmetscher?", "money"),
+        ("Wie viele Bücher darf ich ausleihen?", "count"),
+        ("¿Cuánto dura la prueba?", "duration"),
+        ("¿Hasta cuándo puedo inscribirme?", "date"),
+        ("On which weekdays do they come?", "weekday"),
+        ("What's the most a client has to pay?", "money"),
+        ("Why did it fail?", "reason"),
+    ],
+)
+def test_kind_of_a_question(question: str, kind: str) -> None:
+    assert answer_kind(question) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "spans"),
+    [
+        ("um 17 Uhr, à 9 h 17", "time", ["17 Uhr", "9 h 17"]),
+        ("antes del 25 de marzo de 2025", "date", ["25 de marzo de 2025"]),
+        ("für drei Wochen", "duration", ["drei Wochen"]),
+        ("on Tuesdays and Fridays", "weekday", ["Tuesdays and Fridays"]),
+    ],
+)
+def test_amounts_of_a_kind_in_other_languages(text: str, kind: str, spans: list[str]) -> None:
+    assert [text[slice(*one)] for one in spans_of_kind(text, kind)] == spans  # type: ignore[arg-type]
+
+
+def test_fullness_is_no_date() -> None:
+    assert not is_of_kind("Three quarters full", "date")

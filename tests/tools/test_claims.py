@@ -73,3 +73,26 @@ def test_evidence_is_the_nearest_sentences() -> None:
     sentences = [sentence("a"), sentence("b"), sentence("| row | 1 |"), sentence("c")]
     found = claim_evidence.function("Are dogs allowed?", sentences, [0.1, 0.9, 0.8, 0.5], 2)
     assert ([one.text for one in found.sentences], found.claim) == (["b", "c"], "dogs are allowed")
+
+
+@pytest.mark.parametrize(
+    ("claim", "text", "begins"),
+    [
+        ("A deposit can be paid by card.", "Payment by card is accepted up to £1,000, except for deposits.", "No: "),
+        ("Visitors take photographs with flash.", "Photographs without flash are allowed for visitors.", "No: "),
+        ("Dürfen Hunde in die Kanzlei?", "Hunde dürfen nicht in die Kanzlei.", "No: "),
+        ("Sind Hunde in der Kanzlei erlaubt?", "Hunde sind in der Kanzlei erlaubt.", "Ja: "),
+    ],
+)
+def test_words_decide_against_the_model(claim: str, text: str, begins: str) -> None:
+    model = judged(0.9, 0.1) if begins == "No: " else judged(0.0, 0.1)
+    reply = decide_claim.function(claim, claim, [sentence(text)], [model])
+    assert reply.text is not None
+    assert reply.text.replace("Nein: ", "No: ").startswith(begins)
+
+
+def test_row_of_a_table_is_no_evidence() -> None:
+    rows = [sentence("Tank: 1; Beer: Pale Ale; Gyle: 421"), sentence("Gyle 418 is in tank 3.", 0.5)]
+    assert [one.text for one in claim_evidence.function("Gyle 418 is in tank 3.", rows, [0.9, 0.5]).sentences] == [
+        rows[1].text
+    ]

@@ -6,6 +6,7 @@ import pytest
 
 from orchestra.schema.builtin_models import Document, Passage, Table
 from orchestra.tools.computation import compute_amount
+from orchestra.tools.table_answers import with_unit
 
 PRICES = Document(
     source="fees.md",
@@ -123,3 +124,11 @@ def test_rate_of_a_document_dated_by_its_name_is_not_the_current_one() -> None:
     asked = "I drove 100 km. How much do I get back?"
     assert compute_amount.function(asked, sentences, [0.7, 0.68], documents).text == "€32."
     assert compute_amount.function(f"{asked} In 2022?", sentences, [0.7, 0.68], documents).text == "€30."
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("6.6", "£6.60"), ("6.65", "£6.65"), ("6", "£6"), ("1,234.5", "£1,234.50")]
+)
+def test_money_has_no_or_two_decimals(value: str, text: str) -> None:
+    assert with_unit(value, "GBP") == text
+    assert with_unit("6.6", "km") == "6.6 km"

@@ -16,6 +16,7 @@ from orchestra.tools.document_choice import (
     sentence_count,
     stated_fields,
     stated_labels,
+    typed_field,
 )
 
 MAIL = Document(
@@ -114,3 +115,58 @@ def test_sender_of_a_mail_is_that_of_its_header() -> None:
 def test_document_of_another_kind_than_named_is_not_chosen() -> None:
     asked = "Sum up the letter about the pool."
     assert choose_documents.function(asked, [RULES, MAIL], passages(RULES, MAIL), [0.6, 0.1]).documents == []
+
+
+LETTER = Document(
+    source="visit.txt",
+    text=(
+        "From: Carmen Ortiz <c@school.example>\nDate: 4 March 2025\nSubject: Visit\n\nDear Ms Rahman,\n\n"
+        "we come on Thursday, 10 April. We are 26 pupils and arrive at 10:15; we leave at 13:00. Call 020 5550 0136.\n"
+        "The rent is £875.\n\nCarmen Ortiz, 020 5550 0781\n"
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "read", "value"),
+    [
+        ("phone number", "FL-2207", "020 5550 0781"),
+        ("date", None, "10 April"),
+        ("number of pupils", "10", "26"),
+        ("arrival time", None, "10:15"),
+        ("monthly rent", "£875", "£875"),
+        ("subject of it", "Visit", "Visit"),
+    ],
+)
+def test_field_has_the_form_of_its_name(field: str, read: str | None, value: str) -> None:
+    answer = typed_field(field, Answer(text=read), [LETTER])
+    assert answer.text == value
+    for quote in answer.citations:
+        assert LETTER.text[quote.start : quote.end] == quote.quote
+
+
+def test_field_without_a_value_of_its_form_has_none() -> None:
+    note = Document(source="note.txt", text="Please call me.")
+    assert typed_field("phone number", Answer(text="FL-2207"), [note]).text is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "sources"),
+    [
+        ("Sum up the letter of Carmen Ortiz for me.", ["visit.txt"]),
+        ("Sum up the insurer's complaint about surgery.", []),
+        ("Summarise the document in two sentences.", ["visit.txt"]),
+    ],
+)
+def test_summary_is_of_a_document_that_mentions_its_subject(request_: str, sources: list[str]) -> None:
+    other = Document(source="other.txt", text="Nothing of interest.")
+    passages = [Passage(source=one.source, text=one.text, start=0, end=len(one.text)) for one in (LETTER, other)]
+    chosen = choose_documents.function(request_, [LETTER, other], passages, [0.6, 0.0])
+    assert [one.source for one in chosen.documents] == sources
+
+
+def test_summary_of_payments_has_the_amounts() -> None:
+    parts = ["Le train part à neuf heures.", "Un acompte de 200 euros est à verser.", "Le jeudi est libre."]
+    sentences = [Passage(source="a", text=text, start=0, end=len(text)) for text in parts]
+    reply = compose_summary.function("Résume en une phrase le paiement.", sentences, [0.6, 0.4, 0.5], [0.3, 0.3, 0.3])
+    assert parts[1] in (reply.text or "")

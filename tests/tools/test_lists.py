@@ -67,3 +67,9 @@ def test_list_of_another_day_is_not_the_one_asked_for() -> None:
     scores = [0.5] * len(found.lists)
     assert choose("List the decisions of the meeting on 8 April.", *scores) is None
     assert choose("List the decisions of the meeting on 11 March.", *scores) is not None
+
+
+def test_what_was_left_to_be_done_is_a_list_of_tasks() -> None:
+    found = find_lists.function([MINUTES])
+    scores = [0.3 if len(entry.items) == 2 else 0.5 for entry in found.lists]
+    assert (choose("List what was left to be done.", *scores) or "").startswith("- Boiler.")

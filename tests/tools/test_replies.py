@@ -12,6 +12,7 @@ from orchestra.tools.replies import (
     language_of,
     not_found_sentence,
     question_parts,
+    split_questions,
 )
 
 QUOTE = Citation(quote="Bicycles are in the yard.", source="a.md", start=0, end=25)
@@ -89,3 +90,23 @@ def test_computed_amount_replaces_the_answer() -> None:
     assert join_answers.function(["How much?"], [Answer(text="0.32")], Reply(text=None)).text == "0.32."
     parts = join_answers.function(["How much?", "Who?"], [Answer(text="0.32"), Answer(text="Ann")], computed)
     assert parts.text == "0.32. Ann."
+
+
+def test_question_word_alone_takes_the_words_of_the_other_part() -> None:
+    assert split_questions("What goes off first in the cupboard, and when?") == [
+        "What goes off first in the cupboard?",
+        "when goes off first in the cupboard?",
+    ]
+
+
+def test_question_in_spanish_is_split() -> None:
+    assert split_questions("¿Con quién tengo que hablar y hasta cuándo es?") == [
+        "¿Con quién tengo que hablar?",
+        "hasta cuándo es?",
+    ]
+
+
+def test_same_answer_to_two_parts_counts_once() -> None:
+    answers = [Answer(text="Ann", citations=[QUOTE])] * 2
+    reply = join_answers.function(["Who is it?", "Why is it so?"], answers)
+    assert (reply.text, reply.missing) == ("The sources do not say: Why is it so? Ann.", ["Why is it so?"])

@@ -90,7 +90,7 @@ def test_chat_commands_help_and_unknown(desk: Shell) -> None:
 
 def test_chat_budget_ends_turns_and_not_the_conversation(desk: Shell) -> None:
     said = chat(desk, SLIGO, "and in Q2?", "/history", more=("--budget", "calls=1"))
-    assert "E041: the thread sales has used 1 of 1 calls" in said.err
+    assert "E042: the thread sales has used 1 of 1 calls" in said.err
     assert f"1  {SLIGO}" in said.out
     assert chat(desk, "and in Q2?", more=("--budget", "calls=1")).code == 4
 
