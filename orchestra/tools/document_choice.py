@@ -380,7 +380,7 @@ def typed_field(field: str, answer: Answer, documents: Sequence[Document]) -> An
     time, an amount of money or a number of things.
 
     Else the value of that form in the document whose words are nearest to the field; the last telephone number, which
-    stands below the name; or the first date after the header of a mail.
+    is below the name; or the first date after the header of a mail.
     """
     counted = _NUMBER_OF.match(field)
     kind: AnswerKind = next((kind for kind, pattern in _TYPED_FIELDS if pattern.search(field)), "")

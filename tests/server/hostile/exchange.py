@@ -17,7 +17,7 @@ HOST = "localhost"
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply; the status 0 stands for a connection that ended without one."""
+    """One reply; the status 0 means a connection that ended without one."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()

@@ -18,8 +18,8 @@ import msgspec
 from orchestra import Orchestra
 from orchestra.server import ServerSettings, create_app, http_server
 from orchestra.server.access import create_key
+from orchestra.server.open_records import open_records
 from orchestra.server.principals import SCOPES
-from orchestra.server.records import Records
 from orchestra.testing.fake_workers import SimulatedWorkers
 from tests.server.servers import project, reply
 
@@ -89,7 +89,7 @@ async def main(folder: Path, head_seconds: float, body_seconds: float) -> None:
     """Serves until SIGTERM."""
     settings = project(folder)
     assert isinstance(settings.journal, Path)
-    async with Records.open(settings.journal) as records:
+    async with open_records(settings.journal) as records:
         keys = {name: (await create_key(records, "test", name, SCOPES, None))[1] for name in (ATTACKER, VICTIM)}
 
     def announce(port: int) -> None:

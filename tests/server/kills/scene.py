@@ -42,7 +42,7 @@ class Stream:
     events: list[tuple[int, str]] = field(default_factory=list)
     """Sequence numbers and data."""
     seen_in: dict[str, int] = field(default_factory=dict)
-    """For each node whose end the reader knows: the process that has told it."""
+    """For each node whose end the reader knows: the process that has reported it."""
     has_ended: bool = False
     continued: int = 0
     """How often the stream was continued."""
