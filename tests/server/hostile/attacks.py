@@ -65,7 +65,7 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "
 
 
 def all_attacks(world: World, canary_port: int) -> dict[str, list[Attack]]:
-    """Returns the attacks by kind. Webhooks to names of this machine go to `canary_port`, where no process may connect."""
+    """Returns the attacks by kind. Webhooks to this machine go to `canary_port`, where no process may connect."""
     kinds: Mapping[str, Callable[[World], Iterable[Attack]]] = {
         "paths": paths,
         "foreign ids": foreign_ids,
