@@ -177,7 +177,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """The client has gone while its body was read: nobody reads the reply."""
+    """The client has closed the connection while its body was read, so the reply is not read."""
     return Response(status_code=400)
 
 

@@ -231,7 +231,7 @@ def choose_answer(
 
 
 def _may_answer(question: str, kind: AnswerKind, one: _Candidate, texts: Mapping[str, str]) -> bool:
-    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and stands in
+    """Whether a candidate has the form that its kind requires, is no cell of a row that others resemble, and is in
     a document that has the proper names of the question.
     """
     if kind in STRICT_KINDS and not is_of_kind(one.answer, kind):

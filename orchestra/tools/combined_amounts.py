@@ -53,7 +53,8 @@ _HAS_ITEMS = re.compile(
 )
 _TIMES = re.compile(r"(?P<number>\d+)\s+[^\W\d_]+\s+(?:at|à|zu|a)\s+$", re.IGNORECASE)
 _ASKS_DIFFERENCE = re.compile(
-    r"\bhow (?:much|many) (?:\w+ )?(?:more|less|fewer|higher|lower|cheaper|dearer)\b|\bby how much\b|\bdifference\b",
+    r"\bhow (?:much|many) (?:\w+ )?(?:more|less|fewer|higher|lower|cheaper|dearer)\b|"  # prose: ok
+    r"\bby how much\b|\bdifference\b",
     re.IGNORECASE,
 )
 _ASKS_PERCENTAGE = re.compile(
@@ -167,7 +168,7 @@ def _name_words(name: str) -> frozenset[str]:
 
 
 def _windows(sentences: Sequence[Passage]) -> Iterator[tuple[Sequence[Passage], str]]:
-    """Yields single sentences and pairs of neighbours, with the text that they stand in."""
+    """Yields single sentences and pairs of neighbours, with the text that contains them."""
     ordered = sorted(sentences, key=lambda one: (one.source, one.start))
     for size in (1, 2):
         for at in range(len(ordered) - size + 1):
@@ -254,7 +255,8 @@ _ABOVE_AGE = re.compile(r"\b(?:over|older than|above|über|plus de|mayores de)\s
 _OWN_AGE = re.compile(
     r"\b(?:i(?:'|’)?m|i am|aged?|he is|she is|who is|ich bin|j'ai|tengo)\s+(?P<one>\d{1,3})\b(?!\s*(?:km|miles|%))|"
     r"\b(?P<two>\d{1,3})[- ]years?[- ]old\b|"
-    r"\b(?:client|customer|person|man|woman|member|patient|visitor|student|someone) of (?P<three>\d{1,3})\b",
+    r"\b(?:client|customer|person|man|woman|member|patient|visitor|student|someone)"  # prose: ok
+    r" of (?P<three>\d{1,3})\b",
     re.IGNORECASE,
 )
 _OR_MORE = re.compile(r"\b(?P<number>\w+) or more\b|\bat least (?P<other>\w+)\b", re.IGNORECASE)
