@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from orchestra.agents import template, tool_prompt
-from orchestra.agents.card_errors import parent_key, to_input_error
 from orchestra.agents.card_file import ELSEWHERE_KEYS, KINDS_WITH_ARRAYS, LATER_KEYS, CardFile, ToolLimits, check_card
 from orchestra.agents.card_types import is_plain_text, output_type, project_models, record_schema, resolve_types
 from orchestra.agents.computed_fields import OutputForm
 from orchestra.agents.contract import Contract, ToolUse
 from orchestra.agents.inference.calibration import Calibration
-from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.errors import InputError, InputErrors, SourceLocation
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_json import JsonDecodingError, decode_json, digest
 from orchestra.schema.strict_yaml import YamlDocument, load_yaml
@@ -61,7 +61,7 @@ class Card(CardFile):
         try:
             file = CardFile.model_validate(marked.value)
         except ValidationError as error:
-            raise to_input_error(error, CardFile, marked) from error
+            raise _to_input_error(error, CardFile, marked) from error
         inputs, outputs = _read_types(file, models, marked)
         text = _read_prompt(folder, file.prompt, marked) if file.kind == "model" else ""
         check_card(file, inputs, outputs, text, folder / file.prompt, marked.locate)
@@ -99,7 +99,7 @@ class Card(CardFile):
             key = ".".join(str(step) for step in first["loc"])
             near = closest_match(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
-            if first["type"] == "extra_forbidden" and (holder := parent_key(key, CardFile)):
+            if first["type"] == "extra_forbidden" and (holder := _parent_key(key, CardFile)):
                 hint = f"it belongs in another key: {holder}={{{key!r}: …}}"
             raise InputError("A002", f"{key}: {first['msg']}", location=location, hint=hint) from error
         check_card(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: location)
@@ -622,3 +622,51 @@ def _read_file(folder: Path, name: str, location: SourceLocation, limit: int = M
         raise InputError(
             "A004", f"cannot read {folder / name}: {reason}", location=location, hint=f"create {name} in {folder}"
         ) from error
+
+
+def _to_input_error(error: ValidationError, model: type[BaseModel], marked: YamlDocument) -> InputError:
+    """Converts a validation error of a file to one error with a location for each fault."""
+    found = [_located_error(entry, model, marked) for entry in error.errors(include_url=False)]
+    return _merge_errors(found)
+
+
+def _merge_errors(found: Sequence[InputError]) -> InputError:
+    """Returns a single error, or all errors sorted by location."""
+    ordered = sorted(found, key=lambda one: (one.location.line, one.location.column) if one.location else (0, 0))
+    return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
+
+
+def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocument) -> InputError:
+    path = marked.path(entry["loc"], missing=entry["type"] == "missing")
+    name = ".".join(str(step) for step in path) or "the card"
+    if entry["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        near, holder = closest_match(str(path[-1]), known), _parent_key(str(path[-1]), model) if len(path) == 1 else ""
+        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
+        hint = f"it belongs in another key: `{holder}: {{{name}: …}}`" if holder else hint
+        return InputError("A002", f"a card has no key {name!r}", location=marked.location(path, key=True), hint=hint)
+    if entry["type"] == "missing":
+        return InputError(
+            "A002", f"the key {name!r} is missing", location=marked.location(path[:-1]), hint=f"add `{path[-1]}:`"
+        )
+    reason = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    return InputError(
+        "A002",
+        f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}",
+        location=marked.location(path),
+    )
+
+
+def _parent_key(name: str, model: type[BaseModel]) -> str:
+    """Returns the top-level key whose record has this key, such as `sampling` for `temperature`; empty if none has."""
+    return next((key for key in model.model_fields if name in _known_keys(model, (key,))), "")
+
+
+def _known_keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
+    for step in path:
+        info = model.model_fields.get(str(step))
+        inner = info.annotation if info else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return [info.alias or name for name, info in model.model_fields.items()]

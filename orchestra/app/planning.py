@@ -31,7 +31,6 @@ from orchestra.core.events import (
 )
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.engine.kinds import plan as plan_module
-from orchestra.fleet.config import configured_fleet
 from orchestra.fleet.weights.encoders import missing_downloads, missing_libraries
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.router import plan_cache, prompt
@@ -363,6 +362,8 @@ def _has_model(card: Card, models: Collection[str]) -> bool:
 
 def _model_names(orchestra: OpenOrchestra) -> Collection[str]:
     """Returns the names of models in the fleet file, without its default for other names; none if it is invalid."""
+    from orchestra.fleet.config import configured_fleet  # only planning needs it
+
     try:
         return configured_fleet(orchestra.settings).models
     except InputError:

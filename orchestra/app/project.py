@@ -18,6 +18,7 @@ from orchestra.agents.tools import ToolFunction
 from orchestra.app.snapshot import WorkflowSnapshot
 from orchestra.core.errors import InputError
 from orchestra.core.event_logging import create_line_logger, log_info
+from orchestra.core.lazy_mapping import LazyMapping
 from orchestra.core.settings import Settings, installed_modules, load_modules, looks_like_path
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.types import Schema
@@ -230,13 +231,18 @@ class Project:
         """The models that are served under several names of cards. The fleet file is not read if cards use one name
         only.
         """
+        return self.fleet.shared_models if self._has_several_models and self.fleet is not None else {}
+
+    @property
+    def _has_several_models(self) -> bool:
+        """Whether cards use more than one name of a model."""
         used = {
             part.model
             for card in (*self.cards.values(), *self.cards_by_digest.values())
             for part in (card.member_cards or (card,))
             if part.kind == "model"
         }
-        return self.fleet.shared_models if len(used) > 1 and self.fleet is not None else {}
+        return len(used) > 1
 
     def tiers(self, program: Program) -> tuple[str, ...]:
         """Returns the fleet's larger models for a program, in the order of escalation; empty if it does not
@@ -479,9 +485,13 @@ class Project:
             )
 
         known = registry().catalog(_WorkflowGraphs(self, graphs))
-        if shared := self.served_names:
-            faces = {name: card.served_contract(shared) for name, card in registry().cards.items()}
-            known = replace(known, agents={**known.agents, **faces})
+        if self._has_several_models:  # the fleet file is read for the agents of the step only
+            contracts, registered = known.agents, registry().cards
+
+            def served_contract(name: str) -> Contract:
+                return self.contract(registered[name]) if name in registered else contracts[name]
+
+            known = replace(known, agents=LazyMapping((*contracts, *registered), served_contract))
         held = replace(
             known,
             certificates=_LazyMapping(certificates),

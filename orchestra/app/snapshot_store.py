@@ -89,7 +89,7 @@ def _build_snapshot(project: Project, program: Program, models: Mapping[str, Sch
                 parts[f"{COMBINATION}/{combination.agent}"] = combination.to_bytes()
     if code:
         parts[CODE] = msgspec.json.encode(code, order="sorted")
-    if shared := project.served_names:
+    if any(part.startswith(f"{CARD}/") for part in parts) and (shared := project.served_names):
         parts[SERVED] = msgspec.json.encode(shared, order="sorted")
     known = {**project.catalog().models, **models}
     if known:

@@ -184,18 +184,23 @@ def decode_query(request: Request, wanted: type[T]) -> T:
     return found
 
 
+def require_json_type(request: Request) -> None:
+    """Raises `RequestError` S001 unless the content type of a request is JSON."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON_TYPE:
+        hint = "Content-Type: application/json"
+        message = f"the body is {content_type[:100] or 'of no stated type'}"
+        raise RequestError("S001", message, hint=hint, pointer="Content-Type")
+
+
 async def decode_body(request: Request, wanted: type[T]) -> T:
     """Returns the JSON body of a request. Raises `RequestError` S001 for another content type, S002 for another
     value.
     """
     data = await request.body()
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not data and wanted is NoBody:
         return wanted()
-    if content_type != JSON_TYPE:
-        hint = "Content-Type: application/json"
-        message = f"the body is {content_type[:100] or 'of no stated type'}"
-        raise RequestError("S001", message, hint=hint, pointer="Content-Type")
+    require_json_type(request)
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

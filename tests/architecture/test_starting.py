@@ -14,7 +14,7 @@ from tests.architecture.test_architecture import HEAVY, loaded_by
 
 ONE_TOOL = {
     "agents": (
-        "card card_errors card_file card_types code_digest computed_fields contract ensemble ensemble_voting"
+        "card card_file card_types code_digest computed_fields contract ensemble ensemble_voting"
         " evidence_grammar fast_validation function_calls inference registry template tool_prompt tools tracebacks"
     ),
     "agents.inference": "calibration logprob_confidence overlap_features",

@@ -24,4 +24,5 @@ def test_performance_page_has_all_blocks() -> None:
         "peers",
         "ordering",
         "throttling",
+        "server",
     ]

@@ -215,14 +215,14 @@ def encoders(span: dict[str, Any] | None) -> dict[str, Any]:
 
 
 async def test_read_answer_calls_the_larger_model_only_if_needed(simulated: SimulatedOrchestra) -> None:
-    amount = {"price": "A car costs €46", "rule": "a discount of 25 %", "expression": "46 * 0.75", "value": 34.5}
+    amount = {"price": "A bicycle costs €8", "rule": "Pupils pay half of the fare", "expression": "8 / 2", "value": 4}
     simulated.set_answers(
         {**encoders(None), "amount_reader": amount, "document_reader": {"quote": None, "answer": None}}
     )
     documents = [FERRY.model_dump()]
     step = simulated.find("read_answer")
-    result = await simulated.run(step, question="What must an islander pay for a car?", documents=documents)
-    assert result.value["text"] == "€34.50."
+    result = await simulated.run(step, question="What must a pupil pay for a bicycle?", documents=documents)
+    assert result.value["text"] == "€4."
     counts = simulated.workers.counts
     assert counts["amount_reader"] == 1
     span = {"text": 0, "start": 0, "end": 9, "answer": "on deck 3", "score": 12.0}

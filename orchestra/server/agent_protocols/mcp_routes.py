@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from orchestra.server.endpoints import Call, RouteTable
+from orchestra.server.endpoints import Call, RouteTable, require_json_type
 from orchestra.server.problems import RequestError
 from orchestra.server.services import Services
 from orchestra.server.streams import EVENT_STREAM, STOP_SECONDS
@@ -32,6 +32,7 @@ MAX_SESSIONS: Final = 1000
 @ROUTES.route("POST", "/mcp", "run", media_type=EVENT_STREAM)
 async def send_mcp_message(call: Call) -> Response:
     """Send a message of the Model Context Protocol: list the workflows as tools, and call them."""
+    require_json_type(call.request)
     return await _reply(call)
 
 

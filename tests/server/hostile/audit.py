@@ -43,6 +43,10 @@ def violations(attack: Attack, reply: Reply, folder: str) -> Iterator[str]:
 
 def _problem_violations(attack: Attack, reply: Reply) -> Iterator[str]:
     problem = reply.json()
+    if isinstance(problem, dict) and "jsonrpc" in problem:  # The form of MCP and A2A, whose codes are negative numbers.
+        if not isinstance(problem["error"]["code"], int) or not problem["error"]["message"]:
+            yield f"the error of JSON-RPC has no code or no message: {reply.body[:200]!r}"
+        return
     if isinstance(problem, dict) and isinstance(problem.get("error"), dict):  # The form of OpenAI's API.
         problem = {**problem["error"], "status": reply.status, "pointer": problem["error"].get("param") or ""}
     elif not isinstance(problem, dict) or reply.header("content-type") != MEDIA_TYPE:
