@@ -13,6 +13,7 @@ from typing import Final
 
 from orchestra.text.keywords import STOP_WORDS, singular
 from orchestra.tools.replies import LANGUAGE_WORDS, language_of
+from orchestra.tools.table_words import MONTHS
 
 STEM: Final = 5
 """Letters of a word that are compared."""
@@ -112,40 +113,11 @@ _WORD = re.compile(r"[^\W_]+")
 _NAME = re.compile(r"(?<=[^.?!:\s]\s)[A-ZÀ-ÝŠŽ][\w'’-]*[a-zà-ÿ]\b")
 """A capitalised word within a sentence."""
 _NO_NAME: Final = frozenset(
-    [
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "mr",
-        "mrs",
-        "ms",
-        "miss",
-        "dr",
-        "sir",
-        "madam",
-        "company",
-        "please",
-        "gbp",
-        "eur",
-        "usd",
-        "vat",
-    ]
+    (
+        *MONTHS,
+        *["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"],
+        *["mr", "mrs", "ms", "miss", "dr", "sir", "madam", "company", "please", "gbp", "eur", "usd", "vat"],
+    )
 )
 _CLAUSE_END = re.compile(r"[,;.()]|\b(?:and|und|et|y)\b", re.IGNORECASE)
 _RECORD = re.compile(r"^[^:;|]{1,40}: ?[^:;]*(?:; [^:;]{1,40}: ?[^;]*){2,}$")

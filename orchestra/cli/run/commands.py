@@ -29,6 +29,17 @@ if TYPE_CHECKING:
     from orchestra.cli.run.plan import AskRequest
 
 
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="NAME",
+        help="An agent, tool or workflow that a plan may use.",
+        show_default="all without effects",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class RunArguments:
     """The arguments of `orchestra run`."""
@@ -131,15 +142,7 @@ class PlannerArguments:
             help="An additional value: text, JSON, key=@file.txt, key=@file.json or table=@file.csv.",
         ),
     ] = None
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="NAME",
-            help="An agent, tool or workflow that the plan may use.",
-            show_default="all without effects",
-        ),
-    ] = None
+    only: OnlyOption = None
     router: Annotated[str, typer.Option(metavar="AGENT", help="The agent that writes the plan.")] = "router"
     steps: Annotated[int, typer.Option(min=1, max=100, help="The maximum number of steps of the plan.")] = 8
     repairs: Annotated[int, typer.Option(min=0, max=10, help="How often the router may correct a rejected line.")] = 2
@@ -293,15 +296,7 @@ class ChatArguments:
         list[str] | None,
         typer.Option("--input", "-i", metavar="KEY=VALUE", help="An additional value, as for `ask`."),
     ] = None
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="NAME",
-            help="An agent, tool or workflow that plans may use.",
-            show_default="all without effects",
-        ),
-    ] = None
+    only: OnlyOption = None
     no_rules: Annotated[bool, typer.Option("--no-rules", help="Let the router plan requests of a known kind, too.")] = (
         False
     )

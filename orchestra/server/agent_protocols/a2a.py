@@ -39,7 +39,6 @@ from orchestra.server.agent_protocols.a2a_types import (
     TaskStatus,
 )
 from orchestra.server.agent_protocols.ag_ui_events import CONTEXT_TAG
-from orchestra.server.agent_protocols.following import events_until_blocked
 from orchestra.server.agent_protocols.questions import (
     continued_run,
     give_answer,
@@ -53,6 +52,7 @@ from orchestra.server.endpoints import JSON_TYPE, Call, RouteTable
 from orchestra.server.openai_api.messages import USER, FileData, Turn, build_inputs
 from orchestra.server.openapi import package_version
 from orchestra.server.problems import RequestError, pointer_of, status_of
+from orchestra.server.run_following import events_until_blocked
 from orchestra.server.runs import require_run
 from orchestra.server.streams import EVENT_STREAM, EventStream, outcome_of
 
@@ -407,7 +407,7 @@ async def _frames(
         def update(status: TaskStatus) -> bytes:
             return _frame(request, {"statusUpdate": {"taskId": run.id, "contextId": context, "status": status}})
 
-        async with aclosing(events_until_blocked(call, run)) as events:
+        async with aclosing(events_until_blocked(call.services, run)) as events:
             async for event in events:
                 if (ended := outcome_of(event)) is not None:
                     words = f"{ended[0]}: {ended[1].__struct_config__.tag}"

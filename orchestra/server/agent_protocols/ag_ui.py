@@ -17,7 +17,6 @@ from orchestra.core.tags import is_tag
 from orchestra.schema.types import Schema
 from orchestra.server.access import require_scope
 from orchestra.server.agent_protocols.ag_ui_events import CONTEXT_TAG, AgUiEncoder, ag_ui_frame, error_event
-from orchestra.server.agent_protocols.following import events_until_blocked
 from orchestra.server.agent_protocols.questions import (
     continued_run,
     give_answer,
@@ -29,6 +28,7 @@ from orchestra.server.agent_protocols.skills import Skill, cancel_for_client, fi
 from orchestra.server.endpoints import Call, RouteTable
 from orchestra.server.openai_api.messages import MESSAGE_ROLES, FileData, Turn, build_inputs
 from orchestra.server.problems import RequestError
+from orchestra.server.run_following import events_until_blocked
 from orchestra.server.streams import EVENT_STREAM, EventStream
 
 ROUTES = RouteTable()
@@ -150,7 +150,7 @@ async def _frames(call: Call[RunAgentInput], run: Run[Any], schema: Schema, afte
     try:
         for event in encoder.started(run.id):
             yield ag_ui_frame(event)
-        async with aclosing(events_until_blocked(call, run, after)) as events:
+        async with aclosing(events_until_blocked(call.services, run, after)) as events:
             async for recorded in events:
                 if not isinstance(recorded, RunStarted | RunFinished):
                     for event in await encoder.events_of(recorded):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,8 +28,9 @@ from orchestra.server.openai_api.output import (
     without_unsupported,
 )
 from orchestra.server.problems import RequestError
+from orchestra.server.run_following import items_until_blocked
 from orchestra.server.runs import require_run, wait_for_end
-from orchestra.server.streams import EventStream, stop_error
+from orchestra.server.streams import EventStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,31 +139,10 @@ async def text_until_blocked(call: Call[Any, Any], started: StartedRun) -> Async
     Raises:
         RequestError: S010 if the server stops.
     """
-    run = started.run
-    pieces = run.text() if started.conversation.asked.unverified else _no_text()
-    async with aclosing(pieces):
-        ending: asyncio.Task[Any] = asyncio.ensure_future(run.wait_until_blocked())
-        stopping: asyncio.Task[Any] = asyncio.ensure_future(call.services.stopping.wait())
-        reading: asyncio.Task[TextPiece | None] = asyncio.ensure_future(anext(pieces, None))
-        waiting = {ending, stopping, reading}
-        try:
-            while True:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if reading in waiting and reading.done():
-                    waiting.discard(reading)
-                    if (piece := reading.result()) is not None:
-                        yield piece
-                        reading = asyncio.ensure_future(anext(pieces, None))
-                        waiting.add(reading)
-                elif ending.done():
-                    ending.result()
-                    return
-                elif stopping.done():
-                    raise stop_error(run.id)
-        finally:
-            for task in (ending, stopping, reading):
-                task.cancel()
-            await asyncio.gather(ending, stopping, reading, return_exceptions=True)
+    pieces = started.run.text() if started.conversation.asked.unverified else _no_text()
+    async with aclosing(items_until_blocked(call.services, started.run, pieces)) as text:
+        async for piece in text:
+            yield piece
 
 
 async def _no_text() -> AsyncGenerator[TextPiece, None]:
