@@ -19,10 +19,13 @@ from ag_ui.core import (
     TextMessageContentEvent,
     UserMessage,
 )
+from msgspec import structs
 from pydantic import TypeAdapter
 
+from orchestra.core.events import AttemptStarted
 from orchestra.core.protocols import CallRequest
 from orchestra.server import ServerSettings
+from orchestra.server.agent_protocols.ag_ui_events import AgUiEncoder
 from tests.server.servers import INPUTS, LOCKED, REPLY, TestServer, frames, listening, project, serving, until_async
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(Event)
@@ -299,3 +302,18 @@ async def test_agent_that_is_no_workflow_is_404(tmp_path: Path, name: str) -> No
     async with serving(tmp_path) as server:
         reply = await post(server, name, agent_input())
     assert (reply.status_code, reply.json()["code"]) == (404, "S009")
+
+
+async def test_end_of_a_run_closes_its_open_steps_and_calls(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        encoder = AgUiEncoder(server.services, "talk", "run-1")
+        events = list(encoder.started(run))
+        for event in await server.orchestra.journal.read(run):
+            if isinstance(event, AttemptStarted):
+                events += await encoder.events_of(event)
+                events += await encoder.events_of(structs.replace(event, node="find", name="search"))
+        events += encoder.ended(await server.services.answer(run), {})
+    assert_order(events)
+    assert [one["stepName"] for one in events if one["type"] == "STEP_FINISHED"] == ["read", "find"]
+    assert sum(one["type"] == "TOOL_CALL_END" for one in events) == 1
