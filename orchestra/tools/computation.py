@@ -122,13 +122,13 @@ def compute_amount(
     question has no such form.
     """
     names = [one.source for one in documents]
-    dated = set() if _YEAR.search(question) else _older_versions(names)
+    dated = set() if _YEAR.search(question) else older_versions(names)
     weighed = [score - (0.3 if one.source in dated else 0.0) for one, score in zip(sentences, scores, strict=True)]
     if language_of(question) != "en":
         weighed = [max(score, shared_words(question, one.text)) for one, score in zip(sentences, weighed, strict=True)]
     found = _compute(question, sentences, weighed, list(all_tables(tables, documents)), documents)
     if found is None and (
-        combined := combine_amounts(question, sentences, documents, frozenset(_older_versions(names)))
+        combined := combine_amounts(question, sentences, documents, frozenset(older_versions(names)))
     ):
         found = _Computed(combined.value, combined.expression, combined.unit, combined.citations)
     if found is None:
@@ -145,7 +145,7 @@ def compute_amount(
     )
 
 
-def _older_versions(names: Sequence[str]) -> set[str]:
+def older_versions(names: Sequence[str]) -> set[str]:
     """The names with a year that share a word with one of a later year, or without a year."""
 
     def words(name: str) -> set[str]:
@@ -282,7 +282,7 @@ def _reduced(
     """
     quantities = list(_quantities(question))
     persons = max((number for number, unit, _ in quantities if unit not in _NOT_PERSONS), default=None)
-    older = _older_versions([one.source for one in documents])
+    older = older_versions([one.source for one in documents])
     current = [one for one in documents if one.source not in older]
     for document in sorted(current, key=lambda one: _place(one.source, near)):
         sentences = [one for passage in split_passages([document]) for one in split_sentences(passage)]

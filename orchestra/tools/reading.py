@@ -1,7 +1,7 @@
 """Reading by a larger model: when it is asked, what it reads, and which of its answers are accepted.
 
-The model copies words of the passages and writes a short answer, or the calculation of an amount. Nothing of it is
-believed. Code finds the quotes in the passages, finds each number of a calculation in the quoted sentences, in
+The model copies words of the passages and writes a short answer, or the calculation of an amount. None of it is
+trusted. Code finds the quotes in the passages, finds each number of a calculation in the quoted sentences, in
 sentences about the question or in the question itself, and computes the value. A written answer needs its words in the
 quote, a quote that is about the question, and a second reading of fewer passages that agrees. What fails a check is
 dropped, and the answer without the larger model stands.
@@ -18,6 +18,7 @@ from orchestra.text.arithmetic import ArithmeticParseError, evaluate, format_fra
 from orchestra.text.keywords import WORD, content_words
 from orchestra.text.numbers.numbers import find_numbers
 from orchestra.tools.answers import RankedSpan
+from orchestra.tools.computation import older_versions
 from orchestra.tools.question_kinds import answer_kind, is_of_kind
 from orchestra.tools.replies import Finding, Reply, answer_sentence, language_of
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
@@ -55,8 +56,6 @@ _SUPERSEDED = re.compile(
 _HALF = re.compile(r"\b(?:half|twice|double|halb\w*|hälfte|doppelt\w*|moitié|mitad|doble)\b", re.IGNORECASE)
 _DISCOUNT = re.compile(r"\b(?:discount\w*|rebate|reduc\w+|rabatt\w*|remise|réduc\w+|descuento|rebaja)\b", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?P<sign>[£€$])\s?\d|\d\s?(?P<word>euros?|pounds?|dollars?|EUR|GBP|USD|CHF)\b")
-_YEAR = re.compile(r"(?:19|20)\d\d")
-_NAME_WORD = re.compile(r"[^\W\d_]{4,}(?!\w*$)")
 _FREE_OPERANDS = frozenset({Fraction(1), Fraction(100)})
 """Numbers of a calculation with percentages, which no source states."""
 _SMALL_WORDS = frozenset(
@@ -127,23 +126,8 @@ def reading_request(
 def current_passages(passages: Sequence[Passage], documents: Sequence[Document]) -> list[Passage]:
     """The passages without those of documents that are superseded; all of them if nothing else is left."""
     names = [one.source for one in documents] or [one.source for one in passages]
-    old = _earlier_versions(names) | {one.source for one in documents if _SUPERSEDED.search(one.text[:400])}
+    old = older_versions(names) | {one.source for one in documents if _SUPERSEDED.search(one.text[:400])}
     return [one for one in passages if one.source not in old] or list(passages)
-
-
-def _earlier_versions(names: Sequence[str]) -> set[str]:
-    """The names with a year that share a word with one of a later year, or without a year."""
-    parts = {name: (set(_NAME_WORD.findall(name.rpartition("/")[2].casefold())), _YEAR.search(name)) for name in names}
-    return {
-        name
-        for name, (words, year) in parts.items()
-        if year is not None
-        and any(
-            words & others and (later is None or later[0] > year[0])
-            for other, (others, later) in parts.items()
-            if other != name
-        )
-    }
 
 
 def passages_text(passages: Sequence[Passage], most: int) -> str:
