@@ -655,7 +655,7 @@ async def stream_events(call: Call[NoBody, EventsQuery]) -> Response:
     """
     run, query = call.path["run"], call.query
     await require_run(call, run)
-    position = Position(query.after) if query.after is not None else _last_position(call)
+    position = Position(query.after) if query.after is not None else _last_position(call, query.mode)
     after = position.after
     if JSON_TYPE in call.request.headers.get("accept", ""):
         events = (await call.orchestra.journal.read(run, after))[: query.limit]
@@ -666,9 +666,11 @@ async def stream_events(call: Call[NoBody, EventsQuery]) -> Response:
     return EventStream(call.services, frames_from(query.mode, call.services, run, position))
 
 
-def _last_position(call: Call[Any, Any]) -> Position:
-    position = Position.parse(call.request.headers.get("last-event-id", "0") or "0")
-    if position is None:
+def _last_position(call: Call[Any, Any], mode: StreamMode) -> Position:
+    """Returns the position of the last event that the client has. Only ids of verified text name a part of an event."""
+    text = call.request.headers.get("last-event-id", "0") or "0"
+    position = Position.parse(text)
+    if position is None or ("." in text and mode != "verified"):
         raise RequestError("S002", "Last-Event-ID is not the id of an event", hint="send the last id of the stream",
                            pointer="Last-Event-ID")  # fmt: skip
     return position

@@ -307,3 +307,11 @@ async def test_stream_of_verified_text_of_a_withheld_answer_has_none(tmp_path: P
         sent = frames((await read_stream(server, run, mode="verified")).text)
     assert [one["event"] for one in sent] == ["end"]
     assert json.loads(sent[0]["data"])["status"] == "abstained"
+
+
+@pytest.mark.parametrize("position", ["1.5", "1.0"])
+async def test_events_are_not_continued_from_a_part_of_an_event(tmp_path: Path, position: str) -> None:
+    async with serving(tmp_path) as server:
+        run = (await server.run())["id"]
+        reply = await server.client.get(f"/api/runs/{run}/events", headers={"Last-Event-ID": position})
+    assert (reply.status_code, reply.json()["code"], reply.json()["pointer"]) == (422, "S002", "Last-Event-ID")
