@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from orchestra import Orchestra
 from orchestra.core.events import encode
