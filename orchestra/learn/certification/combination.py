@@ -238,13 +238,23 @@ def isotonic_regression(
     """Returns the isotonic regression of correctness on the sum, as points of a piecewise linear function: pool
     adjacent violators (Ayer et al. 1955).
     """
+    rows_at: dict[float, list[float]] = {}  # rows with one sum are one point: they have one score
+    for at, good in zip(map(float, sums), map(float, right), strict=True):
+        rows_at.setdefault(at, []).append(good)
     blocks: list[list[float]] = []  # [sum of positions, sum of correct rows, number of rows]
-    for at, good in sorted(zip(map(float, sums), map(float, right), strict=True)):
-        blocks.append([at, good, 1.0])
+    ranges: list[tuple[float, float]] = []
+    for at, goods in sorted(rows_at.items()):
+        blocks.append([at * len(goods), sum(goods), float(len(goods))])
+        ranges.append((at, at))
         while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
-            last = blocks.pop()
+            last, (_, highest) = blocks.pop(), ranges.pop()
             blocks[-1] = [one + other for one, other in zip(blocks[-1], last, strict=True)]
-    return tuple(IsotonicPoint(at / count, good / count) for at, good, count in blocks)
+            ranges[-1] = (ranges[-1][0], highest)
+    # A rounded mean can lie outside of its own rows; the points must still rise.
+    return tuple(
+        IsotonicPoint(min(max(at / count, lowest), highest), good / count)
+        for (at, good, count), (lowest, highest) in zip(blocks, ranges, strict=True)
+    )
 
 
 def _fit_dawid_skene(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
@@ -199,14 +199,22 @@ def test_dawid_skene_two_checks_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.booleans()), min_size=1, max_size=60))
+@example([(2.8, False), (2.8, True), (2.8, True), (2.8, True)])
 def test_isotonic_regression_rises_and_keeps_mean(rows_: list[tuple[float, bool]]) -> None:
     steps = isotonic_regression([at for at, _ in rows_], [float(good) for _, good in rows_])
     shares = [step.share for step in steps]
     assert shares == sorted(shares)
-    assert [step.total for step in steps] == sorted(step.total for step in steps)
+    assert [step.total for step in steps] == sorted({step.total for step in steps})
     assert all(0 <= share <= 1 for share in shares)
     assert interpolate(steps, -9) == shares[0]
     assert interpolate(steps, 9) == shares[-1]
+
+
+def test_isotonic_regression_equal_sums_are_one_point() -> None:
+    steps = isotonic_regression([2.8, 2.8, 2.8, 2.8], [0, 1, 1, 1])
+    assert [(step.total, step.share) for step in steps] == [(2.8, 0.75)]
+    steps = isotonic_regression([1, 2, 2, 1], [0, 1, 0, 0])
+    assert [(step.total, step.share) for step in steps] == [(1, 0), (2, 0.5)]
 
 
 def test_isotonic_regression_pools_adjacent_violators() -> None:
