@@ -82,7 +82,7 @@ lint: setup-base  ## ruff, mypy --strict, the layers of the packages, plain Engl
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(RUN) scripts/check_prose.py orchestra agents bench scripts
+	$(RUN) scripts/check_prose.py
 
 prose:  ## phrases that are not plain technical English (make prose PROSE=--summary: counts)
 	@$(PYTHON) scripts/check_prose.py $(PROSE)

@@ -26,13 +26,13 @@ def cells(
     quotes: Sequence[str] = (),
     places: Sequence[Sequence[int]] | None = None,
 ) -> list[Cell]:
-    """The cells that an answer rests on: those at `places`, each a row and a column, where somebody says so; or else
-    one for each number of the expression, and for each quote, that stands in the table.
+    """The cells that support an answer: those at `places`, each a row and a column, if given; or else one for each
+    number of the expression, and for each quote, that is in the table.
 
     Of several cells with the same number, the one whose row and column share most words with the question is returned,
     the first on a tie. A number or quote without a cell, such as a factor of a hundred or words of a paragraph, is left
     out.
-    """  # prose: ok
+    """
     from orchestra.text.keywords import content_words
     from orchestra.text.numbers.numbers import find_numbers
 

@@ -27,13 +27,13 @@ class _Candidate:
 
 @tool(effect="pure", label="restricted")
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
-    """The answer on which the best passages agree; null where no reading has an answer that stands in a passage.
+    """The answer on which the best passages agree; null if no reading has an answer that is in a passage.
 
     An answer counts if it occurs in one of the passages, up to case and spacing. Its citation is the sentence around
     it, which is located by code, not by a model. Of several sentences, the one that shares most words with the question
     is used. The citation is the passage's own text, so that `document.text[start:end] == quote`. Readings of the same
     answer add up: a passage of rank r counts 1/r.
-    """  # prose: ok
+    """
     from orchestra.text.keywords import content_words
 
     asked = content_words(question)
