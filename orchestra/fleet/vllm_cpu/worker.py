@@ -1,7 +1,8 @@
 """vLLM's worker of a CPU server, with corrections.
 
-It installs the kernels of `rms_norm` and `linear`, the drafts of `speculation`, the threads of `thread_policy` and the
-closed ports of `socket_filter`, and corrects seeded sampling. Imported inside vLLM's worker only (`--worker-cls`).
+It installs the kernels of `rms_norm` and `linear`, the ranks of `token_ranks`, the drafts of `speculation`, the threads
+of `thread_policy` and the closed ports of `socket_filter`, and corrects seeded sampling. Imported inside vLLM's worker
+only (`--worker-cls`).
 
 vLLM 0.32 samples a token for every request of a step, and discards those of requests whose prompt is not complete. It
 then sets their generators back by an offset, which only generators on a GPU have. On a CPU one such request (a seed, a
@@ -21,7 +22,7 @@ from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from orchestra.fleet.supervisor.vllm_launch import QUANTIZATION_KEY, THREADS_KEY
-from orchestra.fleet.vllm_cpu import linear, rms_norm, socket_filter, speculation
+from orchestra.fleet.vllm_cpu import linear, rms_norm, socket_filter, speculation, token_ranks
 from orchestra.fleet.vllm_cpu.thread_policy import StepThreads, ThreadPolicy, has_scheduler_statistics
 
 
@@ -37,6 +38,7 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else socket_filter.filter_new_sockets():
             super().init_device()
         speculation.install(self.model_runner, self.vllm_config)
+        token_ranks.install()
         if self.vllm_config.lora_config is not None:
             from orchestra.fleet.vllm_cpu import lora_kernel
 
