@@ -16,7 +16,7 @@ help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
 setup:  ## .venv with the library, the local CPU fleet and its weights (Linux; 750 MB to fetch)
 	@$(PYTHON) scripts/bootstrap.py cpu
 
-setup-base:  ## .venv with the library and the development tools only (280 MB to fetch)
+setup-base:  ## .venv with the library and the development tools only (300 MB to fetch)
 	@$(PYTHON) scripts/bootstrap.py base
 
 demo: setup  ## ten questions about real documents, answered with quotes by a real vLLM server on this machine

@@ -31,7 +31,6 @@ from orchestra.learn.compatibility import check_trainable
 from orchestra.learn.data import provenance
 from orchestra.learn.data.dataset import Dataset
 from orchestra.learn.data.provenance import TrainingProvenance
-from orchestra.learn.encoders.member import TrainingStep
 from orchestra.learn.lora.distillation import DistillationSettings
 from orchestra.learn.lora.loop import TrainingHyperparameters, TrainingProgress
 from orchestra.learn.lora.model import DEVICES, TARGET_LAYERS, AdapterShape, Device, check_packages
@@ -42,6 +41,7 @@ from orchestra.learn.training_lock import lock_training
 if TYPE_CHECKING:
     from orchestra.cli.learn.arguments import TrainArguments
     from orchestra.learn.encoders.intents import ClassifierTraining
+    from orchestra.learn.encoders.member import TrainingStep
     from orchestra.learn.encoders.training import HeadTraining
 
 REPORT_SECONDS = 10.0
@@ -52,6 +52,8 @@ SUPPORTED_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "encoder": ("minutes", "epochs", "rate", "seed", "start", "fresh"),
 }
 """The supported options by kind of agent, besides data and output; language models support all."""
+HEAD_TASKS = ("tables", "spans", "slots", "deduction")
+"""The tasks of encoders with their own head; other encoders predict labels."""
 ADAPTER_RATE = 6e-4
 """The default maximum learning rate of an adapter."""
 Choice = TypeVar("Choice", bound=str)
@@ -206,11 +208,13 @@ def _adapter_command(
 
 
 def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
-    from orchestra.learn.encoders import intents, record
+    from orchestra.learn.encoders import intents
     from orchestra.learn.encoders.training import PACKAGES
 
+    check_packages(PACKAGES if encoder_task(card) in HEAD_TASKS else intents.PACKAGES)
+    from orchestra.learn.encoders import record  # After the check: it imports PyTorch, as do the training modules.
+
     course = _trainer_module(card)
-    check_packages(intents.PACKAGES if course is None else PACKAGES)
     if course is not None and arguments.minutes is not None:
         reason = f"{card.name} predicts no labels: its training is limited by epochs, not by minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
