@@ -1,7 +1,9 @@
 # mypy: ignore-errors
 # ruff: noqa: E501, F841, BLE001, SIM201, RUF059
 # pyright: basic
-"""Workflow functions that need an unknown value. Each docstring has the error: code, message, marked text, and hint."""
+"""Workflow functions that need an unknown value. Each docstring has the error: code, message, marked
+text, and hint. `at (3.12):` is the marked text from that version of Python on, which marks expressions more precisely.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +51,7 @@ def if_assign(question: str) -> Answer:
 def comprehension(question: str, documents: list[Document]) -> Answer:
     """W004: passages (list[Passage]) has no length yet: it cannot be looped over or unpacked
     at: [reader(question=question, context=p.text) for p in passages if p.score > 0.5]
+    at (3.13): passages
     help: map_(lambda p: reader(question=question, context=p.text), filter_(lambda p: p.score > 0.5, passages))
     """
     passages = search(query=question, documents=documents)
@@ -59,6 +62,7 @@ def comprehension(question: str, documents: list[Document]) -> Answer:
 def for_append(question: str, documents: list[Document]) -> Answer:
     """W004: search (list[Passage]) has no length yet: it cannot be looped over or unpacked
     at: for p in search(query=question, documents=documents):
+    at (3.13): search(query=question, documents=documents)
     help: readings = map_(lambda p: reader(question=question, context=p.text), search(query=question, documents=documents))
     """
     readings = []
@@ -79,6 +83,7 @@ def field(question: str, documents: list[Document]) -> Answer:
 def fstring(question: str) -> Answer:
     """W005: question (str) has no value yet
     at: f"Compute: {question}"
+    at (3.12): {question}
     help: 'Compute: ' + question
     """
     return calculator(question=f"Compute: {question}")
@@ -87,6 +92,7 @@ def fstring(question: str) -> Answer:
 def fstring_spec(question: str) -> Answer:
     """W005: question (str) has no value yet
     at: f"Compute: {question:>10}"
+    at (3.12): {question:>10}
     help: 'text ' + question; or give the agent another input, and name it in its prompt
     """
     return calculator(question=f"Compute: {question:>10}")
@@ -212,6 +218,7 @@ def in_(question: str) -> Answer:
 def ternary(question: str, short: bool) -> Answer:
     """W005: short has no truth value yet
     at: question if short else "x"
+    at (3.12): short
     help: choose(short, question, 'x')
     """
     return calculator(question=question if short else "x")
@@ -220,6 +227,7 @@ def ternary(question: str, short: bool) -> Answer:
 def ternary_calls(question: str, short: bool) -> Answer:
     """W005: short has no truth value yet
     at: calculator(question=question) if short else writer(question=question, findings=[])
+    at (3.12): short
     help: first_of(when(short, lambda: calculator(question=question)), otherwise=lambda: writer(question=question, findings=[]))
     """
     return calculator(question=question) if short else writer(question=question, findings=[])
@@ -313,6 +321,7 @@ def assign(question: str, documents: list[Document]) -> Answer:
 def hidden(question: str) -> Answer:
     """W005: question has no truth value yet
     at: if question:
+    at (3.12): question
     help: state the condition: first_of(when(length(question) > 0, lambda: ...), otherwise=...)
     """
     try:
@@ -369,6 +378,7 @@ def inverted(question: str, short: bool) -> Answer:
 def fallen_through(question: str, documents: list[Document]) -> Answer:
     """W005: passages has no truth value yet
     at: if passages:
+    at (3.12): passages
     help: state the condition: first_of(when(length(passages) > 0, lambda: ...), otherwise=...)
     """
     passages = search(query=question, documents=documents)
