@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +38,10 @@ def test_training_without_packages_has_coded_error(agent: str, tmp_path: Path) -
     assert "N101" in done.stderr
     assert "orchestra-slm[cpu,learn]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_calibration_without_packages_has_coded_error(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    done = run_without(RUN, tmp_path, "learn", "calibrate", "entailment", "--data", "set")
+    assert done.returncode == 2, done.stderr
+    assert "N101" in done.stderr

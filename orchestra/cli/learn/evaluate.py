@@ -648,9 +648,10 @@ class CalibrationResult:
 
 
 async def run_calibration(open_: Opener, settings: Settings, arguments: CalibrateArguments) -> CalibrationResult:
-    """Runs the agent, fits the calibration, and writes the file of the card. Raises `InputError` N160, N161, N008,
-    N205.
+    """Runs the agent, fits the calibration, and writes the file of the card. Raises `InputError` N101, N160, N161,
+    N008, N205.
     """
+    check_packages(PACKAGES)
     agent, words, out = arguments.agent, arguments.overlap_inputs, arguments.out
     if out is not None:
         check_writable(out, "--out")
