@@ -41,7 +41,7 @@ _USAGE_COLUMNS = (
 )
 _SELECT_ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
-    " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
+    " WHERE run = ? AND (seq = 1 OR seq >= ?) ORDER BY seq"
 )
 
 _decode_value = msgspec.json.Decoder().decode
@@ -208,7 +208,7 @@ class SqliteReader(SqliteFile):
             JournalError: J013 if table and index differ for the runs of the selection.
         """
         if where.tags:
-            latest = f"(SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"
+            latest = f"(SELECT ? AS begun, ? AS run) AS latest {_JOIN_RUNS}"
             each = f"SELECT latest.run, latest.begun, {columns} FROM {latest}"  # noqa: S608  # constants
             for started, run in self._latest_tagged(where, limit):
                 yield self.sql.execute(each, (started, run)).fetchone()

@@ -237,7 +237,9 @@ class SqliteStore(SqliteFile):
                             self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))]
                         )
                         found.append(run)
-            self.sql.execute("UPDATE commits SET number = max(number, ?1), inverse = min(inverse, -1 - ?1)", (number,))
+            self.sql.execute(
+                "UPDATE commits SET number = max(number, ?), inverse = min(inverse, -1 - ?)", (number, number)
+            )
         return found
 
     def forget(self, run: str) -> None:
@@ -367,7 +369,8 @@ class SqliteStore(SqliteFile):
             # user.
             sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
             sql.executemany(
-                "INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared
+                "INSERT OR IGNORE INTO blob_uses SELECT digest, ? FROM blobs WHERE digest = ? AND run <> ?",
+                [(run, name, run) for run, name in shared],
             )
         loose = change.blobs.keys() - owners.keys()
         freed = self._pinned & owners.keys()
