@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,13 @@ def test_journal_node_in_thousands_of_others_is_damaged(shell: Shell, node: str)
     assert (said.code, json.loads(said.out)["error"]["code"]) == (1, "J013")
 
 
-def test_journal_event_nested_too_deep_is_damaged(shell: Shell) -> None:
+@pytest.mark.parametrize("depth", [5_000, 9_000, 200_000])
+def test_journal_event_nested_deep_is_shown_or_damaged(shell: Shell, depth: int) -> None:
     place = write(shell, story())
     body = (
         b'{"type":"run_finished","seq":6,"at":1.0,"status":"done","outcome":{"type":"value","value":'
-        + b"[" * 9_000
-        + b"]" * 9_000
+        + b"[" * depth
+        + b"]" * depth
         + b"}}"
     )
     with closing(sqlite3.connect(place, isolation_level=None)) as sql:
@@ -104,4 +106,8 @@ def test_journal_event_nested_too_deep_is_damaged(shell: Shell) -> None:
         sql.execute("UPDATE events SET body = ?, chain = ? WHERE run = 'r1' AND seq = 6", (body, after.chain))
         assert update_rows(sql, [(before, after)])
     said = shell("runs", "show", "r1", "--json")
-    assert (said.code, json.loads(said.out)["error"]["code"]) == (1, "J013")
+    if said.code == 0 and depth < 10_000 and sys.version_info >= (3, 13):
+        assert b"[" * depth in said.out.encode()  # From Python 3.13 on, C code may recurse 10,000 deep.
+        assert shell("runs", "show", "r1").code == 0
+    else:
+        assert (said.code, json.loads(said.out)["error"]["code"]) == (1, "J013")

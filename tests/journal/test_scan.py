@@ -193,7 +193,7 @@ UNREADABLE = {
     "of another version": (b'{"type":"dreamt","seq":1,"at":1.0}', "J021"),
     "nested too deep": (
         b'{"type":"run_started","seq":1,"at":1.0,"run":"b","workflow":"w","graph":"","inputs":%s%s}'
-        % (b"[" * 5_000, b"]" * 5_000),
+        % (b"[" * 200_000, b"]" * 200_000),
         "J013",
     ),
 }
