@@ -88,9 +88,9 @@ def test_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
 
 
 def test_file_that_needs_too_much_memory_is_given_up(tmp_path: Path) -> None:
-    (tmp_path / "a.html").write_text("<p>" + "words " * 2_000_000)
+    (tmp_path / "a.html").write_text("<p>" + "words " * 2_500_000)
     (tmp_path / "b.html").write_text("<p>words</p>")
-    with ReaderProcess(ProcessLimits(memory=200 << 20)) as process:
+    with ReaderProcess(ProcessLimits(memory=150 << 20)) as process:
         with pytest.raises(InputError) as caught:
             process.read(tmp_path / "a.html", "a.html")
         assert (caught.value.code, "memory" in caught.value.message) == ("D007", True)
