@@ -23,8 +23,8 @@ BAD = {
     "of another type": b"[]",
     "no UTF-8": b'{"id": "\xff", "format": "\xff", "at": "\xff", "licence": "\xff"}',
     "nested too deep": b'{"id": "1", "input": {"a": '
-    + b"[" * 5000
-    + b"]" * 5000
+    + b"[" * 200_000
+    + b"]" * 200_000
     + b'}, "at": '
     + b"[" * 5000
     + b"]" * 5000
