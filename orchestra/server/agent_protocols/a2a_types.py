@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 TaskState: TypeAlias = Literal[
     "TASK_STATE_WORKING",
@@ -69,6 +70,19 @@ class TaskParams(_Message, frozen=True, kw_only=True):
     id: str
 
 
+class ListTasksParams(_Message, frozen=True, kw_only=True):
+    """The parameters of `ListTasks`."""
+
+    context_id: str = ""
+    status: Annotated[str, Meta(pattern="^(TASK_STATE_[A-Z_]{1,40})?$")] = ""
+    page_size: Annotated[int, Meta(ge=1, le=100)] = 50
+    page_token: Annotated[str, Meta(max_length=500)] = ""
+    history_length: Annotated[int, Meta(ge=0)] = 0
+    """Tasks have no history, so it changes nothing."""
+    status_timestamp_after: str = ""
+    include_artifacts: bool = False
+
+
 class TaskStatus(_Message, frozen=True, kw_only=True):
     """Where a task is."""
 
@@ -92,6 +106,17 @@ class Task(_Message, frozen=True, kw_only=True):
     context_id: str
     status: TaskStatus
     artifacts: tuple[Artifact, ...] = ()
+
+
+class ListTasksResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A page of tasks."""
+
+    tasks: tuple[Task, ...]
+    next_page_token: str
+    """Empty on the last page."""
+    page_size: int
+    total_size: int
+    """The number of tasks on all pages."""
 
 
 class Interface(_Message, frozen=True, kw_only=True):
