@@ -26,7 +26,6 @@ from orchestra.server.agent_protocols.a2a_errors import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
-    PUSH_NOT_SUPPORTED,
     TASK_NOT_CANCELABLE,
     UNSUPPORTED_OPERATION,
     VERSION_NOT_SUPPORTED,
@@ -35,6 +34,14 @@ from orchestra.server.agent_protocols.a2a_errors import (
     error_data,
 )
 from orchestra.server.agent_protocols.a2a_listing import list_tasks
+from orchestra.server.agent_protocols.a2a_push import (
+    add_config,
+    create_config,
+    delete_config,
+    get_config,
+    list_configs,
+    read_config,
+)
 from orchestra.server.agent_protocols.a2a_tasks import agent_message, read_task, require_task, timestamp_text
 from orchestra.server.agent_protocols.a2a_types import (
     AgentCard,
@@ -92,7 +99,7 @@ def agent_card(call: Call[Any, Any], *, has_all: bool) -> AgentCard:
         supported_interfaces=(
             Interface(url=f"{call.request.base_url}a2a", protocol_binding="JSONRPC", protocol_version=PROTOCOL_VERSION),
         ),
-        capabilities=Capabilities(streaming=True, extended_agent_card=needs_key),
+        capabilities=Capabilities(streaming=True, push_notifications=True, extended_agent_card=needs_key),
         default_input_modes=("text/plain", JSON_TYPE),
         default_output_modes=("text/plain", JSON_TYPE),
         skills=tuple(_agent_skill(skill) for skill in skills),
@@ -112,7 +119,8 @@ def _agent_skill(skill: Skill) -> AgentSkill:
 
 @ROUTES.route("POST", "/a2a", "run", media_type=EVENT_STREAM)
 async def call_a2a_method(call: Call) -> Response:
-    """Call a method of A2A by JSON-RPC: send a message, stream, get, list or cancel a task."""
+    """Call a method of A2A by JSON-RPC: send a message, stream, get, list or cancel a task, be
+    notified of it."""
     data, id = await call.request.body(), None
     try:
         value = _parse(call, data)
@@ -160,14 +168,14 @@ def _require_version(call: Call[Any, Any], method: str) -> None:
 
 async def _send(call: Call[Any, Any], request: RpcRequest) -> Any:
     params = convert_params(request.params, SendParams)
-    run = await _begin(call, params.message)
+    run = await _begin(call, params)
     if not params.configuration.return_immediately:
         await wait_until_blocked(call, run)
     return {"task": await read_task(call.services, run.id)}
 
 
 async def _send_streaming(call: Call[Any, Any], request: RpcRequest) -> Response:
-    run = await _begin(call, convert_params(request.params, SendParams).message)
+    run = await _begin(call, convert_params(request.params, SendParams))
     return _stream(call, request, run)
 
 
@@ -199,20 +207,16 @@ async def _extended_card(call: Call[Any, Any], request: RpcRequest) -> Any:
     return agent_card(call, has_all=True)
 
 
-async def _refuse_push(call: Call[Any, Any], request: RpcRequest) -> Any:
-    raise RpcError(PUSH_NOT_SUPPORTED, "S004", "push notifications are not supported", hint="POST /api/webhooks")
-
-
 _METHODS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Any]]]] = {
     "SendMessage": _send,
     "GetTask": _get,
     "ListTasks": list_tasks,
     "CancelTask": _cancel,
     "GetExtendedAgentCard": _extended_card,
-    "CreateTaskPushNotificationConfig": _refuse_push,
-    "GetTaskPushNotificationConfig": _refuse_push,
-    "ListTaskPushNotificationConfigs": _refuse_push,
-    "DeleteTaskPushNotificationConfig": _refuse_push,
+    "CreateTaskPushNotificationConfig": create_config,
+    "GetTaskPushNotificationConfig": get_config,
+    "ListTaskPushNotificationConfigs": list_configs,
+    "DeleteTaskPushNotificationConfig": delete_config,
 }
 _STREAMS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Response]]]] = {
     "SendStreamingMessage": _send_streaming,
@@ -223,15 +227,31 @@ _STREAMS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Re
 # Messages
 
 
-async def _begin(call: Call[Any, Any], message: Message) -> Run[Any]:
-    """Starts the run that a message asks for, or answers the question of its task; returns the run, which goes on."""
+async def _begin(call: Call[Any, Any], params: SendParams) -> Run[Any]:
+    """Starts the run that a message asks for, or answers the question of its task; returns the run, which goes on.
+
+    Raises:
+        RpcError: For a message that cannot be used.
+        RequestError: S012 for push notifications to an address to which none may go; and as `start_skill` does.
+    """
+    message, wanted = params.message, params.configuration.task_push_notification_config
     if not message.parts:
         raise RpcError(INVALID_PARAMS, "S002", "the message has no parts", hint='"parts": [{"text": "..."}]')
+    config = None if wanted is None else read_config(call, wanted)
     if message.task_id:
         started = await require_task(call, message.task_id)
         if message.context_id not in ("", started.tags.get(CONTEXT_TAG, "")):
             raise RpcError(INVALID_PARAMS, "S002", "the task is of another context", hint="leave contextId out")
-        return await _answer(call, message)
+        after = (await call.services.answer(message.task_id)).last_seq
+        run = await _answer(call, message)
+    else:
+        after, run = 0, await _start(call, message)
+    if config is not None:
+        await add_config(call, run.id, msgspec.structs.replace(config, after=after))
+    return run
+
+
+async def _start(call: Call[Any, Any], message: Message) -> Run[Any]:
     name = message.metadata.get(SKILL_KEY, ASK)
     skill = find_skill(call, name if isinstance(name, str) else "", f"/message/metadata/{SKILL_KEY}")
     context = message.context_id or str(uuid.uuid4())

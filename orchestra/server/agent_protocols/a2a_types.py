@@ -51,10 +51,42 @@ class Message(_Message, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
 
+class Authentication(_Message, frozen=True, kw_only=True):
+    """How the server proves to the receiver of push notifications who it is."""
+
+    scheme: str = ""
+    credentials: str = ""
+
+
+class TaskPushConfig(_Message, frozen=True, kw_only=True):
+    """Where push notifications about a task go."""
+
+    url: str
+    id: str = ""
+    task_id: str = ""
+    token: str = ""
+    authentication: Authentication | None = None
+
+
+class PushConfigParams(_Message, frozen=True, kw_only=True):
+    """The parameters of the methods that read or delete configurations of a task."""
+
+    task_id: str
+    id: str = ""
+
+
+class PushConfigsResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """All configurations of a task: there are few, so there is one page."""
+
+    configs: tuple[TaskPushConfig, ...]
+    next_page_token: str = ""
+
+
 class Configuration(_Message, frozen=True, kw_only=True):
     """How the reply to a message is sent."""
 
     return_immediately: bool = False
+    task_push_notification_config: TaskPushConfig | None = None
 
 
 class SendParams(_Message, frozen=True, kw_only=True):
@@ -131,6 +163,7 @@ class Capabilities(_Message, frozen=True, kw_only=True):
     """What an agent can do."""
 
     streaming: bool
+    push_notifications: bool
     extended_agent_card: bool
 
 

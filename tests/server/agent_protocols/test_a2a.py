@@ -247,7 +247,7 @@ def request(method: str, params: Any) -> dict[str, Any]:
         (request("Nothing", {}), -32601, "S004"),
         (request("GetTask", {}), -32602, "S002"),
         (request("message/send", {}), -32009, "S035"),
-        (request("ListTaskPushNotificationConfigs", {"taskId": "x"}), -32003, "S004"),
+        (request("ListTaskPushNotificationConfigs", {"taskId": "x"}), -32001, "S009"),
         (request("SendMessage", {"message": {"messageId": "1", "role": "ROLE_USER", "parts": []}}), -32602, "S002"),
         (
             request("SendMessage", {"message": {"messageId": "1", "role": "ROLE_USER", "parts": [{"url": "http://x"}]}}),
