@@ -194,9 +194,11 @@ async def _report(services: Services, tenant: str, task: str, config: PushConfig
 
 
 async def _record_message(services: Services, tenant: str, task: str, config: str, event: Event) -> None:
-    """Records the message about an event once, whichever process does it. It is the task as `GetTask` returns it."""
+    """Records the message about an event once, whichever process does it. It is the task as `GetTask` returns
+    it; but a task with an open question is one that waits, since the message is about the question.
+    """
     topic: Topic = "run.waiting" if isinstance(event, QuestionAsked) else "run.finished"
-    body = msgspec.json.encode({"task": await read_task(services, task)}).decode()
+    body = msgspec.json.encode({"task": await read_task(services, task, prefers_question=True)}).decode()
     name, now = f"{PUSH}.{task}.{config}.{event.seq}", time.time()
     delivery = Delivery(
         id=name, webhook=config, event=topic, run=task, status="pending", attempts=0, next_attempt=now,

@@ -60,9 +60,17 @@ def output_schema(services: Services, workflow: str) -> Schema:
         return {}
 
 
-async def read_task(services: Services, run: str) -> Task:
-    """Returns a task of any tenant, with its result if it has one."""
+async def read_task(services: Services, run: str, *, prefers_question: bool = False) -> Task:
+    """Returns a task of any tenant, with its result if it has one.
+
+    Args:
+        services: The state of the server.
+        run: The id of the task.
+        prefers_question: Whether a task with an open question waits for input even if other nodes still work.
+    """
     answer = await services.answer(run)
+    if prefers_question and answer.questions and STATES.get(answer.status) == "TASK_STATE_WORKING":
+        answer = msgspec.structs.replace(answer, status="waiting")
     events = (await first_and_last_events(services.orchestra.journal, [run])).get(run)
     started = events[0] if events is not None and isinstance(events[0], RunStarted) else None
     context = started.tags.get(CONTEXT_TAG, "") if started is not None else ""

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from a2a.helpers import get_message_text
 from a2a.types import a2a_pb2 as pb
 from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
 from google.protobuf.json_format import ParseDict
 
+from orchestra.core.protocols import CallRequest
 from orchestra.server import ServerSettings
 from orchestra.server.agent_protocols.a2a_push import MAX_CONFIGS
 from orchestra.server.push_records import PushConfig, PushConfigs, PushWatch, push_configs_of, push_watches_of
@@ -22,10 +24,25 @@ from orchestra.server.retention import sweep
 from orchestra.server.webhooks import BACKOFF, Delivery, deliver_due, deliveries_of, open_session
 from tests.server.agent_protocols.a2a_clients import a2a_client, data_of, message, send, state
 from tests.server.receivers import Receiver, receiving
-from tests.server.servers import INPUTS, LOCKED, REPLY, TestServer, serving, until, until_async
+from tests.server.servers import INPUTS, LOCKED, REPLY, TestServer, project, serving, until, until_async
 
 PRIVATE = ServerSettings(auth=False, hosts=("*",), private_webhooks=True)
 URL = "https://hooks.example/a2a"
+
+BOTH = """\
+schema: orchestra/v1
+name: both
+description: Reads, and asks a person meanwhile.
+input: {question: str, documents: "list[Document]"}
+nodes:
+  read:
+    agent: reader
+    against: ${input.documents}
+    with: {question: "${input.question}", documents: "${input.documents}"}
+  ask:
+    ask: "More?"
+output: {answer: "${read.answer}", more: "${ask}"}
+"""
 
 
 def task_of(body: bytes) -> pb.Task:
@@ -120,6 +137,25 @@ async def test_client_is_notified_of_a_question_and_then_of_the_end(tmp_path: Pa
             await send(client, message({"text": "yes"}, taskId=task.id))
             await until(received(receiver, 2))
     assert [state(task_of(body)) for _, body in receiver.messages] == ["input_required", "completed"]
+
+
+async def test_client_is_notified_of_a_question_while_other_nodes_work(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def waits(call: CallRequest) -> Any:
+        await go.wait()
+        return REPLY
+
+    project(tmp_path)
+    (tmp_path / "workflows" / "both.yaml").write_text(BOTH)
+    async with receiving() as receiver, serving(tmp_path, waits, settings=PRIVATE) as server:
+        config = pb.TaskPushNotificationConfig(url=receiver.url)
+        async with a2a_client(server, push_notification_config=config, polling=True) as client:
+            await send(client, message({"data": INPUTS}, skill="both"))
+            await until(received(receiver, 1))
+            go.set()
+    asked = task_of(receiver.messages[0][1])
+    assert (state(asked), get_message_text(asked.status.message).splitlines()[1]) == ("input_required", "ask: More?")
 
 
 async def test_later_configuration_tells_of_later_changes_only(tmp_path: Path) -> None:
