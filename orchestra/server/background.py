@@ -13,6 +13,7 @@ import msgspec
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import OrchestraError
+from orchestra.server.agent_protocols.a2a_push import recover_push
 from orchestra.server.batches import DEAD_SECONDS, batches_of, start_batch, work_name
 from orchestra.server.principals import SERVER_TAG
 from orchestra.server.retention import sweep_forever
@@ -68,6 +69,7 @@ async def _recover_work(services: Services, reporter: Reporter) -> None:
             continue_thread(services, thread.value.id)
     await recover_batches(services)
     await reporter.recover()
+    await recover_push(services)
 
 
 async def recover_batches(services: Services) -> None:

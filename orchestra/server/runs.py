@@ -48,6 +48,7 @@ from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery,
 from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
+from orchestra.server.push_records import push_configs_of
 from orchestra.server.retention import TTL_TAG
 from orchestra.server.stream_modes import frames_from
 from orchestra.server.streams import (
@@ -769,3 +770,4 @@ async def delete_run(call: Call) -> None:
     for error in await delete_runs(call.orchestra.journal, [run]):
         if error is not None:
             raise error
+    await push_configs_of(call.services).delete(run)

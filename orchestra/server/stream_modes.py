@@ -14,8 +14,8 @@ from orchestra.server.streams import (
     event_frames,
     text_frames,
     value_frames,
-    verified_frames,
 )
+from orchestra.server.verified_stream import verified_frames
 
 FRAMES: Final[Mapping[StreamMode, FrameSource]] = {
     "events": event_frames,
@@ -28,5 +28,5 @@ FRAMES: Final[Mapping[StreamMode, FrameSource]] = {
 def frames_from(mode: StreamMode, services: Services, run: str, position: Position) -> AsyncGenerator[bytes, None]:
     """Returns what a stream sends after a position."""
     if mode == "verified":
-        return verified_frames(services, run, position.after, position.parts)
+        return verified_frames(services, run, position)
     return FRAMES[mode](services, run, position.after)

@@ -21,7 +21,6 @@ from orchestra.core.paths import workflow_path
 from orchestra.engine.streaming import TextPiece
 from orchestra.server.problems import RequestError, to_problem
 from orchestra.server.services import Services
-from orchestra.server.verified_text import answer_sentences, verified_text_end
 
 T = TypeVar("T")
 StreamMode: TypeAlias = Literal["events", "values", "text", "verified", "ag-ui"]
@@ -181,22 +180,6 @@ async def text_frames(services: Services, run: str, after: int) -> AsyncGenerato
         await asyncio.gather(coming, reading, return_exceptions=True)
         await values.aclose()
         await texts.aclose()
-
-
-async def verified_frames(services: Services, run: str, after: int, parts: int = 0) -> AsyncGenerator[bytes, None]:
-    """Yields the sentences of the answer whose checks have passed, and the number of the others at the end. The id of a
-    sentence is the number of the last event with the number of the sentence.
-    """
-    async with aclosing(run_events(services, run, after)) as events:
-        async for event in events:
-            if not isinstance(event, RunFinished):
-                continue
-            answer = await services.answer(run)
-            sentences = list(answer_sentences(answer))
-            for number, sentence in enumerate(sentences[parts:], parts + 1):
-                yield frame("sentence", msgspec.json.encode(sentence), f"{event.seq}.{number}")
-            end = verified_text_end(answer, len(sentences))
-            yield frame("end", msgspec.json.encode(end), event.seq)
 
 
 async def _no_text() -> AsyncGenerator[TextPiece, None]:

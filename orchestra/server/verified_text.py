@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -42,9 +42,9 @@ class VerifiedTextEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of the output that contain them."""
 
 
-def answer_sentences(answer: RunAnswer) -> Iterator[AnswerSentence]:
-    """Yields the sentences of an answer that checks support, or that a person gave."""
-    for claim in answer.claims:
+def claim_sentences(claims: Iterable[OutputClaim]) -> Iterator[AnswerSentence]:
+    """Yields the sentences of claims that checks support, or that a person gave."""
+    for claim in claims:
         if is_supported(claim) or claim.person:
             for start, text in _sentences(claim):
                 yield AnswerSentence(

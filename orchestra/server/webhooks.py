@@ -28,15 +28,18 @@ from orchestra.core.errors import OrchestraError
 from orchestra.core.events import QuestionAsked, RunFinished
 from orchestra.core.tags import Tags
 from orchestra.server.collections import Collection, Stored
-from orchestra.server.endpoints import Call, NoBody, Page, PageQuery, RouteTable
+from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery, RouteTable
 from orchestra.server.principals import TENANT_TAG
 from orchestra.server.problems import RequestError, not_found
+from orchestra.server.push_records import find_push_config, push_headers
 from orchestra.server.services import Services
 from orchestra.server.streams import run_events
 
 ROUTES = RouteTable()
 Topic: TypeAlias = Literal["run.finished", "run.waiting"]
 DeliveryStatus: TypeAlias = Literal["pending", "delivered", "dead"]
+PUSH: Final = "push"
+"""Marks messages to the addresses that the clients of tasks have named, in place of a webhook."""
 BACKOFF: Final = (5.0, 30.0, 120.0, 600.0, 3600.0, 18_000.0, 36_000.0)
 """Seconds before each further attempt. After the last one the message is dead."""
 CLAIM_SECONDS = 60.0
@@ -84,10 +87,11 @@ class WebhookItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to a webhook."""
+    """A message to a webhook, or to the address that a client has named for its task."""
 
     id: str
     webhook: str
+    """The id of the webhook; or of the configuration of the task, if `target` is `push`."""
     event: Topic
     run: str
     status: DeliveryStatus
@@ -96,6 +100,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str
     created: float
     body: str
+    target: Literal["webhook", "push"] = "webhook"
 
 
 class DeliveryItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,34 +311,56 @@ async def deliver_due(services: Services, session: aiohttp.ClientSession, slots:
 
 async def _deliver(services: Services, session: aiohttp.ClientSession, stored: Stored[Delivery], now: float) -> None:
     delivery = stored.value
-    hook = await webhooks_of(services).get(delivery.webhook)
-    if hook is None:
+    receiver = await _receiver(services, delivery)
+    if receiver is None:
         await deliveries_of(services).delete(delivery.id)
         return
     number = delivery.attempts + 1
     claimed = msgspec.structs.replace(delivery, attempts=number, next_attempt=now + CLAIM_SECONDS)
     if not await deliveries_of(services).replace(stored, claimed):
         return  # Another process sends it.
-    fault = await send(session, hook.value, delivery, allow_private=services.settings.private_webhooks)
+    fault = await send(session, receiver, delivery, allow_private=services.settings.private_webhooks)
     status: DeliveryStatus = "delivered" if not fault else "pending" if number <= len(BACKOFF) else "dead"
     later = now + BACKOFF[number - 1] * (1 + secrets.randbelow(100) / 1000) if status == "pending" else None
+    # The messages of a task are neither listed nor repeated. Their records stay, so that none is sent twice.
+    body = "" if delivery.target == PUSH and status != "pending" else delivery.body
     await deliveries_of(services).change(
-        delivery.id, lambda one: msgspec.structs.replace(one, status=status, next_attempt=later, last_error=fault)
+        delivery.id,
+        lambda one: msgspec.structs.replace(one, status=status, next_attempt=later, last_error=fault, body=body),
     )
+    if delivery.target == PUSH and status == "dead":
+        services.log("push notification given up", run=delivery.run, error=fault)
 
 
-async def send(session: aiohttp.ClientSession, hook: Webhook, delivery: Delivery, *, allow_private: bool) -> str:
+class Receiver(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a message goes, and what its headers prove."""
+
+    url: str
+    secret: str = ""
+    """The key of the signature; empty without one."""
+    headers: dict[str, str]
+
+
+async def _receiver(services: Services, delivery: Delivery) -> Receiver | None:
+    """Returns where a message goes; None if its webhook, or the configuration of its task, was deleted."""
+    if delivery.target == PUSH:
+        config = await find_push_config(services, delivery.run, delivery.webhook)
+        return None if config is None else Receiver(url=config.url, headers=push_headers(config))
+    hook = await webhooks_of(services).get(delivery.webhook)
+    if hook is None:
+        return None
+    return Receiver(url=hook.value.url, secret=hook.value.secret, headers={"Content-Type": JSON_TYPE})
+
+
+async def send(session: aiohttp.ClientSession, receiver: Receiver, delivery: Delivery, *, allow_private: bool) -> str:
     """Sends a message once; returns why it was not accepted, or nothing."""
     body, now = delivery.body.encode(), str(int(time.time()))
-    headers = {
-        "Content-Type": "application/json",
-        "webhook-id": delivery.id,
-        "webhook-timestamp": now,
-        "webhook-signature": sign(hook.secret, delivery.id, now, body),
-    }
+    headers = {**receiver.headers, "webhook-id": delivery.id, "webhook-timestamp": now}
+    if receiver.secret:
+        headers["webhook-signature"] = sign(receiver.secret, delivery.id, now, body)
     try:
-        check_url(hook.url, allow_private=allow_private)
-        async with session.post(hook.url, data=body, headers=headers, allow_redirects=False) as reply:
+        check_url(receiver.url, allow_private=allow_private)
+        async with session.post(receiver.url, data=body, headers=headers, allow_redirects=False) as reply:
             await reply.content.read(MAX_REPLY_BYTES)
             return "" if 200 <= reply.status < 300 else f"status {reply.status}"
     except RequestError as error:

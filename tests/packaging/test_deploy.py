@@ -117,6 +117,18 @@ def test_chart_stop_leaves_time_to_drain() -> None:
     assert int(drain.removeprefix("--drain=")) < pod["terminationGracePeriodSeconds"]
 
 
+@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_chart_is_accepted_and_rendered_the_same_by_helm(tmp_path: Path, variant: str) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(VARIANTS[variant]))
+    options = [str(CHART), "--values", str(values), "--namespace", "apps"]
+    subprocess.run(["helm", "lint", "--strict", *options], check=True, capture_output=True)
+    rendered = subprocess.run(["helm", "template", "demo", *options], check=True, capture_output=True, text=True).stdout
+    found = {one["kind"]: one for one in yaml.safe_load_all(rendered) if one}
+    assert found == {one["kind"]: one for one in render(VARIANTS[variant])}
+
+
 def test_chart_values_are_all_used() -> None:
     templates = "".join(path.read_text() for path in (CHART / "templates").glob("*.yaml"))
     for key, value in yaml.safe_load((CHART / "values.yaml").read_text()).items():

@@ -232,6 +232,22 @@ nodes:
     with: {question: "${input.question}"}
 output: {first: "${checked}", second: "${unchecked}"}
 """
+BOTH = """\
+schema: orchestra/v1
+name: both
+description: Answers two questions, both with a check.
+input: {question: str, documents: "list[Document]"}
+nodes:
+  first:
+    agent: reader
+    against: ${input.documents}
+    with: {question: "${input.question}", documents: "${input.documents}"}
+  second:
+    agent: reader
+    against: ${input.documents}
+    with: {question: "Where?", documents: "${input.documents}"}
+output: {first: "${first}", second: "${second}"}
+"""
 WRITER = """\
 schema: orchestra/v1
 name: writer
@@ -273,6 +289,70 @@ async def test_stream_of_verified_text_withholds_unchecked_sentences(tmp_path: P
     assert (end["sentences"], end["withheld"], end["withheld_paths"]) == (2, 2, ["second.text"])
     assert "No check" not in str(sent)
     assert [one["event"] for one in frames(started.text)] == ["sentence", "sentence", "end"]
+
+
+async def test_verified_sentence_is_sent_before_the_run_ends(tmp_path: Path) -> None:
+    add_unchecked_part(tmp_path)
+    (tmp_path / "workflows" / "both.yaml").write_text(BOTH)
+    go = asyncio.Event()
+
+    async def second_waits(call: CallRequest) -> Any:
+        if call.inputs["question"] == "Where?":
+            await go.wait()
+            return {"answer": "Paris", "quote": "in Paris"}
+        return answer_pair(call)
+
+    async with serving(tmp_path, second_waits) as server, listening(server.app) as url:
+        run = (await server.run("both", mode="background"))["id"]
+        seen = list[str]()
+        address = f"{url}/api/runs/{run}/events?mode=verified"
+        async with asyncio.timeout(60), httpx.AsyncClient(timeout=60) as client, client.stream("GET", address) as reply:
+            async for line in reply.aiter_lines():
+                seen.append(line)
+                if line.startswith("event: sentence"):
+                    go.set()
+        whole = frames((await read_stream(server, run, mode="verified")).text)
+    assert frames("\n".join(seen)) == whole
+    parts = [json.loads(one["data"])["path"] for one in whole[:-1]]
+    assert parts == ["first.answer", "first.answer", "second.answer"]
+    numbers = [one["id"].partition(".")[0] for one in whole]
+    assert numbers[0] == numbers[1]
+    assert len(set(numbers)) == 3
+    assert (whole[-1]["event"], json.loads(whole[-1]["data"])["sentences"]) == ("end", 3)
+
+
+async def test_verified_sentences_stay_sent_if_the_run_ends_without_an_answer(tmp_path: Path) -> None:
+    add_unchecked_part(tmp_path)
+
+    async def writer_never_answers(call: CallRequest) -> Any:
+        return await asyncio.Event().wait() if call.name == "writer" else answer_pair(call)
+
+    async with serving(tmp_path, writer_never_answers) as server, listening(server.app) as url:
+        run = (await server.run("pair", mode="background"))["id"]
+        seen = list[str]()
+        address = f"{url}/api/runs/{run}/events?mode=verified"
+        async with asyncio.timeout(60), httpx.AsyncClient(timeout=60) as client, client.stream("GET", address) as reply:
+            async for line in reply.aiter_lines():
+                seen.append(line)
+                if line.startswith("event: sentence"):
+                    await server.client.post(f"/api/runs/{run}/cancel", json={})
+        whole = frames((await read_stream(server, run, mode="verified")).text)
+    assert frames("\n".join(seen)) == whole
+    assert [one["event"] for one in whole] == ["sentence", "sentence", "end"]
+    end = json.loads(whole[-1]["data"])
+    assert (end["status"], end["sentences"], end["withheld"]) == ("cancelled", 2, 0)
+
+
+async def test_output_that_is_accepted_as_a_whole_is_sent_at_its_end(tmp_path: Path) -> None:
+    add_unchecked_part(tmp_path)
+    (tmp_path / "workflows" / "whole.yaml").write_text(PAIR.replace("name: pair", "name: whole\naccept: 0"))
+    async with serving(tmp_path, answer_pair) as server:
+        run = (await server.run("whole"))["id"]
+        sent = frames((await read_stream(server, run, mode="verified")).text)
+        events = (await server.client.get(f"/api/runs/{run}/events", headers={"Accept": "application/json"})).json()
+    inner = [one["seq"] for one in events["items"] if one.get("node", "").startswith("whole/")]
+    assert [one["event"] for one in sent] == ["sentence", "sentence", "end"]
+    assert int(sent[0]["id"].partition(".")[0]) > max(inner)
 
 
 async def test_stream_of_verified_text_continues_after_each_sentence(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from orchestra.app.html.content import RunContent
 from orchestra.app.html.saved_run import render_saved_run
 from orchestra.app.run_record import read_run_record
-from orchestra.core.events import AttemptFinished, Event, MapExpanded, NodeFinished, RunStarted
+from orchestra.core.events import AttemptFinished, Event, MapExpanded, NodeFinished, RunFinished, RunStarted, Usage
 from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
@@ -347,6 +347,82 @@ def test_list_of_runs_filters_by_status_and_words(studio: Server, tab: Tab) -> N
     tab.page.get_by_label("text", exact=True).fill("no such words")
     expect(tab.page.get_by_text("No run matches")).to_be_visible()
     assert tab.violations() == []
+
+
+def null_run(folder: Path) -> Path:
+    """The exported file of a run that found nothing: one node is withheld, and another says what is missing."""
+    reply = {"text": None, "missing": ["the price of the tower"], "findings": [], "citations": [], "cells": []}
+    graph = {
+        "name": "ask",
+        "output": {"year": "${reading.year}", "price": "${lookup}", "reply": "${finding}"},
+        "nodes": {"reading": {"agent": "answerer"}, "lookup": {"tool": "search"}, "finding": {"tool": "cite"}},
+    }
+    data = json.dumps(graph).encode()
+    value = {"year": None, "price": None, "reply": reply}
+    usage = Usage(calls=2, prompt_tokens=1234, output_tokens=56, money=0.25)
+    events: list[Event] = [
+        RunStarted(seq=1, at=1e9, run="aaaa1111", workflow="ask", graph=digest(data), inputs={"text": "x"}),
+        AttemptFinished(
+            seq=2, at=1e9 + 1, node="reading", attempt=1, value={"year": None}, usage=usage, model="m", final=True
+        ),
+        NodeFinished(seq=3, at=1e9 + 2, node="lookup", outcome=AbstainedOutcome("no table has a price", "lookup")),
+        AttemptFinished(seq=4, at=1e9 + 3, node="finding", attempt=1, value=reply, final=True),
+        RunFinished(seq=5, at=1e9 + 4, status="done", outcome=ValueOutcome(value), usage=usage),
+    ]
+    return save_run(folder, events, data)
+
+
+SCREENS = {
+    "light": {"viewport": WIDE, "color_scheme": "light"},
+    "dark": {"viewport": WIDE, "color_scheme": "dark"},
+    "narrow": {"viewport": NARROW, "color_scheme": "light"},
+}
+
+
+@pytest.mark.parametrize("tab", SCREENS.values(), ids=SCREENS, indirect=True)
+def test_answer_without_a_value_says_what_is_missing(tmp_path: Path, tab: Tab) -> None:
+    tab.page.goto(null_run(tmp_path).as_uri())
+    missing = tab.page.get_by_role("region", name="No answer was found")
+    expect(missing).to_be_visible()
+    expect(missing.get_by_role("listitem")).to_have_text(
+        [
+            "year: reading found nothing: its value is null see reading",
+            "price: no table has a price see lookup",
+            "reply: not found: the price of the tower see finding",
+        ]
+    )
+    expect(tab.page.get_by_text("The output claims nothing")).to_have_count(0)
+    expect(tab.page.get_by_role("heading", name="Why this answer may be believed")).to_have_count(0)
+    assert tab.violations() == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    missing.get_by_role("button", name="see lookup").click()
+    expect(tab.page.get_by_role("heading", name="lookup")).to_be_visible()
+
+
+@pytest.mark.parametrize("tab", SCREENS.values(), ids=SCREENS, indirect=True)
+def test_run_page_shows_usage_in_total_and_by_node(studio: Server, tab: Tab) -> None:
+    run = studio.review(answer="yes")
+    total = studio.get(f"api/runs/{run}/answer")["usage"]
+    nodes = {one["path"]: one["usage"] for one in studio.get(f"api/runs/{run}/nodes")["items"]}
+    model_calls = total["calls"] - nodes["passages"]["calls"]  # That node calls a tool.
+    tab.page.goto(f"{studio.address}/#/runs/{run}")
+    section = tab.page.get_by_role("region", name="Usage", exact=True)
+    expect(section).to_be_visible()
+    facts = section.locator(".fact").all_inner_texts()
+    assert [one.split("\n") for one in facts][:2] == [
+        ["model calls", f"{model_calls:,}"],
+        ["tokens in", f"{total['prompt_tokens']:,}"],
+    ]
+    assert {one.split("\n")[0] for one in facts} >= {"tokens out", "cost", "time"}
+    row = section.get_by_role("row", name="revenue").get_by_role("cell").all_inner_texts()
+    used = nodes["revenue"]
+    assert row[:3] == [f"{used[name]:,}" for name in ("calls", "prompt_tokens", "output_tokens")]
+    table = section.get_by_role("region", name="usage by node")
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth")
+    section.get_by_role("button", name="revenue").click()
+    expect(tab.page.get_by_role("region", name="Usage", exact=True)).to_contain_text(f"{used['prompt_tokens']:,}")
+    assert tab.violations() == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("page", ["runs", "start", "ask", "agents", "fleet", "costs", "compare", "start/report_review"])

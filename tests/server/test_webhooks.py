@@ -8,48 +8,18 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from orchestra.server import ServerSettings
 from orchestra.server.webhooks import BACKOFF, PublicResolver, deliver_due, is_public, open_session, watches_of
-from tests.server.servers import INPUTS, TestServer, listening, serving, until_async
+from tests.server.receivers import receiving
+from tests.server.servers import INPUTS, TestServer, serving, until_async
 
 PRIVATE = ServerSettings(auth=False, hosts=("*",), private_webhooks=True)
-
-
-@dataclass
-class Receiver:
-    """A service that receives webhooks."""
-
-    url: str = ""
-    status: int = 200
-    messages: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def receive(self, request: Request) -> Response:
-        """Records a message."""
-        self.messages.append((dict(request.headers), await request.body()))
-        return RedirectResponse("/other", self.status) if 300 <= self.status < 400 else Response(None, self.status)
-
-
-@asynccontextmanager
-async def receiving(status: int = 200) -> AsyncIterator[Receiver]:
-    """A service that answers with a status."""
-    receiver = Receiver(status=status)
-    routes = [Route("/{path:path}", receiver.receive, methods=["POST", "GET"])]
-    async with listening(Starlette(routes=routes)) as url:
-        receiver.url = f"{url}/hook"
-        yield receiver
 
 
 async def add_hook(server: TestServer, url: str, **body: Any) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 
+from orchestra.app.claims.accepted_output import MISSING, accepted_output, passed_on_nodes
 from orchestra.app.claims.attribution import Attribution, Attributor, BaseOrigins
 from orchestra.app.claims.evidence import CitedEvidence, EvidenceByPath, Statement
 from orchestra.app.claims.leaves import Leaf, leaves, record_path, records
-from orchestra.app.claims.lineage import NodeOrigin, OriginGroup, OutputLineage, PartOrigins, PathSteps
+from orchestra.app.claims.lineage import NodeOrigin, OriginGroup, OutputLineage, PartOrigins, PathSteps, parse_graph
 from orchestra.app.claims.locations import EvidenceLocation, RunTexts, TableCell, TextSpan
 from orchestra.core.events import Event, OutputJudged, RunStarted
 from orchestra.core.outcomes import ValueOutcome
@@ -113,6 +114,29 @@ def extract_claims(
             history.outcome.value
         )
     )
+
+
+def extract_accepted_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[OutputClaim, ...]:
+    """Returns the claims of a run's output that are known before the run ends: those of accepted nodes whose values the
+    output passes on unchanged. The other arguments and the order are those of `extract_claims`.
+    """
+    events = list(events)
+    if not events or not isinstance(events[0], RunStarted) or events[0].plan_only:
+        return ()
+    history = History.of(events)
+    lineage = OutputLineage.of(history, events, workflows)
+    if lineage.root is None:
+        return ()
+    output = accepted_output(lineage.root.output, lineage.root.nodes, lineage.rows)
+    if output is MISSING:
+        return ()
+    return tuple(_ClaimExtractor(history, lineage, RunTexts.of(history)).claims(output))
+
+
+def awaited_nodes(workflow: bytes) -> frozenset[str]:
+    """Returns the nodes of a stored workflow whose acceptance makes more claims known (`extract_accepted_claims`)."""
+    graph = parse_graph(workflow)
+    return frozenset() if graph is None else passed_on_nodes(graph.output, graph.nodes)
 
 
 def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:

@@ -256,7 +256,7 @@ class OutputLineage:
                     )
                 return scope
             case PlanNode():
-                graph = _parse_graph(turn.draft.graph) if turn is not None and turn.draft is not None else None
+                graph = parse_graph(turn.draft.graph) if turn is not None and turn.draft is not None else None
                 if graph is None or turn is None or turn.draft is None:
                     return None
                 behind = f"@{turn.draft.version}" if turn.draft.version else f"#{turn.turn}"
@@ -285,7 +285,7 @@ class OutputLineage:
 
     def _stored_graph(self, name: str) -> Graph | None:
         if name not in self._graphs:
-            self._graphs[name] = _parse_graph(self.workflows.get(name, b""))
+            self._graphs[name] = parse_graph(self.workflows.get(name, b""))
         return self._graphs[name]
 
 
@@ -378,7 +378,7 @@ def _called_scope(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _T
     return _TemplateScope(prefix, graph.nodes, graph.output, arguments=given, caller=giver)
 
 
-def _parse_graph(stored: Any) -> Graph | None:
+def parse_graph(stored: Any) -> Graph | None:
     """Returns a stored workflow, from bytes or JSON; None if this version cannot read it."""
     if isinstance(stored, bytes):
         return _parse_stored_graph(stored)

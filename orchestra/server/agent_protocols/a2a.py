@@ -10,32 +10,48 @@ import re
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from orchestra.app.run import Run
-from orchestra.app.run_detail import RunAnswer
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import RunFinished, RunStarted
+from orchestra.core.events import RunFinished
 from orchestra.schema.strict_json import storage_error
-from orchestra.schema.types import Schema
 from orchestra.server.access import require_scope
+from orchestra.server.agent_protocols.a2a_errors import (
+    CONTENT_NOT_SUPPORTED,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    TASK_NOT_CANCELABLE,
+    UNSUPPORTED_OPERATION,
+    VERSION_NOT_SUPPORTED,
+    RpcError,
+    convert_params,
+    error_data,
+)
+from orchestra.server.agent_protocols.a2a_listing import list_tasks
+from orchestra.server.agent_protocols.a2a_push import (
+    add_config,
+    create_config,
+    delete_config,
+    get_config,
+    list_configs,
+    read_config,
+)
+from orchestra.server.agent_protocols.a2a_tasks import agent_message, read_task, require_task, timestamp_text
 from orchestra.server.agent_protocols.a2a_types import (
     AgentCard,
     AgentSkill,
-    Artifact,
     Capabilities,
     Interface,
     Message,
-    Part,
     RpcRequest,
     SendParams,
-    Task,
     TaskParams,
-    TaskState,
     TaskStatus,
 )
 from orchestra.server.agent_protocols.ag_ui_events import CONTEXT_TAG
@@ -46,61 +62,19 @@ from orchestra.server.agent_protocols.questions import (
     value_of_text,
     wait_until_blocked,
 )
-from orchestra.server.agent_protocols.replies import error_words, reply_of
 from orchestra.server.agent_protocols.skills import ASK, Skill, find_skill, iter_skills, start_skill
 from orchestra.server.endpoints import JSON_TYPE, Call, RouteTable
 from orchestra.server.openai_api.messages import USER, FileData, Turn, build_inputs
 from orchestra.server.openapi import package_version
-from orchestra.server.problems import RequestError, pointer_of, status_of
 from orchestra.server.run_following import events_until_blocked
-from orchestra.server.runs import require_run
 from orchestra.server.streams import EVENT_STREAM, EventStream, outcome_of
 
 ROUTES = RouteTable()
-T = TypeVar("T")
 PROTOCOL_VERSION: Final = "1.0"
 SKILL_KEY: Final = "skill"
 """The key of a message's metadata that names a workflow."""
-ANSWER: Final = "answer"
-"""The id of the artifact of a task."""
 _CONTEXT_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _OLD_METHOD: Final = re.compile(r"(message|tasks|agent)/")
-_ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-INTERNAL_ERROR: Final = -32603
-TASK_NOT_FOUND: Final = -32001
-TASK_NOT_CANCELABLE: Final = -32002
-PUSH_NOT_SUPPORTED: Final = -32003
-UNSUPPORTED_OPERATION: Final = -32004
-CONTENT_NOT_SUPPORTED: Final = -32005
-VERSION_NOT_SUPPORTED: Final = -32009
-_REASONS: Final[Mapping[int, str]] = {
-    TASK_NOT_FOUND: "TASK_NOT_FOUND",
-    TASK_NOT_CANCELABLE: "TASK_NOT_CANCELABLE",
-    PUSH_NOT_SUPPORTED: "PUSH_NOTIFICATION_NOT_SUPPORTED",
-    UNSUPPORTED_OPERATION: "UNSUPPORTED_OPERATION",
-    CONTENT_NOT_SUPPORTED: "CONTENT_TYPE_NOT_SUPPORTED",
-    VERSION_NOT_SUPPORTED: "VERSION_NOT_SUPPORTED",
-}
-_STATES: Final[Mapping[str, TaskState]] = {
-    "done": "TASK_STATE_COMPLETED",
-    "abstained": "TASK_STATE_COMPLETED",
-    "failed": "TASK_STATE_FAILED",
-    "budget": "TASK_STATE_FAILED",
-    "cancelled": "TASK_STATE_CANCELED",
-    "waiting": "TASK_STATE_INPUT_REQUIRED",
-}
-
-
-class RpcError(RequestError):
-    """An error with its number in JSON-RPC."""
-
-    def __init__(self, number: int, code: str, message: str, *, hint: str = "", pointer: str = "") -> None:
-        super().__init__(code, message, hint=hint, pointer=pointer)
-        self.number = number
 
 
 # The card
@@ -125,7 +99,7 @@ def agent_card(call: Call[Any, Any], *, has_all: bool) -> AgentCard:
         supported_interfaces=(
             Interface(url=f"{call.request.base_url}a2a", protocol_binding="JSONRPC", protocol_version=PROTOCOL_VERSION),
         ),
-        capabilities=Capabilities(streaming=True, extended_agent_card=needs_key),
+        capabilities=Capabilities(streaming=True, push_notifications=True, extended_agent_card=needs_key),
         default_input_modes=("text/plain", JSON_TYPE),
         default_output_modes=("text/plain", JSON_TYPE),
         skills=tuple(_agent_skill(skill) for skill in skills),
@@ -145,13 +119,14 @@ def _agent_skill(skill: Skill) -> AgentSkill:
 
 @ROUTES.route("POST", "/a2a", "run", media_type=EVENT_STREAM)
 async def call_a2a_method(call: Call) -> Response:
-    """Call a method of A2A by JSON-RPC: send a message, stream, get or cancel a task."""
+    """Call a method of A2A by JSON-RPC: send a message, stream, get, list or cancel a task, be
+    notified of it."""
     data, id = await call.request.body(), None
     try:
         value = _parse(call, data)
         if isinstance(value, dict) and isinstance(given := value.get("id"), str | int) and not isinstance(given, bool):
             id = given
-        request = _convert(value, RpcRequest, INVALID_REQUEST)
+        request = convert_params(value, RpcRequest, INVALID_REQUEST)
         _require_version(call, request.method)
         if (stream := _STREAMS.get(request.method)) is not None:
             return await stream(call, request)
@@ -181,14 +156,6 @@ def _parse(call: Call[Any, Any], data: bytes) -> Any:
     return value
 
 
-def _convert(value: Any, wanted: type[T], number: int = INVALID_PARAMS) -> T:
-    try:
-        return msgspec.convert(value, wanted)
-    except msgspec.ValidationError as error:
-        text, place = pointer_of(str(error))
-        raise RpcError(number, "S002", text, hint="https://a2a-protocol.org", pointer=place) from error
-
-
 def _require_version(call: Call[Any, Any], method: str) -> None:
     version = call.request.headers.get("a2a-version", "") or PROTOCOL_VERSION
     if _OLD_METHOD.match(method) or version.split(".")[0] != PROTOCOL_VERSION.split(".")[0]:
@@ -196,77 +163,60 @@ def _require_version(call: Call[Any, Any], method: str) -> None:
                        hint="A2A-Version: 1.0, and the method SendMessage")  # fmt: skip
 
 
-def error_data(error: OrchestraError) -> dict[str, Any]:
-    """Returns an error as JSON-RPC states it, with our code and hint in its details."""
-    if isinstance(error, RpcError):
-        number = error.number
-    else:
-        number = INVALID_PARAMS if status_of(error) < 500 else INTERNAL_ERROR
-    metadata = {"code": error.code, "hint": error.hint, "pointer": getattr(error, "pointer", "")}
-    details = {
-        "@type": _ERROR_INFO, "reason": _REASONS.get(number, error.code), "domain": "a2a-protocol.org",
-        "metadata": metadata,
-    }  # fmt: skip
-    return {"code": number, "message": error_words(error), "data": [details]}
-
-
 # Methods
 
 
 async def _send(call: Call[Any, Any], request: RpcRequest) -> Any:
-    params = _convert(request.params, SendParams)
-    run, schema = await _begin(call, params.message)
+    params = convert_params(request.params, SendParams)
+    run = await _begin(call, params)
     if not params.configuration.return_immediately:
         await wait_until_blocked(call, run)
-    return {"task": await _task(call, run.id, schema)}
+    return {"task": await read_task(call.services, run.id)}
 
 
 async def _send_streaming(call: Call[Any, Any], request: RpcRequest) -> Response:
-    run, schema = await _begin(call, _convert(request.params, SendParams).message)
-    return _stream(call, request, run, schema)
+    run = await _begin(call, convert_params(request.params, SendParams))
+    return _stream(call, request, run)
 
 
 async def _subscribe(call: Call[Any, Any], request: RpcRequest) -> Response:
-    name = _convert(request.params, TaskParams).id
-    started = await _require_task(call, name)
+    name = convert_params(request.params, TaskParams).id
+    await require_task(call, name)
     answer = await call.services.answer(name)
     if answer.finished is not None:
         raise RpcError(UNSUPPORTED_OPERATION, "S036", f"task {name} has ended", hint="GetTask")
-    return _stream(call, request, await continued_run(call, name), _output_schema(call, started.workflow))
+    return _stream(call, request, await continued_run(call, name))
 
 
 async def _get(call: Call[Any, Any], request: RpcRequest) -> Any:
-    name = _convert(request.params, TaskParams).id
-    started = await _require_task(call, name)
-    return await _task(call, name, _output_schema(call, started.workflow))
+    name = convert_params(request.params, TaskParams).id
+    await require_task(call, name)
+    return await read_task(call.services, name)
 
 
 async def _cancel(call: Call[Any, Any], request: RpcRequest) -> Any:
-    name = _convert(request.params, TaskParams).id
-    started = await _require_task(call, name)
+    name = convert_params(request.params, TaskParams).id
+    await require_task(call, name)
     if (await call.services.answer(name)).finished is not None:
         raise RpcError(TASK_NOT_CANCELABLE, "S036", f"task {name} has ended", hint="GetTask")
     await call.orchestra.cancel(name, by=call.principal.subject)
-    return await _task(call, name, _output_schema(call, started.workflow))
+    return await read_task(call.services, name)
 
 
 async def _extended_card(call: Call[Any, Any], request: RpcRequest) -> Any:
     return agent_card(call, has_all=True)
 
 
-async def _refuse_push(call: Call[Any, Any], request: RpcRequest) -> Any:
-    raise RpcError(PUSH_NOT_SUPPORTED, "S004", "push notifications are not supported", hint="POST /api/webhooks")
-
-
 _METHODS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Any]]]] = {
     "SendMessage": _send,
     "GetTask": _get,
+    "ListTasks": list_tasks,
     "CancelTask": _cancel,
     "GetExtendedAgentCard": _extended_card,
-    "CreateTaskPushNotificationConfig": _refuse_push,
-    "GetTaskPushNotificationConfig": _refuse_push,
-    "ListTaskPushNotificationConfigs": _refuse_push,
-    "DeleteTaskPushNotificationConfig": _refuse_push,
+    "CreateTaskPushNotificationConfig": create_config,
+    "GetTaskPushNotificationConfig": get_config,
+    "ListTaskPushNotificationConfigs": list_configs,
+    "DeleteTaskPushNotificationConfig": delete_config,
 }
 _STREAMS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Response]]]] = {
     "SendStreamingMessage": _send_streaming,
@@ -277,38 +227,38 @@ _STREAMS: Final[Mapping[str, Callable[[Call[Any, Any], RpcRequest], Awaitable[Re
 # Messages
 
 
-async def _require_task(call: Call[Any, Any], run: str) -> RunStarted:
-    """Returns the first event of a run of the caller's tenant. Raises `RpcError` for any other."""
-    try:
-        return await require_run(call, run)
-    except RequestError as error:
-        raise RpcError(TASK_NOT_FOUND, "S009", f"there is no task {run[:100]!r}", hint="SendMessage") from error
+async def _begin(call: Call[Any, Any], params: SendParams) -> Run[Any]:
+    """Starts the run that a message asks for, or answers the question of its task; returns the run, which goes on.
 
-
-def _output_schema(call: Call[Any, Any], workflow: str) -> Schema:
-    """Returns the type of the output of a workflow; that of any value if there is no such workflow any more."""
-    try:
-        return find_skill(call, workflow).output_schema
-    except OrchestraError:
-        return {}
-
-
-async def _begin(call: Call[Any, Any], message: Message) -> tuple[Run[Any], Schema]:
-    """Starts the run that a message asks for, or answers the question of its task; returns the run, which goes on."""
+    Raises:
+        RpcError: For a message that cannot be used.
+        RequestError: S012 for push notifications to an address to which none may go; and as `start_skill` does.
+    """
+    message, wanted = params.message, params.configuration.task_push_notification_config
     if not message.parts:
         raise RpcError(INVALID_PARAMS, "S002", "the message has no parts", hint='"parts": [{"text": "..."}]')
+    config = None if wanted is None else read_config(call, wanted)
     if message.task_id:
-        started = await _require_task(call, message.task_id)
+        started = await require_task(call, message.task_id)
         if message.context_id not in ("", started.tags.get(CONTEXT_TAG, "")):
             raise RpcError(INVALID_PARAMS, "S002", "the task is of another context", hint="leave contextId out")
-        return await _answer(call, message), _output_schema(call, started.workflow)
+        after = (await call.services.answer(message.task_id)).last_seq
+        run = await _answer(call, message)
+    else:
+        after, run = 0, await _start(call, message)
+    if config is not None:
+        await add_config(call, run.id, msgspec.structs.replace(config, after=after))
+    return run
+
+
+async def _start(call: Call[Any, Any], message: Message) -> Run[Any]:
     name = message.metadata.get(SKILL_KEY, ASK)
     skill = find_skill(call, name if isinstance(name, str) else "", f"/message/metadata/{SKILL_KEY}")
     context = message.context_id or str(uuid.uuid4())
     if not _CONTEXT_ID.fullmatch(context):
         raise RpcError(INVALID_PARAMS, "S002", "contextId is not a name", hint="letters, digits and _ . : -")
     inputs = await _inputs(call, skill, message)
-    return await start_skill(call, skill, inputs, {CONTEXT_TAG: context}), skill.output_schema
+    return await start_skill(call, skill, inputs, {CONTEXT_TAG: context})
 
 
 async def _inputs(call: Call[Any, Any], skill: Skill, message: Message) -> dict[str, Any]:
@@ -350,57 +300,15 @@ async def _answer(call: Call[Any, Any], message: Message) -> Run[Any]:
     return await continued_run(call, name)
 
 
-# Tasks
-
-
-async def _task(call: Call[Any, Any], run: str, schema: Schema) -> Task:
-    answer = await call.services.answer(run)
-    started = await call.services.started(run)
-    context = started.tags.get(CONTEXT_TAG, "") if started is not None else ""
-    status = _status(answer, schema, context)
-    return Task(id=run, context_id=context or run, status=status, artifacts=_artifacts(answer, schema))
-
-
-def _status(answer: RunAnswer, schema: Schema, context: str) -> TaskStatus:
-    state = _STATES.get(answer.status, "TASK_STATE_WORKING")
-    words = "" if state == "TASK_STATE_WORKING" else reply_of(answer, schema).message
-    return TaskStatus(
-        state=state,
-        message=_agent_message(answer.id, context, words) if words else None,
-        timestamp=_time(answer.finished),
-    )
-
-
-def _agent_message(run: str, context: str, words: str) -> Message:
-    parts = (Part(text=words),)
-    return Message(message_id=str(uuid.uuid4()), role="ROLE_AGENT", parts=parts, task_id=run, context_id=context or run)
-
-
-def _time(at: float | None) -> str:
-    moment = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _artifacts(answer: RunAnswer, schema: Schema) -> tuple[Artifact, ...]:
-    """Returns the result of a run that has answered: its words, and the output with evidence and verdicts."""
-    if answer.status not in ("done", "abstained"):
-        return ()
-    reply = reply_of(answer, schema)
-    parts = (Part(text=reply.message), Part(data=msgspec.to_builtins(reply)))
-    return (Artifact(artifact_id=ANSWER, name=ANSWER, parts=parts),)
-
-
-def _stream(call: Call[Any, Any], request: RpcRequest, run: Run[Any], schema: Schema) -> Response:
+def _stream(call: Call[Any, Any], request: RpcRequest, run: Run[Any]) -> Response:
     """Returns the stream of a task. It goes on if the client disconnects, and `SubscribeToTask` continues it."""
-    return EventStream(call.services, _frames(call, request, run, schema), watches_stop=True)
+    return EventStream(call.services, _frames(call, request, run), watches_stop=True)
 
 
-async def _frames(
-    call: Call[Any, Any], request: RpcRequest, run: Run[Any], schema: Schema
-) -> AsyncGenerator[bytes, None]:
+async def _frames(call: Call[Any, Any], request: RpcRequest, run: Run[Any]) -> AsyncGenerator[bytes, None]:
     """Yields the task, its progress, its result, and its status at the end."""
     try:
-        task = await _task(call, run.id, schema)
+        task = await read_task(call.services, run.id)
         context = task.context_id
         yield _frame(request, {"task": msgspec.structs.replace(task, artifacts=())})
 
@@ -411,11 +319,13 @@ async def _frames(
             async for event in events:
                 if (ended := outcome_of(event)) is not None:
                     words = f"{ended[0]}: {ended[1].__struct_config__.tag}"
-                    message = _agent_message(run.id, context, words)
-                    yield update(TaskStatus(state="TASK_STATE_WORKING", message=message, timestamp=_time(event.at)))
+                    message = agent_message(run.id, context, words)
+                    yield update(
+                        TaskStatus(state="TASK_STATE_WORKING", message=message, timestamp=timestamp_text(event.at))
+                    )
                 elif isinstance(event, RunFinished):
                     break
-        task = await _task(call, run.id, schema)
+        task = await read_task(call.services, run.id)
         for artifact in task.artifacts:
             sent = {"taskId": run.id, "contextId": context, "artifact": artifact, "lastChunk": True}
             yield _frame(request, {"artifactUpdate": sent})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 TaskState: TypeAlias = Literal[
     "TASK_STATE_WORKING",
@@ -50,10 +51,42 @@ class Message(_Message, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
 
+class Authentication(_Message, frozen=True, kw_only=True):
+    """How the server proves to the receiver of push notifications who it is."""
+
+    scheme: str = ""
+    credentials: str = ""
+
+
+class TaskPushConfig(_Message, frozen=True, kw_only=True):
+    """Where push notifications about a task go."""
+
+    url: str
+    id: str = ""
+    task_id: str = ""
+    token: str = ""
+    authentication: Authentication | None = None
+
+
+class PushConfigParams(_Message, frozen=True, kw_only=True):
+    """The parameters of the methods that read or delete configurations of a task."""
+
+    task_id: str
+    id: str = ""
+
+
+class PushConfigsResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """All configurations of a task: there are few, so there is one page."""
+
+    configs: tuple[TaskPushConfig, ...]
+    next_page_token: str = ""
+
+
 class Configuration(_Message, frozen=True, kw_only=True):
     """How the reply to a message is sent."""
 
     return_immediately: bool = False
+    task_push_notification_config: TaskPushConfig | None = None
 
 
 class SendParams(_Message, frozen=True, kw_only=True):
@@ -67,6 +100,19 @@ class TaskParams(_Message, frozen=True, kw_only=True):
     """The parameters of the methods that name a task."""
 
     id: str
+
+
+class ListTasksParams(_Message, frozen=True, kw_only=True):
+    """The parameters of `ListTasks`."""
+
+    context_id: str = ""
+    status: Annotated[str, Meta(pattern="^(TASK_STATE_[A-Z_]{1,40})?$")] = ""
+    page_size: Annotated[int, Meta(ge=1, le=100)] = 50
+    page_token: Annotated[str, Meta(max_length=500)] = ""
+    history_length: Annotated[int, Meta(ge=0)] = 0
+    """Tasks have no history, so it changes nothing."""
+    status_timestamp_after: str = ""
+    include_artifacts: bool = False
 
 
 class TaskStatus(_Message, frozen=True, kw_only=True):
@@ -94,6 +140,17 @@ class Task(_Message, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
 
 
+class ListTasksResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A page of tasks."""
+
+    tasks: tuple[Task, ...]
+    next_page_token: str
+    """Empty on the last page."""
+    page_size: int
+    total_size: int
+    """The number of tasks on all pages."""
+
+
 class Interface(_Message, frozen=True, kw_only=True):
     """Where an agent is reached."""
 
@@ -106,6 +163,7 @@ class Capabilities(_Message, frozen=True, kw_only=True):
     """What an agent can do."""
 
     streaming: bool
+    push_notifications: bool
     extended_agent_card: bool
 
 

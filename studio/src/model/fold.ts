@@ -80,6 +80,8 @@ export interface RunNode {
   children: RunNode[];
   parent: RunNode | null;
   usage: Required<Usage>;
+  /** The calls of models; `usage.calls` also counts those of tools. */
+  modelCalls: number;
   /** Counts of the statuses of the elements of a map; kept up to date by the fold. */
   drafts: { at: number; draft: PlanDraft; turn: number }[];
   turns: number;
@@ -137,6 +139,7 @@ export class RunFold {
   readonly nodes = new Map<string, RunNode>();
   readonly roots: RunNode[] = [];
   readonly usage: Required<Usage> = { ...NO_USAGE };
+  modelCalls = 0;
   readonly log: RunEvent[] = [];
   start: RunStarted | null = null;
   seq = 0;
@@ -331,7 +334,12 @@ export class RunFold {
     attempt.reusedFrom = event.reused_from ?? "";
     node.overriddenBy = event.overridden_by ?? null;
     addUsage(this.usage, attempt.usage);
-    for (let one: RunNode | null = node; one; one = one.parent) addUsage(one.usage, attempt.usage);
+    const modelCalls = attempt.model === "" ? 0 : (attempt.usage.calls ?? 0);
+    this.modelCalls += modelCalls;
+    for (let one: RunNode | null = node; one; one = one.parent) {
+      addUsage(one.usage, attempt.usage);
+      one.modelCalls += modelCalls;
+    }
     if (event.final)
       this.settle(node, { type: "value", value: event.value ?? null, score: event.confidence ?? null }, event.at);
   }
@@ -372,6 +380,7 @@ export class RunFold {
       children: [],
       parent,
       usage: { ...NO_USAGE },
+      modelCalls: 0,
       drafts: [],
       turns: 0,
     };

@@ -2,14 +2,18 @@ import { useMemo } from "react";
 import { dateTime, percent, plural, score } from "../lib/format";
 import { oneLine, visible } from "../lib/visible";
 import { reasonOf, statusOf, type RunFold, type RunNode } from "../model/fold";
+import { isEmpty } from "../model/missing";
 import type { CertificateSummary, Json, Outcome, RunEvent } from "../model/types";
 import { RUN_MEANING } from "../model/words";
+import { Fact } from "../parts/Fact";
 import { Icon } from "../parts/Icon";
 import { Status } from "../parts/Status";
 import { Value } from "../parts/Value";
 import { claimState, ClaimCard } from "./Claims";
 import { useRun } from "./context";
+import { Missing } from "./Missing";
 import { QuestionCard } from "./Question";
+import { Usage } from "./Usage";
 
 /** What a run answers, and what each part of the answer rests on. */
 export function Answer({ version, status }: { version: number; status: string }) {
@@ -59,6 +63,7 @@ export function Answer({ version, status }: { version: number; status: string })
           {withheld.length > 100 && <p className="soft">and {plural(withheld.length - 100, "more")}; the timeline has them all</p>}
         </section>
       )}
+      <Usage />
       <Inputs inputs={fold.start?.inputs ?? null} />
       <Happened external={fold.external} />
       <Digests />
@@ -77,37 +82,40 @@ function ValueAnswer() {
   const unsupported = states.filter((one) => one === "unsupported").length;
   return (
     <>
-      <section aria-labelledby="why">
-        <h2 id="why">Why this answer may be believed</h2>
-        {record.claims.length === 0 ? (
-          <p className="notice">The output claims nothing, so there is nothing to support.</p>
-        ) : (
-          <>
-            <div className="meter" role="img" aria-label={`${supported} supported, ${person} given by a person, ${unsupported} not supported`}>
-              <span className="tone-good" style={{ flexGrow: supported }} />
-              <span className="tone-person" style={{ flexGrow: person }} />
-              <span className="tone-doubt" style={{ flexGrow: unsupported }} />
-            </div>
-            <p className="meter-words">
-              <strong>
-                {supported} of {plural(record.claims.length, "value")}
-              </strong>{" "}
-              supported by evidence and checks
-              {person > 0 && <>; {person} given by a person</>}
-              {unsupported > 0 && (
-                <>
-                  ; <strong className="tone-doubt ink">{unsupported} not supported</strong>
-                </>
-              )}
-              {record.confidence !== null && <span className="soft"> · confidence {score(record.confidence)}</span>}
-            </p>
-          </>
-        )}
-        {claims.slice(0, 200).map((claim, index) => (
-          <ClaimCard key={`${claim.path}-${index}`} claim={claim} open={index < 1 && claims.length <= 20} />
-        ))}
-        {claims.length > 200 && <p className="soft">and {plural(claims.length - 200, "more value")}; orchestra runs show {record.run} --json has them all</p>}
-      </section>
+      <Missing value={outcome.value} />
+      {(record.dropped.length > 0 || !isEmpty(outcome.value)) && (
+        <section aria-labelledby="why">
+          <h2 id="why">Why this answer may be believed</h2>
+          {record.claims.length === 0 ? (
+            <p className="notice">The output claims nothing, so there is nothing to support.</p>
+          ) : (
+            <>
+              <div className="meter" role="img" aria-label={`${supported} supported, ${person} given by a person, ${unsupported} not supported`}>
+                <span className="tone-good" style={{ flexGrow: supported }} />
+                <span className="tone-person" style={{ flexGrow: person }} />
+                <span className="tone-doubt" style={{ flexGrow: unsupported }} />
+              </div>
+              <p className="meter-words">
+                <strong>
+                  {supported} of {plural(record.claims.length, "value")}
+                </strong>{" "}
+                supported by evidence and checks
+                {person > 0 && <>; {person} given by a person</>}
+                {unsupported > 0 && (
+                  <>
+                    ; <strong className="tone-doubt ink">{unsupported} not supported</strong>
+                  </>
+                )}
+                {record.confidence !== null && <span className="soft"> · confidence {score(record.confidence)}</span>}
+              </p>
+            </>
+          )}
+          {claims.slice(0, 200).map((claim, index) => (
+            <ClaimCard key={`${claim.path}-${index}`} claim={claim} open={index < 1 && claims.length <= 20} />
+          ))}
+          {claims.length > 200 && <p className="soft">and {plural(claims.length - 200, "more value")}; orchestra runs show {record.run} --json has them all</p>}
+        </section>
+      )}
       <details className="plain">
         <summary>The output as one value</summary>
         <Value value={outcome.value} />
@@ -201,15 +209,6 @@ export function CertificateFigures({ summary }: { summary: CertificateSummary | 
         <Value value={summary as { [key: string]: Json }} open={2} />
       </details>
     </>
-  );
-}
-
-export function Fact({ name, value }: { name: string; value: React.ReactNode }) {
-  return (
-    <div className="fact">
-      <dt>{name}</dt>
-      <dd>{value}</dd>
-    </div>
   );
 }
 

@@ -7,18 +7,20 @@ import { evidenceTexts, specOf, type Mark, type RunText } from "../model/texts";
 import type { EvidenceItem, Json, NodeSpec, Verdict } from "../model/types";
 import { COUNTED, wordsOf } from "../model/words";
 import { Exchange } from "../parts/Exchange";
+import { Fact } from "../parts/Fact";
 import { Icon } from "../parts/Icon";
 import { Source } from "../parts/Source";
 import { Score, Status } from "../parts/Status";
 import { Value } from "../parts/Value";
 import { Verdicts } from "../parts/Verdicts";
 import { VirtualList } from "../parts/VirtualList";
-import { CertificateFigures, Fact } from "./Answer";
+import { CertificateFigures } from "./Answer";
 import { useRun } from "./context";
 import { MapBar } from "./Graph";
 import { kindIcon } from "./layout";
 import { PlanVersions } from "./Plan";
 import { QuestionCard } from "./Question";
+import { NodeUsage } from "./Usage";
 
 export function NodePanel({ path, version, cursor }: { path: string; version: number; cursor: number | null }) {
   const { fold, record, select, over, actions } = useRun();
@@ -53,6 +55,7 @@ export function NodePanel({ path, version, cursor }: { path: string; version: nu
       <p className="soft node-sub">
         {[node?.attempts.at(-1)?.name || calleeOf(spec), node && times(node, fold.begin), node && node.usage.calls > 0 ? tokens(node.usage) : ""].filter(Boolean).join(" · ")}
       </p>
+      {node && <NodeUsage node={node} />}
       {node ? <NodeBody key={path} node={node} spec={spec} status={status} cursor={cursor} /> : <NotStarted spec={spec} />}
       {spec && <Definition spec={spec} agent={node?.attempts[0]?.name ?? ""} />}
     </div>

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from a2a.client import Client, ClientConfig, create_client
 from a2a.helpers import get_message_text
 from a2a.types import a2a_pb2 as pb
 from a2a.utils.errors import (
@@ -22,54 +18,14 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
-from google.protobuf.json_format import (
-    MessageToDict,
-    ParseDict,
-)
+from google.protobuf.json_format import ParseDict
 
 from orchestra.core.protocols import CallRequest
 from orchestra.server import ServerSettings
+from tests.server.agent_protocols.a2a_clients import a2a_client, data_of, message, send, state
 from tests.server.servers import INPUTS, LOCKED, REPLY, TestServer, listening, serving, until_async
 
 CARD = "/.well-known/agent-card.json"
-
-
-@asynccontextmanager
-async def a2a_client(
-    server: TestServer, headers: dict[str, str] | None = None, *, streaming: bool = False, **config: Any
-) -> AsyncIterator[Client]:
-    """The official client, which reads the card first."""
-    async with listening(server.app) as url, httpx.AsyncClient(headers=headers, timeout=60) as http:
-        yield await create_client(url, ClientConfig(streaming=streaming, httpx_client=http, **config))
-
-
-def message(*parts: dict[str, Any], skill: str = "", **fields: Any) -> pb.SendMessageRequest:
-    """A message of a user."""
-    metadata = {"skill": skill} if skill else {}
-    content = {
-        "messageId": str(uuid.uuid4()), "role": "ROLE_USER", "parts": list(parts), "metadata": metadata, **fields,
-    }  # fmt: skip
-    request: pb.SendMessageRequest = ParseDict({"message": content}, pb.SendMessageRequest())
-    return request
-
-
-async def send(client: Client, request: pb.SendMessageRequest) -> pb.Task:
-    """The task of a message that is not streamed."""
-    (reply,) = [one async for one in client.send_message(request)]
-    return reply.task
-
-
-def state(task: pb.Task) -> str:
-    """The name of a task's state."""
-    name: str = pb.TaskState.Name(task.status.state)
-    return name.removeprefix("TASK_STATE_").lower()
-
-
-def data_of(task: pb.Task) -> dict[str, Any]:
-    """The data of a task's artifact."""
-    (artifact,) = task.artifacts
-    found: dict[str, Any] = MessageToDict(artifact)["parts"][1]["data"]
-    return found
 
 
 async def test_card_of_an_open_server_has_each_workflow(tmp_path: Path) -> None:
@@ -291,7 +247,7 @@ def request(method: str, params: Any) -> dict[str, Any]:
         (request("Nothing", {}), -32601, "S004"),
         (request("GetTask", {}), -32602, "S002"),
         (request("message/send", {}), -32009, "S035"),
-        (request("ListTaskPushNotificationConfigs", {"taskId": "x"}), -32003, "S004"),
+        (request("ListTaskPushNotificationConfigs", {"taskId": "x"}), -32001, "S009"),
         (request("SendMessage", {"message": {"messageId": "1", "role": "ROLE_USER", "parts": []}}), -32602, "S002"),
         (
             request("SendMessage", {"message": {"messageId": "1", "role": "ROLE_USER", "parts": [{"url": "http://x"}]}}),
