@@ -39,7 +39,7 @@ from orchestra.agents.inference.encoder import (
     relative_position_buckets,
 )
 from orchestra.agents.inference.text_classifier import TextClassifierConfig
-from orchestra.fleet.local_workers import processor_count
+from orchestra.agents.inference.threads import processor_count
 from orchestra.fleet.weights.encoders import EncoderStore
 
 if TYPE_CHECKING:

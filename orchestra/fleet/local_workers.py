@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestra.agents.card import Card
 from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.agents.contract import Contract
+from orchestra.agents.inference.threads import processor_count
 from orchestra.agents.registry import Registry
 from orchestra.agents.tools import ToolError, ToolFunction
 from orchestra.core.error_codes import LABEL_NOT_ALLOWED
@@ -282,11 +282,6 @@ def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:
             from orchestra.agents.inference.text_classifier import TextClassifier
 
             return TextClassifier.load
-
-
-def processor_count() -> int:
-    """Returns the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _to_result(value: Any, began: float, confidence: float | None = None, model: str = "") -> CallResult:

@@ -14,10 +14,17 @@ from dataclasses import dataclass
 
 from orchestra.documents.passages import split_passages
 from orchestra.schema.builtin_models import Answer, Citation, Document, Passage, StrictModel
-from orchestra.text.keywords import content_words
+from orchestra.text.keywords import content_words, singular
 from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.answer_checks import is_record, nearest_amount, shared_words, unknown_names
-from orchestra.tools.question_kinds import STRICT_KINDS, AnswerKind, answer_kind, is_of_kind, spans_of_kind
+from orchestra.tools.question_kinds import (
+    STRICT_KINDS,
+    AnswerKind,
+    answer_kind,
+    is_of_kind,
+    spans_of_kind,
+    whole_amount,
+)
 from orchestra.tools.replies import language_of
 from orchestra.tools.sentences import sentence_spans, surrounding_span, unwrapped
 from orchestra.workflows.python.steps import tool
@@ -342,7 +349,9 @@ def _read_candidate(
         nearest = nearest_amount(question, quote, amounts)
         if nearest is not None and quote[slice(*nearest)] not in span.answer:
             weight -= OTHER_AMOUNT
-    answer = unwrapped(span.answer).strip(" .,;:*")
+    nouns = frozenset(singular(word.casefold()) for word in _WORD.findall(question))
+    first, last = whole_amount(quote, max(0, span.start - start), span.end - start, nouns)
+    answer = unwrapped(quote[first:last]).strip(" .,;:*")
     if answer.casefold() == "ever" and source.text[: span.start].endswith("for "):
         answer = f"for {answer}"
     return _Candidate(answer, weight, _cite(source, start, end))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, TypeAlias
 
+from orchestra.text.keywords import STOP_WORDS, singular
 from orchestra.text.numbers.times import MONTH_PATTERN
 from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
 
@@ -181,6 +182,41 @@ def spans_of_kind(sentence: str, kind: AnswerKind) -> list[tuple[int, int]]:
     return [match.span() for match in pattern.finditer(sentence)]
 
 
+def whole_amount(text: str, start: int, end: int, asked: frozenset[str] = frozenset()) -> tuple[int, int]:
+    """Returns the position of an amount with its unit, of which a reader took a part: `28 days` for `28`.
+
+    Args:
+        text: The sentence of the part.
+        start: The first character of the part.
+        end: The first character after it.
+        asked: The nouns of the question in the singular. A number is completed by the noun after it if it is one of
+            them, or a unit of measure.
+
+    Returns:
+        The position of the whole amount; that of the part itself if it has no figure or is complete.
+    """
+    if not _HAS_FIGURE.search(text[start:end]):
+        return start, end
+    if not (_ENDS_IN_FIGURE.search(text[start:end]) or _STARTS_WITH_FIGURE.match(text[start:end])):
+        return start, end
+    for kind, pattern in _AMOUNTS.items():
+        for match in pattern.finditer(text):
+            first, last = match.span()
+            cut = (first < start < last) or (first < end < last)
+            if cut and first < end and last > start and not _GAP.search(match[0] if kind == "duration" else ""):
+                start, end = min(start, first), max(end, last)
+    if _ENDS_IN_FIGURE.search(text[start:end]):
+        last = end
+        for _ in range(MAX_ADJECTIVES + 1):
+            after = _WORD_AFTER.match(text, last)
+            if after is None or (word := after["word"].casefold()) in STOP_WORDS:
+                break
+            last = after.end()
+            if singular(word) in asked or _UNIT.fullmatch(word):
+                return start, last
+    return start, end
+
+
 _FIGURE = rf"(?:\d[\d.,]*(?:\s(?:thousand|million|billion))?|\b{NUMBER_WORDS}(?:[ -]{NUMBER_WORDS})*)"
 _AMOUNTS: Final = {
     "phone": re.compile(r"\+?\d(?:[\s()/-]?\d){4,}"),
@@ -210,3 +246,16 @@ _AMOUNTS: Final = {
         re.IGNORECASE,
     ),
 }
+_HAS_FIGURE = re.compile(_FIGURE, re.IGNORECASE)
+_ENDS_IN_FIGURE = re.compile(rf"(?:^|[^\w-]){_FIGURE}$", re.IGNORECASE)
+_STARTS_WITH_FIGURE = re.compile(_FIGURE, re.IGNORECASE)
+_GAP = re.compile(rf"[\s-](?:{'|'.join(sorted(map(re.escape, STOP_WORDS)))})\s", re.IGNORECASE)
+"""A small word between a number and a unit, which belong to different things: `6 of the days`."""
+_WORD_AFTER = re.compile(r"[\s-](?P<word>[^\W\d_]{2,})(?![\w'’])")
+MAX_ADJECTIVES: Final = 2
+"""Words between a number and its noun."""
+_UNIT = re.compile(
+    rf"{_DURATION}|litres?|liters?|millilitres?|ml|kw|kwh|watts?|volts?|km/h|mph|points?|pages?|pieces?|copies|times",
+    re.IGNORECASE,
+)
+"""A unit of measure, or of counting, that no pattern of amounts has."""

@@ -14,7 +14,7 @@ from orchestra.tools.answers import (
     reading_texts,
     split_sentences,
 )
-from orchestra.tools.question_kinds import answer_kind, is_of_kind, spans_of_kind
+from orchestra.tools.question_kinds import answer_kind, is_of_kind, spans_of_kind, whole_amount
 
 TEXT = "A ticket costs 6.50 pounds for adults and 3.80 pounds for children. The pool closes at 19:00."
 PASSAGE = Passage(source="pool.md", text=TEXT, start=0, end=len(TEXT))
@@ -254,3 +254,34 @@ def test_amounts_of_a_kind_in_other_languages(text: str, kind: str, spans: list[
 
 def test_fullness_is_no_date() -> None:
     assert not is_of_kind("Three quarters full", "date")
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "asked", "whole"),
+    [
+        ("Members have 28 days to object.", "28", "", "28 days"),
+        ("Members have 28 calendar days to object.", "28", "", "28 calendar days"),
+        ("The hut sleeps 15 guests at most.", "15", "guest", "15 guests"),
+        ("The hut sleeps 15 guests at most.", "15", "bed", "15"),
+        ("Six small blue cups are left.", "Six", "cup", "Six small blue cups"),
+        ("A copy costs €50.", "50", "", "€50"),
+        ("The oven is at 220 degrees Celsius.", "220", "", "220 degrees Celsius"),
+        ("The tank holds 120 litres.", "120", "", "120 litres"),
+        ("We meet on 8 October.", "8", "", "8 October"),
+        ("A loan is renewed twice.", "twice", "", "twice"),
+        ("Ask in room 12 on days off.", "12", "", "12"),
+        ("At least three of the days are free.", "three", "", "three"),
+        ("In October 2024 it rained.", "October", "", "October"),
+    ],
+)
+def test_amount_is_completed_by_its_unit(text: str, part: str, asked: str, whole: str) -> None:
+    start = text.index(part)
+    first, last = whole_amount(text, start, start + len(part), frozenset([asked]))
+    assert text[first:last] == whole
+
+
+def test_answer_has_the_unit_of_the_document() -> None:
+    text = "Tenants have 28 days to object to a notice."
+    passage = Passage(source="lease.md", text=text, start=0, end=len(text))
+    answer = choose_answer.function("How many days do tenants have to object?", [passage], [span("28", 6.0, text)])
+    assert answer.text == "28 days"

@@ -12,9 +12,11 @@ attention bias by the distance of two tokens, as in T5. Its arrays are renamed t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -47,6 +49,10 @@ MPNET_NAMES = (
 """Parts of MPNet's array names, and BERT's names for the same."""
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"
 """MPNet's array of attention biases by distance: (buckets, heads), one for all blocks."""
+MAX_BATCH_TOKENS = 512
+"""Tokens of a batch. The arrays of a longer one do not fit the cache of a processor."""
+MIN_BATCH_TOKENS = 64
+"""Tokens from which a batch takes longer to compute than its matrices take to read."""
 MAX_DISTANCE = 128
 """Distance in tokens from which on MPNet does not distinguish distances."""
 
@@ -117,6 +123,14 @@ class EncodedPair(NamedTuple):
     offsets: list[tuple[int, int]]
     """The span of each token of `body` in the second text, in characters."""
     tail: list[int]
+
+
+class _TextSpan(NamedTuple):
+    """The tokens of one of several texts in an array, and its attention bias."""
+
+    start: int
+    end: int
+    position_bias: Array | None
 
 
 class Encoder:
@@ -202,28 +216,60 @@ class Encoder:
     def encode(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int = 1) -> Array:
         """Returns the vectors of a text's tokens, (members, tokens, width)."""
         with self._threads.limit_to_one():
-            return self._forward(tokens, adapters, members)
+            return self._forward([tokens], adapters, members)[0]
 
-    def _forward(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int) -> Array:
+    def embed_batch(self, texts: Sequence[Sequence[int]], adapters: Mapping[str, LoraWeights]) -> list[Array]:
+        """Returns the vectors of several texts for one member, each (width,)."""
+        return [vectors[0].mean(axis=0) for vectors in self.encode_batch(texts, adapters)]
+
+    def encode_batch(
+        self, texts: Sequence[Sequence[int]], adapters: Mapping[str, LoraWeights], members: int = 1
+    ) -> list[Array]:
+        """Returns the vectors of the tokens of several texts, each (members, tokens, width).
+
+        The values are those of `encode`, apart from rounding. Batches run in parallel on processors that no other batch
+        of this process uses.
+        """
+        found: dict[int, Array] = {}
+
+        def run(batch: Sequence[int]) -> None:
+            found.update(zip(batch, self._forward([texts[at] for at in batch], adapters, members), strict=True))
+
+        with self._threads.limit_to_one(), self._threads.share_processors() as workers:
+            batches = token_batches(list(map(len, texts)), workers)
+            if len(batches) > 1 and workers > 1:
+                with ThreadPoolExecutor(workers) as pool:
+                    list(pool.map(run, batches))
+            else:
+                for batch in batches:
+                    run(batch)
+        return [found[at] for at in range(len(texts))]
+
+    def _forward(
+        self, texts: Sequence[Sequence[int]], adapters: Mapping[str, LoraWeights], members: int
+    ) -> list[Array]:
+        """Computes texts one behind the other in one array, (members, tokens of all texts, width). Only the attention
+        layer distinguishes them. So there is no padding, and each matrix is read once for all texts.
+        """
         import numpy as np
 
-        get = self._arrays
-        places = get["embeddings.position_embeddings.weight"][self.shape.first_position :][: len(tokens)]
-        first = get["embeddings.word_embeddings.weight"][list(tokens)] + places
+        get, lengths = self._arrays, list(map(len, texts))
+        places = np.concatenate([np.arange(length) for length in lengths]) + self.shape.first_position
+        first = get["embeddings.word_embeddings.weight"][[token for tokens in texts for token in tokens]]
+        first = first + get["embeddings.position_embeddings.weight"][places]
         if "embeddings.token_type_embeddings.weight" in get:
             first = first + get["embeddings.token_type_embeddings.weight"][0]
         start = self._layer_norm(first, "embeddings.LayerNorm")
-        near = (
-            get[RELATIVE_BIAS][relative_position_buckets(len(tokens), self.shape.relative_buckets)].transpose(2, 0, 1)
-            if self.shape.relative_buckets
-            else None
-        )
+        ends = list(itertools.accumulate(lengths))
+        spans = [
+            _TextSpan(end - length, end, self._position_bias(length)) for length, end in zip(lengths, ends, strict=True)
+        ]
         x: Array = start[None]
         for layer in range(self.shape.layers):
             block = f"encoder.layer.{layer}"
             if len(x) != members and any(f"{block}.{name}" in adapters for name in LINEAR_LAYERS):
                 x = np.repeat(x, members, axis=0)  # up to here the members have the same values
-            read = self._attention(x, block, adapters, near)
+            read = self._attention(x, block, adapters, spans)
             x = self._layer_norm(
                 x + self._linear(read, f"{block}.attention.output.dense", adapters),
                 f"{block}.attention.output.LayerNorm",
@@ -233,27 +279,42 @@ class Encoder:
                 x + self._linear(inner, f"{block}.output.dense", adapters), f"{block}.output.LayerNorm"
             )
         given: Array = np.repeat(x, members // len(x), axis=0)
-        return given
+        return [given[:, span.start : span.end] for span in spans]
+
+    def _position_bias(self, length: int) -> Array | None:
+        """Returns the attention bias of a text by the distance of two tokens, (heads, from, to)."""
+        if not self.shape.relative_buckets:
+            return None
+        bias: Array = self._arrays[RELATIVE_BIAS][relative_position_buckets(length, self.shape.relative_buckets)]
+        return bias.transpose(2, 0, 1)
 
     def _attention(
-        self, x: Array, block: str, adapters: Mapping[str, LoraWeights], position_bias: Array | None
+        self, x: Array, block: str, adapters: Mapping[str, LoraWeights], spans: Sequence[_TextSpan]
     ) -> Array:
-        """Computes the attention layer, (members, tokens, width)."""
+        """Computes the attention layer of each text, (members, tokens, width)."""
         import numpy as np
 
-        members, count, width = x.shape
-        parts = [self._linear(x, f"{block}.attention.self.{name}", adapters) for name in ("query", "key", "value")]
-        split = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
-        query, key, value = map(np.ascontiguousarray, split)  # products of non-contiguous arrays are slow
-        query /= np.float32(math.sqrt(width // self.shape.heads))
-        scores: Array = query @ key.transpose(0, 1, 3, 2)
-        if position_bias is not None:
-            scores += position_bias
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        read: Array = scores @ value
-        return read.transpose(0, 2, 1, 3).reshape(members, count, width)
+        members, _, width = x.shape
+        heads = self.shape.heads
+        query, key, value = (
+            self._linear(x, f"{block}.attention.self.{name}", adapters) for name in ("query", "key", "value")
+        )
+        query /= np.float32(math.sqrt(width // heads))
+        read = np.empty_like(x)
+        for start, end, position_bias in spans:
+            split = (
+                part[:, start:end].reshape(members, end - start, heads, -1).transpose(0, 2, 1, 3)
+                for part in (query, key, value)
+            )
+            asking, asked, content = map(np.ascontiguousarray, split)  # products of non-contiguous arrays are slow
+            scores: Array = asking @ asked.transpose(0, 1, 3, 2)
+            if position_bias is not None:
+                scores += position_bias
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=-1, keepdims=True)
+            read[:, start:end] = (scores @ content).transpose(0, 2, 1, 3).reshape(members, end - start, width)
+        return read
 
     def _linear(self, x: Array, name: str, adapters: Mapping[str, LoraWeights]) -> Array:
         weight, bias = self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]
@@ -272,6 +333,28 @@ class Encoder:
         centred *= self._arrays[f"{name}.weight"]
         centred += self._arrays[f"{name}.bias"]
         return centred
+
+
+def token_batches(lengths: Sequence[int], workers: int) -> list[list[int]]:
+    """Splits texts into batches of about equal length, for workers that run in parallel.
+
+    Args:
+        lengths: The numbers of tokens of the texts.
+        workers: The number of workers.
+
+    Returns:
+        The positions of the texts of each batch.
+    """
+    total = sum(lengths)
+    count = max(-(-total // MAX_BATCH_TOKENS), min(workers, total // MIN_BATCH_TOKENS), 1)
+    count = min(len(lengths), -(-count // workers) * workers if count > 1 else 1)
+    batches: list[list[int]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
+        smallest = sizes.index(min(sizes))
+        batches[smallest].append(at)
+        sizes[smallest] += lengths[at]
+    return batches
 
 
 def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int = 1) -> dict[str, LoraWeights]:

@@ -9,7 +9,7 @@ are kept, because the passages of a folder are compared with one question after 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -74,22 +74,26 @@ class TextSimilarity:
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         """Returns the scores of the texts. There is no probability."""
-        query = self.vector(str(inputs[self.config.query]))
-        scores = [round(float(self.vector(str(text)) @ query), 6) for text in inputs[self.config.texts]]
-        return {self.config.output: scores}, None
+        query, *vectors = self.vectors([str(inputs[self.config.query]), *map(str, inputs[self.config.texts])])
+        return {self.config.output: [round(float(vector @ query), 6) for vector in vectors]}, None
 
-    def vector(self, text: str) -> NDArray[Any]:
-        """Returns the vector of a text, of length 1."""
+    def vectors(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        """Returns the vectors of texts, of length 1. Those that are not kept are computed as a batch."""
         import numpy as np
 
+        found: dict[str, NDArray[Any]] = {}
         with self._lock:
-            if (kept := self._kept.get(text)) is not None:
-                self._kept.move_to_end(text)
-                return kept
-        read = self.encoder.embed(self.encoder.tokenize(text, self.config.tokens), {})[0] - self._centre
-        vector: NDArray[Any] = read / max(float(np.linalg.norm(read)), 1e-9)
+            for text in texts:
+                if (kept := self._kept.get(text)) is not None:
+                    self._kept.move_to_end(text)
+                    found[text] = kept
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        tokens = [self.encoder.tokenize(text, self.config.tokens) for text in missing]
+        for text, read in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
+            centred = read - self._centre
+            found[text] = centred / max(float(np.linalg.norm(centred)), 1e-9)
         with self._lock:
-            self._kept[text] = vector
-            if len(self._kept) > MAX_KEPT_VECTORS:
+            self._kept.update((text, found[text]) for text in missing)
+            while len(self._kept) > MAX_KEPT_VECTORS:
                 self._kept.popitem(last=False)
-        return vector
+        return [found[text] for text in texts]

@@ -143,15 +143,14 @@ class SpanExtractor:
                 f"{self.config.passage} has about {len(passage) // 4:,} tokens, which is too long to read",
                 hint="search it first",
             )
-        best, probability = self.decode([(window, self.logits(window)) for window in found])
+        best, probability = self.decode(list(zip(found, self.logits(found), strict=True)))
         answer = None if best is None else passage[slice(*expand_to_words(passage, *best))]
         return {self.config.output: answer}, probability
 
-    def logits(self, window: Window) -> NDArray[Any]:
-        """Returns the logits of answers that begin and end at each token of a window, (tokens, 2)."""
-        read = self.encoder.encode(window.tokens, self._adapters)[0]
-        given: NDArray[Any] = read @ self._weight.T + self._bias
-        return given
+    def logits(self, windows: Sequence[Window]) -> list[NDArray[Any]]:
+        """Returns the logits of answers that begin and end at each token of some windows, each (tokens, 2)."""
+        read = self.encoder.encode_batch([window.tokens for window in windows], self._adapters)
+        return [vectors[0] @ self._weight.T + self._bias for vectors in read]
 
     def decode(self, scored_windows: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
         """Returns the most probable span in characters of the passage, or None for no answer, and its probability.

@@ -9,7 +9,7 @@ compared, and code can weigh a span below 0 that is of the right kind in a passa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
@@ -18,7 +18,13 @@ from orchestra.agents.card import Card
 from orchestra.agents.inference.array_files import array_errors
 from orchestra.agents.inference.encoder import Encoder
 from orchestra.agents.inference.model_file import EncoderModelConfig
-from orchestra.agents.inference.span_extraction import MAX_WINDOWS, SpanExtractionConfig, SpanExtractor, split_windows
+from orchestra.agents.inference.span_extraction import (
+    MAX_WINDOWS,
+    SpanExtractionConfig,
+    SpanExtractor,
+    Window,
+    split_windows,
+)
 from orchestra.core.errors import InputError
 from orchestra.text.keywords import expand_to_words
 
@@ -91,7 +97,9 @@ class SpanRanker:
         Raises:
             InputError: A023 if a text is too long.
         """
-        question = str(inputs[self.config.question])
+        question, texts = str(inputs[self.config.question]), list(map(str, inputs[self.config.texts]))
+        windows = [self._windows(question, text) for text in texts]
+        logits = iter(self._extractor.logits([window for some in windows for window in some]))
         found = [
             {
                 "text": number,
@@ -100,22 +108,26 @@ class SpanRanker:
                 "answer": text[span.start : span.end],
                 "score": round(span.score, 4),
             }
-            for number, text in enumerate(map(str, inputs[self.config.texts]))
-            for span in self.best_spans(question, text)
+            for number, (text, some) in enumerate(zip(texts, windows, strict=True))
+            for span in self._best_spans(text, [(window, next(logits)) for window in some])
         ]
         return {self.config.output: sorted(found, key=lambda span: -span["score"])}, None
 
-    def best_spans(self, question: str, text: str) -> list[RankedSpan]:
-        """Returns the best spans of a text that do not overlap. Raises `InputError` A023 if it is too long."""
+    def _windows(self, question: str, text: str) -> list[Window]:
+        """Returns the windows of a text. Raises `InputError` A023 if it is too long."""
         config = self.config
         windows = list(split_windows(self.encoder.tokenize_pair(question, text), config.tokens, config.overlap))
         if len(windows) > MAX_WINDOWS:
             reason = f"a text of {config.texts} has about {len(text) // 4:,} tokens, which is too long to read"
             raise InputError("A023", reason, hint="search it first")
+        return windows
+
+    def _best_spans(self, text: str, windows: Sequence[tuple[Window, NDArray[Any]]]) -> list[RankedSpan]:
+        """Returns the best spans of a text that do not overlap, from its windows with their logits."""
+        config = self.config
         silence = math.inf
         scored: list[RankedSpan] = []
-        for window in windows:
-            logits = self._extractor.logits(window)
+        for window, logits in windows:
             silence = min(silence, float(logits[0].sum()) + config.silence)
             scored += [
                 RankedSpan(score, *expand_to_words(text, window.offsets[first][0], window.offsets[last][1]))

@@ -8,6 +8,7 @@ hundred products then waits for a processor: 60 rows of `reader` take 32 s on tw
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class BlasThreads:
         self._lock = threading.Lock()
         self._active = 0
         self._limit: Any = None
+        self._sharing = 0
 
     @contextmanager
     def limit_to_one(self) -> Iterator[None]:
@@ -43,3 +45,20 @@ class BlasThreads:
                 self._active -= 1
                 if not self._active:
                     self._limit.restore_original_limits()
+
+    @contextmanager
+    def share_processors(self) -> Iterator[int]:
+        """Yields the number of processors that a batch may use: all of them, divided by the batches that are active."""
+        with self._lock:
+            self._sharing += 1
+            share = max(1, processor_count() // self._sharing)
+        try:
+            yield share
+        finally:
+            with self._lock:
+                self._sharing -= 1
+
+
+def processor_count() -> int:
+    """Returns the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -255,7 +255,7 @@ def _load_encoder(name: str, folder: Path, threads: BlasThreads) -> tuple[Mappin
     from orchestra.agents.inference.encoder import Encoder
 
     try:
-        return _file_digests(folder), Encoder.load(folder, threads)
+        return weights.verified_digests(folder) or _file_digests(folder), Encoder.load(folder, threads)
     except (ValueError, KeyError, OSError, msgspec.MsgspecError) as error:
         raise FleetError(
             "F006", f"the encoder {name!r} in {folder} cannot be read: {error}", hint=f"rm -r {folder}, then try again"

@@ -191,6 +191,19 @@ def verify_if_changed(folder: Path) -> VerifiedWeights:
     return verified
 
 
+def verified_digests(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of the files of a folder that `verify_if_changed` has just verified, by name, without reading
+    them. Empty for a user's own folder, which has no manifest.
+
+    Raises:
+        JsonDecodingError: If the manifest is damaged.
+    """
+    if not (folder / MANIFEST).is_file():
+        return {}
+    manifest = decode_json((folder / MANIFEST).read_bytes(), WeightsManifest)
+    return {name: record.sha256 for name, record in manifest.files.items()}
+
+
 def _has_changed(folder: Path) -> bool:
     try:
         return _state_file(folder).read_text("utf-8") != _file_state(folder)

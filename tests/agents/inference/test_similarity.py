@@ -56,7 +56,8 @@ def test_equal_texts_have_the_highest_score(tmp_path: Path, encoder: Encoder) ->
 
 def test_vector_of_a_text_is_computed_once(tmp_path: Path, encoder: Encoder) -> None:
     near = load(tmp_path, encoder)
-    assert near.vector("dogs bark") is near.vector("dogs bark")
+    (first, same), (later,) = near.vectors(["dogs bark"] * 2), near.vectors(["dogs bark"])
+    assert first is same is later
 
 
 def test_centre_of_another_size_is_refused(tmp_path: Path, encoder: Encoder) -> None:

