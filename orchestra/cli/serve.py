@@ -111,7 +111,14 @@ def serve(context: typer.Context, arguments: ServeArguments) -> None:
     continue when a server starts again.
     """
     if context.invoked_subcommand is None:
-        _report_errors(lambda: asyncio.run(_serve(get_opener(context), arguments)))
+        _report_errors(lambda: _run(get_opener(context), arguments))
+
+
+def _run(opener: Opener, arguments: ServeArguments) -> None:
+    _require_libraries()
+    from orchestra.server import event_loop
+
+    event_loop.run(_serve(opener, arguments))
 
 
 def _report_errors(work: Callable[[], Any]) -> None:
@@ -129,7 +136,6 @@ def _report_errors(work: Callable[[], Any]) -> None:
 
 
 async def _serve(opener: Opener, arguments: ServeArguments) -> None:
-    _require_libraries()
     from orchestra.server.application import create_app, studio_folder
     from orchestra.server.http_server import serve as serve_app
 

@@ -312,7 +312,8 @@ def run_options(call: Call[Any, Any], options: Options, *, live: bool = False) -
     require_public_tags(options.tags, "/options/tags")
     key = call.idempotency_key
     name = f"{call.principal.tenant}/{key}" if key else ""
-    return recorded_options(options, call.principal.marks, name).replace(live=live)
+    recorded = recorded_options(options, call.principal.marks, name)
+    return recorded.replace(live=True) if live else recorded
 
 
 def recorded_options(options: Options, marks: Mapping[str, str], key: str) -> RunOptions:
