@@ -24,7 +24,7 @@ from starlette.routing import Route
 from bench import floor
 from orchestra import Orchestra
 from orchestra.core.settings import Settings
-from orchestra.server import ServerSettings, create_app, http_server
+from orchestra.server import ServerSettings, create_app, http_server, process
 from orchestra.testing.fake_workers import SimulatedWorkers
 
 CALL_SECONDS = 0.02
@@ -62,7 +62,7 @@ async def serve_orchestra(folder: Path, port: int) -> None:
     """Serves the product, as `orchestra serve` does."""
     async with opened(folder) as orchestra:
         app = create_app(orchestra, ServerSettings(auth=False, drain=1.0))
-        await http_server.serve(app, "127.0.0.1", port, lambda _: None)
+        await http_server.serve(app, "127.0.0.1", port, lambda _: process.tune_collection())
 
 
 async def serve_starlette(folder: Path, port: int) -> None:
@@ -122,4 +122,5 @@ if __name__ == "__main__":
     raise_limit()
     name, folder, *numbers = sys.argv[1:]
     work = {"orchestra": serve_orchestra, "starlette": serve_starlette, "inside": run_inside}[name]
-    asyncio.run(work(Path(folder), *map(int, numbers)))  # type: ignore[operator]  # each has its own numbers
+    runner = process.run if name == "orchestra" else asyncio.run  # as `orchestra serve` does
+    runner(work(Path(folder), *map(int, numbers)))  # type: ignore[operator]  # each has its own numbers

@@ -111,7 +111,14 @@ def serve(context: typer.Context, arguments: ServeArguments) -> None:
     continue when a server starts again.
     """
     if context.invoked_subcommand is None:
-        _report_errors(lambda: asyncio.run(_serve(get_opener(context), arguments)))
+        _report_errors(lambda: _run(get_opener(context), arguments))
+
+
+def _run(opener: Opener, arguments: ServeArguments) -> None:
+    _require_libraries()
+    from orchestra.server import process
+
+    process.run(_serve(opener, arguments))
 
 
 def _report_errors(work: Callable[[], Any]) -> None:
@@ -129,7 +136,7 @@ def _report_errors(work: Callable[[], Any]) -> None:
 
 
 async def _serve(opener: Opener, arguments: ServeArguments) -> None:
-    _require_libraries()
+    from orchestra.server import process
     from orchestra.server.application import create_app, studio_folder
     from orchestra.server.http_server import serve as serve_app
 
@@ -137,6 +144,7 @@ async def _serve(opener: Opener, arguments: ServeArguments) -> None:
     chosen = await _server_settings(settings, arguments)
 
     def announce(port: int) -> None:
+        process.tune_collection()
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"  # noqa: S104 - compared
         _print_start(address, auth=chosen.auth, has_studio=studio_folder() is not None)

@@ -447,12 +447,8 @@ class Settings(BaseModel):
     def resource(self, kind: ResourceKind, name: str) -> Path | None:
         """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
         names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
-        folders: list[Path] = [*getattr(self, kind), builtin_folder(kind)]
-        for folder in folders:
-            for path in (folder / one for one in names):
-                if is_resource(kind, path):
-                    return path
-        return None
+        found = _first_resource(kind, getattr(self, kind), names)
+        return _first_resource(kind, [builtin_folder(kind)], names) if found is None else found
 
     def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""
@@ -476,6 +472,11 @@ class Settings(BaseModel):
             self.check_path(found[name])
             return found[name]
         raise unknown_name_error(_KIND_NAMES[kind], name, found, "C004")
+
+
+def _first_resource(kind: ResourceKind, folders: Iterable[Path], names: Iterable[str]) -> Path | None:
+    paths = (folder / name for folder in folders for name in names)
+    return next((path for path in paths if is_resource(kind, path)), None)
 
 
 MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
+import msgspec
+
 from orchestra.core.error_codes import UNSENT_CODES
 from orchestra.core.events import (
     NO_USAGE,
@@ -41,6 +43,7 @@ NodeKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", 
 version of the plan; `check` holds the calls of a check; `block` has nodes inside; `node` is any other.
 """
 ExternalEvent: TypeAlias = RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested
+_EXTERNAL_EVENTS = (RunResumed, QuestionAnswered, InboxMessageRejected, CancelRequested)
 NodeStatus: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
 """How a node ended, or its current state. `waiting` is for the next attempt or for a person; `interrupted` means that
 the run or the enclosing node ended without an outcome of this node.
@@ -50,8 +53,7 @@ MAX_DEPTH = 200
 """Maximum nesting of nodes. Workflows nest far less."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAttempt:
+class NodeAttempt(msgspec.Struct, frozen=True):
     """One attempt of one node. `sent` and `received` are digests of blobs; `seconds` is None while it is open."""
 
     number: int
@@ -87,8 +89,7 @@ class NodeAttempt:
     """For a node with an escalation condition: why the larger model was called at once, or why not."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRow:
+class NodeRow(msgspec.Struct, frozen=True):
     """One node of a run. Times are wall-clock seconds since the epoch; `depth` is the nesting level."""
 
     path: str
@@ -236,9 +237,8 @@ class History:
         above = f"{path}/"
         rows = [row for row in self.rows if row.path.startswith(above)]
         least = min((row.depth for row in rows), default=0)
-        return replace(
-            self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows)
-        )
+        inner = (msgspec.structs.replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows)
+        return replace(self, rows=tuple(inner))
 
     def row(self, path: str) -> NodeRow | None:
         """Returns the node with this path, or None."""
@@ -253,13 +253,12 @@ def plan_reuse(start: RunStarted | None) -> tuple[PlanReuse, ...]:
     return () if plan is None else (PlanReuse(*plan),)
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct, eq=False):
     path: str
     started: float
     depth: int
     finished: float | None = None
-    attempts: dict[int, NodeAttempt] = field(default_factory=dict)
+    attempts: dict[int, NodeAttempt] = {}
     outcome: Outcome | None = None
     retry_planned: bool = False
     correction: QuestionAnswered | None = None
@@ -269,7 +268,7 @@ class _Node:
     elements: int | None = None
     is_loop: bool = False
     choice_reason: str = ""
-    children: list[_Node] = field(default_factory=list)
+    children: list[_Node] = []
     usage: Usage = NO_USAGE
 
 
@@ -291,7 +290,13 @@ class _HistoryFold:
     def add(self, event: Event) -> None:
         """Adds the next event."""
         self.seq = event.seq
-        if isinstance(event, RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested):
+        if type(event) is AttemptStarted:  # These two are most of the events of a run.
+            self._start_attempt(event)
+            return
+        if type(event) is AttemptFinished:
+            self._finish_attempt(event)
+            return
+        if isinstance(event, _EXTERNAL_EVENTS):
             self.external_events.append(event)
         match event:
             case RunStarted():
@@ -320,27 +325,9 @@ class _HistoryFold:
             case RetryPlanned(node=path):
                 self._node(path, event.at).retry_planned = True
             case AttemptStarted():
-                node = self._node(event.node, event.at)
-                node.retry_planned = False
-                node.attempts[event.attempt] = NodeAttempt(
-                    event.attempt,
-                    event.name,
-                    event.at,
-                    escalated=event.escalated,
-                    tier=event.tier or int(event.escalated),
-                    escalation_reason=event.escalation_reason,
-                )
+                self._start_attempt(event)
             case AttemptFinished():
-                node = self._node(event.node, event.at)
-                node.attempts[event.attempt] = _finished_attempt(node.attempts.get(event.attempt), event)
-                self._add_usage(event.node, event.usage)
-                node.overridden_by = event.overridden_by
-                if event.final:
-                    node.outcome, node.finished, node.retry_planned = (
-                        ValueOutcome(event.value, event.confidence),
-                        event.at,
-                        False,
-                    )
+                self._finish_attempt(event)
             case QuestionAsked(node=path):
                 self._node(path, event.at)
                 self.open_questions[path] = event
@@ -357,6 +344,27 @@ class _HistoryFold:
                 node.attempts[event.attempt] = _judged_attempt(node.attempts.get(event.attempt), event)
             case never:
                 assert_never(never)
+
+    def _start_attempt(self, event: AttemptStarted) -> None:
+        node = self._node(event.node, event.at)
+        node.retry_planned = False
+        node.attempts[event.attempt] = NodeAttempt(
+            event.attempt,
+            event.name,
+            event.at,
+            escalated=event.escalated,
+            tier=event.tier or int(event.escalated),
+            escalation_reason=event.escalation_reason,
+        )
+
+    def _finish_attempt(self, event: AttemptFinished) -> None:
+        node = self._node(event.node, event.at)
+        node.attempts[event.attempt] = _finished_attempt(node.attempts.get(event.attempt), event)
+        self._add_usage(event.node, event.usage)
+        node.overridden_by = event.overridden_by
+        if event.final:
+            node.outcome = ValueOutcome(event.value, event.confidence)
+            node.finished, node.retry_planned = event.at, False
 
     def _start_turn(self, event: TurnStarted) -> None:
         path, drafted = event.node, event.draft
@@ -381,7 +389,10 @@ class _HistoryFold:
     def history(self) -> History:
         """Returns the history of the events so far."""
         start, end = self.start, self.end
-        spent = sum((root.usage for root in self.roots), NO_USAGE)
+        if end is not None and end.usage != NO_USAGE:
+            usage = end.usage
+        else:
+            usage = sum((root.usage for root in self.roots), NO_USAGE)
         return History(
             run=start.run if start else "",
             workflow=start.workflow if start else "",
@@ -391,7 +402,7 @@ class _HistoryFold:
             started=start.at if start else 0.0,
             finished=end.at if end else None,
             outcome=end.outcome if end else None,
-            usage=end.usage if end and end.usage != NO_USAGE else spent,
+            usage=usage,
             cancelled_by=self.cancelled_by,
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
@@ -404,6 +415,10 @@ class _HistoryFold:
     def _node(self, path: str, at: float) -> _Node:
         if (known := self.nodes.get(path)) is not None:
             return known
+        if not parent(path):
+            node = self.nodes[path] = _Node(path, self.turns.get(path, at), 0)
+            self.roots.append(node)
+            return node
         missing = [path]
         while (above := parent(missing[-1])) and above not in self.nodes:
             if len(missing) > MAX_DEPTH:
@@ -447,12 +462,13 @@ class _HistoryFold:
     def _rows(self, nodes: Iterable[_Node], *, over: bool = False) -> Iterator[NodeRow]:
         for node in nodes:
             attempts = tuple(node.attempts[number] for number in sorted(node.attempts))
+            kind = _kind(node)
             yield NodeRow(
                 path=node.path,
                 depth=node.depth,
-                kind=_kind(node),
+                kind=kind,
                 name=attempts[-1].name if attempts else "",
-                status=self._status(node, over=over),
+                status=self._status(node, kind, over=over),
                 started=node.started,
                 finished=node.finished,
                 attempts=attempts,
@@ -465,13 +481,14 @@ class _HistoryFold:
                 unanswered_reason=node.unanswered_reason,
                 overridden_by=node.overridden_by,
             )
-            yield from self._rows(node.children, over=over or node.outcome is not None)
+            if node.children:
+                yield from self._rows(node.children, over=over or node.outcome is not None)
 
-    def _status(self, node: _Node, *, over: bool) -> NodeStatus:
+    def _status(self, node: _Node, kind: NodeKind, *, over: bool) -> NodeStatus:
         if node.outcome is not None:
             return _STATUS[type(node.outcome)]
         if (
-            _kind(node) in ("turn", "check")
+            kind in ("turn", "check")
             and node.children
             and all(child.outcome is not None for child in node.children)
         ):
@@ -527,7 +544,7 @@ def _finished_attempt(before: NodeAttempt | None, event: AttemptFinished) -> Nod
 
 
 def _judged_attempt(before: NodeAttempt | None, event: OutputJudged) -> NodeAttempt:
-    return replace(
+    return msgspec.structs.replace(
         before or NodeAttempt(event.attempt, started=event.at),
         verdicts=event.verdicts,
         accepted=event.accepted,

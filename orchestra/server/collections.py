@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from orchestra.server.endpoints import Page, PageQuery
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.records import Record, Records, new_id
 
+R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_TRIES = 50
 """Writers that may be faster, one after the other."""
@@ -21,6 +23,27 @@ class Stored(msgspec.Struct, Generic[T], frozen=True):
 
     record: Record
     value: T
+
+
+class SharedRead(Generic[R]):
+    """A read that concurrent callers share: each gets the result of one that began after its call."""
+
+    def __init__(self, read: Callable[[], Awaitable[R]]) -> None:
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._next: asyncio.Task[R] | None = None
+        """The read that waits for the end of the current one."""
+
+    async def get(self) -> R:
+        """Returns what is there now. Raises as the read does."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._run())
+        return await asyncio.shield(self._next)
+
+    async def _run(self) -> R:
+        async with self._lock:
+            self._next = None
+            return await self._read()
 
 
 class Collection(Generic[T]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, Literal, TypeAlias, cast, get_origin
 
 import msgspec
@@ -158,11 +159,17 @@ def to_response(endpoint: Endpoint, result: Any) -> Response:
     return Response(msgspec.json.encode(result), endpoint.status, media_type=JSON_TYPE)
 
 
+@cache
+def _field_types(wanted: type[msgspec.Struct]) -> Mapping[str, Any]:
+    """The types of the parameters of a query, by name."""
+    return {one.encode_name: one.type for one in msgspec.structs.fields(wanted)}
+
+
 def decode_query(request: Request, wanted: type[T]) -> T:
     """Returns the parameters of a query. Raises `RequestError` S002 for an unknown, repeated or invalid one."""
-    fields = {one.encode_name: one.type for one in msgspec.structs.fields(cast(type[msgspec.Struct], wanted))}
     given: dict[str, Any] = {}
-    for name, value in request.query_params.multi_items():
+    fields = _field_types(cast(type[msgspec.Struct], wanted))
+    for name, value in request.query_params.multi_items() if request.scope["query_string"] else ():
         if name not in fields:
             near = closest_match(name, list(fields))
             known = ", ".join(fields) or "none"

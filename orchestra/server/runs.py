@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -50,6 +51,7 @@ from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
 from orchestra.server.push_records import push_configs_of
 from orchestra.server.retention import TTL_TAG
+from orchestra.server.services import WaitEnded
 from orchestra.server.stream_modes import frames_from
 from orchestra.server.streams import (
     EVENT_STREAM,
@@ -74,6 +76,8 @@ READ_SIZE, MAX_READ = 100, 500
 Positive: TypeAlias = Annotated[int, Meta(gt=0)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0)]
 Mode: TypeAlias = Literal["wait", "background", "stream"]
+PROMPT_SECONDS = 1.0
+"""Seconds after which it is noticed that the client of a run which goes on without it has disconnected."""
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -313,7 +317,8 @@ def run_options(call: Call[Any, Any], options: Options, *, live: bool = False) -
     require_public_tags(options.tags, "/options/tags")
     key = call.idempotency_key
     name = f"{call.principal.tenant}/{key}" if key else ""
-    return recorded_options(options, call.principal.marks, name).replace(live=live)
+    recorded = recorded_options(options, call.principal.marks, name)
+    return recorded.replace(live=True) if live else recorded
 
 
 def recorded_options(options: Options, marks: Mapping[str, str], key: str) -> RunOptions:
@@ -365,22 +370,24 @@ async def wait_for_end(
 
     If the client disconnects, the run is cancelled with `cancel`. Raises `RequestError` S010 if the server stops.
     """
-    waiting = asyncio.ensure_future(run.wait_until_blocked())
+    services = call.services
+    if not cancel:
+        prompt = PROMPT_SECONDS if timeout is None else min(timeout, PROMPT_SECONDS)
+        with suppress(WaitEnded):  # Most runs need no task that waits for the end of the connection.
+            return await services.wait(run.wait_until_blocked(), prompt)
+        timeout = None if timeout is None else timeout - prompt
     gone = asyncio.ensure_future(wait_for_disconnect(call.request.receive))
-    stopping = asyncio.ensure_future(call.services.stopping.wait())
     try:
-        await asyncio.wait({waiting, gone, stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            return waiting.result()
+        return await services.wait(run.wait_until_blocked(), timeout, gone)
+    except WaitEnded:
         if gone.done() and cancel:
             run.cancel(CLIENT)
-        if stopping.done():
-            raise stop_error(run.id)
+        if services.stopping.is_set():
+            raise stop_error(run.id) from None
         return None
     finally:
-        for task in (waiting, gone, stopping):
-            task.cancel()
-        await asyncio.gather(waiting, gone, stopping, return_exceptions=True)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
 
 
 # Start

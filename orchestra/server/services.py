@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -39,7 +39,12 @@ MAX_VERDICTS = 100_000
 _OWNED_ELSEWHERE = (LEASE_HELD, LEASE_LOST, RUN_ENDED)
 
 
+T = TypeVar("T")
 StartListener: TypeAlias = Callable[[Run[Any], Tags], Awaitable[None]]
+
+
+class WaitEnded(Exception):
+    """Something was not waited for to its end."""
 
 
 class Changes:
@@ -74,6 +79,8 @@ class Services:
         """Set when the server begins to stop: no run starts."""
         self.stopping = asyncio.Event()
         """Set when the server stops: streams and waits end."""
+        self._waits: set[asyncio.Timeout] = set()
+        """The waits that end when the server stops."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._verdicts: dict[str, RunVerdict] = {}
         """The verdicts on ended runs, which do not change."""
@@ -120,13 +127,40 @@ class Services:
         """
         self.draining.set()
         left = await self.orchestra.wait_idle(self.settings.drain)
-        self.stopping.set()
+        self._stop()
         return left
+
+    def _stop(self) -> None:
+        self.stopping.set()
+        for scope in self._waits:
+            self._end_wait(scope)
+
+    async def wait(self, work: Awaitable[T], seconds: float | None, until: asyncio.Future[Any] | None = None) -> T:
+        """Returns the result of work. Raises `WaitEnded` after some seconds, once a future is done, and when the server
+        stops; the work is then cancelled.
+        """
+        try:
+            async with asyncio.timeout(0 if self.stopping.is_set() else seconds) as scope:
+                self._waits.add(scope)
+                if until is not None:
+                    until.add_done_callback(lambda _: self._end_wait(scope))
+                try:
+                    return await work
+                finally:
+                    self._waits.discard(scope)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise WaitEnded from error
+
+    def _end_wait(self, scope: asyncio.Timeout) -> None:
+        if scope in self._waits and not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Stops the work in the background."""
         self.draining.set()
-        self.stopping.set()
+        self._stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -27,7 +27,7 @@ from orchestra.app.run import Run
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import QuestionAsked, RunFinished
 from orchestra.core.tags import Tags
-from orchestra.server.collections import Collection, Stored
+from orchestra.server.collections import Collection, SharedRead, Stored
 from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery, RouteTable
 from orchestra.server.principals import TENANT_TAG
 from orchestra.server.problems import RequestError, not_found
@@ -246,14 +246,19 @@ class Reporter:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._watched: set[str] = set()
+        self._tenants = SharedRead(self._read_tenants)
 
     async def watch(self, run: Run[Any], tags: Tags) -> None:
         """Records the messages about a run in the background, if its tenant has webhooks."""
         tenant, services = tags.get(TENANT_TAG, ""), self._services
-        if run.id in self._watched or not tenant or not await webhooks_of(services).all(tenant):
+        if run.id in self._watched or not tenant or tenant not in await self._tenants.get():
             return
         await watches_of(services).add(run.id, tenant, Watch(run=run.id))
         self._begin(run.id, tenant)
+
+    async def _read_tenants(self) -> set[str]:
+        """Returns the tenants that have webhooks."""
+        return {one.record.tenant for one in await webhooks_of(self._services).all()}
 
     async def recover(self) -> None:
         """Records what processes that have died did not record."""

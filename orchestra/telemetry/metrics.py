@@ -39,7 +39,7 @@ BUDGET_SHARES: Final = (0.25, 0.5, 0.75, 0.9, 1.0)
 BUDGET_RESOURCES: Final = ("tokens", "calls", "seconds", "money")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: its hash is taken for each event
 class Family:
     """The name, the help text and the labels of a metric. Prometheus appends `_total` to the name of a counter."""
 
@@ -230,6 +230,9 @@ class RunMetrics:
 
     def _count(self, family: Family, *values: str, amount: float = 1) -> None:
         series = self.counters[family]
+        if (before := series.get(values)) is not None:  # These values are within their limits.
+            series[values] = before + amount
+            return
         key = self._bounded(family, values)
         series[key] = series.get(key, 0) + amount
 

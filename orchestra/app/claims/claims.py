@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from heapq import merge
 from itertools import chain, islice
 from operator import itemgetter
@@ -110,9 +111,7 @@ def extract_claims(
     if plans or not isinstance(history.outcome, ValueOutcome):
         return ()
     return tuple(
-        _ClaimExtractor(history, OutputLineage.of(history, events, workflows), RunTexts.of(history)).claims(
-            history.outcome.value
-        )
+        _ClaimExtractor(history, OutputLineage.of(history, events, workflows)).claims(history.outcome.value)
     )
 
 
@@ -221,8 +220,8 @@ class _ClaimEvidence:
 
 
 class _ClaimExtractor:
-    def __init__(self, history: History, lineage: OutputLineage, texts: RunTexts) -> None:
-        self.history, self.lineage, self.texts = history, lineage, texts
+    def __init__(self, history: History, lineage: OutputLineage) -> None:
+        self.history, self.lineage = history, lineage
         self.verdicts = {row.path: _verdicts(row) for row in history.rows}
         self.attributor = Attributor(self._row, lambda node: bool(self.verdicts[node]))
         self.arithmetic = _Arithmetic()
@@ -233,6 +232,11 @@ class _ClaimExtractor:
         self._group_nodes: dict[OriginGroup, frozenset[str]] = {}
         self._overlap_cache: dict[tuple[int, OriginGroup], bool] = {}
         self._support_cache: dict[tuple[Attribution, type, Any], Sequence[Support]] = {}
+
+    @cached_property
+    def texts(self) -> RunTexts:
+        """The texts of the run."""
+        return RunTexts.of(self.history)
 
     def claims(self, output: Any) -> Iterator[OutputClaim]:
         """Yields the claims of an output: one for each part that states something."""

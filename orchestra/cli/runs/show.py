@@ -92,7 +92,10 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
             why = escape_invisible(await why_interrupted(journal, run, events))
             if 0 < len(left) < len(history.open_questions):
                 why += f"\n\n{format_open_questions(run, left)}"
-            rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
+            rows = (
+                msgspec.structs.replace(row, status="interrupted") if row.status == "running" else row
+                for row in history.rows
+            )
             history = replace(history, rows=tuple(rows))
         explanation = await _explain_run(journal, events, history) if options.explain else None
     tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
