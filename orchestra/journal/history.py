@@ -237,7 +237,9 @@ class History:
         above = f"{path}/"
         rows = [row for row in self.rows if row.path.startswith(above)]
         least = min((row.depth for row in rows), default=0)
-        inner = (msgspec.structs.replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows)
+        inner = (
+            msgspec.structs.replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows
+        )
         return replace(self, rows=tuple(inner))
 
     def row(self, path: str) -> NodeRow | None:
@@ -487,11 +489,7 @@ class _HistoryFold:
     def _status(self, node: _Node, kind: NodeKind, *, over: bool) -> NodeStatus:
         if node.outcome is not None:
             return _STATUS[type(node.outcome)]
-        if (
-            kind in ("turn", "check")
-            and node.children
-            and all(child.outcome is not None for child in node.children)
-        ):
+        if kind in ("turn", "check") and node.children and all(child.outcome is not None for child in node.children):
             return "value" if all(isinstance(child.outcome, ValueOutcome) for child in node.children) else "failed"
         if self.end is not None or over:  # the enclosing node has its outcome, so this node is not waited for
             return "interrupted"

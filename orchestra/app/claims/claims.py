@@ -110,9 +110,7 @@ def extract_claims(
     plans = bool(events) and isinstance(events[0], RunStarted) and events[0].plan_only
     if plans or not isinstance(history.outcome, ValueOutcome):
         return ()
-    return tuple(
-        _ClaimExtractor(history, OutputLineage.of(history, events, workflows)).claims(history.outcome.value)
-    )
+    return tuple(_ClaimExtractor(history, OutputLineage.of(history, events, workflows)).claims(history.outcome.value))
 
 
 def extract_accepted_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[OutputClaim, ...]:
@@ -129,7 +127,7 @@ def extract_accepted_claims(events: Iterable[Event], workflows: Mapping[str, byt
     output = accepted_output(lineage.root.output, lineage.root.nodes, lineage.rows)
     if output is MISSING:
         return ()
-    return tuple(_ClaimExtractor(history, lineage, RunTexts.of(history)).claims(output))
+    return tuple(_ClaimExtractor(history, lineage).claims(output))
 
 
 def awaited_nodes(workflow: bytes) -> frozenset[str]:

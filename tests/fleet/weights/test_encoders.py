@@ -118,7 +118,12 @@ async def test_encoder_that_was_verified_is_not_read_again_for_its_digests(
         for _ in range(2):  # the second one finds the files and verifies them
             await EncoderStore(model_store, known=known).encoder("tiny", description)
     read: list[Path] = []
-    monkeypatch.setattr(download, "file_sha256", lambda path: read.append(path) or "")
+
+    def record(path: Path) -> str:
+        read.append(path)
+        return ""
+
+    monkeypatch.setattr(download, "file_sha256", record)
     await EncoderStore(model_store, known=known).encoder("tiny", description)
     assert read == []
 
