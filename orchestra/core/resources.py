@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -40,6 +41,6 @@ def list_resources(kind: ResourceKind, folder: Path) -> list[Path]:
 def is_resource(kind: ResourceKind, path: Path) -> bool:
     """Returns whether a path is a resource of a kind."""
     if kind == "agents":
-        return RESOURCE_NAME.fullmatch(path.name) is not None and (path / "agent.yaml").is_file()
+        return RESOURCE_NAME.fullmatch(path.name) is not None and os.path.isfile(path / "agent.yaml")
     pattern = FLEET_NAME if kind == "configs" else RESOURCE_NAME
-    return path.suffix in (".yaml", ".yml") and pattern.fullmatch(path.stem) is not None and path.is_file()
+    return path.suffix in (".yaml", ".yml") and pattern.fullmatch(path.stem) is not None and os.path.isfile(path)

@@ -15,6 +15,7 @@ from orchestra.agents.contract import Contract, Schema, ToolUse
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label
 from orchestra.schema.json_schema import bundle_definitions, object_type, subschema
+from orchestra.schema.validator import Validator
 from orchestra.workflows.model import DEFAULT_RETRY, Action, AnyNode, AtLeast, Budget, Graph, PlanLimits, Retry
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
         return self.body is not None and any(inner.has_effects for inner in self.body.nodes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InputField:
     """One input of a program: its type, and its default if `required` is false."""
 
@@ -241,6 +242,11 @@ class InputField:
     required: bool = True
     default: Any = None
     description: str = ""
+
+    @cached_property
+    def validator(self) -> Validator:
+        """Checks values of the input. Compiled once for all runs."""
+        return Validator(self.schema)
 
 
 @dataclass(frozen=True)
