@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestra.agents.card import Card
 from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.agents.contract import Contract
-from orchestra.agents.inference.threads import processor_count
 from orchestra.agents.registry import Registry
 from orchestra.agents.tools import ToolError, ToolFunction
 from orchestra.core.error_codes import LABEL_NOT_ALLOWED
@@ -82,8 +82,13 @@ class LocalWorkers:
         self._encoders: EncoderStore | None = None
         self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
-        self._predicting = asyncio.Semaphore(processor_count())
-        """One prediction per processor: each uses one (`orchestra.agents.inference.threads`)."""
+
+    @cached_property
+    def _predicting(self) -> asyncio.Semaphore:
+        """One prediction per processor: each uses one. A run without encoders does not load the module."""
+        from orchestra.agents.inference.threads import processor_count
+
+        return asyncio.Semaphore(processor_count())
 
     async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Runs a call, without text. A thread cannot be interrupted: after a timeout or a cancellation its result is
