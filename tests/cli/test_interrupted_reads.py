@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,17 @@ from orchestra.cli.text_files import read_text
 from tests.cli.processes import PATIENCE, started
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, Simulated, furnish
+
+
+@pytest.fixture(autouse=True)
+def no_gc_callbacks() -> Iterator[None]:
+    """Removes the callbacks of the garbage collector: Python ignores what a signal raises inside of them, and
+    Hypothesis has one.
+    """
+    callbacks = list(gc.callbacks)
+    gc.callbacks.clear()
+    yield
+    gc.callbacks.extend(callbacks)
 
 
 def copied(path: Path) -> Any:
