@@ -4,8 +4,9 @@
     python -m bench.requests --worlds dental brewery --limit 20 --fleet local
     python -m bench.requests --system rag --endpoint http://127.0.0.1:8000/v1 --model NAME
 
-Writes one line of JSON for each request, and a table in Markdown. The split `test` is for a final measurement only: do
-not look at its requests or answers while the product is being changed. `bench/requests/README.md` has the rules.
+Writes one line of JSON for each request, and a table in Markdown. The splits `test` and `control` are for final
+measurements only: do not look at their requests or answers while the product is being changed.
+`bench/requests/README.md` has the rules.
 """
 
 from __future__ import annotations
