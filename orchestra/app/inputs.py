@@ -13,7 +13,7 @@ from orchestra.core.events import Event, QuestionAsked
 from orchestra.core.protocols import InboxMessage, Journal
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_json import canonical, storage_error
-from orchestra.schema.types import format_type
+from orchestra.schema.types import Validator, format_type
 from orchestra.workflows.program import Program
 
 MAX_INPUT_BYTES = 63 << 20
@@ -46,7 +46,7 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
     for name, field in program.inputs.items():
         if name in given:
             found[name] = _checked_input(program.name, name, given[name])
-            if fault := field.validator.check(found[name]):
+            if fault := Validator(field.schema).check(found[name]):
                 raise InputError(
                     "E013",
                     f"the input {name!r} of {program.name}: {fault}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -41,6 +40,6 @@ def list_resources(kind: ResourceKind, folder: Path) -> list[Path]:
 def is_resource(kind: ResourceKind, path: Path) -> bool:
     """Returns whether a path is a resource of a kind."""
     if kind == "agents":
-        return RESOURCE_NAME.fullmatch(path.name) is not None and os.path.isfile(path / "agent.yaml")
+        return RESOURCE_NAME.fullmatch(path.name) is not None and (path / "agent.yaml").is_file()
     pattern = FLEET_NAME if kind == "configs" else RESOURCE_NAME
-    return path.suffix in (".yaml", ".yml") and pattern.fullmatch(path.stem) is not None and os.path.isfile(path)
+    return path.suffix in (".yaml", ".yml") and pattern.fullmatch(path.stem) is not None and path.is_file()

@@ -32,7 +32,6 @@ class Execution:
         "_answered_questions",
         "_cancel",
         "_end",
-        "_end_waiters",
         "_error",
         "_open_questions",
         "_waiters",
@@ -72,9 +71,6 @@ class Execution:
         self._answered_questions: set[int] = set()
         """Event numbers of questions whose answers are in the inbox but may not be handled yet."""
         self._waiters: list[asyncio.Future[None]] = []
-        """Readers that wait for events."""
-        self._end_waiters: list[asyncio.Future[None]] = []
-        """Those that wait for the end, or until the run waits for persons: other events do not wake them."""
         self._cancel: Callable[[str], None] | None = None
         self._affinity: LoopAffinity | None = None
 
@@ -120,7 +116,7 @@ class Execution:
         self.log_offset += len(self.log)
         self.log.clear()
         self.flushed = 0
-        self._wake_all()
+        self.wake()
 
     def mark_answered(self, question: QuestionAsked) -> None:
         """Notes that the answer to a question is in the inbox."""
@@ -129,7 +125,7 @@ class Execution:
     def end(self, finished: RunFinished | None, error: BaseException | None = None) -> None:
         """Ends the handle: with the last event, which is on disk, or with an error of the engine or the journal."""
         self._end, self._error, self._cancel = finished, error, None
-        self._wake_all()
+        self.wake()
         if self.text_stream is not None:
             self.text_stream.wake()
 
@@ -142,15 +138,11 @@ class Execution:
         return self
 
     def wake(self) -> None:
-        """Wakes all waiting readers of events."""
+        """Wakes all waiting readers."""
         waiters, self._waiters = self._waiters, []
         for waiting in waiters:
             if not waiting.done():
                 waiting.set_result(None)
-
-    def _wake_all(self) -> None:
-        self._waiters, self._end_waiters = [*self._waiters, *self._end_waiters], []
-        self.wake()
 
     # Called from any task
 
@@ -189,7 +181,7 @@ class Execution:
         while self._end is None:
             if self._error is not None:
                 raise self._error
-            await self._next_end()
+            await self._next_change()
         return self._end
 
     async def wait_started(self) -> None:
@@ -210,7 +202,7 @@ class Execution:
             and self._error is None
             and not (self._open_questions and self.questions == self._open_questions)
         ):
-            await self._next_end()
+            await self._next_change()
         if self._error is not None:
             raise self._error
         return self._end
@@ -269,19 +261,9 @@ class Execution:
         """Returns a future that is done at the next change. Raises `InputError` E030 on another event loop than the
         engine's.
         """
-        self._waiters, waiting = self._add_waiter(self._waiters)
-        return waiting
-
-    def _next_end(self) -> asyncio.Future[None]:
-        """Returns a future that is done when the run ends, or only waits for persons. Raises as `_next_change` does."""
-        self._end_waiters, waiting = self._add_waiter(self._end_waiters)
-        return waiting
-
-    def _add_waiter(
-        self, waiters: Sequence[asyncio.Future[None]]
-    ) -> tuple[list[asyncio.Future[None]], asyncio.Future[None]]:
-        """Returns the waiters that have not given up, with a new one; and the new one."""
         if self._affinity is not None:
             self._affinity.check()
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        return [*(one for one in waiters if not one.done()), waiting], waiting
+        self._waiters = [one for one in self._waiters if not one.done()]  # Drop waiters that gave up.
+        self._waiters.append(waiting)
+        return waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib import resources
@@ -14,12 +14,11 @@ from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.datastructures import URLPath
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Match, Mount, NoMatchFound, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -81,8 +80,7 @@ def create_app(orchestra: Orchestra, settings: ServerSettings = DEFAULT_SETTINGS
 
     endpoints = all_endpoints()
     routes: list[BaseRoute] = [
-        FixedRoutes(endpoints),
-        *(Route(one.path, _handler(one), methods=[one.method]) for one in sorted(endpoints, key=_route_order)),
+        Route(one.path, _handler(one), methods=[one.method]) for one in sorted(endpoints, key=_route_order)
     ]
     described = msgspec.json.encode(describe(endpoints))
     page = render_page(endpoints)
@@ -129,31 +127,6 @@ class Studio(StaticFiles):
         """Sends files as a whole: they are small, and errors about parts of them would have another form."""
         headers = [one for one in scope["headers"] if one[0] not in (b"range", b"if-range")]
         await super().__call__({**scope, "headers": headers}, receive, send)
-
-
-class FixedRoutes(BaseRoute):
-    """The routes whose paths have no parameters, found in one step. Requests that it does not know, or for a mounted
-    application, are left to the other routes.
-    """
-
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._handlers = {(one.path, one.method): _handler(one) for one in endpoints if "{" not in one.path}
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Returns whether there is such a route."""
-        if scope["type"] != "http" or scope.get("root_path"):
-            return Match.NONE, {}
-        handler = self._handlers.get((scope["path"], scope["method"]))
-        return (Match.NONE, {}) if handler is None else (Match.FULL, {"endpoint": handler, "path_params": {}})
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request. Errors go to the handlers of the application."""
-        response = await scope["endpoint"](Request(scope, receive, send))
-        await response(scope, receive, send)
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        """Raises `NoMatchFound`: these routes have no names."""
-        raise NoMatchFound(name, path_params)
 
 
 def _route_order(endpoint: Endpoint) -> tuple[bool, int]:

@@ -16,8 +16,6 @@ R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_TRIES = 50
 """Writers that may be faster, one after the other."""
-READ_SECONDS = 0.01
-"""Seconds between the starts of two reads that callers share."""
 
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
@@ -28,15 +26,10 @@ class Stored(msgspec.Struct, Generic[T], frozen=True):
 
 
 class SharedRead(Generic[R]):
-    """A read that concurrent callers share: each gets the result of one that began after its call.
-
-    Reads begin at least `READ_SECONDS` after the last one, so that many callers share each of them.
-    """
+    """A read that concurrent callers share: each gets the result of one that began after its call."""
 
     def __init__(self, read: Callable[[], Awaitable[R]]) -> None:
         self._read = read
-        self._earliest = 0.0
-        """When the next read may begin."""
         self._lock = asyncio.Lock()
         self._next: asyncio.Task[R] | None = None
         """The read that waits for the end of the current one."""
@@ -48,12 +41,8 @@ class SharedRead(Generic[R]):
         return await asyncio.shield(self._next)
 
     async def _run(self) -> R:
-        loop = asyncio.get_running_loop()
         async with self._lock:
-            if (pause := self._earliest - loop.time()) > 0:
-                await asyncio.sleep(pause)
             self._next = None
-            self._earliest = loop.time() + READ_SECONDS
             return await self._read()
 
 

@@ -29,9 +29,6 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
-_RAW_HEADERS: Final = tuple(
-    (name.encode(), value.encode()) for name, value in {**SECURITY_HEADERS, "cache-control": "no-store"}.items()
-)
 CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
 CORS_HEADERS = (
     "authorization, content-type, idempotency-key, last-event-id, mcp-session-id, mcp-protocol-version, mcp-method, "
@@ -119,11 +116,11 @@ def _is_own(origin: str, host: str) -> bool:
 def _with_headers(send: Send, origin: str) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            raw = message["headers"] = list(message.get("headers", ()))
-            own = {name for name, _ in raw}
-            raw += [header for header in _RAW_HEADERS if header[0] not in own]
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("cache-control", "no-store")
             if origin:
-                headers = MutableHeaders(raw=raw)
                 headers["access-control-allow-origin"] = origin
                 headers["access-control-allow-methods"] = CORS_METHODS
                 headers["access-control-allow-headers"] = CORS_HEADERS

@@ -15,7 +15,6 @@ from orchestra.agents.contract import Contract, Schema, ToolUse
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label
 from orchestra.schema.json_schema import bundle_definitions, object_type, subschema
-from orchestra.schema.validator import Validator
 from orchestra.workflows.model import DEFAULT_RETRY, Action, AnyNode, AtLeast, Budget, Graph, PlanLimits, Retry
 
 if TYPE_CHECKING:
@@ -234,7 +233,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
         return self.body is not None and any(inner.has_effects for inner in self.body.nodes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputField:
     """One input of a program: its type, and its default if `required` is false."""
 
@@ -242,11 +241,6 @@ class InputField:
     required: bool = True
     default: Any = None
     description: str = ""
-
-    @cached_property
-    def validator(self) -> Validator:
-        """Checks values of the input. Compiled once for all runs."""
-        return Validator(self.schema)
 
 
 @dataclass(frozen=True)

@@ -220,8 +220,8 @@ class _ClaimEvidence:
 class _ClaimExtractor:
     def __init__(self, history: History, lineage: OutputLineage) -> None:
         self.history, self.lineage = history, lineage
-        self._verdicts: dict[str, tuple[ClaimVerdict, ...]] = {}
-        self.attributor = Attributor(self._row, lambda node: bool(self.verdicts(node)))
+        self.verdicts = {row.path: _verdicts(row) for row in history.rows}
+        self.attributor = Attributor(self._row, lambda node: bool(self.verdicts[node]))
         self.arithmetic = _Arithmetic()
         self._statements: dict[str, Statement | None] = {}
         self._origin_cache: dict[PathSteps, PartOrigins] = {}
@@ -230,13 +230,6 @@ class _ClaimExtractor:
         self._group_nodes: dict[OriginGroup, frozenset[str]] = {}
         self._overlap_cache: dict[tuple[int, OriginGroup], bool] = {}
         self._support_cache: dict[tuple[Attribution, type, Any], Sequence[Support]] = {}
-
-    def verdicts(self, node: str) -> tuple[ClaimVerdict, ...]:
-        """Returns the verdicts on the value of a node."""
-        if (known := self._verdicts.get(node)) is None:
-            row = self._row(node)
-            known = self._verdicts[node] = () if row is None else _verdicts(row)
-        return known
 
     @cached_property
     def texts(self) -> RunTexts:
@@ -309,7 +302,7 @@ class _ClaimExtractor:
             return known
         origins = [*exact, *speaking.origins()]
         nodes = tuple(dict.fromkeys(origin.node for origin in origins))
-        verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.verdicts(node)))
+        verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.verdicts.get(node, ())))
         scores = [
             score for node in nodes if (row := self._row(node)) is not None and (score := _row_score(row)) is not None
         ]
@@ -463,7 +456,7 @@ class _ClaimExtractor:
             return f"{by} gave it instead of a value that its checks rejected ({origin.node})"
         if row.overridden_by is not None:
             return f"given by {row.overridden_by.by or 'a person'} ({origin.node})"
-        if origin.kind == "ask" and not row.unanswered_reason and not self.verdicts(origin.node):
+        if origin.kind == "ask" and not row.unanswered_reason and not self.verdicts[origin.node]:
             return f"answered by a person ({origin.node})"
         return ""
 
@@ -489,9 +482,9 @@ class _ClaimExtractor:
                 return f"a person gave it{f': {row.overridden_by.by}' if row.overridden_by.by else ''} ({origin.node})"
             if origin.kind == "ask" and row.unanswered_reason:
                 return f"{row.unanswered_reason}; the default applies ({origin.node})"
-        if origin.kind == "ask" and not self.verdicts(origin.node):
+        if origin.kind == "ask" and not self.verdicts[origin.node]:
             return f"a person gave it, and it was not checked ({origin.node})"
-        if origin.kind == "agent" and not self.verdicts(origin.node):
+        if origin.kind == "agent" and not self.verdicts[origin.node]:
             return f"nothing checked what {origin.node} says"
         return ""
 
