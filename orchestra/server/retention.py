@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from orchestra.app.run_queries import delete_runs
 from orchestra.app.run_status import started_events
 from orchestra.core.errors import OrchestraError
 from orchestra.core.protocols import NO_LIMIT
 from orchestra.server.principals import SERVER_TAG
-from orchestra.server.push_records import push_configs_of
+from orchestra.server.run_deletion import delete_server_runs
 from orchestra.server.services import Services
 
 TTL_TAG = "orchestra.ttl"
@@ -46,10 +45,6 @@ async def sweep(services: Services, now: float) -> int:
             expired.append(run)
     deleted = 0
     for start in range(0, len(expired), BATCH_SIZE):
-        some = expired[start : start + BATCH_SIZE]
-        errors = await delete_runs(orchestra.journal, some)
-        gone = [run for run, error in zip(some, errors, strict=True) if error is None]
-        for run in gone:
-            await push_configs_of(services).delete(run)
-        deleted += len(gone)
+        errors = await delete_server_runs(services, expired[start : start + BATCH_SIZE])
+        deleted += sum(error is None for error in errors)
     return deleted

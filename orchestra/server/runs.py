@@ -30,7 +30,7 @@ from orchestra.app.run_detail import (
     read_blobs,
     sent_and_received,
 )
-from orchestra.app.run_queries import delete_runs, first_and_last_events
+from orchestra.app.run_queries import first_and_last_events
 from orchestra.app.run_status import STATUSES, RunStatus
 from orchestra.app.workflow_graph import WorkflowGraph, workflow_graph
 from orchestra.core.errors import InputError, OrchestraError
@@ -49,8 +49,8 @@ from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery,
 from orchestra.server.files import resolve_files
 from orchestra.server.principals import public_tags, require_public_tags
 from orchestra.server.problems import RequestError, not_found
-from orchestra.server.push_records import push_configs_of
 from orchestra.server.retention import TTL_TAG
+from orchestra.server.run_deletion import delete_server_runs
 from orchestra.server.services import WaitEnded
 from orchestra.server.stream_modes import frames_from
 from orchestra.server.streams import (
@@ -76,8 +76,10 @@ READ_SIZE, MAX_READ = 100, 500
 Positive: TypeAlias = Annotated[int, Meta(gt=0)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0)]
 Mode: TypeAlias = Literal["wait", "background", "stream"]
-PROMPT_SECONDS = 1.0
-"""Seconds after which it is noticed that the client of a run which goes on without it has disconnected."""
+UNWATCHED_SECONDS = 1.0
+"""Seconds of a wait in which the server does not look whether the client has disconnected, if the run goes on without
+it. Most runs end before, and need no task that watches the connection.
+"""
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -372,10 +374,10 @@ async def wait_for_end(
     """
     services = call.services
     if not cancel:
-        prompt = PROMPT_SECONDS if timeout is None else min(timeout, PROMPT_SECONDS)
-        with suppress(WaitEnded):  # Most runs need no task that waits for the end of the connection.
-            return await services.wait(run.wait_until_blocked(), prompt)
-        timeout = None if timeout is None else timeout - prompt
+        unwatched = UNWATCHED_SECONDS if timeout is None else min(timeout, UNWATCHED_SECONDS)
+        with suppress(WaitEnded):
+            return await services.wait(run.wait_until_blocked(), unwatched)
+        timeout = None if timeout is None else timeout - unwatched
     gone = asyncio.ensure_future(wait_for_disconnect(call.request.receive))
     try:
         return await services.wait(run.wait_until_blocked(), timeout, gone)
@@ -774,7 +776,6 @@ async def delete_run(call: Call) -> None:
     found = await first_and_last_events(call.orchestra.journal, [run])
     if run in found and not isinstance(found[run][1], RunFinished):
         raise RequestError("C056", f"run {run} has not ended", hint=f"POST /api/runs/{run}/cancel")
-    for error in await delete_runs(call.orchestra.journal, [run]):
+    for error in await delete_server_runs(call.services, [run]):
         if error is not None:
             raise error
-    await push_configs_of(call.services).delete(run)

@@ -17,7 +17,6 @@ from starlette.responses import Response
 
 from orchestra.app.run import Run
 from orchestra.app.run_detail import RunAnswer
-from orchestra.app.run_queries import delete_runs
 from orchestra.app.threads import THREAD_TAG, read_exchanges
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST
 from orchestra.core.errors import OrchestraError
@@ -30,6 +29,7 @@ from orchestra.server.endpoints import JSON_TYPE, Call, NoBody, Page, PageQuery,
 from orchestra.server.files import resolve_files
 from orchestra.server.principals import SERVER_TAG, TENANT_TAG, require_public_tags
 from orchestra.server.problems import RequestError, not_found
+from orchestra.server.run_deletion import delete_server_runs
 from orchestra.server.runs import (
     Options,
     RunItem,
@@ -163,7 +163,7 @@ async def delete_thread(call: Call) -> None:
     await threads_of(call.services).delete(thread.id)
     for queued in thread.queue[:1]:
         await _cancel(call.services, queued.run, author(call, ""))
-    await delete_runs(call.orchestra.journal, list(thread.runs))
+    await delete_server_runs(call.services, thread.runs)
 
 
 @ROUTES.route("GET", "/api/threads/{thread}/runs", "read", Page[RunItem], query=PageQuery)
@@ -216,7 +216,7 @@ async def start_thread_run(call: Call[StartThreadRun]) -> Response:
     for one in replaced:
         await _cancel(services, one.run, author(call, ""))
     if body.if_busy == "rollback":
-        await delete_runs(call.orchestra.journal, [one.run for one in replaced])
+        await delete_server_runs(services, [one.run for one in replaced])
     continue_thread(services, stored.value.id)
     return await _send(call, stored.value.id, added[0])
 
