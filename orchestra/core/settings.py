@@ -447,8 +447,8 @@ class Settings(BaseModel):
     def resource(self, kind: ResourceKind, name: str) -> Path | None:
         """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
         names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
-        found = _first_resource(kind, getattr(self, kind), names)
-        return _first_resource(kind, [builtin_folder(kind)], names) if found is None else found
+        own = _first_resource(kind, getattr(self, kind), names)
+        return _first_resource(kind, [builtin_folder(kind)], names) if own is None else own
 
     def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""

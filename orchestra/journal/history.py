@@ -292,15 +292,13 @@ class _HistoryFold:
     def add(self, event: Event) -> None:
         """Adds the next event."""
         self.seq = event.seq
-        if type(event) is AttemptStarted:  # These two are most of the events of a run.
-            self._start_attempt(event)
-            return
-        if type(event) is AttemptFinished:
-            self._finish_attempt(event)
-            return
         if isinstance(event, _EXTERNAL_EVENTS):
             self.external_events.append(event)
         match event:
+            case AttemptStarted():  # The first two cases are most of the events of a run.
+                self._start_attempt(event)
+            case AttemptFinished():
+                self._finish_attempt(event)
             case RunStarted():
                 self.start = event
             case RunFinished():
@@ -326,10 +324,6 @@ class _HistoryFold:
                 node.outcome, node.finished, node.retry_planned = outcome, event.at, False
             case RetryPlanned(node=path):
                 self._node(path, event.at).retry_planned = True
-            case AttemptStarted():
-                self._start_attempt(event)
-            case AttemptFinished():
-                self._finish_attempt(event)
             case QuestionAsked(node=path):
                 self._node(path, event.at)
                 self.open_questions[path] = event

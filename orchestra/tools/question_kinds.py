@@ -182,15 +182,15 @@ def spans_of_kind(sentence: str, kind: AnswerKind) -> list[tuple[int, int]]:
     return [match.span() for match in pattern.finditer(sentence)]
 
 
-def whole_amount(text: str, start: int, end: int, asked: frozenset[str] = frozenset()) -> tuple[int, int]:
+def whole_amount(text: str, start: int, end: int, question_nouns: frozenset[str] = frozenset()) -> tuple[int, int]:
     """Returns the position of an amount with its unit, of which a reader took a part: `28 days` for `28`.
 
     Args:
         text: The sentence of the part.
         start: The first character of the part.
         end: The first character after it.
-        asked: The nouns of the question in the singular. A number is completed by the noun after it if it is one of
-            them, or a unit of measure.
+        question_nouns: The nouns of the question in the singular. A number is completed by the noun after it if it is
+            one of them, or a unit of measure.
 
     Returns:
         The position of the whole amount; that of the part itself if it has no figure or is complete.
@@ -202,8 +202,8 @@ def whole_amount(text: str, start: int, end: int, asked: frozenset[str] = frozen
     for kind, pattern in _AMOUNTS.items():
         for match in pattern.finditer(text):
             first, last = match.span()
-            cut = (first < start < last) or (first < end < last)
-            if cut and first < end and last > start and not _GAP.search(match[0] if kind == "duration" else ""):
+            is_cut = first < start < last or first < end < last
+            if is_cut and not (kind == "duration" and _GAP.search(match[0])):
                 start, end = min(start, first), max(end, last)
     if _ENDS_IN_FIGURE.search(text[start:end]):
         last = end
@@ -212,7 +212,7 @@ def whole_amount(text: str, start: int, end: int, asked: frozenset[str] = frozen
             if after is None or (word := after["word"].casefold()) in STOP_WORDS:
                 break
             last = after.end()
-            if singular(word) in asked or _UNIT.fullmatch(word):
+            if singular(word) in question_nouns or _UNIT.fullmatch(word):
                 return start, last
     return start, end
 

@@ -230,10 +230,11 @@ class Encoder:
         The values are those of `encode`, apart from rounding. Batches run in parallel on processors that no other batch
         of this process uses.
         """
-        found: dict[int, Array] = {}
+        vectors: dict[int, Array] = {}
 
         def run(batch: Sequence[int]) -> None:
-            found.update(zip(batch, self._forward([texts[at] for at in batch], adapters, members), strict=True))
+            computed = self._forward([texts[index] for index in batch], adapters, members)
+            vectors.update(zip(batch, computed, strict=True))
 
         with self._threads.limit_to_one(), self._threads.share_processors() as workers:
             batches = token_batches(list(map(len, texts)), workers)
@@ -243,7 +244,7 @@ class Encoder:
             else:
                 for batch in batches:
                     run(batch)
-        return [found[at] for at in range(len(texts))]
+        return [vectors[index] for index in range(len(texts))]
 
     def _forward(
         self, texts: Sequence[Sequence[int]], adapters: Mapping[str, LoraWeights], members: int
@@ -306,14 +307,15 @@ class Encoder:
                 part[:, start:end].reshape(members, end - start, heads, -1).transpose(0, 2, 1, 3)
                 for part in (query, key, value)
             )
-            asking, asked, content = map(np.ascontiguousarray, split)  # products of non-contiguous arrays are slow
-            scores: Array = asking @ asked.transpose(0, 1, 3, 2)
+            # Products of arrays that are not contiguous are slow.
+            text_query, text_key, text_value = map(np.ascontiguousarray, split)
+            scores: Array = text_query @ text_key.transpose(0, 1, 3, 2)
             if position_bias is not None:
                 scores += position_bias
             scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
             scores /= scores.sum(axis=-1, keepdims=True)
-            read[:, start:end] = (scores @ content).transpose(0, 2, 1, 3).reshape(members, end - start, width)
+            read[:, start:end] = (scores @ text_value).transpose(0, 2, 1, 3).reshape(members, end - start, width)
         return read
 
     def _linear(self, x: Array, name: str, adapters: Mapping[str, LoraWeights]) -> Array:
@@ -350,10 +352,10 @@ def token_batches(lengths: Sequence[int], workers: int) -> list[list[int]]:
     count = min(len(lengths), -(-count // workers) * workers if count > 1 else 1)
     batches: list[list[int]] = [[] for _ in range(count)]
     sizes = [0] * count
-    for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         smallest = sizes.index(min(sizes))
-        batches[smallest].append(at)
-        sizes[smallest] += lengths[at]
+        batches[smallest].append(index)
+        sizes[smallest] += lengths[index]
     return batches
 
 

@@ -81,19 +81,19 @@ class TextSimilarity:
         """Returns the vectors of texts, of length 1. Those that are not kept are computed as a batch."""
         import numpy as np
 
-        found: dict[str, NDArray[Any]] = {}
+        vectors: dict[str, NDArray[Any]] = {}
         with self._lock:
             for text in texts:
                 if (kept := self._kept.get(text)) is not None:
                     self._kept.move_to_end(text)
-                    found[text] = kept
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
+                    vectors[text] = kept
+        missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         tokens = [self.encoder.tokenize(text, self.config.tokens) for text in missing]
         for text, read in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
             centred = read - self._centre
-            found[text] = centred / max(float(np.linalg.norm(centred)), 1e-9)
+            vectors[text] = centred / max(float(np.linalg.norm(centred)), 1e-9)
         with self._lock:
-            self._kept.update((text, found[text]) for text in missing)
+            self._kept.update((text, vectors[text]) for text in missing)
             while len(self._kept) > MAX_KEPT_VECTORS:
                 self._kept.popitem(last=False)
-        return [found[text] for text in texts]
+        return [vectors[text] for text in texts]

@@ -8,6 +8,7 @@ compared, and code can weigh a span below 0 that is of the right kind in a passa
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
@@ -99,7 +100,7 @@ class SpanRanker:
         """
         question, texts = str(inputs[self.config.question]), list(map(str, inputs[self.config.texts]))
         windows = [self._windows(question, text) for text in texts]
-        logits = iter(self._extractor.logits([window for some in windows for window in some]))
+        logits = iter(self._extractor.logits(list(itertools.chain.from_iterable(windows))))
         found = [
             {
                 "text": number,
@@ -108,8 +109,8 @@ class SpanRanker:
                 "answer": text[span.start : span.end],
                 "score": round(span.score, 4),
             }
-            for number, (text, some) in enumerate(zip(texts, windows, strict=True))
-            for span in self._best_spans(text, [(window, next(logits)) for window in some])
+            for number, (text, text_windows) in enumerate(zip(texts, windows, strict=True))
+            for span in self._best_spans(text, [(window, next(logits)) for window in text_windows])
         ]
         return {self.config.output: sorted(found, key=lambda span: -span["score"])}, None
 

@@ -69,6 +69,24 @@ def test_best_span_is_that_of_a_span_extractor(ranker: SpanRanker, encoder: Enco
     assert output["spans"][0]["answer"] == said["answer"]
 
 
+def test_spans_of_a_text_do_not_depend_on_the_other_texts(ranker: SpanRanker) -> None:
+    question = "when was the tower built ?"
+    texts = ["the tower " * 40, "Eiffel built the tower.", PASSAGE]  # windows: several, one, one
+
+    def ranked(*texts: str) -> list[list[tuple[int, int, float]]]:
+        output, _ = ranker.predict({"question": question, "texts": texts})
+        return [
+            [(span["start"], span["end"], span["score"]) for span in output["spans"] if span["text"] == number]
+            for number in range(len(texts))
+        ]
+
+    together = ranked(*texts)
+    for text, spans in zip(texts, together, strict=True):
+        (alone,) = ranked(text)
+        assert [span[:2] for span in spans] == [span[:2] for span in alone]
+        assert [span[2] for span in spans] == pytest.approx([span[2] for span in alone], abs=0.001)
+
+
 def test_text_that_is_too_long_is_refused(ranker: SpanRanker) -> None:
     with pytest.raises(InputError) as caught:
         ranker.predict({"question": "who ?", "texts": ["the tower " * 30 * MAX_WINDOWS]})
