@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from orchestra.router.typed_values import PERIODS, TypedValue, Vocabulary, find_values
 from orchestra.text.keywords import WORD
-from orchestra.tools.table_words import stem_word
+from orchestra.tools.word_forms import stem_word
 
 Status: TypeAlias = Literal["complete", "resolved", "ambiguous", "unresolved"]
 MAX_TURNS: Final = 6

@@ -27,7 +27,7 @@ from orchestra.schema.types import Schema
 from orchestra.tools.document_choice import stated_labels
 from orchestra.tools.plain_arithmetic import plain_expression
 from orchestra.tools.table_answers import certain_result
-from orchestra.tools.table_words import tables_in
+from orchestra.tools.table_views import tables_in
 from orchestra.workflows.model import REQUEST
 
 VERSION: Final = "rules/2"
@@ -92,7 +92,7 @@ def plan_by_rule(request: str, offer: Capabilities, values: Mapping[str, Any]) -
         return RulePlan("no capability acts", Plan((), PlanAnswer(()))) if offer.may_decline else None
     if _DRAFT.match(request) and "draft_text" not in offer.by_name and offer.may_decline:
         return RulePlan("no capability drafts texts", Plan((), PlanAnswer(())))
-    parts = split_request(request)
+    parts = None if _is_explained(request, values) else split_request(request)
     steps: list[PlanStep] = []
     names: list[str] = []
     for part in parts if parts is not None else (request,):

@@ -12,7 +12,8 @@ from typing import Final
 
 from orchestra.schema.builtin_models import Table
 from orchestra.text.numbers.times import MONTH_PATTERN
-from orchestra.tools.table_words import split_words, stem_word, view_table
+from orchestra.tools.table_views import view_table
+from orchestra.tools.word_forms import split_words, stem_word
 
 MAX_CELL_WORDS: Final = 5
 """Words of a cell at most that count as the name of something."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from orchestra.text.keywords import STOP_WORDS, singular
+from orchestra.tools.periods import MONTH_NAMES
 from orchestra.tools.replies import LANGUAGE_WORDS, language_of
-from orchestra.tools.table_words import MONTHS
 
 STEM: Final = 5
 """Letters of a word that are compared."""
@@ -114,7 +114,7 @@ _NAME = re.compile(r"(?<=[^.?!:\s]\s)[A-ZÀ-ÝŠŽ][\w'’-]*[a-zà-ÿ]\b")
 """A capitalised word within a sentence."""
 _NO_NAME: Final = frozenset(
     (
-        *MONTHS,
+        *(names.split()[0] for names in MONTH_NAMES),
         *["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"],
         *["mr", "mrs", "ms", "miss", "dr", "sir", "madam", "company", "please", "gbp", "eur", "usd", "vat"],
     )

@@ -8,23 +8,24 @@ from collections.abc import Iterator, Sequence
 from orchestra.schema.builtin_models import Document, Table
 from orchestra.tools.replies import Finding, Reply
 from orchestra.tools.table_query import QueryResult, query_tables_best
-from orchestra.tools.table_words import tables_in
+from orchestra.tools.table_views import tables_in
 from orchestra.workflows.python.steps import tool
 
 MAX_CITED_CELLS = 40
 """Cells that a reply shows."""
 LOOKUP_EXPLAINED = 0.8
-QUERY_EXPLAINED = 0.6
-MISSING_EXPLAINED = 0.3
+QUERY_EXPLAINED = 0.65
+MISSING_EXPLAINED = 0.45
 """The shares of a question's content words that a table must explain for an answer of each kind."""
 CURRENCY_SIGNS = {"GBP": "£", "EUR": "€", "USD": "$"}
 
 
 def all_tables(tables: Sequence[Table], documents: Sequence[Document]) -> Iterator[Table]:
-    """Yields tables, and those in the text of documents."""
+    """Yields tables, and those in the text of documents that are not among them."""
     yield from tables
+    known = [table.cells for table in tables]
     for document in documents:
-        yield from tables_in(document.text, document.source)
+        yield from (table for table in tables_in(document.text, document.source) if table.cells not in known)
 
 
 def certain_result(question: str, tables: Sequence[Table]) -> QueryResult | None:

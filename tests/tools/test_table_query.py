@@ -7,7 +7,7 @@ import pytest
 from orchestra.schema.builtin_models import Document, Table
 from orchestra.tools.table_answers import query_table, query_tables
 from orchestra.tools.table_query import query_tables_best
-from orchestra.tools.table_words import tables_in
+from orchestra.tools.table_views import tables_in
 
 SALES = Table(
     name="sales.csv",

@@ -264,12 +264,12 @@ def _date_limit(
 ) -> tuple[list[float | None], float] | None:
     """Returns the dates of a column and a limit, both reduced to the precision of the limit."""
     month_first = number_format.month_first or detect_format([*column, limit]).month_first
-    if _split_time(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
+    if split_time(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
         return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
     edge = (
-        (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar_date(limit, month_first=month_first)
+        (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else calendar_date(limit, month_first=month_first)
     )
-    dates = [_calendar_date(_split_time(" ".join(one.split()))[0], month_first=month_first) for one in column]
+    dates = [calendar_date(split_time(" ".join(one.split()))[0], month_first=month_first) for one in column]
     years = {one[0] for one in dates if one is not None}
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
         return None
@@ -315,12 +315,12 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
 
 def _date(text: str, *, month_first: bool = False) -> float | None:
     """Returns days in a calendar in which every month has 31; the time of day is the fraction."""
-    day, minutes = _split_time(text)
-    found = _calendar_date(day, month_first=month_first)
+    day, minutes = split_time(text)
+    found = calendar_date(day, month_first=month_first)
     return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2] + (minutes or 0.0) / 1440
 
 
-def _split_time(text: str) -> tuple[str, float | None]:
+def split_time(text: str) -> tuple[str, float | None]:
     """Splits a text into the part before a time of day at its end, and that time in minutes, in UTC if it has an
     offset.
     """
@@ -331,7 +331,7 @@ def _split_time(text: str) -> tuple[str, float | None]:
     return found["date"], minutes + (off if found["off"] == "-" else -off)
 
 
-def _calendar_date(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
+def calendar_date(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
     """Returns year, month and day, 0 for missing parts; None for an invalid date."""
     for form in _DATES:
         if (found := form.fullmatch(text)) is None:
