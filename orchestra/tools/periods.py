@@ -54,7 +54,8 @@ _PREFIX: Final = re.compile(
     r"\b(?:last|this|next|past|the month of|the year|letzte[nrsm]?|diese[nrsm]?|dernier|pasado)\s+$", re.IGNORECASE
 )
 _RANGE: Final = re.compile(
-    r"\s*(?:to|until|till|through|up to|bis|à|au|jusqu'(?:à|en|au)|a|hasta|-|–|—)\s*(?:the\s+|end of\s+|zum\s+|le\s+|el\s+)?",
+    r"\s*(?:to|until|till|through|up to|bis|à|au|jusqu'(?:à|en|au)|a|hasta|-|–|—)\s*(?:the\s+|end of\s+|zum\s+|le\s+"
+    r"|el\s+)?",
     re.IGNORECASE,
 )
 _AND: Final = re.compile(r"\s+(?:and|und|et|y)\s+(?:the\s+)?", re.IGNORECASE)
@@ -63,7 +64,8 @@ _BEFORE: Final = (
     (
         "from",
         re.compile(
-            r"\b(?:since|from|starting|beginning|as of|seit|ab|depuis|desde|à partir d[e']|from (?:the )?(?:start|beginning) of)\s+(?:the\s+)?$",
+            r"\b(?:since|from|starting|beginning|as of|seit|ab|depuis|desde|à partir d[e']|from (?:the )?(?:start"
+            r"|beginning) of)\s+(?:the\s+)?$",
             re.IGNORECASE,
         ),
     ),
@@ -72,7 +74,8 @@ _BEFORE: Final = (
     (
         "upto",
         re.compile(
-            r"\b(?:until|till|up to|by(?: the end of)?|bis(?: zum)?|jusqu'(?:à|en|au)|hasta|not later than)\s+(?:the\s+)?$",
+            r"\b(?:until|till|up to|by(?: the end of)?|bis(?: zum)?|jusqu'(?:à|en|au)|hasta|not later "
+            r"than)\s+(?:the\s+)?$",
             re.IGNORECASE,
         ),
     ),
@@ -197,10 +200,8 @@ def _is_other_word(match: re.Match[str], text: str) -> bool:
         )
     if parts.get("year") == match[0]:
         before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
-        return (
-            (before[-1:] in "£€$#"
-            and bool(before))
-            or bool(re.match(r"(?:£|€|\$|%|eur|gbp|usd|kg|km|pounds)\b", after, re.I))
+        return (before[-1:] in "£€$#" and bool(before)) or bool(
+            re.match(r"(?:£|€|\$|%|eur|gbp|usd|kg|km|pounds)\b", after, re.I)
         )
     return False
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from orchestra.schema.builtin_models import Document, Table
 from orchestra.tools.replies import Finding, Reply
-from orchestra.tools.table_query import QueryResult, query_tables_best
+from orchestra.tools.table_query import query_tables_best
+from orchestra.tools.table_results import QueryResult
 from orchestra.tools.table_views import tables_in
 from orchestra.workflows.python.steps import tool
 

@@ -23,6 +23,7 @@ from orchestra.tools.table_lexicon import (
     NEGATION,
     NONE_VALUES,
     NUMBER_WORDS,
+    PERCENT,
     STOP_WORDS,
     measure_groups,
 )
@@ -35,7 +36,29 @@ MAX_VALUES: Final = 4_000
 """Different values of a column that are compared with the question."""
 _GENERAL_NOUNS: Final = frozenset(
     stem_word(word)
-    for word in ["record", "entry", "row", "line", "item", "thing", "case", "time", "occasion", "people", "person", "everyone", "eintrag", "fall", "mal", "personne", "fois", "cas", "personas", "veces", "casos"]
+    for word in [
+        "record",
+        "entry",
+        "row",
+        "line",
+        "item",
+        "thing",
+        "case",
+        "time",
+        "occasion",
+        "people",
+        "person",
+        "everyone",
+        "eintrag",
+        "fall",
+        "mal",
+        "personne",
+        "fois",
+        "cas",
+        "personas",
+        "veces",
+        "casos",
+    ]
 )
 _NOT_SINCE: Final = re.compile(r"(?:\b(?:not|never|nicht|pas|no)\b|n't\b)[^.?!]{0,40}$", re.IGNORECASE)
 _BEGAN: Final = re.compile(r"\b(?:began|started|begann|a commencé)\b", re.IGNORECASE)
@@ -274,9 +297,9 @@ class TableQuestion:
             if number is None or at in self.explained:
                 continue
             for bound, pattern in BOUND_SUFFIXES:
-                match = pattern.match(self.text[end:])
-                if match is not None:
-                    self._add_limit(bound, number, {at} | self.places(end + 1, end + match.end()), None)
+                suffix = pattern.match(self.text[end:])
+                if suffix is not None:
+                    self._add_limit(bound, number, {at} | self.places(end + 1, end + suffix.end()), None)
 
     def _add_limit(self, bound: str, number: Fraction, places: set[int], limit: re.Match[str] | None) -> None:
         column = self._limit_column(number, places, limit[0] if limit is not None else "")
@@ -296,8 +319,8 @@ class TableQuestion:
     def _limit_column(self, number: Fraction, places: set[int], limit: str) -> TableColumn | None:
         """The measure that a limit is about: named near it, or with its unit."""
         measures = [column for column in self.view.columns if column.is_measure]
-        after = [at for at in range(max(places) + 1, min(len(self.stems), max(places) + 4))]
-        before = [at for at in range(max(0, min(places) - 5), min(places))][::-1]
+        after = range(max(places) + 1, min(len(self.stems), max(places) + 4))
+        before = range(max(0, min(places) - 5), min(places))[::-1]
         for at in (*after, *before):
             stem = self.stems[at]
             alike = [
@@ -537,9 +560,9 @@ class TableQuestion:
         """Whether a word names the records of the table."""
         return any(_is_form(self.stems[at], noun) for noun in self.row_nouns()) or self.stems[at] in _GENERAL_NOUNS
 
-    def is_comparison(self) -> bool:
-        """Whether the question asks for a difference."""
-        return DIFFERENCE.search(self.text) is not None
+    def compares(self) -> bool:
+        """Whether the question asks for a difference, a change or a percentage."""
+        return any(pattern.search(self.text) is not None for pattern in (DIFFERENCE, CHANGE, PERCENT))
 
 
 def _is_form(stem: str, word: str) -> bool:

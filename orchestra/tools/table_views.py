@@ -275,7 +275,7 @@ def read_number(text: str, *, decimal_comma: bool = False) -> Fraction | None:
     """Returns the number of a cell; None if it is none."""
     plain = text.strip()
     if decimal_comma:
-        plain = plain.translate(str.maketrans({".": "", ",": "."}))
+        plain = plain.replace(".", "").replace(",", ".")
     match = _NUMERAL.match(plain)
     if match is None:
         return None

@@ -1,0 +1,234 @@
+"""Measures of a table question: which column, or computation over columns, it asks for, and its value over records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+
+from orchestra.schema.builtin_models import Cell
+from orchestra.tools.table_lexicon import HOW_MUCH, INTENSIVE, MEAN, PROFIT, REMAINDER, SUM, measure_groups
+from orchestra.tools.table_question import TableQuestion
+from orchestra.tools.table_results import plain_number, row_cells
+from orchestra.tools.table_views import TableColumn
+
+_TOTALS: Final = ("bought", "total", "capacity", "ordered", "planned", "made", "stock", "delivered", "budget", "seat")
+_PARTS: Final = (
+    "used",
+    "sold",
+    "taken",
+    "booked",
+    "spent",
+    "paid",
+    "returned",
+    "issued",
+    "occupied",
+    "received",
+    "let",
+)
+_UNIT_PRICE: Final = re.compile(r"\b(?:per|each|unit|a piece|/)\b|/", re.IGNORECASE)
+_MONEY: Final = frozenset({"income", "cost", "price"})
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of each record: a column, or a computation over columns."""
+
+    columns: tuple[TableColumn, ...]
+    form: str = ""
+    """`+`, `-`, `*`, or `-*` for a difference times a third column."""
+
+    def number(self, row: int) -> Fraction | None:
+        """Returns the number of a record; None if a cell has none."""
+        values = [column.numbers[row] for column in self.columns]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        if self.form == "+":
+            return sum(known, Fraction(0))
+        if self.form == "-":
+            return known[0] - known[1]
+        if self.form == "*":
+            return known[0] * known[1]
+        if self.form == "-*":
+            return (known[0] - known[1]) * known[2]
+        return known[0]
+
+    def term(self, row: int) -> str:
+        """Returns the number of a record as an expression."""
+        texts = [plain_number(column.numbers[row] or Fraction(0)) for column in self.columns]
+        if self.form == "-*":
+            return f"({texts[0]} - {texts[1]}) * {texts[2]}"
+        if self.form in ("+", "-"):
+            return "(" + f" {self.form} ".join(texts) + ")"
+        return f" {self.form} ".join(texts) if self.form else texts[0]
+
+    @property
+    def unit(self) -> str:
+        """The unit of its numbers."""
+        if self.form in ("*", "-*"):
+            return next((column.unit for column in self.columns if column.is_money), "")
+        return self.columns[0].unit
+
+    @property
+    def is_extensive(self) -> bool:
+        """Whether a sum over records is meaningful without the word `total`."""
+        column = self.columns[0]
+        if self.form:
+            return True
+        if _UNIT_PRICE.search(column.head):
+            return False
+        groups = column.groups - {"price"} if column.groups & {"cost", "income"} else column.groups
+        return not (groups & INTENSIVE or column.unit in ("%", "C", "°C"))
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Records, and the measure that is computed over them; without one they are counted."""
+
+    measure: Measure | None
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GroupValue:
+    value: Fraction
+    expression: str
+    cells: tuple[Cell, ...]
+    unit: str = ""
+
+
+@dataclass
+class TableMeasures:
+    """The measures of a question over one view."""
+
+    question: TableQuestion
+    is_guess: bool = field(default=False, init=False)
+    """Whether the chosen measure is one of several that fit equally."""
+
+    def choose(self) -> Measure | None:
+        """Returns the number that is asked for; None if the question names none."""
+        question, text = self.question, self.question.text
+        measures = [column for column in question.view.columns if column.is_measure]
+        if PROFIT.search(text):
+            income = [column for column in measures if "income" in column.groups]
+            cost = [column for column in measures if "cost" in column.groups and "income" not in column.groups]
+            if income and cost:
+                question.claim(PROFIT)
+                question.use(income[0], cost[0])
+                return Measure((income[0], cost[0]), "-")
+        if REMAINDER.search(text) and (pair := self._remainder(measures)) is not None:
+            question.claim(REMAINDER)
+            price = self._unit_price(measures)
+            question.use(*pair, *((price,) if price is not None else ()))
+            return Measure((*pair, price), "-*") if price is not None else Measure(pair, "-")
+        named = question.named_columns(lambda column: column.is_measure)
+        conditions = {one.column.number for one in question.conditions if one.kind in ("limit", "number")}
+        named = [column for column in named if column.number not in conditions] or named
+        if len(question.period_columns) > 1 and not question.compares():
+            columns = tuple(column for _, column in question.period_columns)
+            return Measure(columns, "+")
+        if question.period_columns and not question.compares():
+            return Measure((question.period_columns[0][1],))
+        if SUM.search(text) and (several := self.several(named)):
+            return Measure(several, "+")
+        if named:
+            best = named[0]
+            question.use(best)
+            links = question.links
+            self.is_guess = any(
+                set(links[column.number]) == set(links[best.number])
+                and question.strength(column) == question.strength(best)
+                for column in named[1:]
+            )
+            if _UNIT_PRICE.search(best.head) and best.is_money and (SUM.search(text) or HOW_MUCH.search(text)):
+                quantity = self._quantity(measures, named)
+                if quantity is not None:
+                    question.use(quantity)
+                    return Measure((quantity, best), "*")
+            if not best.is_money and self.is_money and (price := self._unit_price(measures)) is not None:
+                question.use(price)
+                return Measure((best, price), "*")
+            return Measure((best,))
+        money = [column for column in measures if column.is_money]
+        plain = [column for column in money if not column.groups & {"fault", "discount", "balance"}] or money
+        if self.is_money and plain:
+            self._claim_money()
+            self.is_guess = len(plain) > 1
+            return Measure((max(plain, key=lambda column: sum(number or 0 for number in column.numbers)),))
+        periods = [column for column in measures if column.period is not None]
+        if SUM.search(text) and len(periods) > 1 and len(periods) == len(measures):
+            return Measure(tuple(periods), "+")
+        return None
+
+    @property
+    def is_money(self) -> bool:
+        money = {"income", "cost", "price"}
+        return any(measure_groups(stem) & money for stem in self.question.stems)
+
+    def _claim_money(self) -> None:
+        money = {"income", "cost", "price"}
+        self.question.explained |= {at for at, stem in enumerate(self.question.stems) if measure_groups(stem) & money}
+
+    def several(self, named: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+        """Columns of one unit that the question names with different words: `bar, food and shop together`."""
+        chosen: list[TableColumn] = []
+        taken: set[int] = set()
+        for column in named:
+            places = {at for at, strength in self.question.links[column.number].items() if strength == 1}
+            if places and not places & taken and (not chosen or column.unit == chosen[0].unit):
+                chosen.append(column)
+                taken |= places
+        if len(chosen) < 2:
+            return ()
+        first, last = min(taken), max(taken)
+        between = self.question.text[self.question.spans[first][0] : self.question.spans[last][1]]
+        if not re.search(r",|\b(?:and|plus|und|et|y)\b", between):
+            return ()
+        self.question.use(*chosen)
+        return tuple(sorted(chosen, key=lambda column: column.number))
+
+    def _remainder(self, measures: Sequence[TableColumn]) -> tuple[TableColumn, TableColumn] | None:
+        """Two columns of one thing, as a whole and as the part that is used: `Seats bought` and `Seats used`."""
+        for whole in measures:
+            for part in measures:
+                common = set(whole.content) & set(part.content)
+                is_part = any(word in _PARTS for word in part.content)
+                if whole is not part and is_part and (common or whole.content[0] in _TOTALS):
+                    return whole, part
+        return None
+
+    def _unit_price(self, measures: Sequence[TableColumn]) -> TableColumn | None:
+        priced = [column for column in measures if column.is_money and _UNIT_PRICE.search(column.head)]
+        return priced[0] if len(priced) == 1 and self.is_money else None
+
+    def _quantity(self, measures: Sequence[TableColumn], named: Sequence[TableColumn]) -> TableColumn | None:
+        """The number of pieces that a price per piece is for."""
+        counts = [column for column in named[1:] if not column.is_money]
+        counts = counts or [column for column in measures if "quantity" in column.groups and not column.is_money]
+        return counts[0] if counts else None
+
+    def only(self) -> Measure | None:
+        numeric = [column for column in self.question.view.columns if column.is_measure and not column.joined]
+        return Measure((numeric[0],)) if len(numeric) == 1 else None
+
+    def value(self, group: RowGroup, *, total: bool = True) -> GroupValue | None:
+        """The sum or the mean of a group, or the number of its records if it has no measure."""
+        if group.measure is None:
+            cells = row_cells(self.question.view, group.rows, (self.question.view.key,))
+            return GroupValue(Fraction(len(group.rows)), str(len(group.rows)), cells)
+        measure = group.measure
+        known = [(row, number) for row in group.rows if (number := measure.number(row)) is not None]
+        if not known:
+            return None
+        value = sum((number for _, number in known), Fraction(0))
+        expression = " + ".join(measure.term(row) for row, _ in known)
+        several = len(known) > 1
+        if several and (MEAN.search(self.question.text) or not total):
+            value, expression = value / len(known), f"({expression}) / {len(known)}"
+        elif several and self.question.compares():
+            expression = f"({expression})"
+        cells = row_cells(self.question.view, [row for row, _ in known], measure.columns)
+        return GroupValue(value, expression, cells, measure.unit)
