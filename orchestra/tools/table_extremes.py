@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from orchestra.tools.table_lexicon import COUNT, MEAN, NUMBER_WORDS, SUM, WHICH, find_superlatives, find_time_orders
+from orchestra.tools.table_lexicon import (
+    CHANGE,
+    COUNT,
+    MEAN,
+    NUMBER_WORDS,
+    SUM,
+    WHICH,
+    find_superlatives,
+    find_time_orders,
+)
 from orchestra.tools.table_measures import Measure, RowGroup, TableMeasures
 from orchestra.tools.table_question import TableQuestion
 from orchestra.tools.table_results import WHEN, QueryResult, choose_target, record_result, round_number, row_cells
@@ -59,7 +68,7 @@ class TableExtremes:
     def result(self) -> QueryResult | None:
         """Returns the records, or groups of records, with the extreme value; None if the question asks for none."""
         extreme = self._superlative()
-        if extreme is None:
+        if extreme is None or CHANGE.search(self.text):
             return None
         self.question.explained |= extreme.places
         rank, count = self._rank(extreme.places)

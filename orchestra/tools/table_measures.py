@@ -129,17 +129,20 @@ class TableMeasures:
         named = [column for column in named if column.number not in conditions] or named
         if len(question.period_columns) > 1 and not question.compares():
             columns = tuple(column for _, column in question.period_columns)
+            self.is_guess = not question.conditions and question.view.length > 1
             return Measure(columns, "+")
         if question.period_columns and not question.compares():
+            self.is_guess = not question.conditions and _is_statement(question)
             return Measure((question.period_columns[0][1],))
         if SUM.search(text) and (several := self.several(named)):
             return Measure(several, "+")
         if named:
-            best = named[0]
+            totals = [column for column in measures if SUM.search(text) and SUM.search(column.head)]
+            best = totals[0] if totals and not question.is_named(named[0]) else named[0]
             question.use(best)
             links = question.links
             self.is_guess = any(
-                set(links[column.number]) == set(links[best.number])
+                set(links[column.number]) == set(links.get(best.number, {}))
                 and question.strength(column) == question.strength(best)
                 for column in named[1:]
             )
@@ -232,3 +235,10 @@ class TableMeasures:
             expression = f"({expression})"
         cells = row_cells(self.question.view, [row for row, _ in known], measure.columns)
         return GroupValue(value, expression, cells, measure.unit)
+
+
+def _is_statement(question: TableQuestion) -> bool:
+    """Whether the rows are different things, such as those of a balance sheet, which have no sum."""
+    return (
+        question.view.key.head.strip().casefold() not in question.text.casefold() or not question.view.key.head.strip()
+    )

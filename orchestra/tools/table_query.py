@@ -38,16 +38,17 @@ from orchestra.tools.table_lexicon import (
 )
 from orchestra.tools.table_measures import Measure, RowGroup, TableMeasures
 from orchestra.tools.table_question import Condition, Option, TableQuestion
-from orchestra.tools.table_results import QueryResult, choose_target, record_result, round_number, row_cells
+from orchestra.tools.table_results import WHEN, QueryResult, choose_target, record_result, round_number, row_cells
 from orchestra.tools.table_views import TableColumn, TableView, view_tables
 from orchestra.tools.word_forms import split_words
 
 MAX_GROUPS: Final = 12
 """Groups, or records of a list, that an answer may have."""
-GUESS_COST: Final = 0.25
+GUESS_COST: Final = 0.4
 """Taken from the share of explained words if the measure is a guess."""
 JOIN_COST: Final = 0.05
 """Taken from it if the result rests on another table."""
+_BEST = re.compile(r"\b(?:best|worst|highest|lowest|largest|smallest)\b", re.IGNORECASE)
 _SOME = re.compile(r"\b(?:some|any|at least some)\b", re.IGNORECASE)
 
 
@@ -113,6 +114,8 @@ class _TableQuery:
             return QueryResult("missing", (), (), missing=question.missing) if known else None
         if not question.rows() and not question.compares():
             return None
+        if COUNT.match(self.text.strip(" ¿")) and _BEST.search(self.text):
+            return None  # a number of extremes
         for attempt in (
             self._column_comparison,
             self._comparison,
@@ -142,6 +145,8 @@ class _TableQuery:
             return self._changed_records(pair)
         question = self.question
         first, second = pair
+        if len(first.rows) > 1 and self.question.period_columns and not SUM.search(self.text):
+            self.measures.is_guess = True  # rows of different things have no sum
         one, two = self.measures.value(first), self.measures.value(second)
         if one is None or two is None:
             return None
@@ -173,13 +178,14 @@ class _TableQuery:
         if len(question.period_columns) == 2:
             (_, one), (_, two) = sorted(question.period_columns, key=lambda entry: entry[0])
             rows = question.rows()
-            question.explained |= set()
             return self._ordered([(Measure((one,)), rows, 0), (Measure((two,)), rows, 1)], in_time=True)
         pairs = [
             one for one in question.conditions if len(one.options) == 2 and one.kind in ("value", "period", "number")
         ]
         measure = self.measures.choose() or self.measures.only()
         count = COUNT.search(self.text)
+        if measure is None and count is None:
+            return None
         if count is not None and not question.named_columns(lambda column: column.is_measure):
             after = range(max(question.places(*count.span()), default=0) + 1, len(question.words))
             nouns = [
@@ -506,7 +512,9 @@ class _TableQuery:
             else:
                 return None
         column = choose_target(self.question) if limits and WHICH.match(self.text.strip()) else named[0]
-        if column.number in conditions and column.distinct < self.view.length:
+        if column.number in conditions and (column.distinct < self.view.length or HOW_MUCH.search(self.text)):
+            return None
+        if column.number in conditions and not WHEN.search(self.text):
             return None
         question.use(column)
         cells = row_cells(self.view, rows, (column,))

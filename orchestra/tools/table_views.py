@@ -119,7 +119,7 @@ class TableColumn:
     def is_year(self) -> bool:
         """Whether all numbers are years, and the header does not name a measure."""
         years = self.is_number and all(
-            number is None or (1900 <= number <= 2100 and number.denominator == 1) for number in self.numbers
+            number is None or (1500 <= number <= 2100 and number.denominator == 1) for number in self.numbers
         )
         return years and not self.unit and (bool(_TIME_HEAD.search(self.head)) or not self.groups - {"time"})
 
