@@ -437,6 +437,7 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
 
 READERS = {
     "claims": claims,
+    "office": passages,
     "passages": passages,
     "plain": claims,
     "problems": problems,
@@ -446,7 +447,7 @@ READERS = {
 }
 PLACES = {"sentences": "claims"}
 """The folders of kinds without a folder of their own name."""
-AGENTS = {"passages": "reader", "problems": "calculator", "tables": "table_reader"}
+AGENTS = {"office": "reader", "passages": "reader", "problems": "calculator", "tables": "table_reader"}
 """The agents whose training data the kinds are; `entailment` for the others."""
 
 

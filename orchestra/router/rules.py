@@ -24,6 +24,7 @@ from orchestra.router.suggestions import nearest
 from orchestra.router.validation import validate_line
 from orchestra.schema.builtin_models import Table
 from orchestra.schema.types import Schema
+from orchestra.text.keywords import content_words
 from orchestra.tools.document_choice import stated_labels
 from orchestra.tools.plain_arithmetic import plain_expression
 from orchestra.tools.table_answers import certain_result
@@ -96,7 +97,8 @@ def plan_by_rule(request: str, offer: Capabilities, values: Mapping[str, Any]) -
     steps: list[PlanStep] = []
     names: list[str] = []
     for part in parts if parts is not None else (request,):
-        made = _rule_step(part, request, offer, values, f"s{len(steps) + 1}")
+        name = f"s{len(steps) + 1}"
+        made = _rule_step(part, request, offer, values, name) or _reading_step(part, request, offer, name)
         if made is None:
             return None
         rule, step = made
@@ -127,6 +129,22 @@ def _rule_step(
         arguments = _bind(skill, words, request, offer)
         if arguments is not None:
             return rule, PlanStep(name, rule.skill, arguments)
+    return None
+
+
+def _reading_step(part: str, request: str, offer: Capabilities, name: str) -> tuple[Rule, PlanStep] | None:
+    """A step that reads the documents, for words of no known form, such as `Dale Hutchins phone number`; None if "
+    "another
+    capability than the packaged ones is offered.
+    """
+    if not PACKAGED.issuperset(offer.by_name) or len(content_words(part)) < MIN_CONTENT_WORDS:
+        return None
+    for rule in RULES:
+        skill = offer.by_name.get(rule.skill)
+        if rule.skill in READING_SKILLS and skill is not None:
+            arguments = _bind(skill, part, request, offer)
+            if arguments is not None:
+                return rule, PlanStep(name, rule.skill, arguments)
     return None
 
 
@@ -173,7 +191,13 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE | re.DOTALL)
 
 
-_POLITE = r"^\W*(?:(?:please|kindly|could you|can you|would you|will you|bitte)\s+(?:please\s+)?)?"
+_POLITE = (
+    r"^\W*(?:(?:hi|hello|hey|hallo|hola|bonjour|good (?:morning|afternoon|evening)|dear \w+)\b(?: (?:all|there|team"
+    r"|\w+))?[\s,!.:–-]+)?"
+    r"(?:(?:please|kindly|pls|could you|can you|would you|will you|i (?:need|want) you to|i'd like you to|bitte"
+    r"|können sie|"
+    r"kannst du|s'il vous plaît|pouvez-vous|por favor|puede|puedes)\s+(?:please\s+|bitte\s+)?)?"
+)
 _SUMMARY = _compile(
     _POLITE + r"(?:(?:summari[sz]e|sum up|recap|condense)\b|(?:give|write|make|provide|prepare)\b.{0,40}"
     r"\b(?:summary|overview|recap|gist)\b|(?:what (?:are|were)|list|name)\b.{0,20}\b(?:key|main|most important)\s+"
@@ -221,11 +245,13 @@ _REPORTED = re.compile(
     re.IGNORECASE,
 )
 _YES_NO = _compile(
-    r"^\W*(?:is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am|darf|dürfen|kann|können|ist|sind|hat|haben|"
+    r"^\W*(?:is|are|was|were|do|does|did|can|may|must|should|has|have|had|will|am|darf|dürfen|kann|können|ist|sind"
+    r"|hat|haben|"
     r"gibt es|muss|müssen|est-ce que|peut-on|y a-t-il|se puede|hay|es|está)\s+(?!you\b)\S[^?]*\?\s*$",
 )
 _EXTRACT = _compile(
-    _POLITE + r"(?:extract|pull out|read out|fill (?:in|out)|get)\b.{0,200}(?:\b(?:from|out of|of|for|in)\b|:)",
+    _POLITE
+    + r"(?:extract|pull (?:\w+ ){0,3}out|read out|fill (?:in|out)|get)\b.{0,200}(?:\b(?:from|out of|of|for|in)\b|:)",
 )
 _CLASSIFY = _compile(
     r"\b(?:classify|categori[sz]e|(?:sort|group|divide) .{1,80} (?:into|by)|label each|"
@@ -234,9 +260,10 @@ _CLASSIFY = _compile(
     r"\b(?:belongs?|fits?|goes|applies|suits?|is (?:it|this|that) (?:for|about)))",
 )
 _QUESTION = re.compile(
-    r"\?\s*$|^\W*(?:(?:tell me|find out|look up|show me|i (?:need|want|would like) to know|do you know|can you tell me|"
+    r"\?|^\W*(?:(?:tell me|find out|look up|show me|i (?:need|want|would like) to know|do you know|can you tell me|"
     r"could you tell me)\b|(?:(?:from|until|till|by|at|on|in|for|since|to|with|of|under)\s+)?"
-    r"(?:who|whom|whose|what|which|when|where|why|how|wer|wen|wem|was|wann|wo|wie|welche[rsnm]?|warum|qui|que|quel\w*|quand|où|"
+    r"(?:who|whom|whose|what|which|when|where|why|how|wer|wen|wem|was|wann|wo|wie|welche[rsnm]?|warum|qui|que|quel\w*"
+    r"|quand|où|"
     r"combien|comment|pourquoi|quién|qué|cuándo|dónde|cuánt\w+|cuál|cómo)\b|"
     r".*\b(?:wants? to know|wonder(?:ing)?|am asking|asks?)\s+(?:who|what|which|when|where|why|how|if|whether)\b)",
     re.IGNORECASE,
@@ -249,8 +276,12 @@ _ACTION = _compile(
     r"delete|remove|"
     r"enrol|enroll|register|sign up|schedule|remind|invite|upload|print|publish|post|deliver|ship|refund|hire|dismiss|"
     r"invoice|charge|unsubscribe|archive|move|turn (?:on|off)|switch (?:on|off)|set|lock|unlock|open|close|"
-    r"change|update|"
-    r"leite|schicke?|sende|bestelle?|buche|reserviere?|storniere?|envoie|envoyez|commande|réserve|envía|envia|reserva|pide)\b"
+    r"change|update|reply|respond|put|add|create|arrange|organi[sz]e|approve|sign (?!up)|ask|inform|notify|tell "
+    r"(?!me\b|us\b)|"
+    r"let \w+(?: \w+)? know|renew|extend|reset|install|assign|upgrade|make (?:a|an|the) (?:booking|reservation"
+    r"|appointment|payment|call)|"
+    r"leite|schicke?|sende|bestelle?|buche|reserviere?|storniere?|envoie|envoyez|commande|réserve|envía|envia|reserva"
+    r"|pide)\b"
     r"(?!\s+(?:of|is|are|was|were|does)\b)[^?]*$",
 )
 """A request to do something outside of this process. A question mark makes it another one."""
@@ -264,6 +295,14 @@ _ASKS_WH = re.compile(
 
 def _whole_if(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
     return lambda request: request if pattern.search(request) else None
+
+
+def _sentence_if(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+    """The request if one of its sentences has a form: `I can't read French. Get me the dates from the mail.`"""
+    return lambda request: request if any(pattern.search(part) for part in _SENTENCE_END.split(request)) else None
+
+
+_SENTENCE_END = re.compile(r"(?<=[a-zà-ÿ)][.!?])\s+(?=[A-ZÀ-Ý¿])")
 
 
 def _computation(request: str) -> str | None:
@@ -294,11 +333,11 @@ def _claim(request: str) -> str | None:
 
 RULES: Final = (
     Rule("calculate", "calculate", _computation),
-    Rule("summarize", "summarize", _whole_if(_SUMMARY)),
-    Rule("draft a text", "draft_text", _whole_if(_DRAFT)),
+    Rule("summarize", "summarize", _sentence_if(_SUMMARY)),
+    Rule("draft a text", "draft_text", _sentence_if(_DRAFT)),
     Rule("classify texts", "classify_texts", _classes),
-    Rule("extract fields", "extract_fields", _whole_if(_EXTRACT)),
-    Rule("list items", "list_items", _whole_if(_LIST)),
+    Rule("extract fields", "extract_fields", _sentence_if(_EXTRACT)),
+    Rule("list items", "list_items", _sentence_if(_LIST)),
     Rule("compare sources", "compare_sources", _whole_if(_COMPARE)),
     Rule("check a claim", "check_claim", _claim),
     Rule("query tables", "query_tables", _whole_if(_ANY)),
@@ -309,6 +348,9 @@ RULES: Final = (
 """The rules, the most specific ones first."""
 
 
+READING_SKILLS: Final = frozenset({"read_answer", "find_answer"})
+MIN_CONTENT_WORDS: Final = 2
+"""Content words of a request that documents may answer."""
 TABLE_SKILLS: Final = frozenset({"query_tables", "query_table"})
 
 

@@ -23,6 +23,7 @@ from orchestra.text.numbers.words import SMALL_NUMBERS
 from orchestra.tools.answer_checks import shared_words
 from orchestra.tools.answers import split_sentences
 from orchestra.tools.combined_amounts import best_amount, combine_amounts, reduction_for
+from orchestra.tools.date_arithmetic import compute_deadline
 from orchestra.tools.replies import Finding, Reply, language_of
 from orchestra.tools.table_answers import CURRENCY_SIGNS, all_tables, two_decimals, with_unit
 from orchestra.workflows.python.steps import tool
@@ -132,7 +133,7 @@ def compute_amount(
     ):
         found = _Computed(combined.value, combined.expression, combined.unit, combined.citations)
     if found is None:
-        return Reply(text=None)
+        return _deadline(question, sentences, weighed)
     value = format_fraction(Fraction(round(found.value * 100), 100))
     money = found.sign in CURRENCY_SIGNS.values()
     amount = f"{found.sign}{two_decimals(value)}" if money else with_unit(value, found.sign)
@@ -142,6 +143,19 @@ def compute_amount(
         citations=list(found.citations),
         cells=list(found.cells),
         computation=f"{found.expression} = {value}",
+    )
+
+
+def _deadline(question: str, sentences: Sequence[Passage], scores: Sequence[float]) -> Reply:
+    """The day that a duration of the sources makes of a day of the question; no text if there is none."""
+    deadline = compute_deadline(question, sentences, scores, NEAR)
+    if deadline is None:
+        return Reply(text=None)
+    return Reply(
+        text=f"{deadline.day}.",
+        findings=[Finding(question=question, answer=deadline.day)],
+        citations=[_cite(deadline.sentence)],
+        computation=f"{deadline.expression} = {deadline.day}",
     )
 
 

@@ -16,6 +16,9 @@ FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 
   the same with another passage.
 - *passages*: questions to passages written for this project (`agents/reader/data/written/passages`, Apache-2.0;
   `bench.written_rows`), unchanged.
+- *office*: questions to passages of office documents (`agents/reader/data/written/office`, Apache-2.0), each to the
+  whole passage, and to what `find_answer` reads: one sentence, or three, with the answer or beside it. Beside them a
+  share of the rows of *passages* (`--again`), so that what was learnt before is kept.
 - *without*: half of these passages again, each without a sentence that answers some of its questions, with these and as
   many others.
 
@@ -50,7 +53,7 @@ SIBLINGS = 3
 WINDOWS = 2
 """Windows of a passage."""
 SHARES = SplitShares(tune=0.12, test=0.0)
-WRITTEN, WITHOUT = "passages", "without"
+WRITTEN, WITHOUT, OFFICE = "passages", "without", "office"
 """Kinds that are not from a public set."""
 WRITTEN_SHARES = SplitShares(tune=0.04, test=0.0)
 LONGEST = 1800
@@ -184,6 +187,29 @@ def without(passage: Passage) -> Iterator[DatasetRow]:
                 row(WITHOUT, passage.group, text, *one) for one in chance.sample(others, min(len(others), len(silent)))
             )
             return
+
+
+def excerpts(rows: Sequence[DatasetRow]) -> Iterator[DatasetRow]:
+    """Returns questions of written passages to one sentence and to three: those with the answer, and others without."""
+    for one in rows:
+        question, text, answer = str(one.input["question"]), str(one.input["context"]), one.output["answer"]
+        parts = sentences(text)
+        chance = random.Random(digest(json.dumps([text, question]).encode()) + str(SEED))
+        if len(parts) < 3:
+            continue
+        at = next((at for at, part in enumerate(parts) if answer is not None and answer in part), None)
+        if at is not None:
+            first = max(0, at - 1)
+            window = text[text.find(parts[first]) : text.find(parts[min(at + 1, len(parts) - 1)])]
+            window = f"{window}{parts[min(at + 1, len(parts) - 1)]}".strip()
+            chosen = window if chance.random() < 0.6 else parts[at]
+            if str(answer) in chosen:
+                yield row("excerpt", one.group, chosen, question, str(answer))
+        others = [
+            part for number, part in enumerate(parts) if number != at and not (answer and told(str(answer), part))
+        ]
+        if others and (at is None or chance.random() < 0.5):
+            yield row("excerpt", one.group, chance.choice(others), question, None)
 
 
 def told(answer: str, text: str) -> bool:
@@ -334,7 +360,7 @@ def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tupl
     ]
 
 
-KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims", WRITTEN, WITHOUT)
+KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims", WRITTEN, WITHOUT, OFFICE)
 CHOSEN = ("asked", "siblings", WRITTEN, WITHOUT)
 """The kinds that the shipped readers are trained on."""
 
@@ -391,11 +417,11 @@ def half_of_passages(rows: Sequence[DatasetRow]) -> list[Passage]:
     return [passage for text, passage in passages.items() if int(digest(text.encode())[:8], 16) % 2]
 
 
-def data_set(folder: Path, name: str, kinds: Sequence[str]) -> Dataset:
+def data_set(folder: Path, name: str, kinds: Sequence[str], again: float = 1.0) -> Dataset:
     """Builds the data set of these kinds. The tune split has only questions of people and authors."""
     parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
     seen: set[str] = set()
-    for kind in [kind for kind in kinds if kind not in (WRITTEN, WITHOUT)]:
+    for kind in [kind for kind in kinds if kind not in (WRITTEN, WITHOUT, OFFICE)]:
         rows = made_of(kind, folder)
         print(f"{kind}: {len(rows)} rows, {sum(one.output['answer'] is None for one in rows)} of them not told")
         for one in rows:
@@ -432,6 +458,13 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> Dataset:
         sources.append(
             msgspec.structs.replace(origin, description="half of the passages, each without a sentence", rows=len(made))
         )
+    if OFFICE in kinds:
+        parts, ours = renewed(parts, [OFFICE], again, WRITTEN_SHARES)
+        sources += ours
+        made = list(excerpts([row for row in written(OFFICE)[0] if assign_split(row.group, WRITTEN_SHARES) == "train"]))
+        print(f"excerpts: {len(made)} rows, {sum(one.output['answer'] is None for one in made)} of them not told")
+        parts["train"] = [*parts["train"], *made]
+        sources.append(msgspec.structs.replace(ours[0], description="sentences of these passages", rows=len(made)))
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
     return Dataset.build(
         name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts
@@ -444,8 +477,9 @@ def main() -> None:
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=CHOSEN, help=f"kinds of rows; {' '.join(CHOSEN)} without it"
     )
+    parser.add_argument("--again", type=float, default=1.0, help="share of the other rows beside those of office")
     given = parser.parse_args()
-    write(data_set(given.data, given.name, given.kinds), given.out)
+    write(data_set(given.data, given.name, given.kinds, given.again), given.out)
 
 
 if __name__ == "__main__":
