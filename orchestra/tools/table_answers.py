@@ -34,7 +34,7 @@ def certain_result(question: str, tables: Sequence[Table]) -> QueryResult | None
     result = query_tables_best(question, tables)
     if result is None:
         return None
-    certain = LOOKUP_EXPLAINED if result.operation in ("cell", "share") else QUERY_EXPLAINED
+    certain = LOOKUP_EXPLAINED if result.operation == "cell" else QUERY_EXPLAINED
     least = MISSING_EXPLAINED if result.missing else certain
     return result if result.explained >= least else None
 

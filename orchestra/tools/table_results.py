@@ -49,25 +49,20 @@ def choose_target(question: TableQuestion, without: Iterable[TableColumn] = ()) 
     match = WHICH.search(question.text)
     if match is not None:
         word = match[0].casefold()
+        kind = _columns_of_kind(texts, word)
+        if kind:
+            return next((column for column in kind if question.is_named(column)), kind[0])
         first = min(question.places(*match.span()), default=0)
         after = [
             (at, column)
             for column in texts
             for at, strength in question.links.get(column.number, {}).items()
-            if first < at <= first + 4 and strength > 0
+            if first < at <= first + 4 and strength > 0 and not (word in _KIND_WORDS and column.is_date)
         ]
         if after:
-            column = min(after, key=lambda one: (one[0], -question.strength(one[1]), one[1].joined))[1]
+            column = min(after, key=lambda entry: (entry[0], -question.strength(entry[1]), entry[1].joined))[1]
             question.use(column)
             return column
-        if word in _KIND_WORDS:
-            groups = measure_groups(stem_word(word))
-            people = [column for column in texts if column.groups & groups or ("time" in groups and column.is_date)]
-            if "person" in groups:
-                people = people or [column for column in texts if column.groups & {"customer", "company"}]
-            if people:
-                named = [column for column in people if question.is_named(column)]
-                return (named or people)[0]
     named = [column for column in question.named_columns() if column in texts and question.is_named(column)]
     if named:
         return named[0]
@@ -75,6 +70,19 @@ def choose_target(question: TableQuestion, without: Iterable[TableColumn] = ()) 
     if key.number in excluded:
         return next((column for column in texts if not column.is_time), key)
     return key
+
+
+def _columns_of_kind(columns: Sequence[TableColumn], word: str) -> list[TableColumn]:
+    """The columns that a question word such as `who` means; none for `which`."""
+    if word not in _KIND_WORDS:
+        return []
+    groups = measure_groups(stem_word(word))
+    if "time" in groups:
+        return [column for column in columns if column.is_date] or [one for one in columns if one.groups & groups]
+    fits = [column for column in columns if column.groups & groups and not column.is_date]
+    if "person" in groups and not fits:
+        fits = [column for column in columns if column.groups & {"customer", "company"} and not column.is_date]
+    return fits
 
 
 def record_result(

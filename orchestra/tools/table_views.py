@@ -243,8 +243,9 @@ def _join(view: TableView, views: Sequence[TableView]) -> TableView:
         column, key = pair
         at = {text.casefold(): row for row, text in enumerate(key.texts)}
         rows = tuple(at.get(text.casefold(), -1) for text in column.texts)
+        heads = {own.head.casefold() for own in columns}
         for more in other.columns:
-            if more.number != key.number:
+            if more.number != key.number and more.head.casefold() not in heads:
                 texts = tuple(more.texts[row] if row >= 0 else "" for row in rows)
                 columns.append(
                     replace(more, number=len(columns), texts=texts, rows=rows, joined=True),

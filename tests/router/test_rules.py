@@ -116,9 +116,41 @@ def test_action_is_declined_if_no_capability_acts(request_: str) -> None:
     assert plan(request_, acting) == ""
 
 
-@pytest.mark.parametrize("request_", ["Order of the day", "hello", "Make it loud."])
-def test_request_of_no_kind_is_left_to_the_router(request_: str) -> None:
+@pytest.mark.parametrize("request_", ["hello", "thanks"])
+def test_request_without_content_is_left_to_the_router(request_: str) -> None:
     assert plan(request_) == ""
+
+
+@pytest.mark.parametrize("request_", ["Ann Berg mobile number pls", "opening hours in summer", "Work out the fee."])
+def test_request_of_no_form_is_read_for_if_only_documents_are_offered(request_: str) -> None:
+    assert plan(request_) == whole("find_answer", "question")
+    own = Capability("paint_boat", "tool", {"text": TEXT}, frozenset({"text"}), TEXT, "Paints a boat.")
+    assert plan(request_, own) == ""
+
+
+@pytest.mark.parametrize(
+    ("request_", "skill_"),
+    [
+        ("I can't read French. Get me from the mail: the date, the price.", "extract_fields"),
+        ("Pull these out of the booking: number of pallets, weight.", "extract_fields"),
+        ("Hi all, could you list the papers that a new tenant has to sign? Thanks!", "list_items"),
+        ("We have little time. Summarise the minutes.", "summarize"),
+    ],
+)
+def test_form_is_found_after_a_greeting_and_in_any_sentence(request_: str, skill_: str) -> None:
+    assert plan(request_) == whole(skill_, "request")
+
+
+@pytest.mark.parametrize(
+    "request_", ["Please reply to Ann that it is booked.", "Tell Bob that we are late.", "Let the team know."]
+)
+def test_message_to_others_is_declined(request_: str) -> None:
+    assert plan(request_) == "return nothing"
+
+
+def test_question_that_a_table_explains_is_one_part() -> None:
+    request = "Which region had the highest Q1, and how much was it?"
+    assert "query_tables(question=input.request" in plan(request, documents=DOCUMENTS, tables=[SALES, SALES])
 
 
 def test_nearer_capability_of_the_project_is_left_to_the_router() -> None:

@@ -1,0 +1,124 @@
+"""Table queries in other words, over joined tables, and those that have no certain answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.schema.builtin_models import Table
+from orchestra.tools.table_answers import certain_result, query_tables
+
+ORDERS = Table(
+    name="orders.csv",
+    cells=[
+        ["Order", "Placed", "Delivered", "Client", "Courier", "Parcels", "Weight (kg)", "Income (EUR)", "Cost (EUR)"],
+        ["O-1", "2025-01-08", "2025-01-10", "Alder Clinic", "Rosa", "2", "4.5", "60", "40"],
+        ["O-2", "2025-01-20", "2025-01-21", "Birch Bakery", "Milan", "5", "12", "110", "70"],
+        ["O-3", "2025-02-03", "2025-02-07", "Alder Clinic", "Rosa", "1", "0.8", "25", "12"],
+        ["O-4", "2025-02-11", "", "Cedar School", "Milan", "7", "21", "150", "120"],
+        ["O-5", "2025-02-25", "2025-02-26", "Birch Bakery", "Rosa", "3", "6.2", "70", "35"],
+        ["O-6", "2025-03-02", "", "Alder Clinic", "Ines", "4", "9", "95", "50"],
+    ],
+)
+COURIERS = Table(
+    name="couriers.csv",
+    cells=[
+        ["Courier", "Base", "Vehicle", "Born", "Insured"],
+        ["Rosa", "Harbour", "bicycle", "1990-04-02", "yes"],
+        ["Milan", "Station", "van", "1984-11-23", "no"],
+        ["Ines", "Harbour", "van", "2001-06-30", "yes"],
+    ],
+)
+SUPPLIES = Table(
+    name="supplies.csv",
+    cells=[
+        ["Item", "Bought", "Used", "Price per piece (EUR)"],
+        ["Boxes", "200", "150", "0.5"],
+        ["Straps", "40", "40", "3"],
+        ["Labels", "1000", "600", "0.02"],
+    ],
+)
+ACCOUNTS = Table(
+    name="accounts.csv",
+    cells=[["Client", "Balance (EUR)"], ["Alder Clinic", "-40"], ["Birch Bakery", "15"], ["Cedar School", "-5"]],
+)
+TABLES = [ORDERS, COURIERS, SUPPLIES]
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        # conditions
+        ("Number of orders by Rosa in February", ("2",)),
+        ("Which orders have not been delivered?", ("O-4", "O-6")),
+        ("How many orders weigh more than 8 kg?", ("3",)),
+        ("Which clients ordered at least five parcels?", ("Birch Bakery", "Cedar School")),
+        ("Total income of all orders except those for Birch Bakery?", ("330",)),
+        ("Which couriers are not insured?", ("Milan",)),
+        ("Which orders were placed since 15 February 2025?", ("O-5", "O-6")),
+        # measures
+        ("What did we earn on the orders of Alder Clinic after costs?", ("78",)),
+        ("What are the boxes, straps and labels that nobody is using worth?", ("33",)),  # prose: ok
+        ("How heavy is an order of Alder Clinic on average?", ("4.77",)),
+        ("What is the median weight of the orders?", ("7.6",)),
+        # groups and extremes
+        ("Which client brought us the most profit?", ("Alder Clinic",)),
+        ("Who delivered the most orders?", ("Rosa",)),
+        ("The two heaviest orders?", ("O-4", "O-2")),
+        ("Which order has the second highest income?", ("O-2",)),
+        ("Who is the oldest courier?", ("Milan",)),
+        ("When was the first order placed?", ("2025-01-08",)),
+        ("How many different clients ordered something?", ("3",)),
+        # comparisons
+        ("By what percentage did income rise from January to February?", ("44.12 %",)),
+        ("How much higher was the income of Birch Bakery than of Cedar School?", ("30",)),
+        ("What share of the orders was delivered by Rosa?", ("50 %",)),
+        # another table, by its key
+        ("How many orders were delivered by van?", ("3",)),
+        ("What is the total weight of the orders of couriers from Harbour?", ("20.5",)),
+        # other languages
+        ("Wie viele Orders hatte Rosa im Februar?", ("2",)),
+        ("Quel client a le plus d'orders ?", ("Alder Clinic",)),
+        ("¿Cuánto es el income total de Milan?", ("260",)),
+    ],
+)
+def test_question_in_other_words_is_computed(question: str, answers: tuple[str, ...]) -> None:
+    result = certain_result(question, TABLES)
+    assert result is not None
+    assert result.answers == answers
+
+
+def test_sum_for_each_group_names_the_groups() -> None:
+    reply = query_tables.function("Total income per courier?", [ORDERS])
+    assert reply.text == "Rosa (€155), Milan (€260) and Ines (€95)."
+
+
+def test_join_cites_the_cells_of_both_tables() -> None:
+    reply = query_tables.function("What is the total weight of the orders of couriers from Station?", TABLES)
+    assert reply.text == "33 kg."
+    assert {cell.location.split(" row ")[0] for cell in reply.cells} == {"orders.csv"}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many orders did Oslo Print place in January?",  # a name that no table has
+        "How much did the parking fines of Rosa cost us?",  # a measure that no table has
+        "What do clients of the harbour office pay for storage?",
+        "How many kilometres did Rosa ride in January?",
+        "How much does a lost parcel cost the customer?",
+        "When does the courier office open?",
+    ],
+)
+def test_question_with_unknown_words_has_no_certain_answer(question: str) -> None:
+    result = certain_result(question, TABLES)
+    assert result is None or not result.answers
+
+
+def test_debts_of_both_signs_have_no_certain_answer() -> None:
+    assert certain_result("How much do our clients owe us in total?", [ACCOUNTS]) is None
+
+
+def test_period_without_records_is_reported() -> None:
+    result = certain_result("What was the total income of the orders in December?", [ORDERS])
+    assert result is not None
+    assert (result.answers, result.missing) == ((), "December")
