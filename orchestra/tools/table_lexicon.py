@@ -329,7 +329,8 @@ MEAN: Final = re.compile(
 )
 MEDIAN: Final = re.compile(r"\b(?:median|médiane?|mediana)\b", re.I)
 SUM: Final = re.compile(
-    r"\b(?:in total|totals?|sum|sums|altogether|alltogether|in all|all told|together|overall|combined|added up|all "  # prose: ok
+    r"\b(?:in total|totals?|sum|sums|altogether|alltogether|in all|all told|together|overall"  # prose: ok
+    r"|combined|added up|all "
     r"in all|"
     r"whole|entire|insgesamt|gesamt\w*|zusammen|summe|au total|totale?s?|ensemble|somme|en total|en conjunto|suma)\b",
     re.I,
@@ -349,7 +350,8 @@ HOW_MUCH: Final = re.compile(
     re.I,
 )
 DIFFERENCE: Final = re.compile(
-    r"\bhow (?:much|many) (?:\w+ )?(?:more|less|fewer|higher|lower|better|longer|shorter|heavier|cheaper|dearer"  # prose: ok
+    r"\bhow (?:much|many) (?:\w+ )?(?:more|less|fewer|higher|lower|better|longer|shorter|heavier"
+    r"|cheaper|dearer"  # prose: ok
     r"|older)\b|"
     r"\bby how (?:much|many)\b|\b(?:difference|gap)\b|\bum wie ?viel\b|\bunterschied\b|\bwie ?viel (?:mehr|weniger)\b|"
     r"\bde combien\b|\bdifférence\b|\bdiferencia\b|\bcu[áa]nt[oa]s? m[áa]s\b|\bcu[áa]nt[oa]s? menos\b|\bby what\b",
@@ -372,7 +374,8 @@ EXCLUSION: Final = re.compile(
 NEGATION: Final = re.compile(
     r"\b(?:no|not|without|never|lack\w*|isn't|aren't|wasn't|weren't|hasn't|haven't|hadn't|don't|doesn't|didn't"
     r"|un\w{4,}|"
-    r"owes?|owed|owing|outstanding|overdue|missing|nobody|none|open|pending|nicht|kein\w*|noch offen|ohne|pas|sans"  # prose: ok
+    r"owes?|owed|owing|outstanding|overdue|missing|nobody|none|open|pending|nicht|kein\w*|noch "  # prose: ok
+    r"offen|ohne|pas|sans"
     r"|aucune?|"
     r"sin|ningún|ninguna)\b",
     re.I,
@@ -389,7 +392,8 @@ PROFIT: Final = re.compile(
     re.I,
 )
 REMAINDER: Final = re.compile(
-    r"\b(?:unused|not (?:being )?used|(?:nobody|no one|no-one) (?:is |are )?(?:us(?:es?|ing)|using)|idle|spare"  # prose: ok
+    r"\b(?:unused|not (?:being )?used|(?:nobody|no one|no-one) (?:is |are )?(?:us(?:es?|ing)|using)"  # prose: ok
+    r"|idle|spare"
     r"|left(?: over)?|"
     r"remain\w*|free|vacant|empty|available|unsold|still (?:to|available)|ungenutzt\w*|frei\w*|übrig|libres?"
     r"|restante?s?|"
@@ -439,7 +443,8 @@ BOUNDS: Final = (
     (
         "above",
         re.compile(
-            r"\b(?:(?:more|higher|larger|greater|bigger|older|longer|heavier|dearer) than|over|above|exceed\w*|past"  # prose: ok
+            r"\b(?:(?:more|higher|larger|greater|bigger|older|longer|heavier|dearer) than|over"  # prose: ok
+            r"|above|exceed\w*|past"
             r"|upwards of|über|"
             r"mehr als|plus d[e']|más de|länger als|größer als|teurer als|por encima de)\b",
             re.I,
