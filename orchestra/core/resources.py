@@ -28,8 +28,8 @@ def builtin_folder(kind: ResourceKind) -> Path:
 def package_data(kind: ResourceKind | Literal["documents"]) -> Path:
     """Returns a folder of data in the wheel, or of the source tree. `documents` are those of `orchestra demo`."""
     package = Path(__file__).parents[1]
-    packed = package / "_builtin" / kind
-    return packed if packed.is_dir() else package.parent / ("examples/documents" if kind == "documents" else kind)
+    path = package / "_builtin" / kind
+    return path if path.is_dir() else package.parent / ("examples/documents" if kind == "documents" else kind)
 
 
 def list_resources(kind: ResourceKind, folder: Path) -> list[Path]:

@@ -50,14 +50,14 @@ class Limits:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
-        allowed = origin in self._settings.origins
-        send = _with_headers(send, origin if allowed else "")
+        is_allowed = origin in self._settings.origins
+        send = _with_headers(send, origin if is_allowed else "")
         try:
-            self._check(scope, headers, allowed=allowed)
+            self._check(scope, headers, allowed=is_allowed)
         except RequestError as error:
             await problem_response(error)(scope, receive, send)
             return
-        if scope["method"] == "OPTIONS" and allowed:
+        if scope["method"] == "OPTIONS" and is_allowed:
             await Response(status_code=204)(scope, receive, send)
             return
         body = _BoundedBody(receive, self._settings, is_upload=scope["path"].endswith("/files"))
