@@ -39,25 +39,25 @@ def run_checks(driver: RunContext, proposal: RunChecks) -> Coroutine[Any, Any, N
 async def _run_in_background(driver: RunContext, proposal: RunChecks) -> None:
     """Runs checks in a thread. The result is dropped if the run ends, or the unit times out, meanwhile."""
     unit = proposal.unit
-    found = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
+    result = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
     if unit.phase is Phase.CHECKS_QUEUED and unit.attempt == proposal.attempt and not driver.ending:
-        _handle_result(driver, proposal, found)
+        _handle_result(driver, proposal, result)
         driver.dispatch()
 
 
-def _handle_result(driver: RunContext, proposal: RunChecks, found: ChecksPending | VerificationResult) -> None:
+def _handle_result(driver: RunContext, proposal: RunChecks, result: ChecksPending | VerificationResult) -> None:
     from orchestra.verification.session import ChecksPending
 
-    match found:
-        case ChecksPending() as asked:
+    match result:
+        case ChecksPending() as pending:
             allotment = driver.state.check_budget
             if allotment is None:
-                _record_checks_started(driver, proposal, asked)
+                _record_checks_started(driver, proposal, pending)
             else:
                 if not driver.flush_scheduled:
                     driver.schedule_flush()
                 driver.pending_checks = driver.pending_checks or []
-                driver.pending_checks.append(check_budget.queue_check(driver.state, allotment, proposal, asked))
+                driver.pending_checks.append(check_budget.queue_check(driver.state, allotment, proposal, pending))
         case ruling:
             _record_judgement(driver, proposal, ruling)
 
@@ -69,32 +69,37 @@ def allocate_budget(driver: RunContext) -> bool:
     allotment, happened = driver.state.check_budget, False
     while (
         allotment is not None
-        and (found := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
+        and (decision := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
     ):
-        one, why = found
+        pending_check, reason = decision
         happened = True
-        if why:
+        if reason:
             from orchestra.verification.session import finish_without_asking
 
-            ruling = finish_without_asking(one.proposal.request, one.pending, why)
-            _record_judgement(driver, one.proposal, ruling, msgspec.structs.replace(one.priority, skip_reason=why))
+            ruling = finish_without_asking(pending_check.proposal.request, pending_check.pending, reason)
+            _record_judgement(
+                driver,
+                pending_check.proposal,
+                ruling,
+                msgspec.structs.replace(pending_check.priority, skip_reason=reason),
+            )
         else:
-            _record_checks_started(driver, one.proposal, one.pending, one.priority)
+            _record_checks_started(driver, pending_check.proposal, pending_check.pending, pending_check.priority)
     return happened
 
 
 def _record_checks_started(
-    driver: RunContext, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None
+    driver: RunContext, proposal: RunChecks, pending: ChecksPending, stake: CheckPriority | None = None
 ) -> None:
     driver.record(
         ChecksStarted(
             **driver.stamp(),
             node=proposal.unit.path,
             attempt=proposal.attempt,
-            check=asked.check,
+            check=pending.check,
             round=round_number(proposal.unit) + 1,
-            questions=asked.questions,
-            verdicts=asked.verdicts,
+            questions=pending.questions,
+            verdicts=pending.verdicts,
             priority=stake,
         )
     )

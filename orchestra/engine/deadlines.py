@@ -38,8 +38,8 @@ def answer_deadline(ask: AskPerson, at: float) -> float:
     it; 0 without one.
     """
     own = ask.unit.node.timeout if ask.kind == "answer" else None
-    stated = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
-    return min([*stated, at + own] if own is not None else stated, default=0.0)
+    dues = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
+    return min([*dues, at + own] if own is not None else dues, default=0.0)
 
 
 def max_wait(unit: WorkItem) -> float:
@@ -115,8 +115,8 @@ async def _on_due(driver: RunContext, unit: WorkItem, due: float, most: float) -
     if unit.phase is Phase.BACKING_OFF:
         driver.state.enqueue(unit)
     elif _has_deadline(unit):
-        said = f"{'not answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
-        driver.time_out(unit, FailedOutcome(TIMEOUT, said, unit.path, f"raise `timeout:` of {unit.path}"))
+        reason = f"{'not answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
+        driver.time_out(unit, FailedOutcome(TIMEOUT, reason, unit.path, f"raise `timeout:` of {unit.path}"))
     driver.dispatch()
 
 

@@ -43,8 +43,8 @@ def is_retryable(node: CompiledNode, answer: AttemptFinished) -> bool:
     """Whether another attempt may help. After a permanent error only if the file states `retry`, of the node or in
     `defaults`.
     """
-    stated = node.source.retry is not None or node.retry is not DEFAULT_RETRY
-    return answer.retryable and (stated or not answer.permanent)
+    has_retry = node.source.retry is not None or node.retry is not DEFAULT_RETRY
+    return answer.retryable and (has_retry or not answer.permanent)
 
 
 def retry_policy(node: CompiledNode, code: str) -> RetryPolicy:

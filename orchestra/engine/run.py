@@ -170,7 +170,9 @@ class Execution:
     @property
     def questions(self) -> tuple[QuestionAsked, ...]:
         """Open questions to persons, while the run waits for nothing else; without those already answered."""
-        return tuple(one for one in self._open_questions if one.seq not in self._answered_questions)
+        return tuple(
+            open_question for open_question in self._open_questions if open_question.seq not in self._answered_questions
+        )
 
     async def wait(self) -> RunFinished:
         """Returns the last event, once it is on disk. Cancelling the wait does not cancel the run.
@@ -264,6 +266,6 @@ class Execution:
         if self._affinity is not None:
             self._affinity.check()
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters = [one for one in self._waiters if not one.done()]  # Drop waiters that gave up.
+        self._waiters = [waiter for waiter in self._waiters if not waiter.done()]  # Drop waiters that gave up.
         self._waiters.append(waiting)
         return waiting

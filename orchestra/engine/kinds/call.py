@@ -176,13 +176,13 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
     """
     most = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
     if money is not None and estimate.token_prices != ZERO_PRICE:
-        left = money - _cost(estimate, prompt, 0)
+        remaining_money = money - _cost(estimate, prompt, 0)
         most = min(
             most,
-            int(left / estimate.token_prices[1])
-            if estimate.token_prices[1] and left >= 0
+            int(remaining_money / estimate.token_prices[1])
+            if estimate.token_prices[1] and remaining_money >= 0
             else most
-            if left >= 0
+            if remaining_money >= 0
             else -1,
         )
     return most
@@ -248,12 +248,14 @@ def on_judged(state: RunState, unit: WorkItem) -> Proposal | None:
         return escalation.on_rejected(state, unit, value.value)
     from orchestra.verification.answer_parts import remaining_value
 
-    found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    said = (
+    verdict_evidence = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    source = (
         OverrideSource(unit.person_answer.by)
         if unit.person_answer is not None and unit.person_answer.call_happened
         else None
     )
     return FinishNode(
-        unit, ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, found), overridden_by=said
+        unit,
+        ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, verdict_evidence),
+        overridden_by=source,
     )

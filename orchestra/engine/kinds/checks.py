@@ -137,9 +137,9 @@ def on_checks_done(unit: WorkItem, candidate: Outcome) -> Proposal:
     if checking is None or not isinstance(candidate, ValueOutcome):
         raise internal_error(f"{unit.path} has no value that is judged")
     event = checking.started
-    asked = ChecksPending(check=event.check, questions=event.questions, verdicts=event.verdicts)
+    pending = ChecksPending(check=event.check, questions=event.questions, verdicts=event.verdicts)
     replies = tuple(map(to_reply, checking.scope.outcomes))
-    return RunChecks(unit, unit.attempt, verification_request(unit, candidate), asked, replies)
+    return RunChecks(unit, unit.attempt, verification_request(unit, candidate), pending, replies)
 
 
 def to_reply(outcome: Outcome | None) -> JudgeReply:

@@ -49,7 +49,7 @@ def on_body_done(unit: WorkItem) -> Proposal:
     draft, outcome = unit.draft, scope_outcome(require_body_scope(unit))
     if draft is None:
         raise internal_error(f"{unit.path} has no turn")
-    steps, rejected = parse_steps(draft.lines), tuple(Rejection(*one) for one in draft.rejections)
+    steps, rejected = parse_steps(draft.lines), tuple(Rejection(*rejection) for rejection in draft.rejections)
     match _turn_node(draft):
         case "line" if isinstance(outcome, ValueOutcome):
             return _on_line(unit, str(outcome.value), steps, rejected, draft.repaired_lines)
@@ -78,12 +78,12 @@ def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
 def program(unit: WorkItem, draft: PlanDraft) -> Program:
     """Returns the body of a turn."""
     using, contract = _require_tool_use(unit), unit.node.contract
-    agents = {one.name: one for one in using.reachable if one.kind == "agent"}
-    tools = {one.name: one for one in using.reachable if one.kind == "tool"}
+    agents = {callee.name: callee for callee in using.reachable if callee.kind == "agent"}
+    tools = {callee.name: callee for callee in using.reachable if callee.kind == "tool"}
     for judge in unit.node.acceptance.judges.values() if unit.node.acceptance is not None else ():
         (agents if judge.kind == "agent" else tools).setdefault(judge.name, judge)
-    if contract is not None and (asked := _turn_node(draft)) in (LINE, ANSWER):
-        agents[contract.name] = using.settings.step_contract if asked == LINE else using.settings.answer_contract
+    if contract is not None and (turn_node := _turn_node(draft)) in (LINE, ANSWER):
+        agents[contract.name] = using.settings.step_contract if turn_node == LINE else using.settings.answer_contract
     combination = unit.node.acceptance.combination if unit.node.acceptance is not None else None
     combined = {combination.agent: combination} if combination is not None else {}
     catalog = Catalog(agents, tools, models=using.models, combinations=combined)
@@ -94,10 +94,10 @@ def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
     """Returns what the body of a turn can read: the node's inputs, the results of calls, and the evidence of the
     answer.
     """
-    given = _inputs(unit)
-    values: dict[str, Any] = {**given, **{f"s{number}": value for number, value in enumerate(unit.tool_results, 1)}}
+    inputs = _inputs(unit)
+    values: dict[str, Any] = {**inputs, **{f"s{number}": value for number, value in enumerate(unit.tool_results, 1)}}
     if kits.RESULTS in body.inputs:
-        values[kits.RESULTS] = _result_texts(unit, given)
+        values[kits.RESULTS] = _result_texts(unit, inputs)
     acceptance = unit.node.acceptance
     if kits.AGAINST in body.inputs and acceptance is not None and acceptance.against is not None:
         values[kits.AGAINST] = acceptance.against.evaluate(unit.bindings)
@@ -128,7 +128,7 @@ def _on_call_done(
     step = steps[-1]
     if isinstance(outcome, ValueOutcome):
         return _ask_line(unit, steps, (), repaired, (*unit.tool_results, outcome.value))
-    skill = next((one for one in _require_tool_use(unit).reachable if one.name == step.capability), None)
+    skill = next((contract for contract in _require_tool_use(unit).reachable if contract.name == step.capability), None)
     code, reason, hint = (
         (outcome.code, outcome.reason, outcome.hint)
         if isinstance(outcome, FailedOutcome)
@@ -141,8 +141,8 @@ def _on_call_done(
     )
     if skill is None or needs_permission(skill) or not mendable:
         return FinishNode(unit, outcome)
-    told = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
-    return _retry_line(unit, steps[:-1], (*rejected, told), repaired)
+    rejection = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
+    return _retry_line(unit, steps[:-1], (*rejected, rejection), repaired)
 
 
 def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
@@ -158,9 +158,9 @@ def _retry_line(
     if repaired < tool_use.repairs:
         return _ask_line(unit, steps, rejected, repaired + 1)
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
-    made = "; ".join(map(str, steps)) or "no call"
-    why = f"{name} gave no answer after {made}: {rejected[-1]}"
-    return FinishNode(unit, FailedOutcome("A022", why, unit.path, "orchestra explain A022"))
+    text = "; ".join(map(str, steps)) or "no call"
+    reason = f"{name} gave no answer after {text}: {rejected[-1]}"
+    return FinishNode(unit, FailedOutcome("A022", reason, unit.path, "orchestra explain A022"))
 
 
 def _ask_line(
@@ -168,18 +168,20 @@ def _ask_line(
     steps: tuple[PlanStep, ...],
     rejected: tuple[Rejection, ...],
     repaired: int,
-    found: tuple[Any, ...] | None = None,
+    tool_results: tuple[Any, ...] | None = None,
 ) -> Proposal:
     """Asks for the next line."""
-    values = unit.tool_results if found is None else found
+    values = unit.tool_results if tool_results is None else tool_results
     offer = _capabilities(unit, steps, rejected, values)
-    told = tool_turns.build_prompt(offer, steps, values, rejected, _require_tool_use(unit).settings.shown)
-    asked = {**told, **tool_turns.build_grammar(offer, steps)}
+    prompt = tool_turns.build_prompt(offer, steps, values, rejected, _require_tool_use(unit).settings.shown)
+    answer_fields = {**prompt, **tool_turns.build_grammar(offer, steps)}
     if kits.accepts_functions(_require_tool_use(unit).settings.step_contract.input):  # not in runs of older versions
-        asked |= tool_turns.encode_functions(offer, steps)
+        answer_fields |= tool_turns.encode_functions(offer, steps)
     return _enter_turn(
         unit,
-        tool_turns.question_workflow(unit.node.name, LINE, _agent_name(unit), offer, asked, _retry_settings(unit)),
+        tool_turns.question_workflow(
+            unit.node.name, LINE, _agent_name(unit), offer, answer_fields, _retry_settings(unit)
+        ),
         steps,
         rejected,
         repaired,
@@ -188,7 +190,7 @@ def _ask_line(
 
 def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ...]) -> Graph:
     """Returns the question for the answer, with the checks of the node."""
-    told = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
+    prompt = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
     node = _retry_settings(unit)
     values: dict[str, Schema] = {
         kits.RESULTS: _require_tool_use(unit).settings.answer_contract.input["properties"][kits.RESULTS]
@@ -200,22 +202,25 @@ def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ..
         if acceptance.against is not None:
             values[kits.AGAINST] = acceptance.against.schema
             node["against"] = f"${{input.{kits.AGAINST}}}"
-    return tool_turns.question_workflow(unit.node.name, ANSWER, _agent_name(unit), offer, told, node, **values)
+    return tool_turns.question_workflow(unit.node.name, ANSWER, _agent_name(unit), offer, prompt, node, **values)
 
 
 def _enter_turn(
     unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
 ) -> Proposal:
-    told = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    refused = tuple((one.code, one.path, one.reason, one.hint) for one in rejected)
-    draft = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
+    dumped_graph = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    rejections = tuple((rejection.code, rejection.path, rejection.reason, rejection.hint) for rejection in rejected)
+    draft = PlanDraft(dumped_graph, tuple(map(str, steps)), rejections, repaired)
     # Compile now: an error fails the node here. After it is recorded, it would break the run.
     program(unit, draft)
     return EnterBody(unit, unit.turn + 1, draft)
 
 
 def _capabilities(
-    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], found: tuple[Any, ...] | None = None
+    unit: WorkItem,
+    steps: tuple[PlanStep, ...],
+    rejected: tuple[Rejection, ...],
+    tool_results: tuple[Any, ...] | None = None,
 ) -> Capabilities:
     """Returns what the next line may call. Tools with effects only while the model has read nothing but the run's own
     inputs.
@@ -225,31 +230,38 @@ def _capabilities(
         using.reads_only_inputs
         and not unit.scope.path
         and not steps
-        and all(one.code.startswith("R") for one in rejected)
+        and all(rejection.code.startswith("R") for rejection in rejected)
     )
-    skills = [one for one in using.capabilities if untouched or not needs_permission(one)]
+    skills = [capability for capability in using.capabilities if untouched or not needs_permission(capability)]
     schema: Schema = contract.input if contract is not None else {}
-    given = _inputs(unit)
-    values = {name: subschema(schema, one) for name, one in schema.get("properties", {}).items() if name in given}
+    inputs = _inputs(unit)
+    values = {
+        name: subschema(schema, property_schema)
+        for name, property_schema in schema.get("properties", {}).items()
+        if name in inputs
+    }
     limits = PlanLimits(steps=using.settings.steps, width=using.settings.width)
     return tool_turns.with_observed_types(
-        Capabilities.of(skills, values, limits=limits), steps, unit.tool_results if found is None else found
+        Capabilities.of(skills, values, limits=limits),
+        steps,
+        unit.tool_results if tool_results is None else tool_results,
     )
 
 
-def _result_texts(unit: WorkItem, given: dict[str, Any]) -> list[dict[str, str]]:
+def _result_texts(unit: WorkItem, values: dict[str, Any]) -> list[dict[str, str]]:
     """Returns the texts that the answer may quote and is judged against: those of the inputs, and of the results of
     calls.
     """
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
-    shown = _require_tool_use(unit).settings.shown
-    read = collect_sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
-    texts = [{"text": one.text, "source": one.name} for one in read]
+    limit = _require_tool_use(unit).settings.shown
+    read = collect_sources(values.get(evidence) if evidence else list(values.values()), numbered=True)
+    texts = [{"text": evidence_source.text, "source": evidence_source.name} for evidence_source in read]
     for number, value in enumerate(unit.tool_results, 1):
-        found = [
-            {"text": one.text, "source": one.name or f"s{number}"} for one in collect_sources(value, numbered=True)
+        source_texts = [
+            {"text": source.text, "source": source.name or f"s{number}"}
+            for source in collect_sources(value, numbered=True)
         ]
-        texts += found or [{"text": tool_turns.format_value(value, shown), "source": f"s{number}"}]
+        texts += source_texts or [{"text": tool_turns.format_value(value, limit), "source": f"s{number}"}]
     return texts
 
 
