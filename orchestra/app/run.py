@@ -66,9 +66,9 @@ class Run(Generic[R]):
             return error
         from orchestra.journal.errors import lease_held_error
 
-        other = lease_held_error(self.id)
-        other.__cause__ = error
-        return other
+        lease_error = lease_held_error(self.id)
+        lease_error.__cause__ = error
+        return lease_error
 
     async def _wait_for_success(self) -> Result[R]:
         result = await self._result(await self._execution.wait())
@@ -97,14 +97,14 @@ class Run(Generic[R]):
     async def _result(self, finished: RunFinished) -> Result[R]:
         events = await self._execution.history()
         if self._snapshot is not None:
-            found = self._snapshot.workflows
+            workflows = self._snapshot.workflows
         else:
-            found = (
+            workflows = (
                 await stored_workflows(self._execution.journal, events[0])
                 if events and isinstance(events[0], RunStarted)
                 else {}
             )
-        return build_result(finished, events, self.id, self._decode, found)
+        return build_result(finished, events, self.id, self._decode, workflows)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()

@@ -157,7 +157,8 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
         if not (counts.kept <= counts.parts and counts.violations <= counts.answers == self.data.calibration):
             return "its counts are inconsistent"
         if counts.answers - counts.violations < quantile_rank(counts.answers, self.alpha):
-            return f"{counts.violations} of {counts.answers} answers with something wrong kept do not support its guarantee"
+            wrong = f"{counts.violations} of {counts.answers} answers with something wrong kept"
+            return f"{wrong} do not support its guarantee"
         return ""
 
 
