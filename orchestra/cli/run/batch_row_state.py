@@ -146,8 +146,12 @@ class RowRunner:
                 return await self._start_run(row, line)
         elif head.finished is None:
             return await self._take_existing(row, line, head)
-        elif head.succeeded and not again and (written := await self._marks.is_written(head.run, head.run)) is not None:
-            return await (self._start_run(row, line) if written else self._take_existing(row, line, head))
+        elif (
+            head.succeeded
+            and not again
+            and (is_written := await self._marks.is_written(head.run, head.run)) is not None
+        ):
+            return await (self._start_run(row, line) if is_written else self._take_existing(row, line, head))
         tries = await self._lineage.runs_in_lineage([*line.deleted, line.reference_run], inputs)
         if not tries:
             if again and self._effect_tools:
@@ -164,14 +168,14 @@ class RowRunner:
             name = RunOptions(key).run_id
             line.keys[name] = key
             events = await self._orchestra.journal.read(name)
-            if (one := LineageRun.from_events(events, inputs)) is not None:
-                line.latest, line.lost_result = one, False
+            if (lineage_run := LineageRun.from_events(events, inputs)) is not None:
+                line.latest, line.lost_result = lineage_run, False
             elif events:
                 if not isinstance(events[-1], RunFinished):
                     await self._orchestra.cancel(name, by=COMMAND_LINE_AUTHOR)
-            elif said := await self._marks.follow_state(name):
+            elif state := await self._marks.follow_state(name):
                 line.deleted.append(name)
-                line.lost_result = line.lost_result or said == "lost"
+                line.lost_result = line.lost_result or state == "lost"
             else:
                 break
         return line
@@ -180,32 +184,32 @@ class RowRunner:
         """The run of a row with earlier runs: the newest one, a fork of it, or a new one. Raises `OrchestraError`
         C059.
         """
-        again, succeeded = row.id in self.rerun_rows, next((one for one in reversed(runs) if one.succeeded), None)
+        again, succeeded = row.id in self.rerun_rows, next((run for run in reversed(runs) if run.succeeded), None)
         if (last := succeeded or latest_run(runs, self._effect_tools)) is None:
             raise _unknown_outcome_error("it was forked more than once, and several forks have made calls with effects")
         if last.finished is None:
             return await self._take_existing(row, row_runs, last)
-        written = await self._marks.is_written(last.run, row_runs.reference_run)
+        is_written = await self._marks.is_written(last.run, row_runs.reference_run)
         if last.succeeded:
-            answers = last.started.workflow == self._program.name and (again or written is False)
+            answers = last.started.workflow == self._program.name and (again or is_written is False)
         else:
             answers = (
                 not again
-                and written is False
+                and is_written is False
                 and last.finished.status != "cancelled"
                 and not _is_fleet_error(last.finished.outcome)
             )
         if answers:
             return await self._take_existing(row, row_runs, last)
-        if written and not again and not (self._effect_tools and await self._marks.follow_state(last.run) == "lost"):
+        if is_written and not again and not (self._effect_tools and await self._marks.follow_state(last.run) == "lost"):
             return await self._start_run(row, row_runs, runs)
-        self.uncertain += not again and written is None and bool(self._effect_tools)
+        self.uncertain += not again and is_written is None and bool(self._effect_tools)
         return await self._start_over(row, row_runs, last, runs)
 
     async def _start_run(self, row: BatchRow, row_runs: _RowRuns, runs: Sequence[LineageRun] = ()) -> Run[Any]:
         """Starts a run without earlier runs."""
         *before, name = row_runs.keys
-        for run in (*before[-1:], *(one.run for one in runs if not one.succeeded)):
+        for run in (*before[-1:], *(lineage_run.run for lineage_run in runs if not lineage_run.succeeded)):
             self._marks.mark_followed(run)
         self._marks.mark_begun(name)
         return await self._wait_for_lease(
@@ -272,16 +276,16 @@ class RowRunner:
 
     async def _wait_for_lease(self, row: BatchRow, begin: Callable[[], Awaitable[Run[Any]]]) -> Run[Any]:
         """Opens a run; waits while another process holds its lease."""
-        told = False
+        is_reported = False
         while True:
             try:
                 return await begin()
             except OrchestraError as error:
                 if error.code != LEASE_HELD:
                     raise
-                if not told:
+                if not is_reported:
                     print_note(f"row {row.id} waits: {error.message}; {error.hint}")
-                told = True
+                is_reported = True
             await asyncio.sleep(POLL_SECONDS)
 
     async def _resume_waiting(self, row: BatchRow, waiting: str) -> RowResult:
@@ -296,16 +300,16 @@ class RowRunner:
         return self._record_result(row, run, await run.wait_until_blocked())
 
 
-def _unknown_outcome_error(why: str) -> OrchestraError:
+def _unknown_outcome_error(reason: str) -> OrchestraError:
     hint = "inspect what it has done; to run it anew, put the row into a separate file, with a separate --output"
     return OrchestraError(
-        UNKNOWN_OUTCOME_CODE, f"it is unknown what the row has done, so it does not run again: {why}", hint=hint
+        UNKNOWN_OUTCOME_CODE, f"it is unknown what the row has done, so it does not run again: {reason}", hint=hint
     )
 
 
 def _waiting_or_result(row: BatchRow, run: Run[Any], result: Result[Any] | None) -> RowResult:
     if result is None:
-        nodes = ", ".join(asked.node for asked in run.questions)
+        nodes = ", ".join(question.node for question in run.questions)
         error = {"code": "C025", "message": f"{nodes} waits for a person: orchestra runs answer {run.id}"}
         return RowResult(id=row.id, error=error, waiting=run.id, inputs=row.digest)
     _raise_fleet_error(result)
@@ -381,24 +385,24 @@ class ForkLineage:
     async def runs_in_lineage(self, runs: Iterable[str], inputs: bytes) -> list[LineageRun]:
         """Returns runs, their ancestors and all forks of these, oldest first, without those that have other inputs."""
         await self._refresh()
-        found: dict[str, LineageRun] = {}
-        open_, seen = list(runs), set[str]()
+        lineage_runs: dict[str, LineageRun] = {}
+        open_, visited_runs = list(runs), set[str]()
         while open_:
-            if (run := open_.pop()) in seen:
+            if (run := open_.pop()) in visited_runs:
                 continue
-            seen.add(run)
-            if (one := LineageRun.from_events(await self._journal.read(run), inputs)) is not None:
-                found[run] = one
-                open_.append(one.started.parent or run)
+            visited_runs.add(run)
+            if (lineage_run := LineageRun.from_events(await self._journal.read(run), inputs)) is not None:
+                lineage_runs[run] = lineage_run
+                open_.append(lineage_run.started.parent or run)
             open_ += self._forks.get(run, ())
-        return sorted(found.values(), key=lambda one: (one.started.at, one.run))
+        return sorted(lineage_runs.values(), key=lambda candidate: (candidate.started.at, candidate.run))
 
     async def _refresh(self) -> None:
         async with self._refresh_lock:
             latest = self._since
             async with aclosing(scan(self._journal, self._since)) as runs:
-                async for run, started, events, _ in runs:
-                    latest = max(latest, started)
+                async for run, start_time, events, _ in runs:
+                    latest = max(latest, start_time)
                     if events and isinstance(first := events[0], RunStarted) and first.parent:
                         self._forks.setdefault(first.parent, {})[run] = None
             self._since = latest
@@ -408,17 +412,17 @@ def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> Lin
     """The latest run without forks, or unfinished, that descends from every run with effects of `effect_tools`; None if
     such runs are on separate branches.
     """
-    parents = {one.run: one.started.parent for one in runs}
-    acted = {one.run for one in runs if has_effects(one.events, effect_tools)}
-    for one in reversed(runs):
-        if one.finished is not None and one.run in parents.values():
+    parents = {lineage_run.run: lineage_run.started.parent for lineage_run in runs}
+    acted = {lineage_run.run for lineage_run in runs if has_effects(lineage_run.events, effect_tools)}
+    for candidate in reversed(runs):
+        if candidate.finished is not None and candidate.run in parents.values():
             continue
-        known, run = set[str](), one.run
-        while run in parents and run not in known:
-            known.add(run)
+        known_runs, run = set[str](), candidate.run
+        while run in parents and run not in known_runs:
+            known_runs.add(run)
             run = parents[run]
-        if acted <= known:
-            return one
+        if acted <= known_runs:
+            return candidate
     return None
 
 
@@ -475,17 +479,17 @@ class BatchMarks:
         """Marks a run with a next attempt; with `lost`, one that was deleted, whose result was not written as far as
         known.
         """
-        what = "lost" if lost else "followed"
+        state = "lost" if lost else "followed"
         self._journal.put_memo(
-            _mark_key(what, run), "", what
+            _mark_key(state, run), "", state
         )  # each state has its own mark, because the first value of a mark is final
 
     async def follow_state(self, run: str) -> Literal["", "followed", "lost"]:
         """The state of the attempt after a run."""
         if await self._journal.get_memo(_mark_key("lost", run)) is not None:
             return "lost"
-        found = await self._journal.get_memo(_mark_key("followed", run))
-        return "" if found is None else "lost" if found[1] == "lost" else "followed"
+        memo = await self._journal.get_memo(_mark_key("followed", run))
+        return "" if memo is None else "lost" if memo[1] == "lost" else "followed"
 
     async def is_unwritten(self, run: str) -> bool:
         """True if a batch still has to write the result of a run or retry its row, as far as known."""
@@ -507,13 +511,13 @@ class BatchMarks:
         empty text.
         """
         standing = await self._load_marked_runs(parents)
-        there = await existing_runs(self._journal, set(parents.values()) - {""})
+        existing_parents = await existing_runs(self._journal, set(parents.values()) - {""})
         for run, parent in parents.items():
             if run in standing.unwritten:
                 self.mark_followed(run, lost=True)
             elif run in standing.followed:
                 self.mark_followed(run)
-            if parent.startswith(KEYED_RUN_PREFIX) or parent in there:
+            if parent.startswith(KEYED_RUN_PREFIX) or parent in existing_parents:
                 self.mark_followed(parent, lost=run not in standing.written)
 
     async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
@@ -522,26 +526,26 @@ class BatchMarks:
             run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",)
             for run in runs
         }
-        marks = {(run, word): _mark_key(word, run) for run, those in words.items() for word in those}
-        said = await get_memos(self._journal, set(marks.values()))
+        marks = {(run, word): _mark_key(word, run) for run, key in words.items() for word in key}
+        memos = await get_memos(self._journal, set(marks.values()))
         later = {run: next_run(run) for run in runs}
-        there = await existing_runs(self._journal, set(later.values()))
-        found = _MarkedRuns()
+        existing_later = await existing_runs(self._journal, set(later.values()))
+        marked_runs = _MarkedRuns()
         for run in runs:
-            mark = {word: said.get(marks[run, word]) for word in words[run]}
-            done = mark["written"]
-            if written := done is not None and done[1] is True:
-                found.written.add(run)
-            if later[run] in there:
-                found.followed.add(run)
-            elif mark.get("kept") and not (written or mark.get("lost") or mark.get("followed")):
-                found.unwritten.add(run)
-        return found
+            mark = {word: memos.get(marks[run, word]) for word in words[run]}
+            memo = mark["written"]
+            if is_written := memo is not None and memo[1] is True:
+                marked_runs.written.add(run)
+            if later[run] in existing_later:
+                marked_runs.followed.add(run)
+            elif mark.get("kept") and not (is_written or mark.get("lost") or mark.get("followed")):
+                marked_runs.unwritten.add(run)
+        return marked_runs
 
-    async def _has_mark(self, what: str, run: str) -> bool:
-        found = await self._journal.get_memo(_mark_key(what, run))
-        return found is not None and found[1] is True
+    async def _has_mark(self, kind: str, run: str) -> bool:
+        memo = await self._journal.get_memo(_mark_key(kind, run))
+        return memo is not None and memo[1] is True
 
 
-def _mark_key(what: str, run: str) -> str:
-    return digest(canonical(["batch", what, run]))
+def _mark_key(word: str, run: str) -> str:
+    return digest(canonical(["batch", word, run]))

@@ -39,10 +39,10 @@ async def run(
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step = orchestra.find(str(request.workflow))
         program = orchestra.options(accept=request.options.accept).program(step)
-        started = await orchestra.start_request(
+        started_run = await orchestra.start_request(
             structs.replace(request, workflow=step, inputs=read_program_inputs(inputs, program))
         )
-        ending = await RunWatcher(orchestra, started, stop, waiting, display).wait_for_end()
+        ending = await RunWatcher(orchestra, started_run, stop, waiting, display).wait_for_end()
     ending.show(display)
     return ending.exit_code
 

@@ -56,8 +56,8 @@ async def tail(name: str, *, follow: bool, as_json: bool) -> None:
             sys.stdout.flush()
             if not follow or isinstance(events[-1], RunFinished):
                 return
-            if not fresh and (why := await _rest_reason(journal, run, events)):
-                (print_note if as_json else print_text)(why)
+            if not fresh and (reason := await _rest_reason(journal, run, events)):
+                (print_note if as_json else print_text)(reason)
                 return
             await asyncio.sleep(POLL_SECONDS)
 
@@ -102,15 +102,15 @@ def _describe_event(event: Event) -> str:  # one line for each kind of event of 
         case AttemptFinished():
             return _describe_attempt(event)
         case ChecksStarted():
-            asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
+            text = ", ".join(dict.fromkeys(question.agent for question in event.questions))
             times = f", {len(event.questions)} times" if len(event.questions) > 1 else ""
             stake = event.priority
-            why = (
+            reason = (
                 ""
                 if stake is None
                 else f", for an uncertainty of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
             )
-            return f"the check {event.check} calls {asked}{times}{why}"
+            return f"the check {event.check} calls {text}{times}{reason}"
         case OutputJudged():
             return "accepted by the checks" if event.accepted else f"rejected by the checks: {_shorten(event.reason)}"
         case RetryPlanned():
@@ -161,10 +161,10 @@ def _describe_plan(drafted: PlanDraft) -> str:
     """The progress of a plan: the failed or rejected line, or the current one; for an agent with tools, its next
     action.
     """
-    which = f"sample {drafted.sample}: " if drafted.sample else ""
+    sample_text = f"sample {drafted.sample}: " if drafted.sample else ""
     if drafted.failed_calls and not drafted.rejections:
         line, reason = drafted.failed_calls[-1]
-        return f"{which}the router writes a new plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
+        return f"{sample_text}the router writes a new plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
     name, node = next(iter(drafted.graph["nodes"].items()))
     if name == "answer":
         return "it is called for its answer"
@@ -179,7 +179,7 @@ def _describe_plan(drafted: PlanDraft) -> str:
     if drafted.rejections:
         _, path, reason, _ = drafted.rejections[-1]
         whom = "the larger planner" if drafted.escalated else "the router"
-        return f"{which}{whom} is called again: {_shorten(f'{path}: {reason}')}"
+        return f"{sample_text}{whom} is called again: {_shorten(f'{path}: {reason}')}"
     if drafted.reused_from:
         return f"planned, as for run {drafted.reused_from}: {_shorten(drafted.lines[-1])}"
     if drafted.warning:
@@ -190,7 +190,9 @@ def _describe_plan(drafted: PlanDraft) -> str:
             f"{_shorten(drafted.lines[-1])}"
         )
     return (
-        f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is called for a plan"
+        f"{sample_text}planned: {_shorten(drafted.lines[-1])}"
+        if drafted.lines
+        else f"{sample_text}the router is called for a plan"
     )
 
 
