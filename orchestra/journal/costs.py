@@ -140,12 +140,12 @@ class CostCounter:
 
     def report(self) -> CostReport:
         """Returns the costs counted so far."""
-        found = {
+        cost_rows = {
             key: CostRow(dict(zip(self._group_by, key, strict=True)), _cost_total(row))
             for key, row in self._rows.items()
         }
         sums: dict[tuple[str, ...], tuple[float, ...]] = {}
-        for key, row in found.items():
+        for key, row in cost_rows.items():
             for end in range(1, len(key) + 1):
                 sums[key[:end]] = tuple(
                     map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _cost_order(row.cost.usage), strict=True))
@@ -156,7 +156,7 @@ class CostCounter:
             parts = enumerate(zip(self._group_by, key, strict=True), 1)
             return [([] if by in TIME_KEYS else [-part for part in sums[key[:end]]], name) for end, (by, name) in parts]
 
-        rows = tuple(found[key] for key in sorted(found, key=sort_key))
+        rows = tuple(cost_rows[key] for key in sorted(cost_rows, key=sort_key))
         return CostReport(
             self._group_by,
             rows,

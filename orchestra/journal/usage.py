@@ -88,20 +88,21 @@ class UsageFold:
 
     def result(self) -> RunUsage | None:
         """Returns the usage so far; None if the first event is missing."""
-        if (started := self._started) is None:
+        if (start_event := self._started) is None:
             return None
         calls = [
-            CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()
+            CallUsage(*kind[:3], call.finished, call.recalled, call.open, call.usage)
+            for kind, call in self._calls.items()
         ]
         # Open calls may still finish, so they are counted here and not in the fold.
         calls += [CallUsage(name, "", "", open=count) for name, count in Counter(self._open_calls.values()).items()]
         return RunUsage(
-            workflow=started.workflow,
-            label=started.label,
-            started=float(started.at),
+            workflow=start_event.workflow,
+            label=start_event.label,
+            started=float(start_event.at),
             status=self._status,
-            purpose=str(started.options.get("purpose") or ""),
-            tags=started.tags,
+            purpose=str(start_event.options.get("purpose") or ""),
+            tags=start_event.tags,
             calls=tuple(calls),
             reused_plans=self._reused_plans,
             saved_usage=self._saved_usage,

@@ -121,12 +121,12 @@ class SqlitePresence(PresenceFolder):
         """
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            gone = _try_lock(descriptor, shared=True)
-            if gone and sys.platform != "win32":
+            is_locked = _try_lock(descriptor, shared=True)
+            if is_locked and sys.platform != "win32":
                 path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
-        if gone and sys.platform == "win32":  # Windows cannot remove an open file
+        if is_locked and sys.platform == "win32":  # Windows cannot remove an open file
             path.unlink(missing_ok=True)
 
 

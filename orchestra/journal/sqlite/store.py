@@ -226,7 +226,7 @@ class SqliteStore(SqliteFile):
         """Sets the counter to the number of the mark and returns the runs without an end. Each may have lost its last
         events: its lease is refused until `operations.confirm_loss`.
         """
-        found = list[str]()
+        loss = list[str]()
         with self._transaction():
             for (run,) in self.sql.execute(
                 "SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run"
@@ -236,11 +236,11 @@ class SqliteStore(SqliteFile):
                         update_rows(
                             self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))]
                         )
-                        found.append(run)
+                        loss.append(run)
             self.sql.execute(
                 "UPDATE commits SET number = max(number, ?), inverse = min(inverse, -1 - ?)", (number, number)
             )
-        return found
+        return loss
 
     def forget(self, run: str) -> None:
         """Drops the lease of a run from the memory of this store."""
@@ -300,9 +300,15 @@ class SqliteStore(SqliteFile):
             tally, last, chain = SummaryFold(run), 0, run.encode()
             self._folds[run] = UsageFold()
         else:
-            known = before.summary_fold
+            summary_fold = before.summary_fold
             tally = SummaryFold(
-                run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage
+                run,
+                summary_fold.workflow,
+                summary_fold.status,
+                summary_fold.started,
+                summary_fold.finished,
+                summary_fold.nodes,
+                summary_fold.usage,
             )
             last, chain = before.last_seq, before.chain
         rows, fold = change.events, self._folds.get(run)
@@ -323,14 +329,14 @@ class SqliteStore(SqliteFile):
                 ).digest()  # inlined `next_hash`, for speed
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
-        if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
-            change.entries.usages.append((run, last, chain, encode_usage(used)))
+        if fold is not None and tally.status != "running" and (run_usage := fold.result()) is not None:
+            change.entries.usages.append((run, last, chain, encode_usage(run_usage)))
         row = RunRow(tally, last, chain, self.presence.name)
         if before is None:
             change.new_rows.append(row)
         else:
             row.epoch = before.epoch
-            tally.workflow, tally.started = known.workflow, known.started
+            tally.workflow, tally.started = summary_fold.workflow, summary_fold.started
             change.extended_rows.append((before, row))
 
     def _write(self, change: _RowChanges) -> set[str]:
@@ -363,8 +369,8 @@ class SqliteStore(SqliteFile):
             "INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows
         ).rowcount
         # If all of them are new, as in most cases, their rows are complete.
-        known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
-        if shared := change.blob_uses - known:
+        blob_keys = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
+        if shared := change.blob_uses - blob_keys:
             # For existing blobs: a run becomes the owner of one without an owner, otherwise it is recorded as a further
             # user.
             sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
@@ -389,10 +395,10 @@ class SqliteStore(SqliteFile):
 
     def _write_messages(self, messages: Sequence[tuple[OutboxMessage, bool]]) -> None:
         """Adds messages to the outbox. A message with an existing key was sent before."""
-        found = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        number: int = found[0] if found else 0
-        for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
-            columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
+        row = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        number: int = row[0] if row else 0
+        for number, (message, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
+            columns = (number, message.run, message.node, message.name, message.key, encode(message.value))
             self.sql.execute(
                 "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -421,5 +427,5 @@ def _index_event(run: str, event: Event, change: _RowChanges, delivered: Collect
     if type(event) is not AttemptFinished or event.reused_from:
         change.entries.add(run, event)
     change.blob_uses.update((run, name) for name in blob_digests((event,)))
-    if (sent := outbox_message(0, run, event)) is not None:
-        change.messages.append((sent, sent.node in delivered))
+    if (message := outbox_message(0, run, event)) is not None:
+        change.messages.append((message, message.node in delivered))
