@@ -53,8 +53,8 @@ class OtlpSink:
             version: The version of Orchestra.
         """
         exporter = OTLPSpanExporter(endpoint=f"{address.rstrip('/')}{TRACES_PATH}" if address else None)
-        named = Resource({SERVICE_NAME: SCOPE, **({SERVICE_VERSION: version} if version else {})})
-        resource = Resource.create().merge(named).merge(OTELResourceDetector().detect())
+        sdk_resource = Resource({SERVICE_NAME: SCOPE, **({SERVICE_VERSION: version} if version else {})})
+        resource = Resource.create().merge(sdk_resource).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider, version, exporter)

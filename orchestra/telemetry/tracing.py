@@ -68,8 +68,10 @@ class RunTracer:
 
     def restore(self, run: str, events: Sequence[Event]) -> None:
         """Folds the events of a run that is about to be resumed, without export."""
-        known = self._runs.get(run)
-        if (known is not None and known.spans.last_seq == events[-1].seq) or not isinstance(events[0], RunStarted):
+        traced_run = self._runs.get(run)
+        if (traced_run is not None and traced_run.spans.last_seq == events[-1].seq) or not isinstance(
+            events[0], RunStarted
+        ):
             return
         traced = self._add(events[0])
         for event in events[1:]:
@@ -86,9 +88,9 @@ class RunTracer:
         exchange = NO_EXCHANGE
         if isinstance(event, AttemptFinished):
             exchange = self._exchanges.pop((run, event.node), NO_EXCHANGE)
-        ended = traced.spans.apply(event, exchange)
+        spans = traced.spans.apply(event, exchange)
         if traced.sampled:
-            for span in ended:
+            for span in spans:
                 self._sink.emit(span)
 
     def forget_ended(self, run: str, event: Event) -> None:
@@ -113,12 +115,12 @@ class RunTracer:
         if call.run in self._runs and (reply.sent or reply.received):
             self._exchanges[call.run, call.node] = Exchange(reply.sent, reply.received)
 
-    def _add(self, started: RunStarted) -> _TracedRun:
-        content = self._content is not None and is_allowed(started.label, self._content)
-        spans = RunSpans(started, content=content)
+    def _add(self, start_event: RunStarted) -> _TracedRun:
+        content = self._content is not None and is_allowed(start_event.label, self._content)
+        spans = RunSpans(start_event, content=content)
         sampled = self._sink.is_sampled(spans.trace_id, spans.caller, spans.name)
-        traced = self._runs[started.run] = _TracedRun(spans, sampled)
-        self._runs.move_to_end(started.run)
+        traced = self._runs[start_event.run] = _TracedRun(spans, sampled)
+        self._runs.move_to_end(start_event.run)
         if len(self._runs) > MAX_RUNS:
             self._forget(next(iter(self._runs)))
         return traced
