@@ -172,7 +172,7 @@ class CallEstimator:
         constraints += ["functions"] if self._may_call_functions(choice) else []
         untuned = self._untuned_prompt(call, card, choice)
         constraints += [] if untuned is None else [message.content for message in untuned.messages]
-        said = [
+        content = [
             [CONSTRAINT_VERSION, MEMO_VERSION],
             [call.kind, card.name, card.digest],
             call.inputs,
@@ -189,7 +189,7 @@ class CallEstimator:
             ],  # an optional last item keeps the keys of earlier versions valid
         ]
         try:
-            return digest(canonical(said))
+            return digest(canonical(content))
         except UnicodeEncodeError:  # a lone surrogate in an input
             return ""
 

@@ -605,7 +605,7 @@ class FleetConfig(FleetModel):
     def shared_models(self) -> dict[str, tuple[str, ...]]:
         """Returns the server models of each name in `models`; empty if no two names share a server model."""
         had = {
-            name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.servers_for(name)))
+            name: tuple(dict.fromkeys(_model_of(self.servers[server]) for server in self.servers_for(name)))
             for name in self.models
         }
         times = Counter(model for models in had.values() for model in models)
@@ -669,11 +669,11 @@ def parse_config(text: str, file: str) -> FleetConfig:
     Raises:
         InputError: An L code for invalid YAML, F100 at each invalid location.
     """
-    marked = strict_yaml.load_yaml(text, file)
+    yaml_document = strict_yaml.load_yaml(text, file)
     try:
-        config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))
+        config = FleetConfig.model_validate_json(msgspec.json.encode(yaml_document.value))
     except ValidationError as error:
-        raise InputErrors(validation_errors(error, marked, FleetConfig, _KEY_LOCATIONS)) from error
+        raise InputErrors(validation_errors(error, yaml_document, FleetConfig, _KEY_LOCATIONS)) from error
     return _with_absolute_folders(config, Path(file).parent)
 
 

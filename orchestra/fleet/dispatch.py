@@ -135,11 +135,11 @@ class Fleet:
         clock, model_store = clock or SystemClock(), model_store or ModelStore.from_environment()
         addresses = LocalAddresses(config, SupervisorClient(config, model_store.folders), model_store, mode, clock)
         # an empty mapping is kept too, because the caller fills it later
-        known = {} if cards_by_digest is None else cards_by_digest
+        stored_cards = {} if cards_by_digest is None else cards_by_digest
         estimator = CallEstimator(
             config=config,
             cards=cards,
-            cards_by_digest=known,
+            cards_by_digest=stored_cards,
             model_store=model_store,
             constraint=options.constraint,
             tenant=options.tenant,
@@ -219,13 +219,13 @@ class Fleet:
 
     async def _resolve_endpoint(self, name: str, target: Endpoint) -> None:
         """Asks an endpoint with `auto` what it is. Raises `FleetError` if it does not answer or lacks the model."""
-        listed = await self.client.list_models(name)
-        if isinstance(listed, RequestError):
-            raise FleetError(listed.code, listed.reason, hint=listed.hint)
-        software = identify_software(listed)
+        models = await self.client.list_models(name)
+        if isinstance(models, RequestError):
+            raise FleetError(models.code, models.reason, hint=models.hint)
+        software = identify_software(models)
         if not software and await self.client.answers(name, OLLAMA_VERSION):
             software = "Ollama"
-        resolved = resolve_endpoint(target, listed, software)
+        resolved = resolve_endpoint(target, models, software)
         if isinstance(resolved, RequestError):
             raise FleetError(resolved.code, resolved.reason, hint=resolved.hint)
         self._sender.targets[name] = resolved
@@ -333,11 +333,11 @@ class Fleet:
 
     async def load_adapter(self, card: Card) -> list[str]:
         """Loads a card's adapter into the running local servers, and returns the names of the servers that have it."""
-        wanted = [
+        servers = [
             name for name in self.config.servers_for(card.model) if isinstance(self.config.servers[name], LocalServer)
         ]
         try:
-            names = await self._readiness.ensure_up(wanted)
+            names = await self._readiness.ensure_up(servers)
         except FleetError:
             return []
         loaded = [await self._resolve_model(name, card, once=False) for name in names]
@@ -361,19 +361,22 @@ class Fleet:
     async def _call_servers(
         self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None
     ) -> CallResult | CallError:
-        began = self._clock.monotonic()
+        start_time = self._clock.monotonic()
         if call.timeout is None:
             deadline = Deadline(self._clock, self.config.limits.request_seconds)
         else:
             deadline = Deadline(self._clock, fleet_timeout(call.timeout), total=True)
         name, result = await self._send_to_best(call, choice, deadline, on_text)
-        tried = self._clock.monotonic() - began
+        elapsed = self._clock.monotonic() - start_time
         if isinstance(result, RequestError):
             if result.code == "F205" and not result.timed_out:
                 await self._addresses.report_stall(name)
-            if result.code in BROKEN_CONNECTION and (ended := await self._addresses.end_error(name, began)) is not None:
-                result = replace(result, reason=f"{result.reason}; {ended.code}: {ended.message}", hint=ended.hint)
-            return _to_call_error(result, name, self._failure_usage(result, call, name, tried))
+            if (
+                result.code in BROKEN_CONNECTION
+                and (error := await self._addresses.end_error(name, start_time)) is not None
+            ):
+                result = replace(result, reason=f"{result.reason}; {error.code}: {error.message}", hint=error.hint)
+            return _to_call_error(result, name, self._failure_usage(result, call, name, elapsed))
         card = choice.card
         adapted = card.adapter is None or bool(result.adapter)
         reader = self._estimator.card_cache.get(card).reader
@@ -388,7 +391,7 @@ class Fleet:
         Another server gets the call only if no model has received it. With several servers each is tried once, then
         again after a pause, so a busy or unavailable server does not block the others.
         """
-        now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
+        now, remaining_servers, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # for local servers that restart
         reported: tuple[str, RequestError] | None = None
         tries = sends = 0
@@ -396,7 +399,7 @@ class Fleet:
         """Server to the earliest time of its next try."""
         while True:
             pauses: dict[str, float] = {}
-            for name in self._rank_servers(left, choice.card, call):
+            for name in self._rank_servers(remaining_servers, choice.card, call):
                 wait = max(again.get(name, 0.0), self._sender.states[name].busy_until) - now()
                 if tries and wait > 0:
                     pauses[name] = wait
@@ -417,7 +420,7 @@ class Fleet:
                     continue
                 if (pause := self._sender.resend_delay(name, result, tries)) is not None:
                     pauses[name], again[name] = pause, now() + pause
-            left, tries = tuple(pauses), tries + 1
+            remaining_servers, tries = tuple(pauses), tries + 1
             if reported is not None and min(pauses.values(), default=inf) >= deadline.remaining:
                 return reported[0], _with_resends(reported[1], sends)
             await self._clock.sleep(min(pauses.values()))

@@ -70,8 +70,8 @@ def resolve_endpoint(target: Endpoint, models: tuple[ListedModel, ...], software
 
 
 def _enumerate(names: list[str]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+    names_text = ", ".join(names[:8])
+    return f"{names_text} and {len(names) - 8} more" if len(names) > 8 else names_text or "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,12 +117,12 @@ def fleet_status(
             "last_answered": server_state.answered_at,
             "last_failed": server_state.failed_at,
         }
-        found = (
+        local_status = (
             _local_status(reports.get(name), observations.supervisor_error, mode, config.start == "on_demand")
             if name in config.local_servers
             else _endpoint_status(name, target, server_state, observations, now)
         )
-        servers.append(ServerStatus(**common, **found))
+        servers.append(ServerStatus(**common, **local_status))
     models = {model: config.servers_for(model) for model in config.models}
     return FleetStatus(
         fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models
@@ -137,7 +137,7 @@ def _local_status(
         return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
     if on_demand and mode != "none" and report.phase in ("stopping", "stopped"):
         return {"kind": "local", "address": "", "state": "idle", "supervisor_report": msgspec.to_builtins(report)}
-    said = (
+    error_fields = (
         {}
         if report.error is None
         else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
@@ -147,7 +147,7 @@ def _local_status(
         "address": report.url or "",
         "state": "stopped" if report.phase == "stopping" else report.phase,
         "supervisor_report": msgspec.to_builtins(report),
-        **said,
+        **error_fields,
     }
 
 

@@ -58,10 +58,10 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Samples a token for each request of this step."""
-        drawn = self._sample(grammar_output)
+        tokens = self._sample(grammar_output)
         if self._threads is not None:
             self._threads.end()
-        return drawn
+        return tokens
 
     def _sample(self, grammar_output: Any) -> Any:
         runner = self.model_runner
@@ -74,8 +74,8 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
 @contextmanager
 def without_generators(generators: dict[int, Any], rows: Iterable[int]) -> Iterator[None]:
     """Removes the generators of some rows of a batch inside the block."""
-    taken = {row: generators.pop(row) for row in rows if row in generators}
+    removed_generators = {row: generators.pop(row) for row in rows if row in generators}
     try:
         yield
     finally:
-        generators.update(taken)
+        generators.update(removed_generators)

@@ -157,13 +157,13 @@ class EncoderStore:
             FleetError: F003 to F007, the encoder is not available.
         """
         async with self._loading:
-            if (found := self._loaded.get(name)) is None:
-                found = self._loaded[name] = await self._load(name, agent)
-        files, encoder = found
-        if other := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
+            if (loaded_encoder := self._loaded.get(name)) is None:
+                loaded_encoder = self._loaded[name] = await self._load(name, agent)
+        files, encoder = loaded_encoder
+        if changed_files := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
             raise InputError(
                 "F230",
-                f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on",
+                f"{changed_files[0]} of the encoder {name!r} is not the one that the agent was trained on",
                 hint="train it anew",
             )
         return encoder

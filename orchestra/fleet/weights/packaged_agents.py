@@ -56,8 +56,8 @@ async def install_agents(
         FleetError: F003, F004 or F006.
     """
     index = read_index(packaged)
-    if index is None or (found := resolve_agents_folder(packaged, model_store.environment)) != packaged:
-        return packaged if index is None else found
+    if index is None or (path := resolve_agents_folder(packaged, model_store.environment)) != packaged:
+        return packaged if index is None else path
     wheel = None if origin is None else await asyncio.to_thread(_find_wheel, origin)
     target = data_folder((packaged / INDEX_FILE).read_bytes(), model_store.environment)
     try:
