@@ -131,9 +131,9 @@ def detect_column(name: str, texts: Sequence[str], *, decimal_comma: bool = Fals
     if all(text.lower() in ("true", "false") for text in plain):
         return Column(name=name, type="boolean")
     for month_first in (False, True):
-        found = [parse_date(text, month_first=month_first) for text in plain]
-        if all(one is not None for one in found):
-            timed = any(isinstance(one, datetime) for one in found)
+        dates = [parse_date(text, month_first=month_first) for text in plain]
+        if all(parsed_date is not None for parsed_date in dates):
+            timed = any(isinstance(parsed_date, datetime) for parsed_date in dates)
             return Column(name=name, type="datetime" if timed else "date", month_first=month_first)
     matches = [_match_number(text) for text in plain]
     numbers = [match for match in matches if match is not None]
@@ -160,8 +160,8 @@ def parse_cell(text: str, column: Column) -> CellValue:
         case "date" | "datetime":
             return parse_date(plain, month_first=column.month_first)
         case "integer" | "number" | "percent" | "money":
-            found = _match_number(plain)
-            return None if found is None else _number_value(found, decimal_comma=column.decimal_comma)
+            match = _match_number(plain)
+            return None if match is None else _number_value(match, decimal_comma=column.decimal_comma)
 
 
 def typed_rows(table: Table) -> list[list[CellValue]]:
@@ -175,9 +175,9 @@ def typed_rows(table: Table) -> list[list[CellValue]]:
 def parse_date(text: str, *, month_first: bool = False) -> date | datetime | None:
     """Returns the date or the time in a text, which has nothing else; None if there is none. An offset is kept."""
     for form in _DATES:
-        if (found := form.fullmatch(to_ascii_digits(text))) is None:
+        if (match := form.fullmatch(to_ascii_digits(text))) is None:
             continue
-        parts = found.groupdict()
+        parts = match.groupdict()
         if parts.get("first"):
             order = ("second_part", "first") if month_first else ("first", "second_part")
             day, month = int(parts[order[0]]), int(parts[order[1]])
@@ -251,17 +251,17 @@ def _column_names(header: Sequence[Sequence[str]], width: int) -> list[str]:
     """Returns a name for each column: the texts of its header, made unique. A text over several columns is repeated."""
     spread = [_spread(line) if at < len(header) - 1 else list(line) for at, line in enumerate(header)]
     names: list[str] = []
-    used: set[str] = set()
+    used_names: set[str] = set()
     repeated: dict[str, int] = {}
     for index in range(width):
         parts = dict.fromkeys(" ".join(line[index].split()) for line in spread)
         name = " ".join(part for part in parts if part) or f"column {index + 1}"
-        known, number = name, repeated.get(name, 1)
-        while name in used:
+        base_name, number = name, repeated.get(name, 1)
+        while name in used_names:
             number += 1
-            name = f"{known} {number}"
-        repeated[known] = number
-        used.add(name)
+            name = f"{base_name} {number}"
+        repeated[base_name] = number
+        used_names.add(name)
         names.append(name)
     return names
 
@@ -276,10 +276,10 @@ def _spread(line: Sequence[str]) -> list[str]:
 
 
 def _match_number(text: str) -> re.Match[str] | None:
-    found = _NUMBER.fullmatch(to_ascii_digits(text)) if text and len(text) < 80 else None
-    if found is None or bool(found["open"]) != bool(found["close"]) or (found["sign"] and found["sign2"]):
+    match = _NUMBER.fullmatch(to_ascii_digits(text)) if text and len(text) < 80 else None
+    if match is None or bool(match["open"]) != bool(match["close"]) or (match["sign"] and match["sign2"]):
         return None
-    return found
+    return match
 
 
 def _is_code(number: re.Match[str]) -> bool:
@@ -292,19 +292,21 @@ def _number_column(name: str, numbers: Sequence[re.Match[str]], decimal_comma: b
     def column(type_: Any, unit: str = "") -> Column:
         return Column(name=name, type=type_, unit=unit, decimal_comma=decimal_comma)
 
-    stated = _UNIT_IN_HEADER.search(name)
-    unit = (stated["unit"] or stated["bare"]).strip() if stated else ""
+    match = _UNIT_IN_HEADER.search(name)
+    unit = (match["unit"] or match["bare"]).strip() if match else ""
     if all(number["percent"] for number in numbers):
         return column("percent", "%")
     currencies = {number["before"] or number["after"] or "" for number in numbers}
-    codes = {_currency(one) for one in currencies if one} or ({_currency(unit)} if _currency(unit) else set())
+    codes = {_currency(currency) for currency in currencies if currency} or (
+        {_currency(unit)} if _currency(unit) else set()
+    )
     units = {number["unit"] or "" for number in numbers}
     if any(number["percent"] for number in numbers) or len(codes) > 1 or len(units) > 1 or (codes and units != {""}):
         return Column(name=name)  # different units cannot be added
     if codes:
         return column("money", codes.pop())
-    whole = all(_is_whole(number, decimal_comma) for number in numbers)
-    return column("integer" if whole else "number", units.pop() or unit)
+    are_whole = all(_is_whole(number, decimal_comma) for number in numbers)
+    return column("integer" if are_whole else "number", units.pop() or unit)
 
 
 def _currency(text: str) -> str:
@@ -361,18 +363,18 @@ def find_blocks(cells: Sequence[Sequence[str]]) -> list[Block]:
         elif not filled and start is not None:
             blocks.append(_bounds(cells, start, at))
             start = None
-    joined: list[Block] = []
+    merged_blocks: list[Block] = []
     for block in blocks:
-        if joined and _continues(cells, joined[-1], block):
-            first = joined.pop()
+        if merged_blocks and _continues(cells, merged_blocks[-1], block):
+            first = merged_blocks.pop()
             block = Block(first.top, block.bottom, first.left, first.right)
-        joined.append(block)
-    return joined
+        merged_blocks.append(block)
+    return merged_blocks
 
 
 def _bounds(cells: Sequence[Sequence[str]], start: int, end: int) -> Block:
-    used = [index for line in cells[start:end] for index, text in enumerate(line) if text.strip()]
-    return Block(start, end, min(used), max(used) + 1)
+    used_columns = [index for line in cells[start:end] for index, text in enumerate(line) if text.strip()]
+    return Block(start, end, min(used_columns), max(used_columns) + 1)
 
 
 def _continues(cells: Sequence[Sequence[str]], above: Block, block: Block) -> bool:
