@@ -110,8 +110,8 @@ class NativeTools(msgspec.Struct, frozen=True):
         try:
             arguments = parse_untrusted(raw) if raw.strip() else {}
         except StrictJsonError:
-            shown = " ".join(raw.split())
-            return [f"{RAW_ARGUMENTS}={shown if shown.startswith('{') else json.dumps(shown, ensure_ascii=False)}"]
+            text = " ".join(raw.split())
+            return [f"{RAW_ARGUMENTS}={text if text.startswith('{') else json.dumps(text, ensure_ascii=False)}"]
         if arguments is None:
             return []
         if not isinstance(arguments, dict):
@@ -162,12 +162,12 @@ def _parse_text_call(value: Any) -> ToolCall | None:
 def function_names(capabilities: Iterable[str]) -> dict[str, str]:
     """Returns the function name of each capability: its name with other characters replaced, distinct, and short."""
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken_names: set[str] = set()
     for capability in capabilities:
         short = _INVALID_CHARACTERS.sub("_", capability)[: MAX_NAME_LENGTH - 4]
         numbered = chain([short], (f"{short}_{number}" for number in count(2)))
-        name = next(candidate for candidate in numbered if candidate not in taken)
-        taken.add(name)
+        name = next(candidate for candidate in numbered if candidate not in taken_names)
+        taken_names.add(name)
         names[capability] = name
     return names
 

@@ -53,7 +53,7 @@ class Registry:
         Args:
             check: Raises `InputError` for the folder of a card that must not be read.
         """
-        known = {**project_models(), **(models or {})}
+        known_types = {**project_models(), **(models or {})}
         cards: dict[str, Card] = {}
         broken: dict[str, InputError] = {}
         beside: dict[Path, dict[str, Card]] = {}
@@ -63,20 +63,20 @@ class Registry:
         ]:  # in a checkout, the folder can be that of the package
             places.append(packaged)
         for folder in places:
-            here, faulty = _load_folder(folder, known, check)
-            beside[folder] = here
-            taken = {*cards, *broken}
-            cards |= {name: card for name, card in here.items() if name not in taken}
-            broken |= {name: error for name, error in faulty.items() if name not in taken}
-        made: dict[str, Card] = {}
+            folder_cards, faulty = _load_folder(folder, known_types, check)
+            beside[folder] = folder_cards
+            taken_names = {*cards, *broken}
+            cards |= {name: card for name, card in folder_cards.items() if name not in taken_names}
+            broken |= {name: error for name, error in faulty.items() if name not in taken_names}
+        loaded_cards: dict[str, Card] = {}
         for name, card in cards.items():
             try:
-                made[name] = _join_members(
+                loaded_cards[name] = _join_members(
                     card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, broken
                 )
             except InputError as error:
                 broken[name] = error
-        return cls(cards=made, models=known, broken=broken)
+        return cls(cards=loaded_cards, models=known_types, broken=broken)
 
     def with_cards(self, cards: Iterable[Card]) -> Registry:
         """Returns the registry with these agents.
@@ -92,11 +92,14 @@ class Registry:
 
     def with_tools(self, tools: Iterable[ToolDeclaration | ToolFunction]) -> Registry:
         """Returns the registry with these tools, including agents in Python (contracts of kind `agent`)."""
-        made = [_to_function(tool) for tool in tools]
+        functions = [_to_function(tool) for tool in tools]
         return replace(
             self,
-            tools=self.tools.extend({tool.name: tool for tool in made if tool.contract.kind == "tool"}),
-            python_agents={**self.python_agents, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
+            tools=self.tools.extend({tool.name: tool for tool in functions if tool.contract.kind == "tool"}),
+            python_agents={
+                **self.python_agents,
+                **{tool.name: tool for tool in functions if tool.contract.kind == "agent"},
+            },
         )
 
     def with_lazy_tools(self, names: Iterable[str], load: Callable[[str], ToolDeclaration]) -> Registry:
@@ -211,10 +214,10 @@ def _load_folder(
 def _stated_name(path: Path) -> str:
     """Returns the name that a broken card states, or the name of its folder if it states no valid one."""
     try:
-        stated = load_yaml((path / CARD_FILE).read_bytes(), str(path / CARD_FILE)).value
+        value = load_yaml((path / CARD_FILE).read_bytes(), str(path / CARD_FILE)).value
     except (OSError, InputError):
         return path.name
-    name = stated.get("name") if isinstance(stated, dict) else None
+    name = value.get("name") if isinstance(value, dict) else None
     return name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else path.name
 
 
@@ -237,7 +240,7 @@ def _card_folders(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if (path / CARD_FILE).is_file())
 
 
-def _name_hint(name: str, known: Iterable[str], what: str) -> str:
-    names = sorted(known)
+def _name_hint(name: str, tools: Iterable[str], kind: str) -> str:
+    names = sorted(tools)
     near = closest_match(name, names)
-    return f"did you mean {near!r}?" if near else f"{what}: {', '.join(names) or 'none'}"
+    return f"did you mean {near!r}?" if near else f"{kind}: {', '.join(names) or 'none'}"
