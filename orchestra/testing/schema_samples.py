@@ -131,8 +131,8 @@ class _InstanceMaker:
             return sample_quote(self.random.choice(self.sources), self.random, high)
         if pattern := schema.get("pattern"):
             return _matching_text(pattern, low, high)
-        if (known := _FORMATS.get(schema.get("format", ""))) is not None:
-            return self.random.choice(known)
+        if (samples := _FORMATS.get(schema.get("format", ""))) is not None:
+            return self.random.choice(samples)
         text = " ".join(self.random.choice(_WORDS) for _ in range(self.random.randint(1, 3)))
         while len(text) < low:
             text += " " + self.random.choice(_WORDS)
@@ -147,44 +147,46 @@ class _InstanceMaker:
             if items is not False and depth < _MAX_DEPTH
             else low
         )
-        found = [self.make(prefix[index], depth + 1) if index < len(prefix) else None for index in range(len(prefix))]
-        wanted = self.random.randint(low, high)
-        for _ in range(8 * wanted):
-            if len(found) >= wanted:
+        elements = [
+            self.make(prefix[index], depth + 1) if index < len(prefix) else None for index in range(len(prefix))
+        ]
+        length = self.random.randint(low, high)
+        for _ in range(8 * length):
+            if len(elements) >= length:
                 break
             item = self.make(items, depth + 1)
-            if not schema.get("uniqueItems") or item not in found:
-                found.append(item)
-        if len(found) < low:
+            if not schema.get("uniqueItems") or item not in elements:
+                elements.append(item)
+        if len(elements) < low:
             raise InstanceError(f"not enough different items for minItems {low}")
-        return found
+        return elements
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         required = schema.get("required", [])
         properties = schema.get("properties", {})
-        found = {
+        record = {
             name: self.make(part, depth + 1)
             for name, part in properties.items()
             if name in required or (depth < _MAX_DEPTH and self.random.random() < 0.5)
         }
         extra = schema.get("additionalProperties")
         if isinstance(extra, dict) and depth < _MAX_DEPTH:
-            found |= {
+            record |= {
                 name: self.make(extra, depth + 1) for name in self.random.sample(_WORDS, self.random.randint(0, 2))
             }
-        return found | {
-            name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in found
+        return record | {
+            name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in record
         }
 
     def _resolve(self, schema: Schema) -> Schema:
         reference = schema["$ref"]
         if not reference.startswith("#"):
             raise InstanceError(f"{reference} is outside the schema")
-        found: Any = self.root
+        target: Any = self.root
         for part in reference.lstrip("#").strip("/").split("/"):
             if part:
-                found = found[part.replace("~1", "/").replace("~0", "~")]
-        return {**found, **{key: value for key, value in schema.items() if key != "$ref" and key in _CONSTRAINTS}}
+                target = target[part.replace("~1", "/").replace("~0", "~")]
+        return {**target, **{key: value for key, value in schema.items() if key != "$ref" and key in _CONSTRAINTS}}
 
     def _merge(self, schema: Schema) -> Schema:
         merged: Schema = {key: value for key, value in schema.items() if key != "allOf"}
