@@ -205,12 +205,12 @@ class Orchestra:
         from orchestra.app.loop_thread import LoopThread
         from orchestra.app.notebook_progress import NotebookProgress
 
-        notebook_progress = NotebookProgress.find()
-        if progress is None and notebook_progress is not None:
-            progress = notebook_progress.on_fleet
+        notebook = NotebookProgress.find()
+        if progress is None and notebook is not None:
+            progress = notebook.on_fleet
         opened = cls.open(config, project=project, fleet=fleet, workers=workers, journal=journal, progress=progress)
         loop = LoopThread()
-        return BlockingOrchestra(loop.enter(opened), loop, text, notebook_progress)
+        return BlockingOrchestra(loop.enter(opened), loop, text, notebook)
 
     @property
     def registry(self) -> Registry:
@@ -612,14 +612,14 @@ class Orchestra:
         if self._options.accept is None and (accept := stored_accept(first)) is not None:
             return await self.options(accept=accept).fork(run, step, **inputs)
         step = step or self.find(first.workflow)
-        compiled_workflow = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
-        program = compiled_workflow.program
+        compiled = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
+        program = compiled.program
         arguments = bind_arguments(
             program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs}
         )
         if self._workers is not None:
             await self._workers.prepare(stop_at_plan(program) if first.plan_only else program)
-        graph, versions = get_snapshot(self._project, compiled_workflow).put(self.journal)
+        graph, versions = get_snapshot(self._project, compiled).put(self.journal)
         program = self._options.apply(program)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
         values = collect_overrides(
@@ -723,11 +723,9 @@ class Orchestra:
         from orchestra.app import check_answer
 
         self._options.reject_fork_options()
-        checked_answer = check_answer.CheckedAnswer(
-            value=answer, against=against, inputs=inputs or {}, confidence=confidence
-        )
+        claim = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
         situation, own = check_answer.verification_request(
-            self._project, checked_answer, checks, accept, combined=combined, back_off=back_off
+            self._project, claim, checks, accept, combined=combined, back_off=back_off
         )
         # The key and the acceptance apply to one run only.
         alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)

@@ -140,44 +140,33 @@ class _CertificationJob:
         subject.check_supported(
             named=bool(arguments.check_names), combined=arguments.combined, recorded=arguments.predictions is not None
         )
-        evaluation_set = evaluate.load_unseen_rows(card, data, arguments.rows, arguments.seed, arguments.evaluation)
+        rows = evaluate.load_unseen_rows(card, data, arguments.rows, arguments.seed, arguments.evaluation)
         right = correctness_of(
-            card, arguments.evaluation, arguments.metric, evaluation_set.rows if subject.workflow is not None else ()
+            card, arguments.evaluation, arguments.metric, rows.rows if subject.workflow is not None else ()
         )
         checks = certified_checks(card, arguments.check_names)
         combination = _load_combination(project, arguments) if arguments.combined else None
-        row_set = RowSet(frozenset({evaluation_set.digest}), frozenset(fingerprints_of(evaluation_set)))
+        used_rows = RowSet(frozenset({rows.digest}), frozenset(fingerprints_of(rows)))
         if combination is None:
             _check_known(project, checks)
         else:
             checks = combination.checks
-            _refuse_fitted(combination, row_set)
+            _refuse_fitted(combination, used_rows)
         settings, registry = subject.settings, subject.registry
         bonds, file = subject.bonds(), arguments.out or certificates.default_path(settings, registry, agent)
         check_replaceable(file, "--out")
-        audit_log.refuse_refuted_rows(settings, registry, agent, row_set)
-        validate(certification_items(evaluation_set, _unanswered_cases(evaluation_set), right))
-        independent_rows = select_independent(evaluation_set, card, arguments.seed, arguments.group)
+        audit_log.refuse_refuted_rows(settings, registry, agent, used_rows)
+        validate(certification_items(rows, _unanswered_cases(rows), right))
+        sample = select_independent(rows, card, arguments.seed, arguments.group)
         predictions = (
-            Predictions.read(arguments.predictions).restricted_to(evaluation_set, independent_rows.test)
+            Predictions.read(arguments.predictions).restricted_to(rows, sample.test)
             if arguments.predictions is not None
             else None
         )
         book = AttemptLogFile(certificates.writable_path(settings, registry, agent).with_name(attempts.FILE_NAME))
-        terms = book.next_terms(row_set, terms)
+        terms = book.next_terms(used_rows, terms)
         return cls(
-            project,
-            subject,
-            row_set,
-            independent_rows,
-            right,
-            checks,
-            combination,
-            bonds,
-            file,
-            predictions,
-            book,
-            terms,
+            project, subject, used_rows, sample, right, checks, combination, bonds, file, predictions, book, terms
         )
 
     @property
@@ -204,8 +193,8 @@ class _CertificationJob:
     @property
     def row_notes(self) -> list[str]:
         """Notes on omitted rows, and on included rows that are not part of figures."""
-        independent_rows, notes = self.sample, describe_left_out(self.sample)
-        if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(independent_rows.test))):
+        sample, notes = self.sample, describe_left_out(self.sample)
+        if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(sample.test))):
             notes.append(
                 f"{pluralize(aside, 'row')} that the metric leaves out are included: the guarantee covers all "
                 "accepted answers"
@@ -235,7 +224,7 @@ async def certify_outputs(
     starts, and `OrchestraError` C023 if the file cannot be written.
     """
     matter = _CertificationJob.load(settings, arguments, data)
-    test, independent_rows, right, terms = matter.test, matter.sample, matter.correctness, matter.terms
+    test, sample, right, terms = matter.test, matter.sample, matter.correctness, matter.terms
     size, answers = len(test.rows), None
     if not arguments.as_json:
         method = (
@@ -257,7 +246,7 @@ async def certify_outputs(
         print_text(f"\n{_describe_requirement(terms, size)}")
     if answers is None:
         if few is not None:
-            return CertificationResult(few, None, None, terms, independent_rows, right, tested=False)
+            return CertificationResult(few, None, None, terms, sample, right, tested=False)
         answers = certification_items(test, await matter.cases(open_, settings), right)
 
     def go_on() -> None:
@@ -273,9 +262,7 @@ async def certify_outputs(
     if certification.terms.attempt < terms.attempt and not arguments.as_json:
         print_text(f"These are the answers of an earlier attempt. {_describe_attempt(certification.terms)}")
     if not isinstance(certification.outcome, Certified):
-        return CertificationResult(
-            certification, None, None, certification.terms, independent_rows, right, tested=few is None
-        )
+        return CertificationResult(certification, None, None, certification.terms, sample, right, tested=few is None)
     mark, now = (
         matter.combination.digest if matter.combination is not None else "",
         datetime.now(UTC).isoformat(timespec="seconds"),
@@ -287,7 +274,7 @@ async def certify_outputs(
     go_on()
     audit_log.replace_file(matter.file, certificate.to_bytes())
     return CertificationResult(
-        certification, certificate, matter.file, certification.terms, independent_rows, right, replaced_guarantee=before
+        certification, certificate, matter.file, certification.terms, sample, right, replaced_guarantee=before
     )
 
 
@@ -419,13 +406,8 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         f"{format_percent(bound.min_withheld)} must be withheld.\n"
     )
     rows = [
-        (
-            f"{threshold_test.threshold:.6g}",
-            f"{threshold_test.accepted:,}",
-            f"{threshold_test.errors:,}",
-            f"{threshold_test.p_value:.4f}",
-        )
-        for threshold_test in certification.threshold_tests
+        (f"{test_step.threshold:.6g}", f"{test_step.accepted:,}", f"{test_step.errors:,}", f"{test_step.p_value:.4f}")
+        for test_step in certification.threshold_tests
     ]
     if rows:
         print_table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3))
@@ -473,10 +455,10 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         print_text(escape_invisible(f"It replaces {result.replaced_guarantee}"), style="yellow")
 
 
-def _show_too_little(insufficient_data: InsufficientData, result: CertificationResult, more: str = "") -> None:
+def _show_too_little(shortage: InsufficientData, result: CertificationResult, more: str = "") -> None:
     print_text(
-        f"No certificate, too little data: {insufficient_data.reason}. About {insufficient_data.rows_needed:,} "
-        f"rows would be needed{more}.",
+        f"No certificate, too little data: {shortage.reason}. About {shortage.rows_needed:,} rows would be "
+        f"needed{more}.",
         style="yellow",
     )
     if result.tested:
@@ -568,49 +550,37 @@ async def certify_claims(
     rows = read(data, card)
     if not rows.is_labelled:
         return _print_unlabelled(rows, arguments.agent)
-    row_set = _unrefuted_rows(settings, project, arguments.agent, rows)
+    used_rows = _unrefuted_rows(settings, project, arguments.agent, rows)
     bound, judge_digests = (dependency_digests(settings, project.registry, name) for name in (arguments.agent, judge))
     file = arguments.out or default_path(settings, project.registry, arguments.agent).with_name(FILE_NAME)
     check_replaceable(file, "--out")
-    rows, independent_rows = rows.select_independent(card, arguments.seed, arguments.group)
+    rows, sample = rows.select_independent(card, arguments.seed, arguments.group)
     book = AttemptLogFile(
         writable_path(settings, project.registry, arguments.agent, FILE_NAME).with_name(attempts.CLAIMS_FILE_NAME)
     )
     book.check_writable()
     if not arguments.as_json:
-        _report_rows(arguments.agent, rows, check, independent_rows)
+        _report_rows(arguments.agent, rows, check, sample)
     answers = await _calibration_answers(open_, settings, project, judge, rows, arguments.alpha)
-    factuality_result = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
+    report = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
     attempt = (
-        book.record_claims_calibration(rows.name, row_set, answers, factuality_result)
-        if factuality_result.calibration >= factuality_result.min_answers
+        book.record_claims_calibration(rows.name, used_rows, answers, report)
+        if report.calibration >= report.min_answers
         else 1
     )  # fewer answers are not tested
-    if factuality_result.threshold is None or factuality_result.held_out is None:
-        return ClaimsCertificationResult(factuality_result, attempt=attempt, sample=independent_rows)
-    sketch = RowFingerprints.of(row_set.fingerprints, SAMPLE_SIZE)
+    if report.threshold is None or report.held_out is None:
+        return ClaimsCertificationResult(report, attempt=attempt, sample=sample)
+    sketch = RowFingerprints.of(used_rows.fingerprints, SAMPLE_SIZE)
     source = ClaimsData(
-        rows.name,
-        rows.digest,
-        factuality_result.calibration,
-        factuality_result.held_out.answers,
-        arguments.seed,
-        rows.is_scored,
-        sketch,
+        rows.name, rows.digest, report.calibration, report.held_out.answers, arguments.seed, rows.is_scored, sketch
     )
-    origin = _with_left_out(source, independent_rows)
+    origin = _with_left_out(source, sample)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     certificate = build_claims_certificate(
-        arguments.agent,
-        bound,
-        ClaimScorer(check, judge, judge_digests),
-        factuality_result,
-        origin,
-        now,
-        attempt=attempt,
+        arguments.agent, bound, ClaimScorer(check, judge, judge_digests), report, origin, now, attempt=attempt
     )
     replace_file(file, certificate.to_bytes())
-    return ClaimsCertificationResult(factuality_result, certificate, file, attempt, independent_rows)
+    return ClaimsCertificationResult(report, certificate, file, attempt, sample)
 
 
 def _print_unlabelled(rows: JudgedAnswerFile, agent: str) -> ClaimsCertificationResult:
@@ -679,9 +649,9 @@ def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: Judg
     from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
 
     fingerprints = frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows)
-    row_set = RowSet(frozenset({rows.digest}), fingerprints)
-    refuse_refuted_rows(settings, project.registry, agent, row_set, claims=True)
-    return row_set
+    used_rows = RowSet(frozenset({rows.digest}), fingerprints)
+    refuse_refuted_rows(settings, project.registry, agent, used_rows, claims=True)
+    return used_rows
 
 
 async def _calibration_answers(
@@ -725,59 +695,48 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
     """Prints the result."""
     from orchestra.verification.certificates.certify import confidence_interval, format_percent
 
-    factuality_result = result.calibration
-    if factuality_result is None:
+    report = result.calibration
+    if report is None:
         return
-    guarantee = f"All kept parts must be right in at least {format_percent(1 - factuality_result.alpha)} of answers"
+    guarantee = f"All kept parts must be right in at least {format_percent(1 - report.alpha)} of answers"
     print_text(
-        f"{guarantee}: that requires at least {factuality_result.min_answers:,} answers; "
-        f"{factuality_result.calibration:,} calibrate here."
+        f"{guarantee}: that requires at least {report.min_answers:,} answers; {report.calibration:,} calibrate here."
     )
-    unfiltered = factuality_result.unfiltered
-    if unfiltered.parts:
-        wrong_text = (
-            f"{unfiltered.wrong_kept:,} of {unfiltered.parts:,} parts "
-            f"{'is' if unfiltered.wrong_kept == 1 else 'are'} wrong"
-        )
+    before = report.unfiltered
+    if before.parts:
+        text = f"{before.wrong_kept:,} of {before.parts:,} parts {'is' if before.wrong_kept == 1 else 'are'} wrong"
         print_text(
-            f"Before anything is dropped, {wrong_text}; something is wrong in "
-            f"{format_percent(unfiltered.violation_rate)} of the answers.\n"
+            f"Before anything is dropped, {text}; something is wrong in "
+            f"{format_percent(before.violation_rate)} of the answers.\n"
         )
     if result.attempt > 1:
-        wrong_text = (
+        text = (
             f"WARNING: attempt {result.attempt:,} on these answers, or on many of them. The guarantee is "
             "that of one test, without a delta that"
         )
         print_text(
-            f"{wrong_text} attempts could share: of the best of several the shares of wrong answers add up. Other "
+            f"{text} attempts could share: of the best of several the shares of wrong answers add up. Other "
             "answers carry it.",
             style="yellow",
         )
-    if (
-        factuality_result.threshold is None
-        or factuality_result.calibrated is None
-        or factuality_result.held_out is None
-    ):
-        print_text(f"No certificate: {factuality_result.reason}.", style="yellow")
+    if report.threshold is None or report.calibrated is None or report.held_out is None:
+        print_text(f"No certificate: {report.reason}.", style="yellow")
         return
     print_text(
-        f"Certified: parts with a score of at least {factuality_result.threshold:.6g} are kept, "
-        f"{_format_kept(factuality_result.calibrated)} of the calibration answers.",
+        f"Certified: parts with a score of at least {report.threshold:.6g} are kept, "
+        f"{_format_kept(report.calibrated)} of the calibration answers.",
         style="green",
     )
-    low, high = confidence_interval(factuality_result.held_out.violations, factuality_result.held_out.answers)
+    low, high = confidence_interval(report.held_out.violations, report.held_out.answers)
     wrong = (
-        f"something wrong was kept in {factuality_result.held_out.violations:,}, "
-        f"{format_percent(factuality_result.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+        f"something wrong was kept in {report.held_out.violations:,}, "
+        f"{format_percent(report.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
     )
-    print_text(
-        f"On the {factuality_result.held_out.answers:,} held-out answers: "
-        f"{_format_kept(factuality_result.held_out)}; {wrong}."
-    )
-    if (splits := factuality_result.resplits) is not None:
+    print_text(f"On the {report.held_out.answers:,} held-out answers: {_format_kept(report.held_out)}; {wrong}.")
+    if (splits := report.resplits) is not None:
         mean = f"something wrong was kept in {format_percent(splits.violation_rate)} of the rest on average"
         print_text(
-            f"{splits.rounds} resplits: {mean}, {format_percent(factuality_result.alpha)} at most are guaranteed; "
+            f"{splits.rounds} resplits: {mean}, {format_percent(report.alpha)} at most are guaranteed; "
             f"{format_percent(splits.kept_share)} of the parts were kept."
         )
     if result.file is not None:
@@ -790,11 +749,11 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
         )
 
 
-def _format_kept(retention_result: RetentionResult) -> str:
+def _format_kept(retention: RetentionResult) -> str:
     from orchestra.verification.certificates.certify import format_percent
 
-    empty = f", and {retention_result.empty:,} answers are left with none" if retention_result.empty else ""
-    return f"{format_percent(retention_result.kept_share)} of the parts of the {retention_result.answers:,}{empty}"
+    empty = f", and {retention.empty:,} answers are left with none" if retention.empty else ""
+    return f"{format_percent(retention.kept_share)} of the parts of the {retention.answers:,}{empty}"
 
 
 def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCertificationResult) -> None:

@@ -88,81 +88,72 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     if not spec.runs and (spec.workflow or spec.max_age is not None or spec.escalated):
         raise InputError("N015", "--since, --workflow and --escalated require --runs", hint="--runs")
     teacher = find_teacher(project.registry, settings, card, spec.teacher) if spec.teacher else None
-    collected_rows = await _rows_of_runs(project, card, spec) if spec.runs else CollectedRows()
-    collected_rows += collect_from_files(spec.files, card, spec.columns, spec.licence, answered=teacher is None)
-    collected_rows = collected_rows.exclude(lambda row: is_empty(row.input), "with empty inputs")
+    pool = await _rows_of_runs(project, card, spec) if spec.runs else CollectedRows()
+    pool += collect_from_files(spec.files, card, spec.columns, spec.licence, answered=teacher is None)
+    pool = pool.exclude(lambda row: is_empty(row.input), "with empty inputs")
     for folder in spec.excluded_sets:
-        collected_rows = _exclude_test_rows(collected_rows, Dataset.load(folder))
-    collected_rows = collected_rows.drop_answered()
+        pool = _exclude_test_rows(pool, Dataset.load(folder))
+    pool = pool.drop_answered()
     if teacher is not None and not spec.replace:
         check_overwrite(spec.out)
-    if teacher is not None and collected_rows.unanswered:
-        check_unique_ids(
-            spec.name,
-            (
-                *deduplicate(collected_rows.rows).rows,
-                *(unanswered_row.row for unanswered_row in collected_rows.unanswered),
-            ),
-        )
-        collected_rows += await _ask_teacher(open_, settings, card, teacher, collected_rows, spec.licence)
-        collected_rows = replace(collected_rows, unanswered=())
-    collected_rows = collected_rows.drop_unanswered()
-    if not collected_rows.rows:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in collected_rows.left_out.items())
+    if teacher is not None and pool.unanswered:
+        check_unique_ids(spec.name, (*deduplicate(pool.rows).rows, *(unread.row for unread in pool.unanswered)))
+        pool += await _ask_teacher(open_, settings, card, teacher, pool, spec.licence)
+        pool = replace(pool, unanswered=())
+    pool = pool.drop_unanswered()
+    if not pool.rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items())
         raise InputError(
             "N008",
             f"no answer of {card.name} can be used: {reasons}",
             hint="--teacher NAME labels failed calls",
         )
-    deduplicated_rows = deduplicate(collected_rows.rows)
+    unique = deduplicate(pool.rows)
     same = {
-        "the same": deduplicated_rows.exact_duplicates,
-        "the same in another spelling": deduplicated_rows.near_duplicates,
-        CONTRADICTION_REASON: len(deduplicated_rows.contradictions),
+        "the same": unique.exact_duplicates,
+        "the same in another spelling": unique.near_duplicates,
+        CONTRADICTION_REASON: len(unique.contradictions),
     }
-    counts = {reason: count + collected_rows.left_out.pop(reason, 0) for reason, count in same.items()}
-    parts = split(deduplicated_rows.rows, spec.shares)
+    counts = {reason: count + pool.left_out.pop(reason, 0) for reason, count in same.items()}
+    parts = split(unique.rows, spec.shares)
     dataset = Dataset.build(
         spec.name,
         spec.agent,
         contract_digest(card),
         spec.licence,
-        collected_rows.origins,
+        pool.origins,
         parts,
-        {**counts, **collected_rows.left_out},
+        {**counts, **pool.left_out},
     )
     if not spec.replace:
         check_overwrite(spec.out, dataset.manifest.digest)
     pairs = [
-        (
-            f"{collected_rows.location_of(row)} says {_short_output(row)}, and {collected_rows.location_of(first)} "
-            f"{_short_output(first)}"
-        )
-        for first, row in deduplicated_rows.contradictions
+        (f"{pool.location_of(row)} says {_short_output(row)}, and {pool.location_of(first)} {_short_output(first)}")
+        for first, row in unique.contradictions
     ]
-    return BuiltDataset(dataset, {**collected_rows.left_out_locations, CONTRADICTION_REASON: pairs})
+    return BuiltDataset(dataset, {**pool.left_out_locations, CONTRADICTION_REASON: pairs})
 
 
 def _short_output(row: DatasetRow) -> str:
     return shorten(canonical(row.output).decode(), 60)
 
 
-def _exclude_test_rows(collected_rows: CollectedRows, data: Dataset) -> CollectedRows:
+def _exclude_test_rows(pool: CollectedRows, data: Dataset) -> CollectedRows:
     """Removes rows of the test split of a dataset, and their groups."""
     tested = data.rows["test"]
     marks, groups = {fingerprint(row.input) for row in tested}, {row.group for row in tested}
-    return collected_rows.exclude(
+    return pool.exclude(
         lambda row: row.group in groups or fingerprint(row.input) in marks, f"of the test part of {data.manifest.name}"
     )
 
 
 async def _rows_of_runs(project: Project, card: Card, spec: DatasetSpec) -> CollectedRows:
     """The rows of the journal. Raises `InputError` N006 to N008, C018 if the journal is off."""
-    trace_filter = TraceFilter(time.time() - spec.max_age if spec.max_age is not None else 0.0, spec.workflow)
+    selection = TraceFilter(time.time() - spec.max_age if spec.max_age is not None else 0.0, spec.workflow)
     async with open_existing_journal() as journal:
         if journal is None:
             raise InputError("N006", "nothing is recorded yet", hint=f"start one with: orchestra run {card.name}")
-        traces = await collect_traces(project, journal, spec.escalated or card.name, trace_filter)
+        traces = await collect_traces(project, journal, spec.escalated or card.name, selection)
     for reason, count in traces.skipped_runs.items():
         print_note(f"skipped {pluralize(count, 'run')} {reason}")
     place = project.settings.journal
@@ -173,14 +164,14 @@ async def _rows_of_runs(project: Project, card: Card, spec: DatasetSpec) -> Coll
 
 
 async def _ask_teacher(
-    open_: Opener, settings: Settings, card: Card, teacher: Teacher, collected_rows: CollectedRows, licence: str
+    open_: Opener, settings: Settings, card: Card, teacher: Teacher, pool: CollectedRows, licence: str
 ) -> CollectedRows:
     async with open_orchestra(open_, settings) as orchestra:
-        with ProgressMeter(len(collected_rows.unanswered), 0) as meter:
+        with ProgressMeter(len(pool.unanswered), 0) as meter:
             answered_rows = await ask_teacher(
-                orchestra, teacher, card, collected_rows.unanswered, licence, settings.concurrency, meter.advance
+                orchestra, teacher, card, pool.unanswered, licence, settings.concurrency, meter.advance
             )
-    count, answer_count = len(collected_rows.unanswered), len(answered_rows.rows)
+    count, answer_count = len(pool.unanswered), len(answered_rows.rows)
     print_text(
         f"{teacher.description} was called for {count:,} inputs: {answer_count:,} accepted, "
         f"{count - answer_count:,} ({1 - answer_count / count:.1%}) not"

@@ -73,29 +73,25 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
         if node:
             row = find_node(history, node)
             if attempt is not None:
-                attempt_row = find_attempt(row, attempt)
+                record = find_attempt(row, attempt)
                 _print_bytes(
-                    [
-                        await journal.get_blob(digest) or b""
-                        for digest in (attempt_row.sent, attempt_row.received)
-                        if digest
-                    ]
+                    [await journal.get_blob(digest) or b"" for digest in (record.sent, record.received) if digest]
                 )
             else:
                 _show_node(row, run, history.tiers, as_json=options.as_json)
             return
-        output_claims, status = await _claims_and_status(journal, run, events, history)
-        open_questions, reason = history.open_questions, ""
+        claims, status = await _claims_and_status(journal, run, events, history)
+        questions, reason = history.open_questions, ""
         if history.finished is None:
-            open_questions = tuple(
+            questions = tuple(
                 unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events)))
             )
         if status == "running":
             reason = await describe_owner(journal, run)
         if status == "interrupted":
             reason = escape_invisible(await why_interrupted(journal, run, events))
-            if 0 < len(open_questions) < len(history.open_questions):
-                reason += f"\n\n{format_open_questions(run, open_questions)}"
+            if 0 < len(questions) < len(history.open_questions):
+                reason += f"\n\n{format_open_questions(run, questions)}"
             rows = (
                 msgspec.structs.replace(row, status="interrupted") if row.status == "running" else row
                 for row in history.rows
@@ -103,43 +99,35 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
             history = replace(history, rows=tuple(rows))
         explanation = await _explain_run(journal, events, history) if options.explain else None
     tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
+    dropped = dropped_claims(events)
     if options.as_json:
         print_json(
             {
                 "run": run,
                 "status": status,
                 "tags": tags,
-                "asked": question_data(run, open_questions),
+                "asked": question_data(run, questions),
                 **_explanation_data(explanation),
-                **claim_data(output_claims, dropped_claims(events)),
+                **claim_data(claims, dropped),
                 "tiers": usage_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
     else:
-        stand = format_open_questions(run, open_questions) if status == "waiting" else reason
-        _show_run(
-            history,
-            status,
-            stand,
-            output_claims,
-            explanation,
-            dropped_claims(events),
-            everything=options.everything,
-            tags=tags,
-        )
+        stand = format_open_questions(run, questions) if status == "waiting" else reason
+        _show_run(history, status, stand, claims, explanation, dropped, everything=options.everything, tags=tags)
 
 
 async def _claims_and_status(
     journal: Journal, run: str, events: Sequence[Event], history: History
 ) -> tuple[Sequence[OutputClaim], str]:
     """The claims of a run and its status."""
-    output_claims = (
+    claims = (
         extract_claims(events, await stored_workflows(journal, events[0]))
         if events and isinstance(events[0], RunStarted)
         else ()
     )
-    return output_claims, history.status if history.finished is not None else await status_of(journal, run)
+    return claims, history.status if history.finished is not None else await status_of(journal, run)
 
 
 async def _explain_run(journal: Journal, events: Sequence[Event], history: History) -> ProgramExplanation | None:
@@ -179,11 +167,11 @@ async def write_page(name: str, target: Path) -> None:
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
-        output_claims, status = await _claims_and_status(journal, run, events, history)
+        claims, status = await _claims_and_status(journal, run, events, history)
         certificates = await read_certificates(journal, events)
         record = await read_run_record(journal, run, time.time(), with_blobs=True)
     confidence = outcome_score(history.outcome, events)
-    content = RunContent(events, status, output_claims, dropped_claims(events), confidence, certificates=certificates)
+    content = RunContent(events, status, claims, dropped_claims(events), confidence, certificates=certificates)
     _write_text(target, render_saved_run(content, record))
 
 

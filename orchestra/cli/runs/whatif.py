@@ -255,17 +255,17 @@ class WhatIfReport:
     @property
     def is_unchanged(self) -> bool:
         """True if every answer is unchanged."""
-        return not self.failures and all(rehearsal.verdict == "same" for rehearsal in self.rehearsals)
+        return not self.failures and all(result.verdict == "same" for result in self.rehearsals)
 
     @property
     def completed(self) -> list[WhatifResult]:
         """The completed replays, to which the figures refer."""
-        return [rehearsal for rehearsal in self.rehearsals if not rehearsal.stops]
+        return [result for result in self.rehearsals if not result.stops]
 
     @property
     def verdict_counts(self) -> Counter[WhatifVerdict]:
         """The number of answers by verdict."""
-        return Counter(rehearsal.verdict for rehearsal in self.rehearsals)
+        return Counter(result.verdict for result in self.rehearsals)
 
     @property
     def title(self) -> str:
@@ -289,10 +289,10 @@ class WhatIfReport:
         from orchestra.core.events import NO_USAGE
 
         recalled, anew = (
-            sum(rehearsal.recalled_calls for rehearsal in self.rehearsals),
-            sum(rehearsal.new_calls for rehearsal in self.rehearsals),
+            sum(result.recalled_calls for result in self.rehearsals),
+            sum(result.new_calls for result in self.rehearsals),
         )
-        spent = sum((rehearsal.new_usage for rehearsal in self.rehearsals), NO_USAGE)
+        spent = sum((result.new_usage for result in self.rehearsals), NO_USAGE)
         return (
             f"{pluralize(recalled, 'call')} recalled, {anew:,} made:"
             f" {spent.prompt_tokens:,} tokens in, {spent.output_tokens:,} out, {format_duration(spent.seconds)}"
@@ -338,37 +338,33 @@ def show_report(report: WhatIfReport) -> None:
     print_text()
     rows = [
         (
-            rehearsal.run,
-            rehearsal.workflow,
-            VERDICT_TEXTS[rehearsal.verdict],
-            ", ".join(change.node for change in rehearsal.differences),
+            result.run,
+            result.workflow,
+            VERDICT_TEXTS[result.verdict],
+            ", ".join(change.node for change in result.differences),
         )
-        for rehearsal in report.rehearsals
+        for result in report.rehearsals
     ]
     rows += [(failure.run, "", "cannot be replayed", failure.error.message) for failure in report.failures]
     print_table(("run", "workflow", "its answer", "nodes with other outcomes"), rows)
-    for rehearsal in report.rehearsals:
-        for stop in rehearsal.stops:
-            print_text(
-                escape_invisible(f"\n{rehearsal.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow"
-            )
+    for result in report.rehearsals:
+        for stop in result.stops:
+            print_text(escape_invisible(f"\n{result.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
             print_text(escape_invisible(f"  {_shorten(format_value(stop.inputs))}"), style="dim")
-        if rehearsal.replay_gap:
+        if result.replay_gap:
             print_text(
-                escape_invisible(
-                    f"\n{rehearsal.run} cannot be completed by the current engine: {rehearsal.replay_gap}"
-                ),
+                escape_invisible(f"\n{result.run} cannot be completed by the current engine: {result.replay_gap}"),
                 style="yellow",
             )
-        for node in rehearsal.uncertified:
-            print_text(escape_invisible(f"\n{rehearsal.run}, {node.node}: {node.message}"), style="yellow")
-        if rehearsal.changed_tools or rehearsal.unknown_tools:
-            print_text(escape_invisible(f"\n{rehearsal.run}: {_code_change_note(rehearsal)}"), style="yellow")
-        if rehearsal.timed_out:
-            print_text(escape_invisible(f"\n{rehearsal.run}: {_timeout_note(rehearsal)}"), style="yellow")
-    changes = [(rehearsal, change) for rehearsal in report.rehearsals for change in rehearsal.differences]
-    for rehearsal, change in changes[:MAX_NODES_SHOWN]:
-        print_text(escape_invisible(f"\n{change.node} of run {rehearsal.run}"), style="bold")
+        for node in result.uncertified:
+            print_text(escape_invisible(f"\n{result.run}, {node.node}: {node.message}"), style="yellow")
+        if result.changed_tools or result.unknown_tools:
+            print_text(escape_invisible(f"\n{result.run}: {_code_change_note(result)}"), style="yellow")
+        if result.timed_out:
+            print_text(escape_invisible(f"\n{result.run}: {_timeout_note(result)}"), style="yellow")
+    changes = [(result, change) for result in report.rehearsals for change in result.differences]
+    for result, change in changes[:MAX_NODES_SHOWN]:
+        print_text(escape_invisible(f"\n{change.node} of run {result.run}"), style="bold")
         print_text(escape_invisible(f"  then  {_format_outcome(change.before)}"), style="red")
         print_text(escape_invisible(f"  now   {_format_outcome(change.after)}"), style="green")
     if len(changes) > MAX_NODES_SHOWN:
@@ -439,7 +435,7 @@ def as_markdown(report: WhatIfReport) -> str:
         "",
     ]
     lines += [_footer(report), ""]
-    different = [rehearsal for rehearsal in report.rehearsals if rehearsal.verdict != "same" or rehearsal.differences]
+    different = [result for result in report.rehearsals if result.verdict != "same" or result.differences]
     if different or report.failures:
         lines += ["| run | its answer | nodes with other outcomes |", "|---|---|---|"]
     for result in different:
@@ -450,26 +446,22 @@ def as_markdown(report: WhatIfReport) -> str:
             f"{'; '.join(part for part in (nodes, stops) if part)} |"
         )
     late = [
-        f"- {_inline_code(rehearsal.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
-        for rehearsal in report.rehearsals
-        for node in rehearsal.uncertified
+        f"- {_inline_code(result.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
+        for result in report.rehearsals
+        for node in result.uncertified
     ]
     late += [
-        f"- {_inline_code(rehearsal.run)}: {_inline_code(_code_change_note(rehearsal))}"
-        for rehearsal in report.rehearsals
-        if rehearsal.changed_tools or rehearsal.unknown_tools
+        _note_line(result, _code_change_note(result))
+        for result in report.rehearsals
+        if result.changed_tools or result.unknown_tools
     ]
-    late += [
-        f"- {_inline_code(rehearsal.run)}: {_inline_code(_timeout_note(rehearsal))}"
-        for rehearsal in report.rehearsals
-        if rehearsal.timed_out
-    ]
+    late += [_note_line(result, _timeout_note(result)) for result in report.rehearsals if result.timed_out]
     lines += [
         f"| {_inline_code(failure.run)} | cannot be replayed | {_inline_code(failure.error.message)} |"
         for failure in report.failures
     ]
     lines += ["", *late] if late else []
-    changes = [(rehearsal, change) for rehearsal in report.rehearsals for change in rehearsal.differences]
+    changes = [(result, change) for result in report.rehearsals for change in result.differences]
     if changes:
         lines += [
             "",
@@ -485,6 +477,11 @@ def as_markdown(report: WhatIfReport) -> str:
             lines += [f"{_inline_code(change.node)} of {_inline_code(result.run)}", "", f"{fence}diff", text, fence, ""]
         lines.append("</details>")
     return "\n".join(lines).rstrip()
+
+
+def _note_line(result: WhatifResult, note: str) -> str:
+    """A list item with a note on a run."""
+    return f"- {_inline_code(result.run)}: {_inline_code(note)}"
 
 
 def _longest_backticks(text: str) -> int:
@@ -508,11 +505,11 @@ def as_data(report: WhatIfReport) -> dict[str, Any]:
         "agents": [{"agent": agent, "instead": replacement} for agent, replacement in report.agents],
         "verdicts": dict(report.verdict_counts),
         "same": report.is_unchanged,
-        "runs": [_run_data(rehearsal) for rehearsal in report.rehearsals],
+        "runs": [_run_data(result) for result in report.rehearsals],
         "lost": [{"run": failure.run, "error": error_data(failure.error)} for failure in report.failures],
-        "recalled": sum(rehearsal.recalled_calls for rehearsal in report.rehearsals),
-        "anew": sum(rehearsal.new_calls for rehearsal in report.rehearsals),
-        "spent": sum((rehearsal.new_usage for rehearsal in report.rehearsals), NO_USAGE),
+        "recalled": sum(result.recalled_calls for result in report.rehearsals),
+        "anew": sum(result.new_calls for result in report.rehearsals),
+        "spent": sum((result.new_usage for result in report.rehearsals), NO_USAGE),
     }
 
 
