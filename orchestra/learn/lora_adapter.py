@@ -101,9 +101,11 @@ class StartingAdapter:
         """
         from safetensors.torch import load_file
 
-        weights, wanted = load_file(self.folder / WEIGHTS), learner.master_weights
+        weights, master_weights = load_file(self.folder / WEIGHTS), learner.master_weights
         if strange := sorted(
-            name for name in {*weights, *wanted} if _tensor_shape(weights, name) != _tensor_shape(wanted, name)
+            name
+            for name in {*weights, *master_weights}
+            if _tensor_shape(weights, name) != _tensor_shape(master_weights, name)
         ):
             reason = (
                 f"{self.folder} is an adapter of another model, or of other layers: "
@@ -173,12 +175,12 @@ def write(
     }
     config |= {"base_model_name_or_path": record.base, "inference_mode": True}
     (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
-    whole = msgspec.structs.replace(record, sha256=file_sha256(partial / WEIGHTS))
-    (partial / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    training_record = msgspec.structs.replace(record, sha256=file_sha256(partial / WEIGHTS))
+    (partial / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(training_record), indent=2) + b"\n")
     (partial / CURVE_FILE).write_text(loss_curve.render_svg(record.curve, record.best_step), "utf-8")
     check_folder(partial)
     replace_folder(partial, folder)
-    return whole
+    return training_record
 
 
 def package_versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:

@@ -43,11 +43,11 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
             f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>'
         )
     for name, colour, loss in SERIES:
-        shown = [point for point in points if not math.isnan(loss(point))]
-        path = " ".join("{:g},{:g}".format(*to_pixels(point.step, loss(point))) for point in shown)
+        training_points = [point for point in points if not math.isnan(loss(point))]
+        path = " ".join("{:g},{:g}".format(*to_pixels(point.step, loss(point))) for point in training_points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        if shown:
-            x, y = to_pixels(shown[-1].step, loss(shown[-1]))
+        if training_points:
+            x, y = to_pixels(training_points[-1].step, loss(training_points[-1]))
             parts.append(
                 f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>'
             )

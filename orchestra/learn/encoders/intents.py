@@ -106,12 +106,12 @@ def run(
     if fresh:
         shutil.rmtree(training.checkpoint_folder, ignore_errors=True)
     base = (training.base, describe_base(card.model, training.base))
-    begun = training.warm_start
-    if begun is not None and not card_fields.paired_text:
+    warm_start = training.warm_start
+    if warm_start is not None and not card_fields.paired_text:
         reason = f"{card.name} classifies texts, and its classifier over n-grams is trained on all rows at once"
         raise InputError("N123", reason, hint="leave out --start, and add the earlier rows")
     plan = (
-        replace(_pair_settings(training), warm_start=begun)
+        replace(_pair_settings(training), warm_start=warm_start)
         if card_fields.paired_text
         else _text_settings(training, labelled, outside)
     )
@@ -174,11 +174,11 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
 
 def _find_out_of_scope_label(rows: Sequence[DatasetRow], output: str, number: str) -> str:
     """Returns the out-of-scope label: that of the texts whose number is 1."""
-    found = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
+    counts = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
     inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
-    if len(found) != 1 or inside & found.keys():
-        reason = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
+    if len(counts) != 1 or inside & counts.keys():
+        reason = f"{number} is 1 for {', '.join(map(repr, counts)) or 'no label'}"
         raise InputError(
             "N144", f"{reason}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
         )
-    return next(iter(found))
+    return next(iter(counts))

@@ -97,22 +97,22 @@ class FrozenEncoder:
     @torch.no_grad()
     def lower_block_states(self, texts: Sequence[Sequence[int]], tuned: int, size: int = 64) -> list[Tensor]:
         """Returns the states below the `tuned` last blocks for each text, (tokens, width)."""
-        given: list[Tensor] = [torch.empty(0)] * len(texts)
+        lower_block_states: list[Tensor] = [torch.empty(0)] * len(texts)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             with self.autocast():
                 read = self._run_blocks(*pad_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
             for row, hidden in zip(rows, read, strict=True):
-                given[row] = hidden[: len(texts[row])].to(
+                lower_block_states[row] = hidden[: len(texts[row])].to(
                     self.product_dtype, copy=True
                 )  # for all rows at once, in half the memory
-        return given
+        return lower_block_states
 
     def _run_blocks(self, tokens: Tensor, mask: Tensor, blocks: int) -> Tensor:
-        x, seen = self.embed_tokens(tokens), self.attention_bias(mask)
+        x, attention_bias = self.embed_tokens(tokens), self.attention_bias(mask)
         for layer in range(blocks):
-            x = self.block(x, seen, f"encoder.layer.{layer}", self.linear, 0.0)
+            x = self.block(x, attention_bias, f"encoder.layer.{layer}", self.linear, 0.0)
         return x
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -182,28 +182,28 @@ class AdaptedEncoder:
         self.parameters: dict[str, Tensor] = {}
         for name in base.shape.linear_layers:
             if name.startswith(tuple(f"{block}." for block in self.blocks)):
-                taken, given = base.shape.layer_shape(name)
+                input_size, output_size = base.shape.layer_shape(name)
                 self.parameters[f"down.{name}"] = (
-                    torch.randn(hyperparameters.rank, taken, generator=self.generator) / math.sqrt(taken)
+                    torch.randn(hyperparameters.rank, input_size, generator=self.generator) / math.sqrt(input_size)
                 ).requires_grad_()
-                self.parameters[f"up.{name}"] = torch.zeros(given, hyperparameters.rank).requires_grad_()
+                self.parameters[f"up.{name}"] = torch.zeros(output_size, hyperparameters.rank).requires_grad_()
 
     def encode(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns the states of all tokens, (rows, tokens, width), from the states below the tuned blocks."""
-        seen, hidden = self.base.attention_bias(mask), hidden.float()
+        attention_bias, hidden = self.base.attention_bias(mask), hidden.float()
         with self.base.autocast():
             for block in self.blocks:
                 hidden = self.base.block(
-                    hidden, seen, block, self._linear, self.hyperparameters.dropout if self.training else 0.0
+                    hidden, attention_bias, block, self._linear, self.hyperparameters.dropout if self.training else 0.0
                 )
         return hidden.float()
 
     def arrays(self) -> dict[str, Tensor]:
         """Returns the learnt arrays as stored for a card: the factor of `up` is multiplied in."""
-        made = {
+        adapter_scales = {
             name: ADAPTER_SCALE * array if name.startswith("up.") else array for name, array in self.parameters.items()
         }
-        return {name: array.detach() for name, array in made.items()}
+        return {name: array.detach() for name, array in adapter_scales.items()}
 
     @torch.no_grad()
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
@@ -237,10 +237,10 @@ class PrototypeEncoder(AdaptedEncoder):
 
     def arrays(self) -> dict[str, Tensor]:
         """Returns the learnt arrays: prototypes of length one, and the sharpness as a factor."""
-        made = super().arrays()
-        return made | {
-            "prototypes": functional.normalize(made["prototypes"], dim=1),
-            "sharpness": made["sharpness"].exp(),
+        arrays = super().arrays()
+        return arrays | {
+            "prototypes": functional.normalize(arrays["prototypes"], dim=1),
+            "sharpness": arrays["sharpness"].exp(),
         }
 
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:

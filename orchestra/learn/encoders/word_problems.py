@@ -84,12 +84,12 @@ class WordProblemExample:
 
     def quantities_by_value(self, max_quantities: int) -> dict[Fraction, list[int]]:
         """Returns the quantities by value: common numbers, then up to `max_quantities` of the problem's."""
-        found: dict[Fraction, list[int]] = defaultdict(list)
+        quantities: dict[Fraction, list[int]] = defaultdict(list)
         for at, text in enumerate(COMMON_NUMBERS):
-            found[Fraction(text)].append(at)
-        for at, one in enumerate(self.problem.quantities[:max_quantities], len(COMMON_NUMBERS)):
-            found[one.value].append(at)
-        return found
+            quantities[Fraction(text)].append(at)
+        for at, quantity in enumerate(self.problem.quantities[:max_quantities], len(COMMON_NUMBERS)):
+            quantities[quantity.value].append(at)
+        return quantities
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
@@ -135,7 +135,7 @@ def _build_example(row: DatasetRow, encoder: Encoder, config: WordProblemConfig)
 def _train_member(
     training: HeadTraining,
     base: FrozenEncoder,
-    found: Sequence[WordProblemExample],
+    examples: Sequence[WordProblemExample],
     on_step: Callable[[TrainingStep], None],
 ) -> SolverEncoder:
     """Trains a solver on the examples."""
@@ -147,51 +147,53 @@ def _train_member(
         COMMON_NUMBERS,
         member.hyperparameters,
         BATCH_TOKENS,
-        [(one.problem.tokens, one.expression) for one in found],
+        [(example.problem.tokens, example.expression) for example in examples],
     )
     lesson = TrainingExamples(
-        lambda batch: loss(member, [found[at] for at in batch]), [len(one.problem.tokens) for one in found], facts
+        lambda batch: loss(member, [examples[at] for at in batch]),
+        [len(example.problem.tokens) for example in examples],
+        facts,
     )
-    begun = None if training.warm_start is None else training.warm_start.for_format(FORMAT)
-    return training.train_member(member, lesson, begun, on_step)
+    warm_start = None if training.warm_start is None else training.warm_start.for_format(FORMAT)
+    return training.train_member(member, lesson, warm_start, on_step)
 
 
 def loss(member: SolverEncoder, examples: Sequence[WordProblemExample]) -> Tensor:
     """Returns the negative log-likelihood of the correct steps, averaged over the problems."""
     import torch
 
-    examples = sorted(examples, key=lambda one: -one.derivation(len(one.problem.quantities)).step_count)
-    most = max(len(one.problem.quantities) for one in examples)
-    derivations = [one.derivation(most) for one in examples]
-    head, board = member.head, member.initial_state([one.problem for one in examples], most)
-    there = torch.zeros(len(examples), len(COMMON_NUMBERS) + most, dtype=torch.bool)
-    for at, one in enumerate(examples):
-        there[at, : len(COMMON_NUMBERS) + len(one.problem.quantities)] = True
-    lost: list[Tensor] = []
+    examples = sorted(examples, key=lambda example: -example.derivation(len(example.problem.quantities)).step_count)
+    most = max(len(example.problem.quantities) for example in examples)
+    derivations = [example.derivation(most) for example in examples]
+    head, board = member.head, member.initial_state([example.problem for example in examples], most)
+    available_mask = torch.zeros(len(examples), len(COMMON_NUMBERS) + most, dtype=torch.bool)
+    for at, example in enumerate(examples):
+        available_mask[at, : len(COMMON_NUMBERS) + len(example.problem.quantities)] = True
+    losses: list[Tensor] = []
     first = True
     while derivations and (first or not derivations[0].is_done):
-        going = len(derivations) if first else sum(not one.is_done for one in derivations)
-        derivations, there = derivations[:going], there[:going]
+        going = len(derivations) if first else sum(not derivation.is_done for derivation in derivations)
+        derivations, available_mask = derivations[:going], available_mask[:going]
         board = SolverState(board.vectors[:going], board.state[:going])
         pairs = head.pair_vectors(board)
-        logits = _mask_unavailable(head.step_logits(pairs), there)
-        alone = head.single_logits(board).masked_fill(~there, IMPOSSIBLE_LOGIT) if first else None
-        taken = _choose_steps(derivations, logits, alone, lost)
-        rows, lefts, rights, operations = torch.tensor(taken).T if taken else torch.empty(4, 0, dtype=torch.long)
+        logits = _mask_unavailable(head.step_logits(pairs), available_mask)
+        alone = head.single_logits(board).masked_fill(~available_mask, IMPOSSIBLE_LOGIT) if first else None
+        steps = _choose_steps(derivations, logits, alone, losses)
+        rows, lefts, rights, operations = torch.tensor(steps).T if steps else torch.empty(4, 0, dtype=torch.long)
         board = SolverState(board.vectors[rows], board.state[rows])
         board = head.next_state(board, pairs[rows, lefts, rights], operations)
         derivations = [derivations[row] for row in rows.tolist()]
-        there = torch.cat([there[rows], torch.ones(len(rows), 1, dtype=torch.bool)], 1)
+        available_mask = torch.cat([available_mask[rows], torch.ones(len(rows), 1, dtype=torch.bool)], 1)
         first = False
-    return torch.stack(lost).sum() / len(examples)
+    return torch.stack(losses).sum() / len(examples)
 
 
-def _mask_unavailable(scores: Tensor, there: Tensor) -> Tensor:
+def _mask_unavailable(scores: Tensor, available_mask: Tensor) -> Tensor:
     """Sets the logits of impossible steps, (problems, quantities, quantities, 2 × operations), to a very low value."""
     import torch
 
     ways = torch.from_numpy(step_mask(scores.shape[1]))
-    open_ = ways.repeat(1, 1, 2)[None] & (there[:, :, None] & there[:, None])[..., None]
+    open_ = ways.repeat(1, 1, 2)[None] & (available_mask[:, :, None] & available_mask[:, None])[..., None]
     return scores.masked_fill(~open_, IMPOSSIBLE_LOGIT)
 
 
@@ -204,24 +206,24 @@ def _choose_steps(
     count, kinds = logits.shape[1], logits.shape[3]
     flat = logits.flatten(1)
     every = flat if alone is None else torch.cat([flat, alone], 1)
-    whole = every.logsumexp(1)
-    taken = []
+    log_total = every.logsumexp(1)
+    chosen_steps = []
     for row, derivation in enumerate(derivations):
         if alone is not None and derivation.direct_answers:
-            losses.append(whole[row] - alone[row, list(derivation.direct_answers)].logsumexp(0))
+            losses.append(log_total[row] - alone[row, list(derivation.direct_answers)].logsumexp(0))
             continue
         moves = derivation.correct_steps()
         steps = list(moves)
         at = [
-            (one.left * count + one.right) * kinds + one.operation + (len(OPERATIONS) if one.is_last else 0)
-            for one in steps
+            (step.left * count + step.right) * kinds + step.operation + (len(OPERATIONS) if step.is_last else 0)
+            for step in steps
         ]
         right = every[row, at]
-        losses.append(whole[row] - right.logsumexp(0))
+        losses.append(log_total[row] - right.logsumexp(0))
         best = steps[int(right.argmax())]
         derivation.apply(moves[best], count)
-        taken.append((row, best.left, best.right, best.operation))
-    return taken
+        chosen_steps.append((row, best.left, best.right, best.operation))
+    return chosen_steps
 
 
 def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
@@ -237,8 +239,10 @@ def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tu
         predictions.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
     if len(predictions) < MIN_TUNE_ROWS:
         return {}, {}
-    sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in predictions])
-    return {"sharpen": sharpen}, {"value": sum(one for one, _ in predictions) / len(predictions)}
+    sharpen = maximize_likelihood(
+        PROBABILITY_POWERS, lambda power: [(is_right, sure**power) for is_right, sure in predictions]
+    )
+    return {"sharpen": sharpen}, {"value": sum(is_right for is_right, _ in predictions) / len(predictions)}
 
 
 class DerivationStep(NamedTuple):
@@ -318,12 +322,12 @@ class Derivation:
 
     def correct_steps(self) -> dict[DerivationStep, _StepEffect]:
         """Returns the currently correct steps with their effects."""
-        found: dict[DerivationStep, _StepEffect] = {}
+        step_effects: dict[DerivationStep, _StepEffect] = {}
         for group in self._groups.values():
             for first, second in combinations(group.terms, 2):
                 for step, plus in self._combining_steps(group, first, second):
-                    found[step] = _StepEffect(group, first, second, plus)
-        return found
+                    step_effects[step] = _StepEffect(group, first, second, plus)
+        return step_effects
 
     def apply(self, effect: _StepEffect, position: int) -> None:
         """Applies a step whose result is the quantity at `position`."""
@@ -360,10 +364,10 @@ class Derivation:
         """Registers a part of the expression tree and returns its key."""
         if isinstance(node, ast.Constant):
             value = evaluate(ast.unparse(node))
-            found = tuple(self._given_quantities.get(value, ()))
-            if not found:
+            quantity_indexes = tuple(self._given_quantities.get(value, ()))
+            if not quantity_indexes:
                 raise ArithmeticParseError(f"{value} is not a number of the problem")
-            self._quantities[key := str(value)] = found
+            self._quantities[key := str(value)] = quantity_indexes
             return key
         signs = _operators(node)
         parts = [_Term(plus, self._add_expression(part)) for plus, part in _flatten(node, signs, True)]

@@ -118,8 +118,8 @@ def build_metric(name: str, config: MetricConfig) -> Metric:
     def case_score(case: Case) -> Any:
         if read.is_excluded(case):
             return None
-        found = part(read, case)
-        return (0.0, found[1]) if case.failed and figure is _ratio and found is not None else found
+        score = part(read, case)
+        return (0.0, score[1]) if case.failed and figure is _ratio and score is not None else score
 
     return Metric(name, case_score, figure, is_lower_better(config), figure is _ratio)
 
@@ -155,8 +155,8 @@ class _CaseReader:
 
     def accepted_answers(self, case: Case) -> Sequence[Any]:
         """Returns the accepted values: a list, or a single one. Empty if the correct answer is no answer."""
-        wanted = self.target(case)
-        return wanted if isinstance(wanted, list | tuple) else [] if _is_empty(wanted) else [wanted]
+        target = self.target(case)
+        return target if isinstance(target, list | tuple) else [] if _is_empty(target) else [target]
 
 
 def _field_value(record: Mapping[str, Any], key: str) -> Any:
@@ -196,10 +196,14 @@ def normalize_spelling(text: str) -> str:
 
 def token_f1(gold: str, given: str) -> float:
     """Returns the F1 of the bags of normalised tokens, in [0, 1]; 1 if both are empty."""
-    wanted, found = normalize_answer(gold).split(), normalize_answer(given).split()
-    if not wanted and not found:
+    expected_tokens, actual_tokens = normalize_answer(gold).split(), normalize_answer(given).split()
+    if not expected_tokens and not actual_tokens:
         return 1.0
-    return 2 * sum((Counter(wanted) & Counter(found)).values()) / (len(wanted) + len(found))
+    return (
+        2
+        * sum((Counter(expected_tokens) & Counter(actual_tokens)).values())
+        / (len(expected_tokens) + len(actual_tokens))
+    )
 
 
 def _is_empty(value: Any) -> bool:
@@ -208,31 +212,35 @@ def _is_empty(value: Any) -> bool:
 
 
 def _best_match(read: _CaseReader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
-    answers, given = read.accepted_answers(case), read.prediction(case)
-    if not answers or _is_empty(given):
-        return float(not answers and _is_empty(given)), 1.0
-    whole = (
-        [read.target(case)] if isinstance(given, list | tuple) else []
+    answers, prediction = read.accepted_answers(case), read.prediction(case)
+    if not answers or _is_empty(prediction):
+        return float(not answers and _is_empty(prediction)), 1.0
+    whole_targets = (
+        [read.target(case)] if isinstance(prediction, list | tuple) else []
     )  # a list may be one value or several accepted answers
-    return max(_score_pair(one, given, score) for one in (*answers, *whole)), 1.0
+    return max(_score_pair(answer, prediction, score) for answer in (*answers, *whole_targets)), 1.0
 
 
-def _score_pair(wanted: Any, given: Any, score: Callable[[str, str], float]) -> float:
+def _score_pair(expected: Any, actual: Any, score: Callable[[str, str], float]) -> float:
     """Returns the score of two texts; values other than texts are compared for equality."""
-    if isinstance(given, list | tuple | Mapping):
-        return float(_is_equal(wanted, given))
-    text = wanted.get("text") if isinstance(wanted, Mapping) else wanted
-    if isinstance(text, str) or (isinstance(given, str) and isinstance(text, int | float)):
-        return score(str(text), str(given))
-    return float(_is_equal(text, given))
+    if isinstance(actual, list | tuple | Mapping):
+        return float(_is_equal(expected, actual))
+    text = expected.get("text") if isinstance(expected, Mapping) else expected
+    if isinstance(text, str) or (isinstance(actual, str) and isinstance(text, int | float)):
+        return score(str(text), str(actual))
+    return float(_is_equal(text, actual))
 
 
 def _exact_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return _best_match(read, case, lambda one, given: float(normalize_answer(one) == normalize_answer(given)))
+    return _best_match(
+        read, case, lambda expected, actual: float(normalize_answer(expected) == normalize_answer(actual))
+    )
 
 
 def _text_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return _best_match(read, case, lambda one, given: float(normalize_spelling(one) == normalize_spelling(given)))
+    return _best_match(
+        read, case, lambda expected, actual: float(normalize_spelling(expected) == normalize_spelling(actual))
+    )
 
 
 def _token_overlap(read: _CaseReader, case: Case) -> tuple[float, float]:
@@ -249,8 +257,8 @@ def _wrong_answer(read: _CaseReader, case: Case) -> tuple[float, float]:
     return float(not _is_empty(read.prediction(case)) and not _METRIC_FUNCTIONS[read.config.by][0](read, case)[0]), 1.0
 
 
-def _is_equal(wanted: Any, given: Any) -> bool:
-    return bool(given == wanted and isinstance(given, bool) == isinstance(wanted, bool))
+def _is_equal(expected: Any, actual: Any) -> bool:
+    return bool(actual == expected and isinstance(actual, bool) == isinstance(expected, bool))
 
 
 def _value_match(read: _CaseReader, case: Case) -> tuple[float, float]:
@@ -259,15 +267,17 @@ def _value_match(read: _CaseReader, case: Case) -> tuple[float, float]:
 
 def _number_match(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether two numbers are equal to six places, in any notation: `$1,452.40`, `(3.1)`, `72%`."""
-    given, wanted = parse_amount(read.prediction(case)), parse_amount(read.target(case))
-    return float(given is not None and wanted is not None and abs(given - wanted) <= TOLERANCE), 1.0
+    actual, expected = parse_amount(read.prediction(case)), parse_amount(read.target(case))
+    return float(actual is not None and expected is not None and abs(actual - expected) <= TOLERANCE), 1.0
 
 
 def _scaled_match(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether an answer and its scale are correct, by the rule of TAT-QA."""
     key, output = read.config.scale, case.output or {}
-    wanted, given = str(case.expected.get(key) or ""), str(output.get(key) or "")
-    return float(scaled_answers_match(read.target(case), wanted, read.prediction(case), given, normalize_answer)), 1.0
+    expected, actual = str(case.expected.get(key) or ""), str(output.get(key) or "")
+    return float(
+        scaled_answers_match(read.target(case), expected, read.prediction(case), actual, normalize_answer)
+    ), 1.0
 
 
 def _calls_match(read: _CaseReader, case: Case) -> tuple[float, float]:
@@ -280,10 +290,10 @@ def _as_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        found = float(value.replace(",", "") if isinstance(value, str) else value)
+        number = float(value.replace(",", "") if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def _spans(value: Any) -> set[tuple[str, Any, Any]]:
@@ -298,8 +308,8 @@ def _spans(value: Any) -> set[tuple[str, Any, Any]]:
 
 
 def _span_f1(read: _CaseReader, case: Case) -> tuple[float, float]:
-    given, wanted = _spans(read.prediction(case)), _spans(read.target(case))
-    return 2.0 * len(given & wanted), float(len(given) + len(wanted))
+    actual_spans, expected_spans = _spans(read.prediction(case)), _spans(read.target(case))
+    return 2.0 * len(actual_spans & expected_spans), float(len(actual_spans) + len(expected_spans))
 
 
 def _spans_match(read: _CaseReader, case: Case) -> tuple[float, float]:
@@ -316,18 +326,18 @@ def _hashable(value: Any) -> Any:
 
 
 def _ranking_score(read: _CaseReader, case: Case) -> tuple[float, bool]:
-    given = read.prediction(case)
-    likely = None if isinstance(given, str) else _as_number(given)
+    prediction = read.prediction(case)
+    likely = None if isinstance(prediction, str) else _as_number(prediction)
     return likely or 0.0, read.target(case) == read.config.positive
 
 
 def _routing_gain(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns the predicted number and the gain; a row without an answer goes to the smaller model."""
-    given = _as_number(read.prediction(case))
+    number = _as_number(read.prediction(case))
     more, _, less = read.target_key.partition("-")
     keys = (read.target_key, "") if read.target_key in case.expected else (more, less)
-    gain, lost = (_outcome_value(case.expected.get(key)) for key in keys)
-    return (-math.inf if given is None else given), gain - lost
+    gain, loss = (_outcome_value(case.expected.get(key)) for key in keys)
+    return (-math.inf if number is None else number), gain - loss
 
 
 def _outcome_value(value: Any) -> float:
@@ -343,9 +353,9 @@ def _ratio(parts: Sequence[tuple[float, float]]) -> float:
 def _balanced_accuracy(parts: Sequence[tuple[Any, Any]]) -> float:
     """Returns the mean recall over the expected labels."""
     right: dict[Any, list[bool]] = defaultdict(list)
-    for wanted, given in parts:
-        right[wanted].append(wanted == given)
-    return sum(sum(found) / len(found) for found in right.values()) / len(right) if right else float("nan")
+    for expected, actual in parts:
+        right[expected].append(expected == actual)
+    return sum(sum(outcomes) / len(outcomes) for outcomes in right.values()) / len(right) if right else float("nan")
 
 
 def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
@@ -354,10 +364,12 @@ def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
     """
     if not parts:
         return float("nan")
-    wanted, given = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
-    both = Counter(pair[0] for pair in parts if pair[0] == pair[1])
-    labels = wanted.keys() | (given.keys() - {None, _FAILED})
-    return sum(2 * both[label] / (wanted[label] + given[label]) for label in labels) / len(labels)
+    expected_counts, actual_counts = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
+    matched_counts = Counter(pair[0] for pair in parts if pair[0] == pair[1])
+    labels = expected_counts.keys() | (actual_counts.keys() - {None, _FAILED})
+    return sum(2 * matched_counts[label] / (expected_counts[label] + actual_counts[label]) for label in labels) / len(
+        labels
+    )
 
 
 def auroc(parts: Sequence[tuple[float, bool]]) -> float:
