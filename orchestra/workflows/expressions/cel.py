@@ -48,9 +48,9 @@ def _is_finite(value: Any) -> bool:
         case float():
             return math.isfinite(value)
         case list():
-            return all(_is_finite(one) for one in value)
+            return all(_is_finite(item) for item in value)
         case dict():
-            return all(_is_finite(one) for one in value.values())
+            return all(_is_finite(item) for item in value.values())
         case _:
             return True
 

@@ -218,16 +218,16 @@ def parse(text: str) -> CelTree:
 def _check_limits(tree: CelTree) -> None:
     waiting = [(tree, 1, 0)]
     while waiting:
-        here, level, macros = waiting.pop()
-        macros += isinstance(here, CelMacro)
+        node, level, macros = waiting.pop()
+        macros += isinstance(node, CelMacro)
         if level > MAX_LEVELS or macros > MAX_MACROS:
-            what = (
+            message = (
                 f"more than {MAX_MACROS} macros inside each other"
                 if macros > MAX_MACROS
                 else f"more than {MAX_LEVELS} levels"
             )
-            raise CelSyntaxError(what, here.start, here.end, "compute a part in a node of its own", too_large=True)
-        waiting += [(child, level + 1, macros) for child in children(here)]
+            raise CelSyntaxError(message, node.start, node.end, "compute a part in a node of its own", too_large=True)
+        waiting += [(child, level + 1, macros) for child in children(node)]
 
 
 _TOKEN = re.compile(

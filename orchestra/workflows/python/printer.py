@@ -138,8 +138,8 @@ class _PythonPrinter:
                 raise NotExpressible(f"{tree.kind}()")
 
     def call(self, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> str:
-        given = (of, *args) if of is not None else args
-        match name, given:
+        operands = (of, *args) if of is not None else args
+        match name, operands:
             case "size", (items,):
                 return f"length({self.render(items)})"
             case "double", (number,):
@@ -190,9 +190,9 @@ def _precedence(tree: CelTree) -> int:
             return 9
 
 
-def _is_same(one: CelTree, other: CelTree) -> bool:
+def _is_same(tree: CelTree, other_tree: CelTree) -> bool:
     """Whether two trees are the same apart from their positions."""
-    return without_positions(one) == without_positions(other)
+    return without_positions(tree) == without_positions(other_tree)
 
 
 def without_positions(tree: object) -> object:
