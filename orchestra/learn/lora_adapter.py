@@ -85,10 +85,10 @@ class StartingAdapter:
         config = json.loads((folder / CONFIG).read_bytes())
         rank, alpha = (config.get(key) if isinstance(config, dict) else None for key in ("r", "lora_alpha"))
         if (rank, alpha) != (shape.rank, shape.alpha):
-            wanted = f"rank {shape.rank} and alpha {shape.alpha}"
+            expected = f"rank {shape.rank} and alpha {shape.alpha}"
             raise InputError(
                 "N123",
-                f"{folder} has rank {rank} and alpha {alpha}, and {wanted} were requested",
+                f"{folder} has rank {rank} and alpha {alpha}, and {expected} were requested",
                 hint=f"--rank {rank}",
             )
         return cls(folder, adapter_digest(folder))
@@ -167,10 +167,10 @@ def write(
         raise InputError(
             "N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank"
         )
-    known = settings.to_dict()
+    fields = settings.to_dict()
     config = {
         key: sorted(value) if isinstance(value, set) else value
-        for key, value in known.items()
+        for key, value in fields.items()
         if key not in ("auto_mapping",)
     }
     config |= {"base_model_name_or_path": record.base, "inference_mode": True}
@@ -185,8 +185,8 @@ def write(
 
 def package_versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
     """Returns the versions of the installed packages that influence the result."""
-    found = {}
+    versions = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -92,7 +92,7 @@ class ColumnMapping:
         Raises:
             InputError: N011 if a text has another form.
         """
-        pairs = [one.partition("=") for one in given]
+        pairs = [option.partition("=") for option in given]
         for field, sign, column in pairs:
             if not (field and sign and column):
                 raise InputError("N011", f"{field}{sign}{column} is not FIELD=COLUMN", hint="--column text=message")

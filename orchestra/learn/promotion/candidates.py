@@ -136,7 +136,7 @@ def _check_arrays(card: Card, folder: Path) -> None:
         faults.append(f"it writes {layout.output!r}")
     elif layout.output and layout.format not in SLOT_FORMATS:
         label = Validator(subschema(card.output_schema, outputs[layout.output]))
-        faults += [f"it gives {one!r}" for one in layout.labels if label.check(one)]
+        faults += [f"it gives {row_label!r}" for row_label in layout.labels if label.check(row_label)]
     if faults:
         takes = f"{card.name} takes {', '.join(inputs)} and gives {', '.join(outputs)}"
         hint = f"orchestra learn train {card.name} --data DATA"

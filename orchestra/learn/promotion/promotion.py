@@ -135,14 +135,14 @@ def compare_candidate(
     metrics: Sequence[Metric], incumbent: Arm, candidate: Arm, seed: int = 0, tries: int = 1
 ) -> CandidateComparison:
     """Compares a candidate's answers with the incumbent's, case by case."""
-    wanted = significance_level(tries)
+    level = significance_level(tries)
     return CandidateComparison(
         metrics[0].name,
         [
             (
                 metric.name,
                 paired_difference(
-                    metric, incumbent.cases, candidate.cases, seed=seed, level=FAMILY_ERROR_RATE if at else wanted
+                    metric, incumbent.cases, candidate.cases, seed=seed, level=FAMILY_ERROR_RATE if at else level
                 ),
             )
             for at, metric in enumerate(metrics)
@@ -376,8 +376,8 @@ class AdapterStore:
             self._replace_adapter_folder(source)
             self._ensure_adapter_key()
             return
-        *others, layout = learnt_files(self.card, source)
-        for name in others:
+        *other_files, layout = learnt_files(self.card, source)
+        for name in other_files:
             place = self.folder / (
                 staged_name(name, file_sha256(source / name)) if (self.folder / name).exists() else name
             )
