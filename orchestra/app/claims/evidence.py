@@ -113,8 +113,8 @@ class Statement:
 
     def expression(self, path: str) -> str | None:
         """Returns the expression beside a part."""
-        found = self._records.get(record_path(path), {}).get(EXPRESSION_FORMAT)
-        return found if isinstance(found, str) else None
+        value = self._records.get(record_path(path), {}).get(EXPRESSION_FORMAT)
+        return value if isinstance(value, str) else None
 
     def operand(self, number: Fraction) -> EvidenceLocation | None:
         """Returns the first location of a number in the evidence, regardless of its sign."""

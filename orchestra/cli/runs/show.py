@@ -99,7 +99,7 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
             history = replace(history, rows=tuple(rows))
         explanation = await _explain_run(journal, events, history) if options.explain else None
     tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
-    dropped = dropped_claims(events)
+    dropped_parts = dropped_claims(events)
     if options.as_json:
         print_json(
             {
@@ -108,14 +108,14 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
                 "tags": tags,
                 "asked": question_data(run, questions),
                 **_explanation_data(explanation),
-                **claim_data(claims, dropped),
+                **claim_data(claims, dropped_parts),
                 "tiers": usage_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
     else:
         stand = format_open_questions(run, questions) if status == "waiting" else reason
-        _show_run(history, status, stand, claims, explanation, dropped, everything=options.everything, tags=tags)
+        _show_run(history, status, stand, claims, explanation, dropped_parts, everything=options.everything, tags=tags)
 
 
 async def _claims_and_status(
