@@ -94,7 +94,7 @@ class _InstanceMaker:
             case "boolean":
                 return self.random.random() < 0.5
             case "integer" | "number":
-                return self._number(schema, whole=kind == "integer")
+                return self._number(schema, is_integer=kind == "integer")
             case "string":
                 return self._text(schema)
             case "array":
@@ -104,8 +104,8 @@ class _InstanceMaker:
             case _:
                 raise InstanceError(f"unknown type {kind!r}")
 
-    def _number(self, schema: Schema, *, whole: bool) -> int | float:
-        step = schema.get("multipleOf", 1 if whole else None)
+    def _number(self, schema: Schema, *, is_integer: bool) -> int | float:
+        step = schema.get("multipleOf", 1 if is_integer else None)
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
         high = schema.get("maximum", schema.get("exclusiveMaximum"))
         low = (high - 100 if high is not None else 0) if low is None else low
@@ -123,7 +123,7 @@ class _InstanceMaker:
         last -= last * step == schema.get("exclusiveMaximum")
         if first > last:
             raise InstanceError(f"no multiple of {step} between {low} and {high}")
-        return self.random.randint(first, last) * (int(step) if whole else step)
+        return self.random.randint(first, last) * (int(step) if is_integer else step)
 
     def _text(self, schema: Schema) -> str:
         low, high = schema.get("minLength", 0), schema.get("maxLength", 1 << 20)

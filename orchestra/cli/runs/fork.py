@@ -276,7 +276,7 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
             print_text("no failed run is left to repeat")
 
         async def one(run: str) -> _ForkEnd:
-            return await _fork_run(view, run, reasons_by_run[run], kept=run in failed)
+            return await _fork_run(view, run, reasons_by_run[run], is_unique=run in failed)
 
         async with aclosing(map_in_order(reasons_by_run, one, MAX_CONCURRENT_RUNS)) as ends:
             for _ in reasons_by_run:
@@ -333,22 +333,22 @@ async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tupl
     return failed_runs, lost_runs
 
 
-async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) -> _ForkEnd:
+async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, is_unique: bool) -> _ForkEnd:
     """The end of a repeated run, through its interrupted fork if there is one, or why it cannot be repeated. With
-    `kept` it has at most one such fork, whichever command creates it.
+    `is_unique` it has at most one such fork, whichever command creates it.
     """
     going: Run[Any] | None = None
     workflow = ""
     try:
         workflow, step = await step_of(orchestra, old)
-        if kept and not fork and await BatchMarks(orchestra.journal).follow_state(old):
+        if is_unique and not fork and await BatchMarks(orchestra.journal).follow_state(old):
             return _ForkEnd("", old, workflow, "not forked", "it was repeated meanwhile")
         if fork:
             going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
         else:
-            if kept and await BatchMarks(orchestra.journal).is_unwritten(old):
+            if is_unique and await BatchMarks(orchestra.journal).is_unwritten(old):
                 BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch still has to write its result
-            going = (await orchestra.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
+            going = (await orchestra.options(idempotency_key=next_key(old) if is_unique else "").fork(old, step)).run
         result = await going.wait_until_blocked()
     except OrchestraError as error:
         run = going.id if going is not None else fork

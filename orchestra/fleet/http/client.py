@@ -176,7 +176,9 @@ class HttpClient:
                 return replace(connect_result, sent=body)
             if own_server and not port_owner.is_own_port(place.port, connect_result.port):
                 connect_result.abort()
-                return replace(_unreachable_error(root, "another user's process listens there", lost=True), sent=body)
+                return replace(
+                    _unreachable_error(root, "another user's process listens there", unreachable=True), sent=body
+                )
             connection, seconds = connect_result, seconds - (self._loop.time() - start_time)
         most = self.limits.response_bytes
         try:
@@ -220,16 +222,16 @@ class HttpClient:
                     **race,
                 )
         except ssl.SSLError as error:
-            return replace(_unreachable_error(root, f"TLS failed: {error}", lost=False), retryable=False)
+            return replace(_unreachable_error(root, f"TLS failed: {error}", unreachable=False), retryable=False)
         except socket.gaierror as error:
-            return _unreachable_error(root, f"its host name cannot be resolved: {error}", lost=False)
+            return _unreachable_error(root, f"its host name cannot be resolved: {error}", unreachable=False)
         except OSError as error:
             if limit.expired() and seconds < most:
                 return replace(timeout_error(seconds), reached_model=False)
             late = f"no connection within {most:g} s"
-            return _unreachable_error(root, late if limit.expired() else _connect_reason(error), lost=True)
+            return _unreachable_error(root, late if limit.expired() else _connect_reason(error), unreachable=True)
         except ValueError as error:  # an invalid host name
-            return _unreachable_error(root, str(error), lost=False)
+            return _unreachable_error(root, str(error), unreachable=False)
         return connection
 
     def _take_idle(self, pool: ConnectionPool) -> HttpConnection | None:
@@ -270,13 +272,13 @@ def _connect_reason(error: OSError) -> str:
     return ", ".join(os.strerror(number) for number in sorted(error_numbers)) or str(error)
 
 
-def _unreachable_error(root: str, reason: str, *, lost: bool) -> RequestError:
+def _unreachable_error(root: str, reason: str, *, unreachable: bool) -> RequestError:
     return RequestError(
         "F203",
         f"{root} cannot be reached: {printable(reason)}",
         "orchestra fleet status",
         reached_model=False,
-        unreachable=lost,
+        unreachable=unreachable,
     )
 
 
