@@ -387,10 +387,10 @@ def _find_local_endpoints(settings: Settings) -> Iterator[Finding]:
 
     from orchestra.fleet.endpoints import find_local_endpoints
 
-    for endpoints in asyncio.run(find_local_endpoints()):
-        name = endpoints.software or "model server"
-        use = "" if settings.endpoint == endpoints.address else f"   # use it: --endpoint {endpoints.address}"
-        yield Finding(name, "ok", f"{endpoints.address}: {endpoints.summary}{use}")
+    for endpoint in asyncio.run(find_local_endpoints()):
+        name = endpoint.software or "model server"
+        use = "" if settings.endpoint == endpoint.address else f"   # use it: --endpoint {endpoint.address}"
+        yield Finding(name, "ok", f"{endpoint.address}: {endpoint.summary}{use}")
 
 
 def _remedy(error: OrchestraError) -> str:

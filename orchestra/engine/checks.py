@@ -71,20 +71,20 @@ def allocate_budget(driver: RunContext) -> bool:
         allotment is not None
         and (decision := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
     ):
-        pending_check, reason = decision
+        check, reason = decision
         happened = True
         if reason:
             from orchestra.verification.session import finish_without_asking
 
-            ruling = finish_without_asking(pending_check.proposal.request, pending_check.pending, reason)
+            ruling = finish_without_asking(check.proposal.request, check.pending, reason)
             _record_judgement(
                 driver,
-                pending_check.proposal,
+                check.proposal,
                 ruling,
-                msgspec.structs.replace(pending_check.priority, skip_reason=reason),
+                msgspec.structs.replace(check.priority, skip_reason=reason),
             )
         else:
-            _record_checks_started(driver, pending_check.proposal, pending_check.pending, pending_check.priority)
+            _record_checks_started(driver, check.proposal, check.pending, check.priority)
     return happened
 
 

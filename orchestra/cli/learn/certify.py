@@ -600,8 +600,8 @@ def _report_rows(agent: str, rows: JudgedAnswerFile, check: str, sample: Indepen
     print_text(
         escape_invisible(f"{agent} on {rows.name}: {len(rows.rows):,} answers of {parts:,} parts, scored by {check}")
     )
-    for sample_notes in (*describe_left_out(sample), ""):
-        print_text(escape_invisible(sample_notes))
+    for note in (*describe_left_out(sample), ""):
+        print_text(escape_invisible(note))
 
 
 def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:

@@ -160,8 +160,8 @@ def _show_classes(report: ClassificationReport) -> None:
     ]
     print_text()
     print_table((report.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
-    for expected, confusions, count in report.confusions:
-        print_text(escape_invisible(f"{expected} predicted as {confusions}: {pluralize(count, 'row')}"))
+    for expected, predicted, count in report.confusions:
+        print_text(escape_invisible(f"{expected} predicted as {predicted}: {pluralize(count, 'row')}"))
 
 
 def promote(

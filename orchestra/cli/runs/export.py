@@ -65,11 +65,11 @@ async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_j
             raise
         except OSError as error:
             raise _unwritable_error(target, error) from error
-    for run, events, run_report in written_runs if target is not None else ():
+    for run, events, blob_count in written_runs if target is not None else ():
         if as_json:
-            print_json({"file": str(target), "run": run, "events": events, "blobs": run_report})
+            print_json({"file": str(target), "run": run, "events": events, "blobs": blob_count})
         else:
-            print_note(f"{target}: {events} events, {run_report} blobs of run {run}")
+            print_note(f"{target}: {events} events, {blob_count} blobs of run {run}")
 
 
 async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:

@@ -67,10 +67,10 @@ def always_present(node: TracedNode, wanted: NodePresence = NodePresence.ALWAYS)
         )
         if current_node.presence is NodePresence.OPTIONAL or (withheld and "each" not in current_node.fields):
             return False
-        for read, required_nodes in _required_nodes(current_node):
+        for read, is_required in _required_nodes(current_node):
             if not guards_hold(read.guards, current_node.guards):
                 return False
-            if (new := (read, NodePresence.IF_ANSWERED if required_nodes else least)) not in visited:
+            if (new := (read, NodePresence.IF_ANSWERED if is_required else least)) not in visited:
                 visited.add(new)
                 line.append(new)
     for current_node, least in visited:
