@@ -142,14 +142,14 @@ def read_settings_file(path: Path) -> SettingsFile | None:
     Raises:
         InputError: C003 for a file that cannot be read, is too large, has too many levels, or is not TOML.
     """
-    shared = path.name == "pyproject.toml"
-    data = _read_bytes(path, MAX_BYTES << 4 if shared else MAX_BYTES)
-    if shared and b"orchestra" not in data:
+    is_shared = path.name == "pyproject.toml"
+    data = _read_bytes(path, MAX_BYTES << 4 if is_shared else MAX_BYTES)
+    if is_shared and b"orchestra" not in data:
         return None
     if len(data) > MAX_BYTES:
         hint = (
             "move [tool.orchestra] into an orchestra.toml; an empty one next to this file is enough"
-            if shared
+            if is_shared
             else "keep other data out of settings files"
         )
         raise InputError("C003", f"{path} is larger than {MAX_BYTES >> 10} KiB", hint=hint)
@@ -158,10 +158,10 @@ def read_settings_file(path: Path) -> SettingsFile | None:
     except UnicodeDecodeError as error:
         raise InputError("C003", f"{path} cannot be read: {error}") from error
     table: Any = _parse(path, text)
-    header = SECTION if shared else ""
+    header = SECTION if is_shared else ""
     for part in header.split(".") if header else ():
         table = table.get(part) if isinstance(table, Mapping) else None
-    if shared and table is None:
+    if is_shared and table is None:
         return None
     if not isinstance(table, Mapping):
         raise InputError("C003", f"{path}: {header} is not a table")
@@ -401,13 +401,13 @@ class Settings(BaseModel):
         for kind in RESOURCE_KINDS:
             values.setdefault(kind, ((root or start) / kind,))
         settings = cls(**values, project=root, start=start, sources=sources)
-        own = {
+        ownership = {
             key: next((layer.values[key].root is not None for layer in layers if key in layer.values), True)
             for key in ("journal", "endpoint", "otlp")
         }
         if trust.trusts_every_project(trusted, environment):
             return settings
-        guard = _create_guard(settings, file, own)
+        guard = _create_guard(settings, file, ownership)
         return (
             settings
             if trusted == "recorded" and trust.is_recorded(guard, environment)
@@ -447,8 +447,8 @@ class Settings(BaseModel):
     def resource(self, kind: ResourceKind, name: str) -> Path | None:
         """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
         names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
-        own = _first_resource(kind, getattr(self, kind), names)
-        return _first_resource(kind, [builtin_folder(kind)], names) if own is None else own
+        path = _first_resource(kind, getattr(self, kind), names)
+        return _first_resource(kind, [builtin_folder(kind)], names) if path is None else path
 
     def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""
@@ -520,22 +520,22 @@ def load_modules(settings: Settings) -> list[ModuleType]:
     root = str(settings.project) if settings.project else None
     if settings.modules and root and root not in sys.path:
         sys.path.insert(0, root)
-    loaded = [
+    modules = [
         _import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}")
         for name in settings.modules
     ]
-    return [*loaded, *installed_modules()]
+    return [*modules, *installed_modules()]
 
 
 def installed_modules() -> list[ModuleType]:
     """Imports the modules of entry points of installed packages. Raises `InputError` C005."""
     from importlib.metadata import entry_points
 
-    loaded: list[ModuleType] = []
+    modules: list[ModuleType] = []
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         package = point.dist.name if point.dist else "?"
-        loaded.append(_import_module(point.module, f"the entry point {point.name!r} of the package {package}"))
-    return loaded
+        modules.append(_import_module(point.module, f"the entry point {point.name!r} of the package {package}"))
+    return modules
 
 
 def _import_module(name: str, reason: str) -> ModuleType:
@@ -843,7 +843,7 @@ def _named_project(project: str | Path, start: Path, by: str, look: SettingsFind
     return file
 
 
-def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str, bool]) -> trust.ProjectGuard:
+def _create_guard(settings: Settings, file: SettingsFile | None, ownership: Mapping[str, bool]) -> trust.ProjectGuard:
     """Returns the restrictions of the project without trust.
 
     Args:
@@ -851,16 +851,16 @@ def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str,
         file: The project's file.
         own: By the name of a setting, whether its value is the project's or the default.
     """
-    folder = loaded.project or loaded.start or Path.cwd()
-    servers = {name: server.command for name, server in loaded.mcp.items()}
+    folder = settings.project or settings.start or Path.cwd()
+    servers = {name: server.command for name, server in settings.mcp.items()}
     needs = (
         trust.find_requirements(
             folder,
-            loaded.modules,
+            settings.modules,
             servers,
-            loaded.journal if own["journal"] else "off",
-            loaded.endpoint if own["endpoint"] else "",
-            loaded.otlp if own["otlp"] else "",
+            settings.journal if ownership["journal"] else "off",
+            settings.endpoint if ownership["endpoint"] else "",
+            settings.otlp if ownership["otlp"] else "",
         )
         if file
         else []
@@ -868,7 +868,7 @@ def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str,
     searched = [
         folder / ".orchestra",
         folder / "mcp",
-        *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind)),
+        *(place for kind in RESOURCE_KINDS for place in getattr(settings, kind)),
     ]
     links = trust.find_outside_links(folder, [*([file.path] if file else []), *searched])
     return trust.create_guard(folder, file.table if file else {}, needs, links)

@@ -88,8 +88,8 @@ class ProjectGuard:
             InputError: C061.
         """
         place, root = Path(os.path.abspath(path)), os.path.realpath(self.folder)
-        own = place.is_relative_to(self.folder) or place.is_relative_to(root)
-        if own and not is_inside(place, root):
+        is_in_folder = place.is_relative_to(self.folder) or place.is_relative_to(root)
+        if is_in_folder and not is_inside(place, root):
             raise self._link_error(place)
         real = Path(os.path.realpath(place))
         for need in self.requirements:
@@ -194,16 +194,16 @@ def is_loopback(address: str) -> bool:
 def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[TrustRequirement]:
     """Returns the symbolic links in folders of a project that lead out of it. Links to folders inside are followed."""
     root, visited_folders, remaining_entries = os.path.realpath(folder), set[str](), MAX_ENTRIES
-    waiting: list[str] = []
+    pending_folders: list[str] = []
     for place in searched:
         if not place.is_relative_to(folder):
             continue
         if not is_inside(place, root):
             yield _link_requirement(place, root)
         else:
-            waiting.append(os.path.realpath(place))
-    while waiting:
-        if (current_folder := waiting.pop()) in visited_folders:
+            pending_folders.append(os.path.realpath(place))
+    while pending_folders:
+        if (current_folder := pending_folders.pop()) in visited_folders:
             continue
         visited_folders.add(current_folder)
         for entry in _list_entries(current_folder):
@@ -213,11 +213,11 @@ def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[Trust
                 )
                 return
             if not entry.is_symlink():
-                waiting += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+                pending_folders += [entry.path] if entry.is_dir(follow_symlinks=False) else []
             elif not is_inside(entry.path, root):
                 yield _link_requirement(Path(entry.path), root)
             else:
-                waiting.append(os.path.realpath(entry.path))
+                pending_folders.append(os.path.realpath(entry.path))
 
 
 def _outside_siblings(path: Path, folder: Path) -> Iterator[Path]:

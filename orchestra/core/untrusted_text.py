@@ -101,8 +101,8 @@ def pluralize(number: int, noun: str) -> str:
 
 def to_storable(text: str, limit: int = 4_000) -> str:
     """Returns untrusted text in a form that journals accept: at most `limit` characters, lone surrogates escaped."""
-    cut = shorten(text, limit)
-    return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
+    excerpt = shorten(text, limit)
+    return excerpt if excerpt.isascii() else excerpt.encode("utf-8", "backslashreplace").decode()
 
 
 def exception_text(error: BaseException) -> str:
