@@ -171,7 +171,7 @@ def upcoming_values(state: RunState, waiting: Sequence[PendingCheck]) -> Iterato
 
 
 def _upcoming_values(
-    state: RunState, scope: ExecutionScope, weight: float, waiting: Sequence[PendingCheck]
+    state: RunState, scope: ExecutionScope, weight: float, pending_checks: Sequence[PendingCheck]
 ) -> Iterator[UpcomingValues]:
     program = scope.program
     for node, share in zip(program.nodes, program.influence, strict=True):
@@ -184,7 +184,7 @@ def _upcoming_values(
         map_progress = unit.map_progress if unit is not None else None
         count, unit_share = 1, share * weight
         if map_progress is not None and map_progress.items:
-            sibling_count = sum(pending_check.proposal.unit.owner is unit for pending_check in waiting)
+            sibling_count = sum(pending_check.proposal.unit.owner is unit for pending_check in pending_checks)
             count, unit_share = (
                 map_progress.pending - map_progress.check_budget_decided - sibling_count,
                 unit_share / len(map_progress.items),
@@ -196,7 +196,7 @@ def _upcoming_values(
         if node.body is None:
             continue
         if unit is not None and unit.body is not None and unit.check_progress is None:
-            yield from _upcoming_values(state, unit.body, unit_share, waiting)
+            yield from _upcoming_values(state, unit.body, unit_share, pending_checks)
         else:
             yield from (
                 UpcomingValues(unit_share * inner, number * max(0, count)) for inner, number in node.body.check_weights

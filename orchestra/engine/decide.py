@@ -241,7 +241,7 @@ def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
         and not (minimum == "all" and isinstance(outcome, SkippedOutcome))
     ]
     names = "; ".join(f"{unit.path}[{index}] {_reason_text(outcome)}" for index, outcome in missing[:MAX_NAMED])
-    more = f"; and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
+    rest_text = f"; and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
     requirement = (
         f"{minimum:,} of {pluralize(len(outcomes), 'element')} {_needed_phrase(minimum)}"
         if type(minimum) is int
@@ -249,7 +249,7 @@ def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
     )
     hint = _failure_hint(unit, [outcome for _, outcome in missing if isinstance(outcome, FailedOutcome)])
     return FailedOutcome(
-        TOO_FEW_ELEMENTS, f"{requirement}, and {len(missing):,} cannot be had: {names}{more}", unit.path, hint
+        TOO_FEW_ELEMENTS, f"{requirement}, and {len(missing):,} cannot be had: {names}{rest_text}", unit.path, hint
     )
 
 
@@ -270,8 +270,8 @@ def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
     if first is not None and first.code == TOO_FEW_ELEMENTS:
         return first.hint
     without = "" if doubtful else "; or leave `at_least` out: the list then omits them, and `left_out` lists them"
-    own = f"; {first.origin or unit.path}: {first.hint}" if first is not None and first.hint else ""
-    return f"correct the cause of the failures{without}{own}"
+    origin_text = f"; {first.origin or unit.path}: {first.hint}" if first is not None and first.hint else ""
+    return f"correct the cause of the failures{without}{origin_text}"
 
 
 def _reason_text(outcome: Outcome) -> str:
@@ -317,7 +317,7 @@ def _unread_failure(root: ExecutionScope) -> Outcome | None:
     if root.has_all_values:
         return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):
-        unread = not node.children and node.name not in root.program.output.references
-        if isinstance(outcome, FailedOutcome) and (unread or _is_unfit_override(outcome)):
+        is_unread = not node.children and node.name not in root.program.output.references
+        if isinstance(outcome, FailedOutcome) and (is_unread or _is_unfit_override(outcome)):
             return inherit_outcome(outcome, node.name)
     return None

@@ -222,14 +222,12 @@ class Driver:
                 deadlines.set_timer(self, unit)
             case ExpandMap(unit, count):
                 self.record(MapExpanded(**self.stamp(), node=unit.path, count=count))
-            case EnterBody(unit, turn, drafted, because):
-                self.record(
-                    TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=drafted, choice_reason=because)
-                )
+            case EnterBody(unit, turn, draft, because):
+                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=draft, choice_reason=because))
                 if turn == 1 and unit.due:
                     deadlines.set_timer(self, unit)
                 deadlines.watch_budget(self, unit.body)
-                if drafted is not None:
+                if draft is not None:
                     self._cancel_abandoned()
             case AskPerson(unit):
                 stamp = self.stamp()
@@ -314,13 +312,13 @@ class Driver:
                     tracer.enter_call(call)
                 start_time = self.clock.monotonic()
                 live = self.run.text_stream
-                coming = (
+                pending_call = (
                     self.workers.call(call)
                     if live is None or call.kind == "tool"
                     else call_streaming(self.workers, call, live)
                 )
                 try:
-                    reply = await (coming if call.timeout is None else self._with_timeout(coming, call))
+                    reply = await (pending_call if call.timeout is None else self._with_timeout(pending_call, call))
                 except asyncio.CancelledError:
                     if _cancellation_requested():
                         raise
@@ -445,8 +443,8 @@ class Driver:
                 or has_timed_checks(unit)
             ):
                 # `alarm_time` counts as passed even if the wall clock was set back.
-                most = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
-                deadlines.set_timer(self, unit, most, late=unit.due <= max(alarm_time, now))
+                max_wait = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
+                deadlines.set_timer(self, unit, max_wait, late=unit.due <= max(alarm_time, now))
         for message in messages:
             self._handle_message(message)
         if self.state.cancelled and not self.ending:

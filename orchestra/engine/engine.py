@@ -383,8 +383,8 @@ class Engine:
                 self._on_due(run, unit.due, deadlines.max_wait(unit))
             )
 
-    async def _on_due(self, run: Execution, due: float, most: float) -> None:
-        await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
+    async def _on_due(self, run: Execution, due: float, max_wait: float) -> None:
+        await self.clock.sleep(min(max(0.0, due - self.clock.now()), max_wait))
         del self._timers[run.id]  # It must not cancel itself.
         if run.id in self._sleeping:
             self._create_task(self._wake(run, "a deadline", due))

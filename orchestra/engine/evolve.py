@@ -84,14 +84,14 @@ def _run_resumed(state: RunState, event: RunResumed, program: Program) -> None:
     questions to persons, and of bodies with an open question, follow the wall clock.
     """
     state.epoch = event.epoch
-    asking = {body.path for path in state.open_questions for body in ancestors(state.units[path])}
+    waiting_paths = {body.path for path in state.open_questions for body in ancestors(state.units[path])}
     for unit in list(state.units.values()):
         if unit.started_at:
             unit.started_at += event.idle_seconds
             _shift_times(unit, event.idle_seconds)
         if (
             unit.due
-            and unit.path not in asking
+            and unit.path not in waiting_paths
             and (unit.phase in (Phase.IN_BODY, Phase.BODY_DONE) or checks.has_timed_checks(unit))
         ):
             unit.due += event.idle_seconds
@@ -331,9 +331,9 @@ def _plan_drafted(state: RunState, unit: WorkItem, event: TurnStarted, draft: Pl
     if is_complete and kinds.plan.require_plan_settings(unit).plan_only:
         state.request_decision(unit, Phase.BODY_DONE)
         return
-    grown = draft.graph if is_complete and draft.version else draft.plan
-    if grown is not None:
-        program = kinds.plan.program(unit, grown)
+    graph = draft.graph if is_complete and draft.version else draft.plan
+    if graph is not None:
+        program = kinds.plan.program(unit, graph)
         plan_bindings = kinds.plan.bindings(unit, program)
         if progress.plan_scope is None:
             progress.plan_scope = ExecutionScope(
@@ -370,8 +370,8 @@ def _start_elements(state: RunState, unit: WorkItem, map_progress: MapProgress) 
     """Starts as many elements as the node's `concurrency` allows; when all have an outcome, requests the node's own."""
     node = unit.node
     items = map_progress.items
-    most = node.concurrency or len(items)
-    while map_progress.running < most and map_progress.next_index < len(items):
+    concurrency = node.concurrency or len(items)
+    while map_progress.running < concurrency and map_progress.next_index < len(items):
         index = map_progress.next_index
         bindings = ScopeBindings(unit.bindings, **{node.variable: items[index]})
         element = WorkItem(f"{unit.path}[{index}]", unit.scope, node, bindings, unit, index)

@@ -207,7 +207,7 @@ def _record_confirmed_call(attempt: int, event: QuestionAnswered, result: Replay
     if (stored_call := result.calls.get((event.node, attempt))) is None:
         return
     call, _ = stored_call
-    finished = AttemptFinished(
+    finish_event = AttemptFinished(
         seq=event.seq,
         at=event.at,
         node=event.node,
@@ -216,15 +216,15 @@ def _record_confirmed_call(attempt: int, event: QuestionAnswered, result: Replay
         value=event.value,
         overridden_by=OverrideSource(event.by),
     )
-    result.calls[event.node, attempt] = (call, finished)
+    result.calls[event.node, attempt] = (call, finish_event)
 
 
 def _match_run_finished(proposal: Proposal | None, event: RunFinished) -> str:
     """A person or a budget may end a run at any time; the engine decides the other ends."""
     if event.status in ("cancelled", "budget"):
         return ""
-    same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
-    return "" if same else _describe_action(proposal)
+    is_same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
+    return "" if is_same else _describe_action(proposal)
 
 
 def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
@@ -324,8 +324,8 @@ def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFini
     late = unit.due and (
         unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit) or isinstance(proposal, RunChecks)
     )
-    spent = unit.phase is Phase.IN_BODY and _has_time_budget(unit)
-    if (late and _ended_with(unit, event, TIMEOUT)) or (spent and _ended_with(unit, event, NO_BUDGET)):
+    is_timed = unit.phase is Phase.IN_BODY and _has_time_budget(unit)
+    if (late and _ended_with(unit, event, TIMEOUT)) or (is_timed and _ended_with(unit, event, NO_BUDGET)):
         result.timed_out.append(event.node)
         return ""
     contract = unit.node.contract
@@ -390,8 +390,8 @@ def _match_checks_started(proposal: Proposal | None, event: ChecksStarted) -> st
     result = evaluate_checks(proposal)
     if not isinstance(result, session.ChecksPending):
         return "the checks would ask nothing"
-    same = (result.check, result.questions, result.verdicts) == (event.check, event.questions, event.verdicts)
-    return "" if same else "the checks would ask something else today"
+    is_same = (result.check, result.questions, result.verdicts) == (event.check, event.questions, event.verdicts)
+    return "" if is_same else "the checks would ask something else today"
 
 
 def _match_field(proposal: Proposal | None, value: object, kind: type[Proposal], name: str) -> str:

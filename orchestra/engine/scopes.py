@@ -40,17 +40,17 @@ def release_attempt(state: RunState, unit: WorkItem) -> None:
 
 def abandon(state: RunState, paths: Iterable[str]) -> None:
     """Abandons units that timed out, or whose plan was replaced."""
-    freed = []
+    units = []
     abandoned_paths = state.abandoned = state.abandoned or []
     for path in paths:
         inner = state.units.pop(path)
-        freed += [inner] if inner.phase is Phase.RUNNING else []
+        units += [inner] if inner.phase is Phase.RUNNING else []
         inner.phase = Phase.DONE
         abandoned_paths.append(path)
         if state.check_budget is not None:
             check_budget.release(state.check_budget, inner)
         state.open_questions.pop(path, None)
-    for inner in freed:
+    for inner in units:
         release_attempt(state, inner)
     if state.waiting_accounts:
         state.resume_waiting()  # Abandoned units may have left a queue.

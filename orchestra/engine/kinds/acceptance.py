@@ -71,14 +71,14 @@ def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
     first answers.
     """
     certificate = acceptance.certificate
-    own = (
+    is_own_value = (
         unit.judgement is None
         and not unit.tier
         and not (unit.person_answer is not None and unit.person_answer.call_happened)
     )
     if unit.body is not None and unit.body.finished_items is not None and unit.body.finished_items.person_values:
-        own = False
-    return certificate.guarantee if certificate is not None and own else ""
+        is_own_value = False
+    return certificate.guarantee if certificate is not None and is_own_value else ""
 
 
 def evidence(unit: WorkItem) -> tuple[EvidenceSource, ...]:

@@ -59,8 +59,8 @@ def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any
     if node.at_least != "all" or node.each is None:
         return ""
     left_out = node.when is not None and node.variable in node.when.references
-    read = node.each.references if node.when is None or left_out else node.each.references | node.when.references
-    if any(name not in bindings for name in read):
+    references = node.each.references if node.when is None or left_out else node.each.references | node.when.references
+    if any(name not in bindings for name in references):
         return ""
     try:
         element_count = len(node.each.evaluate(bindings))

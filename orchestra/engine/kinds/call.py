@@ -127,23 +127,23 @@ def reserve_budget(
     measure = state.estimate(call)
     bound = measure.prompt_tokens if unit.counted_tokens < 0 else min(unit.counted_tokens, measure.prompt_tokens)
     calls, room, money = account.remaining()
-    least, most = min(measure.min_output, measure.max_output), _max_output(measure, bound, room, money)
+    least, max_output = min(measure.min_output, measure.max_output), _max_output(measure, bound, room, money)
     open_ = (calls is None or calls > 0) and not (measure.unpriced_server and money is not None)
     if (
         open_
         and (room is None or room > 0)
         and (money is None or money > 0 or measure.token_prices == ZERO_PRICE)
-        and most >= least
+        and max_output >= least
     ):
-        if most < measure.max_output:
-            call = msgspec.structs.replace(call, max_output=most)
+        if max_output < measure.max_output:
+            call = msgspec.structs.replace(call, max_output=max_output)
         state.resume_waiting(account)
         return Invoke(
             unit,
             call,
             unchecked=wanted.unchecked,
-            reserved_tokens=bound + most,
-            reserved_money=_cost(measure, bound, most),
+            reserved_tokens=bound + max_output,
+            reserved_money=_cost(measure, bound, max_output),
             escalation_reason=wanted.escalation_reason,
         )
     if account.has_pending_calls and not (measure.unpriced_server and money is not None):
@@ -174,18 +174,18 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
     """Returns the output tokens that fit into the rest of the budget beside the prompt; negative if the prompt does not
     fit.
     """
-    most = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
+    max_output = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
     if money is not None and estimate.token_prices != ZERO_PRICE:
         remaining_money = money - _cost(estimate, prompt, 0)
-        most = min(
-            most,
+        max_output = min(
+            max_output,
             int(remaining_money / estimate.token_prices[1])
             if estimate.token_prices[1] and remaining_money >= 0
-            else most
+            else max_output
             if remaining_money >= 0
             else -1,
         )
-    return most
+    return max_output
 
 
 def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount[WorkItem], bound: int, least: int) -> str:

@@ -87,9 +87,9 @@ class _ConfidenceTrace:
                 confidence = PERSON_CONFIDENCE if from_person else min(self.from_unit(element, outcome), default=None)
                 if confidence is not None:
                     scores.append((self._agrees(outcome), confidence))
-        same = [score for agrees, score in scores if agrees]
-        if same:
-            yield max(same)
+        agreeing_scores = [score for agrees, score in scores if agrees]
+        if agreeing_scores:
+            yield max(agreeing_scores)
         else:
             yield from (score for _, score in scores)
 

@@ -123,11 +123,13 @@ def ask_correction(unit: WorkItem, value: Any, tiers: str) -> Proposal:
     sources = evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
     texts, remaining_texts = [], MAX_TEXTS
     for source in sources:
-        most = min(MAX_TEXT, remaining_texts)
-        if most <= 0:
+        max_text = min(MAX_TEXT, remaining_texts)
+        if max_text <= 0:
             break
-        texts.append(EvidenceText(source.text if len(source.text) <= most else f"{source.text[:most]}…", source.name))
+        texts.append(
+            EvidenceText(source.text if len(source.text) <= max_text else f"{source.text[:max_text]}…", source.name)
+        )
         remaining_texts -= len(source.text)
-    withheld = WithheldOutput(value, ruling.reason, ruling.verdicts, tuple(texts), tiers)
+    withheld_output = WithheldOutput(value, ruling.reason, ruling.verdicts, tuple(texts), tiers)
     question = f"this was not accepted ({ruling.reason}). What is right?"
-    return AskPerson(unit, question, unit.node.output, kind="acceptance", withheld=withheld)
+    return AskPerson(unit, question, unit.node.output, kind="acceptance", withheld=withheld_output)

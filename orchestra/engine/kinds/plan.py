@@ -555,15 +555,15 @@ def elect_plan(
     plan.
     """
     built_plans = [build_plan([parse_line(line) for line in lines]) for lines in plans]
-    won = count_votes(built_plans)
-    plan = None if won is None else built_plans[won.winner]
+    vote_result = count_votes(built_plans)
+    plan = None if vote_result is None else built_plans[vote_result.winner]
     if plan is None:
         return drafting, wanted, None
     fresh = PlannerState(drafting.request)
     if plan.answer.values:
-        return fresh, PlanFound(plan), won
+        return fresh, PlanFound(plan), vote_result
     is_declined = isinstance(wanted, PlanNotFound) and wanted.is_declined  # It may state for which part.
-    return fresh, wanted if is_declined else declined_result(drafting.request), won
+    return fresh, wanted if is_declined else declined_result(drafting.request), vote_result
 
 
 def sample_lines(wanted: PlanFound | PlanNotFound) -> tuple[str, ...]:
@@ -629,12 +629,14 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     words = all(capability.effect == "pure" for capability in planning.capabilities) and not any(
         workflow.has_effects for workflow in planning.workflows.values()
     )
-    failed = [
+    failures = [
         (str(rebase_line(line, names)), _failure_text(node_outcome, words=words))
         for line, node_outcome in _own_failures(progress.draft, plan)
     ]
-    if not failed and outcome is not None:
-        failed = [(str(rebase_line(parse_line(progress.draft.lines[-1]), names)), _failure_text(outcome, words=words))]
+    if not failures and outcome is not None:
+        failures = [
+            (str(rebase_line(parse_line(progress.draft.lines[-1]), names)), _failure_text(outcome, words=words))
+        ]
     acted = {
         _capability_name(node) for node in plan.program.nodes if node.has_effects and _was_called(plan, node.index)
     }
@@ -642,7 +644,7 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     after = PlanHistory(
         {**before.value_types, **{name: had[step][1] for name, step in carried.items()}},
         (*before.carried_calls, *_carried_calls(progress.draft, carried)),
-        (*before.failed_calls, *failed),
+        (*before.failed_calls, *failures),
         tuple(sorted({*before.used_effects, *acted})),
     )
     first = PlanDraft(

@@ -126,13 +126,13 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
         or not _plan_gave(require_body_scope(unit), outcome)
     ):
         return None
-    won = None
+    vote_result = None
     if draft.agreement is not None:
-        won = VoteResult(0, round(draft.agreement * len(draft.sampled_plans)), len(draft.sampled_plans))
+        vote_result = VoteResult(0, round(draft.agreement * len(draft.sampled_plans)), len(draft.sampled_plans))
     return CachedPlan(
         _cache_keys(unit, state.label),
         plan_cache.build_entry(
-            plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, won
+            plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, vote_result
         ),
     )
 

@@ -100,5 +100,5 @@ def _elect(unit: WorkItem, results: list[SampleResult], before: PlanDraft) -> Pr
     state, result, _ = answers[-1]
     if isinstance(result, PlannerQuestion):
         raise TypeError("a sample that is not done has no vote")
-    state, result, won = plan.elect_plan(state, result, plans)
-    return plan.next_turn(unit, state, result, structs.replace(before, sampled_plans=plans), won)
+    state, result, vote_result = plan.elect_plan(state, result, plans)
+    return plan.next_turn(unit, state, result, structs.replace(before, sampled_plans=plans), vote_result)

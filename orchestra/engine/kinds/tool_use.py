@@ -254,8 +254,8 @@ def _result_texts(unit: WorkItem, values: dict[str, Any]) -> list[dict[str, str]
     """
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
     limit = _require_tool_use(unit).settings.shown
-    read = collect_sources(values.get(evidence) if evidence else list(values.values()), numbered=True)
-    texts = [{"text": evidence_source.text, "source": evidence_source.name} for evidence_source in read]
+    sources = collect_sources(values.get(evidence) if evidence else list(values.values()), numbered=True)
+    texts = [{"text": evidence_source.text, "source": evidence_source.name} for evidence_source in sources]
     for number, value in enumerate(unit.tool_results, 1):
         source_texts = [
             {"text": source.text, "source": source.name or f"s{number}"}
