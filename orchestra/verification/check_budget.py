@@ -93,5 +93,5 @@ class CheckBudget:
 
     def probability_above(self, doubt: float) -> float:
         """Probability of a doubt above this one."""
-        more = len(self.doubts) - bisect_right(self.doubts, doubt)
-        return (more + PRIOR_WEIGHT * max(0.0, 1.0 - doubt)) / (len(self.doubts) + PRIOR_WEIGHT)
+        count = len(self.doubts) - bisect_right(self.doubts, doubt)
+        return (count + PRIOR_WEIGHT * max(0.0, 1.0 - doubt)) / (len(self.doubts) + PRIOR_WEIGHT)

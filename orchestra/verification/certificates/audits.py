@@ -134,13 +134,13 @@ class AuditState:
         drift = self.drift
         if not drift.is_violated:
             return ""
-        more = (
+        suffix = (
             f", no more than {format_percent(drift.tested_rate)} of this threshold"
             if drift.tested_rate > drift.guaranteed_alpha
             else ""
         )
         observed = (
-            f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{more}"
+            f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{suffix}"
         )
         return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 

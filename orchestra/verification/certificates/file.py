@@ -218,8 +218,8 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
     @property
     def renew_command(self) -> str:
         """Command line that makes a new file in place of this one."""
-        more = " --combined" if self.combination else ""
-        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{more}"
+        suffix = " --combined" if self.combination else ""
+        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{suffix}"
 
     @property
     def drift(self) -> DriftMonitor:
