@@ -219,8 +219,8 @@ def default_path(settings: Settings, registry: Registry, agent: str, file: str =
     """
     card = registry.cards.get(agent)
     if card is not None and card.folder is not None:
-        own = card.folder.resolve()
-        if any(own.is_relative_to(folder.resolve()) for folder in settings.agents):
+        agent_folder = card.folder.resolve()
+        if any(agent_folder.is_relative_to(folder.resolve()) for folder in settings.agents):
             return card.folder / file
     return settings.agents[0] / agent / file
 
@@ -230,8 +230,8 @@ def writable_path(settings: Settings, registry: Registry, agent: str, file: str 
     the user's, else the default path.
     """
     path = find_certificate(settings, registry, agent, file)
-    own = path is not None and any(path.resolve().is_relative_to(folder.resolve()) for folder in settings.agents)
-    return path if path is not None and own else default_path(settings, registry, agent, file)
+    is_own = path is not None and any(path.resolve().is_relative_to(folder.resolve()) for folder in settings.agents)
+    return path if path is not None and is_own else default_path(settings, registry, agent, file)
 
 
 def dependency_digests(settings: Settings, registry: Registry, agent: str) -> DependencyDigests:
@@ -287,11 +287,11 @@ def _ensemble_digests(settings: Settings, card: Card) -> DependencyDigests:
     """Returns the digests of an ensemble's members, also if other agents have their names."""
     from orchestra.verification.certificates.file import DependencyDigests
 
-    served = [
+    digest_pairs = [
         _model_and_adapter_digests(settings, part) if part.kind == "model" else ("", part.data_digest)
         for part in card.member_cards
     ]
-    models, adapters_digest = (digest(canonical(list(digests))) for digests in zip(*served, strict=True))
+    models, adapters_digest = (digest(canonical(list(digests))) for digests in zip(*digest_pairs, strict=True))
     content = [[_card_digest(part) for part in card.member_cards], list(card.weights), card.enough, card.evidence]
     return DependencyDigests(digest(canonical(content)), models, adapters_digest, checks_digest())
 

@@ -104,16 +104,16 @@ def verification_request(
     Raises `InputError` V014 for an `accept` or a confidence outside of [0, 1], V036 for an empty list of checks, and
     the errors of `plain_request` and `combined_request`.
     """
-    names, own = _check_names(project, checks)
+    names, own_steps = _check_names(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
         if number is not None and not 0 <= number <= 1:
             raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
     if combined:
-        return combined_request(project, answer, combined, names, accept, back_off=back_off), own
+        return combined_request(project, answer, combined, names, accept, back_off=back_off), own_steps
     if names is not None and not names:
         message = "no check is stated, and nothing would be held against the answer"
         raise InputError("V036", message, hint='checks="quote", or leave `checks` out')
-    return plain_request(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own
+    return plain_request(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own_steps
 
 
 def _check_names(
@@ -122,7 +122,7 @@ def _check_names(
     """Returns checks as text, and the agents that they define; registers these and their tools with the project. None
     if no checks are stated.
     """
-    named_checks, own = list[str](), dict[str, Step[..., Any]]()
+    named_checks, own_steps = list[str](), dict[str, Step[..., Any]]()
     candidate: object
     for candidate in (
         () if checks is None else [checks] if not isinstance(checks, Iterable) or isinstance(checks, str) else checks
@@ -133,14 +133,14 @@ def _check_names(
             check = candidate.as_check()
             for step in check.steps:
                 project.register_by_name(step)
-            own |= {step.name: step for step in check.steps if not isinstance(step, Tool)}
+            own_steps |= {step.name: step for step in check.steps if not isinstance(step, Tool)}
             named_checks += check.names
         else:
             hint = (
                 "@tool(effect='pure') makes one of a function" if callable(candidate) else 'checks="quote | entailment"'
             )
             raise InputError("V010", f"checks={candidate!r} are no checks", hint=hint)
-    return None if checks is None else tuple(named_checks), own
+    return None if checks is None else tuple(named_checks), own_steps
 
 
 async def ask_tool(project: Project, tool: str, inputs: Mapping[str, Any], label: Label) -> JudgeReply:
@@ -241,8 +241,8 @@ def combined_request(
         raise InputError(
             "V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}"
         )
-    own = not _is_file(which)
-    certificate = _find_certificate(project, combination, own=own) if accept is None else None
+    is_agent = not _is_file(which)
+    certificate = _find_certificate(project, combination, own=is_agent) if accept is None else None
     if accept is None:
         accept = certificate.threshold if certificate is not None else DEFAULT_THRESHOLD
     catalog = project.catalog()

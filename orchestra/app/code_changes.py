@@ -55,16 +55,16 @@ class CodeChanges:
 
     def add_changes(self, program: Program, found: Sequence[NodeChange]) -> list[NodeChange]:
         """Returns the changes of a program, with the nodes of these tools."""
-        nodes, more = {change.node for change in found}, []
+        nodes, changes = {change.node for change in found}, []
         for path, node in walk_nodes(program):
             for contract in reachable_contracts(node) if path not in nodes else ():
                 if contract.kind == "tool" and contract.name in self.changed:
-                    more.append(NodeChange(path, f"the code of its tool {contract.name} has changed"))
+                    changes.append(NodeChange(path, f"the code of its tool {contract.name} has changed"))
                 elif contract.kind == "tool" and contract.name in self.unknown:
-                    more.append(
+                    changes.append(
                         NodeChange(path, f"whether the code of its tool {contract.name} has changed is not on record")
                     )
-        return [*found, *more]
+        return [*found, *changes]
 
 
 async def compare_code(project: Project, journal: Journal, started: RunStarted, program: Program) -> CodeChanges:

@@ -93,15 +93,15 @@ def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     the package's fleets the local servers, which are free. Raises `InputError` if the fleet file cannot be read.
     """
     servers = dict(configured_fleet(settings).servers)
-    own = settings.own_resources("configs")
-    for path in (*own, *settings.resources("configs").values()):
+    own_paths = settings.own_resources("configs")
+    for path in (*own_paths, *settings.resources("configs").values()):
         with suppress(InputError):
             file_servers = read_config(path).servers
             servers = {
                 **{
                     name: server
                     for name, server in file_servers.items()
-                    if path in own or isinstance(server, LocalServer)
+                    if path in own_paths or isinstance(server, LocalServer)
                 },
                 **servers,
             }

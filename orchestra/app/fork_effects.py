@@ -66,15 +66,20 @@ class EffectHistory:
 
     def add(self, run: str, old: Program, events: Sequence[Event]) -> None:
         """Adds the effects of a run, after those added before."""
-        lasting = effect_tools(old)
-        if not lasting:
+        effect_names = effect_tools(old)
+        if not effect_names:
             return
-        for call, finished in replay(old, events).calls.values():
-            if call.name in lasting and call.kind == "tool" and finished is not None and not finished.error:
-                result = _recorded_result(run, finished)
+        for call, finish_event in replay(old, events).calls.values():
+            if (
+                call.name in effect_names
+                and call.kind == "tool"
+                and finish_event is not None
+                and not finish_event.error
+            ):
+                result = _recorded_result(run, finish_event)
                 for at in (call.node, workflow_path(self._current_path(old, call.node, call.name))):
                     self.answers.setdefault(_effect_key(call.name, at, call.inputs), result)
-        for node, name in _possible_calls(events, lasting):
+        for node, name in _possible_calls(events, effect_names):
             self.made_calls.setdefault((self._current_path(old, node, name) or node, name), run)
 
     def mark_lost(self) -> None:
@@ -116,18 +121,18 @@ def _call_site(program: Program, path: str) -> _CallSite:
     return _CallSite(path, None)
 
 
-def _possible_calls(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, str]]:
+def _possible_calls(events: Sequence[Event], effect_names: frozenset[str]) -> set[tuple[str, str]]:
     """Returns nodes and tools of calls that happened or may have happened, without failed ones. Independent of what the
     engine would do today, which may not replay the whole record.
     """
     open_: dict[tuple[str, int], str] = {}
     calls: set[tuple[str, str]] = set()
     for event in events:
-        if isinstance(event, AttemptStarted) and event.name in lasting:
+        if isinstance(event, AttemptStarted) and event.name in effect_names:
             open_[event.node, event.attempt] = event.name
         elif isinstance(event, AttemptFinished):
             name = open_.pop((event.node, event.attempt), event.name)
-            if name in lasting and (not event.error or event.error in IN_DOUBT_CODES):
+            if name in effect_names and (not event.error or event.error in IN_DOUBT_CODES):
                 calls.add((event.node, name))
     return calls | {(node, name) for (node, _), name in open_.items()}
 
@@ -139,12 +144,12 @@ def has_effects(events: Sequence[Event], lasting: Collection[str]) -> bool:
     recalled = {
         (event.node, event.attempt) for event in events if isinstance(event, AttemptFinished) and event.reused_from
     }
-    own = [
+    new_events = [
         event
         for event in events
         if not isinstance(event, AttemptStarted | AttemptFinished) or (event.node, event.attempt) not in recalled
     ]
-    return bool(_possible_calls(own, frozenset(lasting)))
+    return bool(_possible_calls(new_events, frozenset(lasting)))
 
 
 def _recorded_result(run: str, finish_event: AttemptFinished) -> CallResult:

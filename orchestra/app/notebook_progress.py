@@ -149,8 +149,8 @@ class NotebookProgress:
         duration = format_duration(self._monotonic() - self._began)
         if self._end is not None:
             usage = self._end.usage
-            paid = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
-            parts = [f"{self._end.status} in {duration}", f"{pluralize(usage.calls, 'call')}{paid}"]
+            cost_text = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
+            parts = [f"{self._end.status} in {duration}", f"{pluralize(usage.calls, 'call')}{cost_text}"]
         else:
             parts = [duration, f"{pluralize(self._finished, 'node')} finished"]
             if self._question is not None:

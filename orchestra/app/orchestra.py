@@ -148,14 +148,14 @@ class Orchestra:
         from orchestra.engine.engine import Engine
 
         settings = load_settings(config, project)
-        loaded = Project.load(settings)
+        loaded_project = Project.load(settings)
         async with AsyncExitStack() as stack:
             if journal is None:
                 journal = await stack.enter_async_context(open_journal(settings))
             project_workers: ProjectWorkers | None = None
             if workers is None:
                 workers = project_workers = await stack.enter_async_context(
-                    ProjectWorkers.open(loaded, mode=fleet, progress=progress)
+                    ProjectWorkers.open(loaded_project, mode=fleet, progress=progress)
                 )
             strict = settings.durability == "strict"
             tracer: RunTracer | None = None
@@ -174,7 +174,7 @@ class Orchestra:
                 tracer=tracer,
             )
             stack.push_async_callback(engine.close)
-            yield cls(loaded, engine, project_workers, LoopAffinity())
+            yield cls(loaded_project, engine, project_workers, LoopAffinity())
 
     @classmethod
     def open_sync(
@@ -208,9 +208,9 @@ class Orchestra:
         notebook = NotebookProgress.find()
         if progress is None and notebook is not None:
             progress = notebook.on_fleet
-        opened = cls.open(config, project=project, fleet=fleet, workers=workers, journal=journal, progress=progress)
+        context = cls.open(config, project=project, fleet=fleet, workers=workers, journal=journal, progress=progress)
         loop = LoopThread()
-        return BlockingOrchestra(loop.enter(opened), loop, text, notebook)
+        return BlockingOrchestra(loop.enter(context), loop, text, notebook)
 
     @property
     def registry(self) -> Registry:
@@ -724,7 +724,7 @@ class Orchestra:
 
         self._options.reject_fork_options()
         claim = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
-        situation, own = check_answer.verification_request(
+        situation, own_steps = check_answer.verification_request(
             self._project, claim, checks, accept, combined=combined, back_off=back_off
         )
         # The key and the acceptance apply to one run only.
@@ -735,7 +735,7 @@ class Orchestra:
             self._engine.clock,
             self._project,
             situation,
-            own,
+            own_steps,
             self.label,
             lambda sample: view.options(sample=sample).run,
         )

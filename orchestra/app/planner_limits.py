@@ -107,7 +107,11 @@ def _fleet_limits(
     cards = {name: card for name, _ in program.possible_agents if (card := cards_by_name.get(name)) is not None}
     cleared = {name: clearance(fleet, card) for name, card in cards.items()}
     planners = {contract.name for plan in plans for contract in (plan.router, plan.larger) if contract is not None}
-    barred = {name: most for name, most in cleared.items() if not is_allowed(label, most) and name not in planners}
+    barred = {
+        name: max_label
+        for name, max_label in cleared.items()
+        if not is_allowed(label, max_label) and name not in planners
+    }
     return PlannerLimits(barred, prompt_room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
 
 
@@ -151,8 +155,8 @@ def apply_limits(program: Program, told: Mapping[str, Any]) -> Program:
 
 
 def _limit_program(program: Program, limits: PlannerLimits, calls: int | None) -> Program:
-    own = program.budget.calls if limits.enforce_calls and program.budget is not None else None
-    least = min((limit for limit in (own, calls) if limit is not None), default=None)
+    call_limit = program.budget.calls if limits.enforce_calls and program.budget is not None else None
+    least = min((limit for limit in (call_limit, calls) if limit is not None), default=None)
     return replace(program, nodes=tuple(_limit_node(node, limits, least) for node in program.nodes))
 
 

@@ -253,8 +253,8 @@ def request_workflow(
     )
     returns: dict[str, Any] = {"returns": ANYTHING}
     if options.returns:
-        return_inputs, more = declare_inputs({"returned": options.returns})
-        returns, types = {"returns": return_inputs["returned"]["type"]}, {**types, **more}
+        return_inputs, extra_inputs = declare_inputs({"returned": options.returns})
+        returns, types = {"returns": return_inputs["returned"]["type"]}, {**types, **extra_inputs}
     by_rule = options.rules and options.router == ROUTER and options.votes == 1 and not options.returns
     untrained = GENERAL_SKILLS if options.router == ROUTER and not by_rule else frozenset[str]()
     node = {
@@ -374,8 +374,8 @@ def _model_names(orchestra: OpenOrchestra) -> Collection[str]:
 
 def _is_of_project(orchestra: OpenOrchestra, kind: str, name: str) -> bool:
     """Whether the project has a file of this name, and not only the package."""
-    own = orchestra.settings.own_resources(kind)  # type: ignore[arg-type]
-    return any(name == (path.stem if path.is_file() else path.name) for path in own)
+    paths = orchestra.settings.own_resources(kind)  # type: ignore[arg-type]
+    return any(name == (path.stem if path.is_file() else path.name) for path in paths)
 
 
 def _is_available(card: Card, *, may_fetch: bool) -> bool:
@@ -455,15 +455,15 @@ async def plan_result(
     )
     if plan_module.is_complete(last):
         sampled = len(last.sampled_plans) or votes
-        won = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
+        vote_result = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
         recalled = await _recalled_from(orchestra, last) if last.reused_from else None
         built_plan = build_plan([parse_line(line) for line in last.lines])
-        return replace(draft, plan=built_plan, recalled=recalled, vote=won, recorded_graph=last.graph)
+        return replace(draft, plan=built_plan, recalled=recalled, vote=vote_result, recorded_graph=last.graph)
     outcome = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
     if not isinstance(outcome, FailedOutcome) or outcome.code != NO_PLAN:
         return draft
-    unplanned, won = _unplanned_reason(plan_request, turns, votes, events)
-    return replace(draft, rejections=_rejections_with_hint(orchestra, node, plan_request, unplanned), vote=won)
+    unplanned, vote_result = _unplanned_reason(plan_request, turns, votes, events)
+    return replace(draft, rejections=_rejections_with_hint(orchestra, node, plan_request, unplanned), vote=vote_result)
 
 
 def _run_node(orchestra: OpenOrchestra, workflow: Workflow[..., Any], start_event: RunStarted | None) -> CompiledNode:
@@ -503,7 +503,7 @@ def _unplanned_reason(
         if latest.parallel
         else {0: turns[-1]}
     )
-    plans, won = latest.sampled_plans, None
+    plans, vote_result = latest.sampled_plans, None
     state, result, is_answered = PlannerState(request), PlanNotFound(()), False
     for _, (turn, draft) in sorted(last.items()):
         before = plan_module.planner_state(request, draft)
@@ -515,8 +515,8 @@ def _unplanned_reason(
         if reply is not None or not is_answered:
             state, result, is_answered = after, next_result, reply is not None
     if votes > 1:
-        state, result, won = plan_module.elect_plan(state, result, plans)
-    return (result if isinstance(result, PlanNotFound) else PlanNotFound(())), won
+        state, result, vote_result = plan_module.elect_plan(state, result, plans)
+    return (result if isinstance(result, PlanNotFound) else PlanNotFound(())), vote_result
 
 
 async def plan(
@@ -578,10 +578,10 @@ def _nearest(orchestra: OpenOrchestra, node: CompiledNode, offer: Capabilities, 
     """Describes the capability that is nearest to the request, what it does, and which inputs are missing. It may be
     one with effects. If none is near, lists a few examples.
     """
-    acting = [
+    capabilities = [
         capability for capability in _capabilities_with_effects(orchestra) if capability.name not in offer.by_name
     ]
-    best_match = nearest([*offer.by_name.values(), *acting], request)
+    best_match = nearest([*offer.by_name.values(), *capabilities], request)
     if best_match is None:
         text = "; ".join(_description(capability, briefly=True) for capability in _broadest(node, offer)) or "nothing"
         return f"nothing is near; there is {text}"
@@ -592,7 +592,7 @@ def _nearest(orchestra: OpenOrchestra, node: CompiledNode, offer: Capabilities, 
     ]
     missing = [need for need in needs if need.partition(":")[0] not in offer.inputs]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
-    if best_match in acting:
+    if best_match in capabilities:
         does = "may have effects or ask a person" if best_match.kind == "call" else "has effects"
         permission = f"it {does}, and is used only with --only {best_match.name}"
         return f"the nearest is {_description(best_match)}{wanting}; {permission}"

@@ -346,12 +346,12 @@ class Project:
         """Returns an agent as a step without its checks. An agent with its own card is that agent, even if its name
         has another meaning now. Raises `InputError` A001.
         """
-        name, own = (
+        name, declared_card = (
             (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
         )
-        card = own or self.registry.cards.get(name)
+        card = declared_card or self.registry.cards.get(name)
         if card is None or not card.checks:
-            return self.agent(name) if own is None or isinstance(agent, str) else agent
+            return self.agent(name) if declared_card is None or isinstance(agent, str) else agent
         cached_agent = self._unchecked.get(card.digest)
         if cached_agent is None:
             bare = card.with_settings(checks=(), accept=None, otherwise=())

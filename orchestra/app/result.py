@@ -71,20 +71,20 @@ class Result(Generic[R]):
     @cached_property
     def left_out(self) -> Mapping[str, str]:
         """The elements that failed and are missing in their lists, by path, with the reason."""
-        failed: dict[str, outcomes.FailedOutcome] = {}
+        failed_outcomes: dict[str, outcomes.FailedOutcome] = {}
         for event in self.events:
             if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.FailedOutcome):
-                failed[event.node] = event.outcome
+                failed_outcomes[event.node] = event.outcome
         elements = {
             path: f"{failed_outcome.code}: {failed_outcome.reason}"
-            for path, failed_outcome in failed.items()
+            for path, failed_outcome in failed_outcomes.items()
             if path.endswith("]")
         }
         # An element of a list that failed as a whole is not left out of anything.
         return {
             path: reason
             for path, reason in elements.items()
-            if not any(path[:at] in failed for at, sign in enumerate(path) if sign == "[")
+            if not any(path[:at] in failed_outcomes for at, sign in enumerate(path) if sign == "[")
         }
 
     @cached_property

@@ -81,9 +81,9 @@ def reusable_answers(
     """
     pure = {pure_call for pure_call in _pure_calls(program) if pure_call[0] != "tool" or pure_call[1] not in anew}
     finish_events: dict[bytes, AttemptFinished] = {}
-    for call, finished in replay(program, events).calls.values():
-        if finished is not None and not finished.error and (call.kind, call.name) in pure:
-            finish_events[_call_key(call)] = finished
+    for call, finish_event in replay(program, events).calls.values():
+        if finish_event is not None and not finish_event.error and (call.kind, call.name) in pure:
+            finish_events[_call_key(call)] = finish_event
     return finish_events
 
 

@@ -86,15 +86,15 @@ class Run(Generic[R]):
 
     async def wait_until_blocked(self) -> Result[R] | None:
         """Returns the result; or None as soon as the run only waits for persons. `questions` are then the open ones."""
-        finished = await self._execution.wait_until_blocked()
-        return None if finished is None else await self._result(finished)
+        finish_event = await self._execution.wait_until_blocked()
+        return None if finish_event is None else await self._result(finish_event)
 
     @property
     def questions(self) -> tuple[QuestionAsked, ...]:
         """The open questions to persons, while the run waits for nothing else. `Orchestra.answer` answers them."""
         return self._execution.questions
 
-    async def _result(self, finished: RunFinished) -> Result[R]:
+    async def _result(self, finish_event: RunFinished) -> Result[R]:
         events = await self._execution.history()
         if self._snapshot is not None:
             workflows = self._snapshot.workflows
@@ -104,7 +104,7 @@ class Run(Generic[R]):
                 if events and isinstance(events[0], RunStarted)
                 else {}
             )
-        return build_result(finished, events, self.id, self._decode, workflows)
+        return build_result(finish_event, events, self.id, self._decode, workflows)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()

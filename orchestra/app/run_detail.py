@@ -445,12 +445,12 @@ class RecordedRun:
     def answer_fields(self, tags: Mapping[str, str]) -> dict[str, Any]:
         """Returns the fields of a `RunAnswer`, with these tags instead of all."""
         last, history = self.events[-1], self.history
-        error, withheld, left_out = None, None, dict[str, str]()
+        error, withheld_answer, left_out = None, None, dict[str, str]()
         if isinstance(last, RunFinished):
             result = build_result(last, self.events, self.run, identity, self.workflows)
             left_out = dict(result.left_out)
             if isinstance(last.outcome, AbstainedOutcome):
-                withheld = Withheld(reason=last.outcome.reason, node=last.outcome.origin, score=self.confidence)
+                withheld_answer = Withheld(reason=last.outcome.reason, node=last.outcome.origin, score=self.confidence)
             elif (fault := result.error) is not None:
                 error = RunError(code=fault.code, message=fault.message, hint=fault.hint, node=fault.node)
         return {
@@ -465,7 +465,7 @@ class RecordedRun:
             "plan_only": self.started.plan_only,
             "output": history.outcome.value if isinstance(history.outcome, ValueOutcome) else None,
             "confidence": self.confidence,
-            "withheld": withheld,
+            "withheld": withheld_answer,
             "error": error,
             "claims": self.claims,
             "dropped": self.dropped,

@@ -24,11 +24,11 @@ async def run_pages(journal: Journal, size: int, where: RunSelection) -> AsyncGe
     if not isinstance(journal, IndexedJournal):
         yield await _select_runs(journal, where)
         return
-    while some := await journal.query_runs(size, where):
-        yield some
-        if len(some) < size:
+    while summaries := await journal.query_runs(size, where):
+        yield summaries
+        if len(summaries) < size:
             return
-        where = replace(where, before=(some[-1].started, some[-1].run))
+        where = replace(where, before=(summaries[-1].started, summaries[-1].run))
 
 
 async def _select_runs(journal: Journal, selection: RunSelection) -> list[RunSummary]:

@@ -117,9 +117,9 @@ async def _read_blobs(journal: Journal, digests: Iterable[str]) -> tuple[dict[st
         if data is None:
             left_out += 1
             continue
-        cut = data[: min(MAX_BLOB_BYTES, room)]
-        room -= len(cut)
-        blob_texts[digest] = BlobText(cut.decode("utf-8", "backslashreplace"), len(data))
+        excerpt = data[: min(MAX_BLOB_BYTES, room)]
+        room -= len(excerpt)
+        blob_texts[digest] = BlobText(excerpt.decode("utf-8", "backslashreplace"), len(data))
     return blob_texts, left_out
 
 

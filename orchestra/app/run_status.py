@@ -160,8 +160,8 @@ async def latest_runs(journal: Journal, now: float, wanted: RunListQuery) -> Seq
         selection = replace(selection, before=(last.started, last.run))
     summaries = list[RunSummary]()
     size = max(0, wanted.limit) if wanted.is_unfiltered else max(PAGE_SIZE, wanted.limit)
-    async with aclosing(run_pages(journal, size, selection)) as some:
-        async for page in some:
+    async with aclosing(run_pages(journal, size, selection)) as pages:
+        async for page in pages:
             summaries += filter(wanted.matches, (summary_at(run, now) for run in page))
             if len(summaries) >= wanted.limit:
                 break

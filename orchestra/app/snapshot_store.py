@@ -89,8 +89,8 @@ def _build_snapshot(project: Project, program: Program, models: Mapping[str, Sch
                 parts[f"{COMBINATION}/{combination.agent}"] = combination.to_bytes()
     if code:
         parts[CODE] = msgspec.json.encode(code, order="sorted")
-    if any(part.startswith(f"{CARD}/") for part in parts) and (shared := project.served_names):
-        parts[SERVED] = msgspec.json.encode(shared, order="sorted")
+    if any(part.startswith(f"{CARD}/") for part in parts) and (served_names := project.served_names):
+        parts[SERVED] = msgspec.json.encode(served_names, order="sorted")
     all_models = {**project.catalog().models, **models}
     if all_models:
         parts[TYPES] = msgspec.json.encode(all_models)
@@ -177,7 +177,7 @@ async def _catalog(
     models: dict[str, Schema] = {}
     certificates: dict[str, dict[str, Any]] = {kind: {} for kind in _CERTIFICATE_KINDS}
     mark = start_event.versions.get(SERVED)
-    shared = _decode(run, await _read_blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
+    served_names = _decode(run, await _read_blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
     for name, mark in start_event.versions.items():
         data = await _read_blob(journal, run, mark)
         kind, _, rest = name.partition("/")
@@ -188,7 +188,7 @@ async def _catalog(
                 card = _restore_card(project, rest, data, will_call=will_call)
                 if will_call:
                     project.keep_card(card)
-                agents[rest] = card.served_contract(shared)
+                agents[rest] = card.served_contract(served_names)
             case "contract":
                 contract = _restore_contract(project, run, data)
                 (tools if contract.kind == "tool" else agents)[contract.name] = contract
@@ -206,7 +206,7 @@ async def _catalog(
                 raise _unreadable_error(run, f"it names {name!r}, which this version does not know")
     for name, contract in replacements.items():  # In the fleet with which the run began, as the other agents.
         current_card = project.find_card(contract)
-        agents[name] = current_card.served_contract(shared) if current_card is not None else contract
+        agents[name] = current_card.served_contract(served_names) if current_card is not None else contract
     workflow_certificates = certificates.pop(WORKFLOW_CERTIFICATE)
     _transfer_certificates(certificates, replacements, certificates_by_kind)
     catalog = Catalog(
@@ -246,8 +246,8 @@ def _transfer_certificates(
     """Gives replacements their own certificates, by kind and name, or else those of the agents that they replace."""
     for name, contract in replacements.items():
         for kind, by_name in certificates.items():
-            if (own := certificates_by_kind.get((kind, contract.name))) is not None:
-                by_name[contract.name] = own
+            if (own_certificate := certificates_by_kind.get((kind, contract.name))) is not None:
+                by_name[contract.name] = own_certificate
             elif name in by_name:
                 by_name.setdefault(contract.name, by_name[name])
 

@@ -37,14 +37,14 @@ def iter_guarantees(
     """The nodes with a guarantee, its sentence, and its certificate; None if that is unknown."""
     for row in history.rows:
         guarantee = next((attempt.guarantee for attempt in reversed(row.attempts) if attempt.guarantee), "")
-        same = [certificate for certificate in certificates if certificate.guarantee == guarantee]
+        candidates = [certificate for certificate in certificates if certificate.guarantee == guarantee]
         if guarantee:
             yield (
                 row.path,
                 guarantee,
                 next(
-                    (certificate for certificate in same if certificate.agent == row.name),
-                    same[0] if len(same) == 1 else None,
+                    (certificate for certificate in candidates if certificate.agent == row.name),
+                    candidates[0] if len(candidates) == 1 else None,
                 ),
             )
 

@@ -263,7 +263,7 @@ def follow_up_record(text: str, number: int, resolution: Resolution) -> dict[str
 
 def remaining_budget(budget: Budget, used: Usage, thread: str) -> Budget:
     """Returns what is left of a budget. Raises `BudgetExceeded` E042 if a limit is reached."""
-    spent = {
+    amounts = {
         "tokens": used.prompt_tokens + used.output_tokens,
         "calls": used.calls,
         "seconds": used.seconds,
@@ -272,13 +272,13 @@ def remaining_budget(budget: Budget, used: Usage, thread: str) -> Budget:
     }
     limits = budget.model_dump(exclude_none=True)
     for name, limit in limits.items():
-        if spent[name] >= limit:
+        if amounts[name] >= limit:
             raise BudgetExceeded(
                 EXHAUSTED,
-                f"the thread {thread} has used {spent[name]:g} of {limit:g} {name}",
+                f"the thread {thread} has used {amounts[name]:g} of {limit:g} {name}",
                 hint="start another thread, or give this one a larger budget",
             )
-    return Budget(**{name: limit - spent[name] for name, limit in limits.items()})
+    return Budget(**{name: limit - amounts[name] for name, limit in limits.items()})
 
 
 def answer_values(output: Any) -> Iterator[str]:

@@ -222,13 +222,13 @@ class RecordedWorkers:
         """Builds the workers from a replayed run. The agents in `asked` and the tools in `altered` are called again."""
         records: dict[bytes, dict[str, _RecordedAnswer]] = {}
         unknown = {("agent", name) for name in asked} | {("tool", name) for name in altered}
-        for call, finished in found.calls.values():
-            if finished is None or (call.kind, call.name) in unknown:
+        for call, finish_event in found.calls.values():
+            if finish_event is None or (call.kind, call.name) in unknown:
                 continue
-            record = records.setdefault(_call_key(call), {}).setdefault(call.node, _RecordedAnswer(finished))
-            record.usage += finished.usage
+            record = records.setdefault(_call_key(call), {}).setdefault(call.node, _RecordedAnswer(finish_event))
+            record.usage += finish_event.usage
             if record.answer.error:
-                record.answer = finished
+                record.answer = finish_event
         pure = (
             (contract.kind, contract.name)
             for contract in called_contracts(program)
@@ -421,18 +421,18 @@ async def simulate_run(
     finally:
         await stage.close()
     stops += sealed.stops.values()
-    spent = _usage_of(events, sealed.new_calls)
+    usage = _usage_of(events, sealed.new_calls)
     before, after = History.of(recorded.events), History.of(events)
     return WhatifResult(
         run=first.run,
         workflow=first.workflow,
         before=_summarize(before, before.usage),
-        after=_summarize(after, sum(sealed.recalled.values(), spent)),
+        after=_summarize(after, sum(sealed.recalled.values(), usage)),
         differences=tuple(_differences(before, after, stops)),
         stops=tuple(stops),
         recalled_calls=len(sealed.recalled),
         new_calls=len(sealed.new_calls),
-        new_usage=spent,
+        new_usage=usage,
         replay_gap=replay_result.reason if replay_result.first_difference is not None else "",
         timed_out=tuple(dict.fromkeys((*replay_result.timed_out, *([""] if _is_out_of_time(recorded) else [])))),
     )

@@ -132,7 +132,7 @@ class ProjectWorkers:
                 from orchestra.fleet.dispatch import Fleet, FleetOptions
 
                 estimator = self._get_estimator()
-                opened = Fleet.open(
+                context_manager = Fleet.open(
                     estimator.config,
                     cards=estimator.cards,
                     cards_by_digest=estimator.cards_by_digest,
@@ -141,7 +141,7 @@ class ProjectWorkers:
                     model_store=estimator.model_store,
                     options=FleetOptions(constraint=estimator.constraint),
                 )
-                self._fleet = await self._stack.enter_async_context(opened)
+                self._fleet = await self._stack.enter_async_context(context_manager)
             return self._fleet
 
     def _get_estimator(self) -> CallEstimator:

@@ -238,16 +238,16 @@ class _ClaimExtractor:
 
     def claims(self, output: Any) -> Iterator[OutputClaim]:
         """Yields the claims of an output: one for each part that states something."""
-        spoken, more, first = _take_parts(leaves(output))
+        output_leaves, omitted_count, first = _take_parts(leaves(output))
         citations = self._citations(output)
-        if not spoken:
+        if not output_leaves:
             if output not in (None, "", [], {}) and any(
                 is_citation(record_fields) or is_cell(record_fields) for _, record_fields in records(output)
             ):
                 yield self._build_claim(Leaf((), "", output), EvidenceByPath(citations))
             return
         shelf = EvidenceByPath(citations)
-        claim_rows = [(leaf, self._build_claim(leaf, shelf), self._quote_places(leaf)) for leaf in spoken]
+        claim_rows = [(leaf, self._build_claim(leaf, shelf), self._quote_places(leaf)) for leaf in output_leaves]
         evidence_by_record: dict[tuple[str, str, str], set[_ClaimEvidence]] = {}
         for leaf, claim, quoted_places in claim_rows:
             if not quoted_places:
@@ -265,9 +265,12 @@ class _ClaimExtractor:
             )
             if not any(claim_evidence.covers(claim, quoted_places) for claim_evidence in beside):
                 yield claim
-        if more:
-            reason = f"the output has {len(spoken) + more:,} parts, and {MAX_CLAIMS:,} are looked at one by one"
-            yield OutputClaim("", f"{more:,} more parts, from {first} on", unsupported=reason)
+        if omitted_count:
+            reason = (
+                f"the output has {len(output_leaves) + omitted_count:,} parts, and {MAX_CLAIMS:,} are looked at one "
+                "by one"
+            )
+            yield OutputClaim("", f"{omitted_count:,} more parts, from {first} on", unsupported=reason)
 
     def _quote_places(self, leaf: Leaf) -> frozenset[Support]:
         """Returns where a check found a part of the output that is a quote; empty for another part."""
@@ -380,21 +383,25 @@ class _ClaimExtractor:
         computation.
         """
         origins, agree = speaking.base.group.origins, speaking.agreeing
-        backed = self._base_evidence(speaking.base)
+        base_evidence = self._base_evidence(speaking.base)
         apart = agree.keys() & speaking.base.members
-        places = ((at, place) for at, place in backed.places if at not in apart) if apart else iter(backed.distinct)
-        computations = self._computations(backed, origins, value, apart)
-        same = (
+        places = (
+            ((at, place) for at, place in base_evidence.places if at not in apart)
+            if apart
+            else iter(base_evidence.distinct)
+        )
+        computations = self._computations(base_evidence, origins, value, apart)
+        evidence_pairs = (
             (at, evidence)
             for at in sorted(agree)
             for evidence in self._node_support(origins[at].node, agree[at], value)
         )
-        return merge(places, computations, same, key=itemgetter(0))
+        return merge(places, computations, evidence_pairs, key=itemgetter(0))
 
     def _computations(
-        self, backed: _BaseEvidence, origins: Sequence[NodeOrigin], value: Any, apart: Collection[int]
+        self, base_evidence: _BaseEvidence, origins: Sequence[NodeOrigin], value: Any, apart: Collection[int]
     ) -> Iterator[tuple[int, Computation]]:
-        for at in self.arithmetic.matching(backed.results, value):
+        for at in self.arithmetic.matching(base_evidence.results, value):
             statement = self._statement(origins[at].node)
             if (
                 at not in apart
@@ -616,9 +623,9 @@ def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
 def _take_parts(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
     """Returns the parts of an output to examine; the number of further parts, and the path of the first of these."""
     line = iter(parts)
-    spoken = list(islice(line, MAX_CLAIMS))
+    output_leaves = list(islice(line, MAX_CLAIMS))
     beyond = next(line, None)
-    return (spoken, 0, "") if beyond is None else (spoken, 1 + sum(1 for _ in line), beyond.path)
+    return (output_leaves, 0, "") if beyond is None else (output_leaves, 1 + sum(1 for _ in line), beyond.path)
 
 
 def _single_number(value: Any) -> Number | None:
@@ -653,11 +660,11 @@ def is_quote_only(claim: OutputClaim) -> bool:
 
 def outermost_evidence(evidence: Iterable[Support]) -> list[Support]:
     """Evidence without spans that lie within other spans."""
-    every = list(evidence)
-    spans = [item for item in every if isinstance(item, TextSpan)]
+    all_evidence = list(evidence)
+    spans = [item for item in all_evidence if isinstance(item, TextSpan)]
     return [
         item
-        for item in every
+        for item in all_evidence
         if not (isinstance(item, TextSpan) and any(_is_within(item, other_span) for other_span in spans))
     ]
 
@@ -666,9 +673,9 @@ def _is_within(span: TextSpan, other_span: TextSpan) -> bool:
     """True if a span lies within a different span."""
     if span.start is None or span.end is None or other_span.start is None or other_span.end is None:
         return False
-    same = (span.source, span.where) == (other_span.source, other_span.where)
+    is_same_source = (span.source, span.where) == (other_span.source, other_span.where)
     return (
-        same
+        is_same_source
         and other_span.start <= span.start
         and span.end <= other_span.end
         and (span.start, span.end) != (other_span.start, other_span.end)

@@ -41,16 +41,20 @@ class _RecordEvidence:
 
     def for_path(self, path: str) -> Iterable[tuple[int, CitedEvidence]]:
         """Returns the evidence of a part of the record, without that of another number or of another item of a list."""
-        same = list_path(path)
-        if (other_evidence := self.by_list.get(same)) is None:
+        list_key = list_path(path)
+        if (other_evidence := self.by_list.get(list_key)) is None:
             other_evidence = [
                 (at, cited_evidence)
                 for at, cited_evidence in self.all
-                if not cited_evidence.field_only and list_path(cited_evidence.path) != same
+                if not cited_evidence.field_only and list_path(cited_evidence.path) != list_key
             ]
-            self.by_list[same] = other_evidence
-        own = self.by_path.get(path, [])
-        return heapq.merge(own, other_evidence, key=itemgetter(0)) if own and other_evidence else own or other_evidence
+            self.by_list[list_key] = other_evidence
+        record_evidence = self.by_path.get(path, [])
+        return (
+            heapq.merge(record_evidence, other_evidence, key=itemgetter(0))
+            if record_evidence and other_evidence
+            else record_evidence or other_evidence
+        )
 
 
 class EvidenceByPath:
@@ -83,8 +87,8 @@ class EvidenceByPath:
         """
         around = record_path(path)
         while True:
-            if (record := self._records.get(around)) is not None and (own := record.for_path(path)):
-                return (cited_evidence for _, cited_evidence in own)
+            if (record := self._records.get(around)) is not None and (record_evidence := record.for_path(path)):
+                return (cited_evidence for _, cited_evidence in record_evidence)
             if not around:
                 return []
             around = record_path(around)

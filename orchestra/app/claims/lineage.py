@@ -198,17 +198,17 @@ class OutputLineage:
             yield _Unit(path, scope, steps, exact)
             return
         indices = self.elements.get(path, [])
-        chosen_indices, same = indices, False
+        chosen_indices, is_exact_index = indices, False
         after: PathSteps = ()
         if (rest := _element_steps(steps)) is not None:
             at, after = rest
-            chosen_indices, same = indices[at : at + 1], exact
+            chosen_indices, is_exact_index = indices[at : at + 1], exact
         for index in chosen_indices:
             unit = f"{path}[{index}]"
             inside = _TemplateScope(
                 scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit
             )
-            yield _Unit(unit, inside, after, same)
+            yield _Unit(unit, inside, after, is_exact_index)
 
     def source_items(self, unit: _Unit, node: AnyNode) -> Iterator[_TraceItem]:
         """Yields what a node's value is made of, besides answers of agents, tools and persons."""

@@ -135,7 +135,7 @@ class _ContentParts:
         content, history, limits = self._content, self._history, self._limits
         outcome = history.outcome
         output_claims = (*content.claims, *content.dropped)
-        withheld = list(islice(self._withheld_parts(), limits.withheld + 1))
+        withheld_parts = list(islice(self._withheld_parts(), limits.withheld + 1))
         return {
             "run": self._line(history.run),
             "workflow": self._line(history.workflow),
@@ -159,8 +159,8 @@ class _ContentParts:
                 for path, reason in islice(content.left_out.items(), limits.withheld)
             ],
             "left_out_more": max(0, len(content.left_out) - limits.withheld),
-            "withheld": withheld[: limits.withheld],
-            "withheld_more": len(withheld) > limits.withheld,
+            "withheld": withheld_parts[: limits.withheld],
+            "withheld_more": len(withheld_parts) > limits.withheld,
             "plans": list(self._plan_parts()),
             "rows": list(self._row_parts()),
             "paid": any(row.usage.money > 0 for row in history.rows),
@@ -176,12 +176,14 @@ class _ContentParts:
     def _text(self, value: Any) -> dict[str, Any]:
         """A value: its first characters, and the number of omitted ones; JSON unless it is a text."""
         text, limits = format_value(value), self._limits
-        folded = len(text) > limits.fold_characters or text.count("\n", 0, limits.fold_characters) > limits.fold_lines
+        is_folded = (
+            len(text) > limits.fold_characters or text.count("\n", 0, limits.fold_characters) > limits.fold_lines
+        )
         data = not isinstance(value, str) and text[:1] in ("{", "[")
         return {
             "text": escape_invisible(text[: limits.text]),
             "left": max(0, len(text) - limits.text),
-            "long": folded,
+            "long": is_folded,
             "json": data,
         }
 
@@ -201,15 +203,15 @@ class _ContentParts:
 
     def _inputs(self) -> Iterator[tuple[str, Any]]:
         """The inputs by name; each document of a list separately."""
-        inputs, most = self._history.inputs, self._limits.documents
+        inputs, max_count = self._history.inputs, self._limits.documents
         for name, value in inputs.items() if isinstance(inputs, Mapping) else [("input", inputs)]:
             documents = value if isinstance(value, list) and value and all(map(_is_document, value)) else []
             if not documents:
                 yield str(name), value
-            for at, document in enumerate(documents[:most]):
+            for at, document in enumerate(documents[:max_count]):
                 yield f"{name}[{at}]: {document['source']}", document["text"]
-            if len(documents) > most:
-                yield str(name), f"and {len(documents) - most} more"
+            if len(documents) > max_count:
+                yield str(name), f"and {len(documents) - max_count} more"
 
     def _guarantee_parts(self) -> Iterator[dict[str, Any]]:
         """The guarantees of accepted values with their certificates; once for all elements of a list."""
@@ -230,19 +232,19 @@ class _ContentParts:
             }
 
     def _claim_part(self, claim: OutputClaim) -> dict[str, Any]:
-        evidence, most = outermost_evidence(claim.evidence), self._limits.evidence
+        evidence, max_count = outermost_evidence(claim.evidence), self._limits.evidence
         return {
             "path": self._line(claim.path) or "the answer",
             "value": self._text(claim.value),
             "unsupported": self._line(claim.unsupported),
             "person": self._line(claim.person),
             "score": "" if claim.score is None else f"{claim.score:.2f}",
-            "nodes": [self._line(node) for node in claim.nodes[:most]],
-            "evidence": [self._evidence_part(item) for item in evidence[:most]],
-            "evidence_left": max(0, len(evidence) - most),
+            "nodes": [self._line(node) for node in claim.nodes[:max_count]],
+            "evidence": [self._evidence_part(item) for item in evidence[:max_count]],
+            "evidence_left": max(0, len(evidence) - max_count),
             "quote_shows": QUOTE_NOTE if is_supported(claim) and is_quote_only(claim) else "",
-            "verdicts": [self._verdict_part(verdict) for verdict in claim.verdicts[:most]],
-            "verdicts_left": max(0, len(claim.verdicts) - most),
+            "verdicts": [self._verdict_part(verdict) for verdict in claim.verdicts[:max_count]],
+            "verdicts_left": max(0, len(claim.verdicts) - max_count),
         }
 
     def _verdict_part(self, verdict: ClaimVerdict) -> dict[str, str]:
@@ -300,9 +302,9 @@ class _ContentParts:
         table = source.table if source is not None else ()
         first = max(1, cell.row - NEAR_ROWS)
         row_indexes = [0, *range(first, min(len(table), cell.row + NEAR_ROWS + 1))] if table else []
-        most = self._limits.columns
-        begin = max(0, min(cell.column - most // 2, len(table[0]) - most)) if table else 0
-        columns = slice(begin, begin + most)
+        max_count = self._limits.columns
+        begin = max(0, min(cell.column - max_count // 2, len(table[0]) - max_count)) if table else 0
+        columns = slice(begin, begin + max_count)
         rows = [
             {
                 "head": at == 0,
@@ -351,11 +353,11 @@ class _ContentParts:
             for event in self._content.events
             if isinstance(event, TurnStarted) and event.draft is not None
         }
-        for node, drafted in islice(last.items(), self._limits.choices):
+        for node, draft in islice(last.items(), self._limits.choices):
             yield {
                 "node": self._line(node),
-                "lines": self._text("\n".join(drafted.lines)),
-                "repaired": drafted.repaired_lines,
+                "lines": self._text("\n".join(draft.lines)),
+                "repaired": draft.repaired_lines,
             }
 
     def _row_parts(self) -> Iterator[dict[str, Any]]:
