@@ -142,13 +142,13 @@ def install(
     from orchestra.fleet.weights.packaged_agents import install_agents
     from orchestra.fleet.weights.weights import ModelStore
 
-    waiting = StatusLine()
+    status_line = StatusLine()
     try:
         folder = asyncio.run(
-            install_agents(package_data("agents"), ModelStore.from_environment(), waiting, origin=origin)
+            install_agents(package_data("agents"), ModelStore.from_environment(), status_line, origin=origin)
         )
     finally:
-        waiting.close()
+        status_line.close()
     print_text(f"the agents and their weights are in {escape_invisible(str(folder))}")
 
 

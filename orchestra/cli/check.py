@@ -114,16 +114,16 @@ def check(context: typer.Context, arguments: CheckArguments) -> None:
     Exits with 0 if the answer is accepted, and with 3 if it is not.
     """
     ruling, result = run_checks(get_opener(context), arguments)
-    more = (
+    extra = (
         {"rest": ruling.remaining(result) if ruling.accepted else None, "dropped": ruling.dropped}
         if arguments.back_off
         else {}
     )
-    more |= {"guarantee": ruling.guarantee or None} if arguments.combined else {}
+    extra |= {"guarantee": ruling.guarantee or None} if arguments.combined else {}
     if arguments.as_json:
-        _print_data(ruling, more)
+        _print_data(ruling, extra)
     else:
-        _show(ruling, more)
+        _show(ruling, extra)
     if not ruling.accepted:
         raise typer.Exit(STATUS_CODES["abstained"])
 
@@ -139,9 +139,9 @@ def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationRe
         **{name: getattr(arguments, name) for name in FORWARDED_OPTIONS},
     }
     settings = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
-    check_names, asking = _parse_checks(arguments)
+    check_names, asks_models = _parse_checks(arguments)
     answer, evidence = _read_answer(arguments.answer), _read_evidence(arguments.against)
-    if asking:
+    if asks_models:
         return run_with_signals(
             lambda _: _ask_agents(open_, settings, answer, evidence, {"checks": check_names, **check_arguments})
         ), answer
@@ -175,14 +175,14 @@ def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
     """
     if arguments.combined and arguments.checks is None:
         return None, True
-    check_names, asking = _split_checks(
+    check_names, asks_models = _split_checks(
         "quote" if arguments.checks is None else arguments.checks, _available_checks(arguments)
     )
     if arguments.back_off and "entailment" not in (text.partition("(")[0] for text in check_names):
         raise InputError(
             "C037", "--back-off needs the check 'entailment' outside of a combination", hint="--checks entailment"
         )
-    return check_names, asking or bool(arguments.combined)
+    return check_names, asks_models or bool(arguments.combined)
 
 
 def _split_checks(checks: str, available_checks: list[str]) -> tuple[list[str], bool]:
@@ -194,7 +194,7 @@ def _split_checks(checks: str, available_checks: list[str]) -> tuple[list[str], 
     parts = [part.strip() for part in checks.split(",") if part.strip()]
     if not parts:
         raise InputError("C037", "no check is given", hint=_available_hint(available_checks))
-    asking = False
+    asks_models = False
     for text in parts:
         try:
             names = [check.check for check in check_calls(parse_check(text))]
@@ -210,8 +210,8 @@ def _split_checks(checks: str, available_checks: list[str]) -> tuple[list[str], 
                     else f"{_available_hint(available_checks)}; a check of your own is tool({name})"
                 )
                 raise InputError("C037", f"the check {name!r} cannot check an answer alone", hint=hint)
-            asking = asking or name in MODEL_CHECKS
-    return parts, asking
+            asks_models = asks_models or name in MODEL_CHECKS
+    return parts, asks_models
 
 
 def _available_checks(arguments: CheckArguments) -> list[str]:
@@ -275,7 +275,7 @@ def _parse_json(path: Path, text: str) -> Any:
         ) from error
 
 
-def _print_data(ruling: VerificationResult, more: dict[str, Any]) -> None:
+def _print_data(ruling: VerificationResult, extra: dict[str, Any]) -> None:
     from orchestra.cli.output import print_json
 
     print_json(
@@ -285,12 +285,12 @@ def _print_data(ruling: VerificationResult, more: dict[str, Any]) -> None:
             "reason": ruling.reason,
             "verdicts": ruling.verdicts,
             "evidence": ruling.evidence,
-            **more,
+            **extra,
         }
     )
 
 
-def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
+def _show(ruling: VerificationResult, extra: dict[str, Any]) -> None:
     from rich.text import Text
 
     from orchestra.app.run_text import format_value
@@ -304,7 +304,7 @@ def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
     )
     if ruling.guarantee:
         print_text(escape_invisible(f"certified: {ruling.guarantee}"))
-    elif "guarantee" in more and not ruling.accepted:
+    elif "guarantee" in extra and not ruling.accepted:
         print_text(escape_invisible(ruling.reason))
     for verdict in ruling.verdicts:
         print_text(
@@ -322,5 +322,5 @@ def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
             print_text(f"  and {len(verdict.evidence) - MAX_PLACES} more", style="dim")
     for part in ruling.dropped:
         print_text(escape_invisible(f"\ndropped: {part.text}: {part.reason}"), style="yellow")
-    if "rest" in more and ruling.accepted:
-        print_text(escape_invisible(f"\n{format_value(more['rest'])}"))
+    if "rest" in extra and ruling.accepted:
+        print_text(escape_invisible(f"\n{format_value(extra['rest'])}"))

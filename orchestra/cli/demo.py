@@ -207,10 +207,10 @@ def show_summary(results: Sequence[QuestionResult], setup: float, seconds: float
     )
     run = results[0].result.run
     rows = results[0].history.rows
-    read = next((row.path for row in rows if row.name == "generative_reader"), "readings[0]")
+    reader_path = next((row.path for row in rows if row.name == "generative_reader"), "readings[0]")
     print_text("\nLook next", style="bold")
     print_text(f"  orchestra runs show {run}")
-    print_text(f"  orchestra runs show {run} '{read}' --prompt")
+    print_text(f"  orchestra runs show {run} '{reader_path}' --prompt")
     print_text(f"  orchestra graph {WORKFLOW}")
 
 
@@ -240,15 +240,15 @@ async def run_demo(open_: Opener, settings: Settings, stop: StopSignal) -> int:
     folder = package_data("documents")
     documents, questions = read_documents(folder), read_questions(folder / QUESTIONS_FILE)
     print_text(f"{len(questions)} questions to {len(documents)} documents from Wikipedia, by the workflow {WORKFLOW}\n")
-    waiting = SetupTimer()
+    timer = SetupTimer()
     wrong: list[str] = []
     results: list[QuestionResult] = []
-    async with open_orchestra(open_, settings, waiting) as orchestra:
+    async with open_orchestra(open_, settings, timer) as orchestra:
         tasks = [asyncio.create_task(ask(orchestra, question, documents)) for question in questions]
         try:
             for number, task in enumerate(tasks, 1):
                 result = await task
-                waiting.close()
+                timer.close()
                 if result.result.status not in ("done", "abstained") and result.result.error is not None:
                     raise result.result.error
                 show_result(number, result)
@@ -257,11 +257,11 @@ async def run_demo(open_: Opener, settings: Settings, stop: StopSignal) -> int:
         finally:
             for task in tasks:
                 task.cancel()
-        seconds = time.monotonic() - waiting.ready
+        seconds = time.monotonic() - timer.ready
     for quote in wrong:
         print(f"this quote is not at the position that its citation states: {quote!r}", file=sys.stderr)
     if not wrong:
-        show_summary(results, waiting.ready - waiting.began, seconds)
+        show_summary(results, timer.ready - timer.began, seconds)
     return 1 if wrong else 0
 
 

@@ -328,10 +328,10 @@ def _check_modules(settings: Settings) -> Finding:
     if error := settings.trust_error("modules"):
         return Finding("modules", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
     try:
-        loaded = load_modules(settings)
+        modules = load_modules(settings)
     except OrchestraError as error:
         return Finding("modules", "problem", error.message, error.hint and f"# {error.hint}")
-    names = ", ".join(module.__name__ for module in loaded)
+    names = ", ".join(module.__name__ for module in modules)
     project = f"project {settings.project}" if settings.project else "no project here"
     return Finding("modules", "ok", f"{names or 'none'}; {project}")
 

@@ -141,21 +141,21 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
     from orchestra.fleet.weights import weights
 
     settings, config, supervision = _load_fleet(name, load_settings)
-    waiting = StatusLine()
+    status_line = StatusLine()
     try:
         if config.local_servers:
             vllm_launch.vllm_version()
-            running = await supervision.status() is not None
+            is_running = await supervision.status() is not None
             model_store = weights.ModelStore.from_environment(hub=settings.hub)
             for place, server in config.local_servers.items():
-                if not running:
+                if not is_running:
                     check_memory(f"servers.{place}", server, model_store, available_memory())
-                await weights.ensure_weights(server.weights, model_store, waiting)
+                await weights.ensure_weights(server.weights, model_store, status_line)
             await supervision.start()
             if wait:
-                await supervision.wait_until_ready(waiting)
+                await supervision.wait_until_ready(status_line)
     finally:
-        waiting.close()
+        status_line.close()
     _show_status(await _fetch_status(config, supervision), as_json)
 
 
@@ -164,8 +164,8 @@ async def show_status(name: str | None, as_json: bool) -> None:
     _, config, supervision = _load_fleet(name)
     fleet_status = await _fetch_status(config, supervision)
     _show_status(fleet_status, as_json)
-    failed = any(server.phase == "failed" for server in fleet_status.servers)
-    if failed or not fleet_status.running or any(end.error or end.key for end in fleet_status.endpoints):
+    has_failures = any(server.phase == "failed" for server in fleet_status.servers)
+    if has_failures or not fleet_status.running or any(end.error or end.key for end in fleet_status.endpoints):
         raise typer.Exit(1)
 
 
@@ -309,18 +309,18 @@ def show_models(as_json: bool) -> None:
     from orchestra.fleet.weights.weights import ModelStore
 
     settings = load_settings_to_inspect()
-    configs, broken = {}, {}
+    configs, errors = {}, {}
     for name, path in settings.resources("configs").items():
         try:
             configs[name] = read_config(path)
         except OrchestraError as error:
-            broken[name] = error
+            errors[name] = error
     base_models = list(
         list_base_models(configs, ModelStore.from_environment(hub=settings.hub or None), available_memory())
     )
     if as_json:
         print_json(
-            {"models": msgspec.to_builtins(base_models), "broken": {name: error.code for name, error in broken.items()}}
+            {"models": msgspec.to_builtins(base_models), "broken": {name: error.code for name, error in errors.items()}}
         )
         return
     rows = [
@@ -337,7 +337,7 @@ def show_models(as_json: bool) -> None:
     print_table(("fleet", "server", "model", "to download", "weights", "fits now"), rows, right=(3, 4))
     for refusal in dict.fromkeys(model.refusal for model in base_models if model.refusal):
         print_text(f"  {refusal}", style="dim")
-    for fault in broken.values():
+    for fault in errors.values():
         print_note(f"\n{format_error(fault)}")
     if any(not model.installed and model.installed is not None for model in base_models):
         print_text("\nuse one: orchestra run … --fleet FLEET; the first start downloads its weights", style="dim")

@@ -136,10 +136,10 @@ def create_project(folder: Path, endpoint: Mapping[str, str] | None = None) -> l
     }
     existing_paths = [str(folder / target) for target in targets.values() if os.path.exists(folder / target)]
     if existing_paths:
-        more = f" and {len(existing_paths) - 1} more" if len(existing_paths) > 1 else ""
+        more_text = f" and {len(existing_paths) - 1} more" if len(existing_paths) > 1 else ""
         raise InputError(
             "C016",
-            f"{existing_paths[0]}{more}: it exists already; nothing was written",
+            f"{existing_paths[0]}{more_text}: it exists already; nothing was written",
             hint="orchestra init another_folder",
         )
     try:

@@ -227,10 +227,10 @@ async def map_in_order(
             return await function(row)
 
     window: deque[asyncio.Task[RowResult]] = deque()
-    coming = iter(rows)
+    row_iterator = iter(rows)
     try:
         while True:
-            while len(window) < concurrency * WINDOW_SLACK and (row := next(coming, None)) is not None:
+            while len(window) < concurrency * WINDOW_SLACK and (row := next(row_iterator, None)) is not None:
                 window.append(asyncio.create_task(call(row)))
             if not window:
                 return

@@ -216,8 +216,8 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
     command.__annotations__ = {}  # Typer reads annotations beside the signature
     parameters = [
         parameter
-        for own in signature(function).parameters.values()
-        for parameter in _expand_parameter(own, hints[own.name])
+        for own_parameter in signature(function).parameters.values()
+        for parameter in _expand_parameter(own_parameter, hints[own_parameter.name])
     ]
     vars(command)["__signature__"] = Signature(parameters)
     return command

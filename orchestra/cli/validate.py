@@ -187,10 +187,10 @@ class ProjectValidator:
         from orchestra.app.project import Project
         from orchestra.workflows.python.steps import Agent
 
-        loaded = Card.load(folder, self._card_models)
-        report.summary = f"the agent {loaded.name!r}"
-        if (loaded.tool_use_cards is not None or loaded.members) and self._project:
-            Project.load(self._settings).program(Agent.from_card(loaded))  # a new project, which finds this card
+        card = Card.load(folder, self._card_models)
+        report.summary = f"the agent {card.name!r}"
+        if (card.tool_use_cards is not None or card.members) and self._project:
+            Project.load(self._settings).program(Agent.from_card(card))  # a new project, which finds this card
 
     def _validate_workflow(self, name: str, report: FileReport) -> None:
         program = self._project.program(self._project.find(name))

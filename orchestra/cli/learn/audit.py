@@ -200,13 +200,13 @@ async def _draw_outputs(
 ) -> list[AuditView]:
     """Samples outputs to audit: open ones of earlier samples, then new ones. Raises `InputError` V022 without any."""
     before = case.log.audit_state()
-    waiting = [output for output in before.pending if not output.withheld]
+    pending_outputs = [output for output in before.pending if not output.withheld]
     views = [
         view
-        for output in waiting
+        for output in pending_outputs
         if (view := await audit_module.view_output(case.project, journal, output)) is not None
     ]
-    if lost_count := len(waiting) - len(views):
+    if lost_count := len(pending_outputs) - len(views):
         print_note(
             f"{pluralize(lost_count, 'output')} of an earlier sample cannot be shown: their runs are no longer "
             "in the journal"
@@ -217,21 +217,21 @@ async def _draw_outputs(
         fresh = draw.outputs
         case.log.record_sample(fresh, draw.population, arguments.seed, period.option_texts)
         case.log.record_verdicts((), arguments.by)  # if all of them were withheld, no verdict is needed
-        withheld = sum(bool(output.withheld) for output in fresh)
+        withheld_count = sum(bool(output.withheld) for output in fresh)
         views += [
             view
             for output in fresh
             if not output.withheld and (view := await audit_module.view_output(case.project, journal, output))
         ]
         _report_draw(outputs, draw)
-        if withheld:
-            print_note(f"of {pluralize(withheld, 'drawn answer')} nothing was kept, so nothing wrong")
-        if len(fresh) + len(waiting) < arguments.audit:
+        if withheld_count:
+            print_note(f"of {pluralize(withheld_count, 'drawn answer')} nothing was kept, so nothing wrong")
+        if len(fresh) + len(pending_outputs) < arguments.audit:
             output_kind = "judged" if arguments.claims else "accepted"
             print_note(
                 f"{len(views):,} outputs to audit, not {arguments.audit:,}: more were not {output_kind} in that time"
             )
-        if not views and withheld:
+        if not views and withheld_count:
             return []
     if not views:
         raise InputError(
@@ -391,7 +391,7 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
                 "standing": drift.status if drift else None,
             }
         )
-        figures, standing = ("", "", "", ""), ""
+        figures, summary = ("", "", "", ""), ""
         if drift is not None:
             figures = (
                 f"{drift.audited}",
@@ -399,8 +399,8 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
                 f"{drift.evidence:.3g}",
                 f"{drift.alpha:.4g} of {drift.guaranteed_alpha:g}",
             )
-            standing = drift.status
-        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else standing))
+            summary = drift.status
+        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else summary))
     if as_json:
         print_json(entries)
     elif rows:

@@ -236,24 +236,24 @@ async def certify_outputs(
         print_text(escape_invisible(f"right: {right.description}"))
         for line in matter.row_notes:
             print_text(line)
-    if (few := check_sample_size(size, terms)) is None:
+    if (shortfall := check_sample_size(size, terms)) is None:
         matter.attempt_book.check_writable()
     if matter.recorded is not None:
         answers = certification_items(test, await matter.cases(open_, settings), right)
         terms = matter.attempt_book.next_terms(matter.all_rows, arguments.terms, answers)
-        few = check_sample_size(size, terms)
+        shortfall = check_sample_size(size, terms)
     if not arguments.as_json:
         print_text(f"\n{_describe_requirement(terms, size)}")
     if answers is None:
-        if few is not None:
-            return CertificationResult(few, None, None, terms, sample, right, tested=False)
+        if shortfall is not None:
+            return CertificationResult(shortfall, None, None, terms, sample, right, tested=False)
         answers = certification_items(test, await matter.cases(open_, settings), right)
 
     def go_on() -> None:
         if stop.requested:
             raise asyncio.CancelledError  # nothing awaits from here on, where a cancellation would be raised
 
-    if few is None:
+    if shortfall is None:
         certification = matter.attempt_book.record_certification(
             test.name, matter.all_rows, answers, arguments.terms, go_on
         )
@@ -262,7 +262,9 @@ async def certify_outputs(
     if certification.terms.attempt < terms.attempt and not arguments.as_json:
         print_text(f"These are the answers of an earlier attempt. {_describe_attempt(certification.terms)}")
     if not isinstance(certification.outcome, Certified):
-        return CertificationResult(certification, None, None, certification.terms, sample, right, tested=few is None)
+        return CertificationResult(
+            certification, None, None, certification.terms, sample, right, tested=shortfall is None
+        )
     mark, now = (
         matter.combination.digest if matter.combination is not None else "",
         datetime.now(UTC).isoformat(timespec="seconds"),
@@ -307,8 +309,10 @@ def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
     if rows.overlaps(() if data.fingerprints else (data.digest,), data.fingerprints):
         message = f"the combination of {combination.agent!r} was fitted on many of these rows ({data.name})"
         raise InputError("V028", message, hint="use other rows: orchestra certify NAME --combined --data OTHER_ROWS")
-    if data.fingerprints and (few := data.fingerprints.count_matches(rows.fingerprints)[1]):
-        print_note(f"the combination was fitted on {few:,} or more of these rows; up to a tenth may be there by chance")
+    if data.fingerprints and (match_count := data.fingerprints.count_matches(rows.fingerprints)[1]):
+        print_note(
+            f"the combination was fitted on {match_count:,} or more of these rows; up to a tenth may be there by chance"
+        )
 
 
 def _replaced_guarantee(file: Path, certificate_: Certificate) -> str:
@@ -455,10 +459,10 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         print_text(escape_invisible(f"It replaces {result.replaced_guarantee}"), style="yellow")
 
 
-def _show_too_little(shortage: InsufficientData, result: CertificationResult, more: str = "") -> None:
+def _show_too_little(shortage: InsufficientData, result: CertificationResult, suffix: str = "") -> None:
     print_text(
         f"No certificate, too little data: {shortage.reason}. About {shortage.rows_needed:,} rows would be "
-        f"needed{more}.",
+        f"needed{suffix}.",
         style="yellow",
     )
     if result.tested:
@@ -769,8 +773,8 @@ def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCe
         if result.sample is not None
         else {}
     )
-    more = {"attempt": result.attempt, "left_out": left_out, "guarantee": guarantee, "file": file}
-    print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})
+    extra = {"attempt": result.attempt, "left_out": left_out, "guarantee": guarantee, "file": file}
+    print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **extra})
 
 
 FAILED_ROWS_NOTE = "rows failed; they count as wrong and not accepted"

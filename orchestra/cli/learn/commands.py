@@ -363,8 +363,8 @@ def _check_options(context: typer.Context, mode: str, agent: str) -> None:
     if strange is None:
         return
     text = ", ".join(f"--{name}" for name in options)
-    having = [option_mode for option_mode in MODES.values() if strange in option_mode[1]]
-    command, takes = next((option_mode for option_mode in having if option_names.issubset(option_mode[1])), having[0])
+    modes = [option_mode for option_mode in MODES.values() if strange in option_mode[1]]
+    command, takes = next((option_mode for option_mode in modes if option_names.issubset(option_mode[1])), modes[0])
     claims = "--claims" if "claims" in option_names.intersection(takes) and "--claims" not in command else ""
     hint = " ".join(filter(None, ("orchestra certify", agent, command, claims)))
     raise InputError("C010", f"--{strange} has no effect when {mode}; its options are {text}", hint=hint)

@@ -97,7 +97,9 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     if teacher is not None and not spec.replace:
         check_overwrite(spec.out)
     if teacher is not None and pool.unanswered:
-        check_unique_ids(spec.name, (*deduplicate(pool.rows).rows, *(unread.row for unread in pool.unanswered)))
+        check_unique_ids(
+            spec.name, (*deduplicate(pool.rows).rows, *(unanswered_row.row for unanswered_row in pool.unanswered))
+        )
         pool += await _ask_teacher(open_, settings, card, teacher, pool, spec.licence)
         pool = replace(pool, unanswered=())
     pool = pool.drop_unanswered()
@@ -109,12 +111,12 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
             hint="--teacher NAME labels failed calls",
         )
     unique = deduplicate(pool.rows)
-    same = {
+    duplicate_counts = {
         "the same": unique.exact_duplicates,
         "the same in another spelling": unique.near_duplicates,
         CONTRADICTION_REASON: len(unique.contradictions),
     }
-    counts = {reason: count + pool.left_out.pop(reason, 0) for reason, count in same.items()}
+    counts = {reason: count + pool.left_out.pop(reason, 0) for reason, count in duplicate_counts.items()}
     parts = split(unique.rows, spec.shares)
     dataset = Dataset.build(
         spec.name,

@@ -312,9 +312,9 @@ async def ask_arms(
         cards[CANDIDATE] = evaluation.candidate_card(check_trainable(card), spec.candidate)
     arms = evaluation.baseline_arms(test)
     selection = _evaluation_rows(card, spec.evaluation)
-    few = evaluation.sample_rows(test, selection.untuned, selection.seed) if selection is not None else test
+    sample = evaluation.sample_rows(test, selection.untuned, selection.seed) if selection is not None else test
     for name, arm_card in cards.items():
-        questions = few if name == UNTUNED else test
+        questions = sample if name == UNTUNED else test
         arms.append(await ask_arm(orchestra, name, Agent.from_card(arm_card), questions, concurrency))
     return arms
 
@@ -364,17 +364,20 @@ class PromotionResult:
 async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec, *, force: bool) -> PromotionResult:
     """Compares a candidate, and promotes it if it is better or forced."""
     assert spec.candidate is not None, "the verb demands one"
-    own = check_trainable(Project.load(settings).registry.card(spec.agent))
-    mark, shelf = check_candidate(own, spec.candidate), AdapterStore.for_agent(own, Folders.from_environment().adapters)
-    for warning in adapter_warnings(settings, own, spec.candidate):
+    own_card = check_trainable(Project.load(settings).registry.card(spec.agent))
+    mark, shelf = (
+        check_candidate(own_card, spec.candidate),
+        AdapterStore.for_agent(own_card, Folders.from_environment().adapters),
+    )
+    for warning in adapter_warnings(settings, own_card, spec.candidate):
         if not force:
             raise mismatch_error(spec.candidate, warning, "--force promotes it nevertheless")
         print_note(f"the candidate: {warning}")
     if mark == shelf.current_digest:
         raise InputError("N304", f"{spec.agent} already has {mark[:12]}", hint="orchestra learn train")
-    metrics, test = prepare(own, spec)
+    metrics, test = prepare(own_card, spec)
     row_set = row_set_of(test)
-    overlap_messages = _training_overlap(own, spec, test, force=force)
+    overlap_messages = _training_overlap(own_card, spec, test, force=force)
     async with open_orchestra(open_, settings) as orchestra:
         card = find_card(orchestra, spec)
         arms = await ask_arms(orchestra, card, test, spec, settings.concurrency)
@@ -399,10 +402,10 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
             return PromotionResult(
                 report, judgement, False, f"{spec.agent} is unchanged; --force promotes the candidate nevertheless."
             )
-        calibrated = own.current_calibration is not None
+        calibrated = own_card.current_calibration is not None
         shelf.promote(spec.candidate, record)
-        loaded = await _reload_servers(open_, settings, spec.agent)
-    message = f"{spec.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {spec.agent}"
+        reload_text = await _reload_servers(open_, settings, spec.agent)
+    message = f"{spec.agent} has {mark[:12]} now{reload_text}. orchestra learn rollback {spec.agent}"
     if calibrated:
         message += (
             f"\nIts calibration was made for the previous adapter, and is void: orchestra learn calibrate {spec.agent}"
@@ -564,8 +567,8 @@ async def answer_and_rule(
 ) -> list[tuple[Case, VerificationResult | None]]:
     """Answers to rows, generated or recorded, and their verification under a combination; None without an answer."""
     checks = tuple(map(str, parse_checks(combination.checks)))
-    asking = any(name in MODEL_CHECKS for name in check_names(checks))
-    if recorded is not None and not asking:
+    asks_models = any(name in MODEL_CHECKS for name in check_names(checks))
+    if recorded is not None and not asks_models:
         return await _run_checks(None, settings, project, card, combination, test, recorded.outputs_for(test))
     async with open_orchestra(open_, settings) as orchestra:
         runs = orchestra.options(purpose=EVALUATION_PURPOSE, label=test.label)

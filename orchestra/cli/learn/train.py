@@ -315,13 +315,13 @@ def _encoder_weights(model: str) -> Path:
     from orchestra.cli.output import StatusLine
     from orchestra.fleet.weights.encoders import EncoderStore
 
-    waiting = StatusLine()
+    status_line = StatusLine()
     try:
         return asyncio.run(
-            EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), waiting).folder(model)
+            EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), status_line).folder(model)
         )
     finally:
-        waiting.close()
+        status_line.close()
 
 
 def _trainer_module(card: Card) -> ModuleType | None:

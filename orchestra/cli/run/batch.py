@@ -266,9 +266,9 @@ class WrittenMarks:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            many = len(self._pending)
+            pending_count = len(self._pending)
             await asyncio.to_thread(self._results.sync)
-            self._mark_synced(many)
+            self._mark_synced(pending_count)
 
     def _mark_synced(self, count: int) -> None:
         for run in self._pending[:count]:

@@ -288,14 +288,14 @@ class RowRunner:
                 is_reported = True
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _resume_waiting(self, row: BatchRow, waiting: str) -> RowResult:
+    async def _resume_waiting(self, row: BatchRow, run_name: str) -> RowResult:
         """Resumes a waiting run. It is never started anew, because its effects may not be repeatable."""
         try:
-            run = await self._orchestra.resume(waiting, by=COMMAND_LINE_AUTHOR)
+            run = await self._orchestra.resume(run_name, by=COMMAND_LINE_AUTHOR)
         except OrchestraError as error:  # it is in another journal, or another process holds it
             message = f"its run waited for a person, and cannot be continued: {error.message}"
             return RowResult(
-                id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest
+                id=row.id, error={"code": error.code, "message": message}, waiting=run_name, inputs=row.digest
             )
         return self._record_result(row, run, await run.wait_until_blocked())
 
@@ -510,15 +510,15 @@ class BatchMarks:
         """Marks what must be known of deleted runs. `parents` maps each run to the run it was forked from, or to an
         empty text.
         """
-        standing = await self._load_marked_runs(parents)
+        marked_runs = await self._load_marked_runs(parents)
         existing_parents = await existing_runs(self._journal, set(parents.values()) - {""})
         for run, parent in parents.items():
-            if run in standing.unwritten:
+            if run in marked_runs.unwritten:
                 self.mark_followed(run, lost=True)
-            elif run in standing.followed:
+            elif run in marked_runs.followed:
                 self.mark_followed(run)
             if parent.startswith(KEYED_RUN_PREFIX) or parent in existing_parents:
-                self.mark_followed(parent, lost=run not in standing.written)
+                self.mark_followed(parent, lost=run not in marked_runs.written)
 
     async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
         """Loads the marks of runs with a constant number of queries."""

@@ -182,9 +182,9 @@ def _check_columns(
     columns: Sequence[str], name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
 ) -> None:
     """Warns about a column that resembles an optional input. Raises `InputError` C020 for a required one."""
-    unread = [column for column in columns if column not in fields and column != "id"]
+    unknown_columns = [column for column in columns if column not in fields and column != "id"]
     for field in (field for field in fields if field not in columns):
-        near = closest_match(field, unread)
+        near = closest_match(field, unknown_columns)
         if fields[field].required:
             hint = f"did you mean {near!r}? call it {field}" if near else f"columns: {', '.join(list(columns)[:12])}"
             raise InputError(

@@ -60,9 +60,9 @@ async def chat(
     """Answers requests line by line until the end of input. Returns the exit code: that of the last turn if standard
     input is no terminal, else 0.
     """
-    waiting = StatusLine()
-    async with open_orchestra(open_, settings, waiting) as orchestra:
-        conversation = Conversation(orchestra, settings, request, display, waiting)
+    status_line = StatusLine()
+    async with open_orchestra(open_, settings, status_line) as orchestra:
+        conversation = Conversation(orchestra, settings, request, display, status_line)
         return await conversation.talk(stop)
 
 
@@ -289,9 +289,9 @@ class Conversation:
     async def _follow(self, request: AskRequest, started_turn: StartedTurn, stop: StopSignal) -> int:
         display = self._display
         watcher = RunWatcher(self._orchestra, started_turn.run, stop, self._status_line, display)
-        ending = await watcher.wait_for_end()
+        run_end = await watcher.wait_for_end()
         return await show_request_end(
-            self._orchestra, self._settings, request, started_turn.step, ending, display, with_nodes=False
+            self._orchestra, self._settings, request, started_turn.step, run_end, display, with_nodes=False
         )
 
     async def _continue_last(self, stop: StopSignal) -> int:

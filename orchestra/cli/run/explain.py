@@ -128,7 +128,7 @@ def explain(
     """
     label = label or program.label
     fleet = configured_fleet(project.settings)
-    planned = {
+    bounds = {
         row.node: row for row in compute_bounds(program, given, context_lengths(project, fleet), len(fleet.tiers))
     }
     critical = frozenset(_critical_paths(program, ""))
@@ -136,18 +136,16 @@ def explain(
     explained_steps: list[ExplainedStep] = []
     choice_labels: dict[str, str] = {}
     for path, node in _walk_nodes(program, ""):
-        if path not in planned and node.body is None:
+        if path not in bounds and node.body is None:
             continue  # it makes no call
-        goes_to, certificate = node_targets(project, fleet, node) if path in planned else ((), None)
-        asks = (
-            planned[path].callee if path in planned else "one of them" if choice_of(node.source) else callee_name(node)
-        )
+        goes_to, certificate = node_targets(project, fleet, node) if path in bounds else ((), None)
+        asks = bounds[path].callee if path in bounds else "one of them" if choice_of(node.source) else callee_name(node)
         escalation_condition = node.source.escalate or "" if isinstance(node.source, AgentNode) else ""
         choice = choice_of(node.source)
         step = ExplainedStep(
             path,
             asks,
-            planned.get(path),
+            bounds.get(path),
             path in critical,
             label,
             goes_to,
@@ -183,11 +181,11 @@ def explain_planned_run(
     """
     (node,) = request_program.nodes
     fleet = configured_fleet(project.settings)
-    most = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
+    bound = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
     goes_to, certificate = node_targets(project, fleet, node)
     label = explanation.steps[0].label if explanation.steps else request_program.label
     step = ExplainedStep(
-        planner_row.path, most.callee, most, False, label, goes_to, certificate, _step_actuals([planner_row])
+        planner_row.path, bound.callee, bound, False, label, goes_to, certificate, _step_actuals([planner_row])
     )
     return replace(explanation, steps=(step, *explanation.steps))
 
@@ -321,18 +319,18 @@ def _omitted_details(explanation: ProgramExplanation, headings: Container[str]) 
     """Details that the table only marks or has no space for."""
     if len(explanation.critical_path) > 1:
         yield f"* the critical path: {' → '.join(explanation.critical_path)}"
-    asking = [step for step in explanation.steps if step.targets]
-    if _CLEARED not in headings and asking:
-        cleared = {target.name: target.clearance for step in asking for target in step.targets}
+    explained_steps = [step for step in explanation.steps if step.targets]
+    if _CLEARED not in headings and explained_steps:
+        cleared = {target.name: target.clearance for step in explained_steps for target in step.targets}
         yield (
-            f"inputs are {asking[0].label}; cleared: "
+            f"inputs are {explained_steps[0].label}; cleared: "
             f"{', '.join(f'{name} for {label}' for name, label in cleared.items())}"
         )
     for step in explanation.steps:
         if step.choice_labels:
             yield f"{step.path} where {step.choice_labels}"
     if _CERTIFICATE not in headings:
-        certified = dict.fromkeys(step.callee for step in asking if step.certificate)
+        certified = dict.fromkeys(step.callee for step in explained_steps if step.certificate)
         yield f"certificates: {', '.join(certified) or 'none'}"
 
 
@@ -340,23 +338,23 @@ def _show_total(explanation: ProgramExplanation) -> None:
     calls, output_tokens, tokens = explanation.total
     budget = explanation.budget.tokens if explanation.budget else None
     within = f", bounded by the budget of {budget:,}" if budget and tokens == budget else ""
-    most = (
+    total_text = (
         f"{calls:,} calls, {output_tokens:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens "
         f"read and written{within}"
     )
     if explanation.history is None:
-        print_text(f"in all {most}")
+        print_text(f"in all {total_text}")
         return
     actuals = [step.actual for step in explanation.steps if step.actual is not None]
     out = sum(actual.output_tokens for actual in actuals)
     token_total = sum(actual.prompt_tokens for actual in actuals) + out
-    paid = format_money(sum(actual.money for actual in actuals))
-    cost = f", {paid} of money" if paid else ""
+    money_text = format_money(sum(actual.money for actual in actuals))
+    cost = f", {money_text} of money" if money_text else ""
     print_text(
         f"in all {sum(actual.calls for actual in actuals):,} calls, {out:,} tokens written, {token_total:,} tokens "
         f"read and written{cost}"
     )
-    print_text(f"at most {most}", style="dim")
+    print_text(f"at most {total_text}", style="dim")
 
 
 def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
@@ -399,10 +397,10 @@ def _external_servers(step: ExplainedStep) -> list[str]:
 
 def _format_targets(step: ExplainedStep) -> str:
     """The servers that a step would call, escalation servers last; only cleared servers if there are any."""
-    going = step.cleared_targets if step.is_allowed else step.barred_targets
-    texts = dict.fromkeys(_mark_external(target.name, target.external) for target in going if not target.escalated)
+    targets = step.cleared_targets if step.is_allowed else step.barred_targets
+    texts = dict.fromkeys(_mark_external(target.name, target.external) for target in targets if not target.escalated)
     tiers: dict[int, list[str]] = {}
-    for target in going:
+    for target in targets:
         if target.escalated:
             tiers.setdefault(target.tier, []).append(_mark_external(target.name, target.external))
     words = [
@@ -465,11 +463,11 @@ def _format_output_tokens(step: ExplainedStep) -> str:
 
 
 def _format_tokens(step: ExplainedStep) -> str:
-    planned, actual = step.planned, step.actual
+    bound, actual = step.planned, step.actual
     if actual is None:
         return ""
     token_count = actual.prompt_tokens + actual.output_tokens
-    return _format_used(token_count, planned.tokens if planned is not None else None)
+    return _format_used(token_count, bound.tokens if bound is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,14 +489,10 @@ def _format_certificate(step: ExplainedStep) -> str:
 
 def _format_max_calls(step: ExplainedStep) -> str:
     """The maximum number of calls; elements and attempts apart."""
-    planned = step.planned
-    if planned is None:
+    bound = step.planned
+    if bound is None:
         return ""
-    return (
-        f"{planned.calls:,}"
-        if 1 in (planned.elements, planned.attempts)
-        else f"{planned.elements:,} × {planned.attempts}"
-    )
+    return f"{bound.calls:,}" if 1 in (bound.elements, bound.attempts) else f"{bound.elements:,} × {bound.attempts}"
 
 
 def _format_max_output_tokens(step: ExplainedStep) -> str:
@@ -544,12 +538,12 @@ def as_data(explanation: ProgramExplanation) -> dict[str, Any]:
 
 
 def _step_data(step: ExplainedStep) -> dict[str, Any]:
-    planned = step.planned
-    most = ("elements", "attempts", "calls", "output_tokens", "tokens")
+    bound = step.planned
+    bound_names = ("elements", "attempts", "calls", "output_tokens", "tokens")
     fields: dict[str, Any] = {
         "node": step.path,
         "asks": step.callee,
-        **{name: None if planned is None else getattr(planned, name) for name in most},
+        **{name: None if bound is None else getattr(bound, name) for name in bound_names},
         "critical": step.critical,
         "servers": [
             {
@@ -601,10 +595,10 @@ def node_targets(
     escalates = node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
     targets = model_targets(fleet, card, escalates=escalates)
     if node.plan_settings is not None and (larger := node.plan_settings.larger) is not None:
-        more = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
+        larger_targets = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
         targets += tuple(
             replace(call_target, escalated=True)
-            for call_target in more
+            for call_target in larger_targets
             if call_target.name not in {target.name for target in targets}
         )
     return targets, has_valid_certificate(project, contract.name)

@@ -174,23 +174,23 @@ def _is_table_key(key: str) -> bool:
 
 async def plan_request(open_: Opener, settings: Settings, request: AskRequest, as_json: bool, stop: StopSignal) -> int:
     """Plans a request and shows the plan with its maximum cost. Returns the exit code."""
-    waiting = StatusLine()
-    async with open_orchestra(open_, settings, waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_orchestra(open_, settings, status_line) as orchestra:
         step, run_arguments = _request_run(orchestra, request)
         run = await orchestra.options(budget=request.budget).plan(step, **run_arguments)
         display = DisplayOptions(as_json=as_json, on_event=ignore_event)
-        ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
-        draft = await plan_result(orchestra, step, request.request, ending.events)
+        run_end = await RunWatcher(orchestra, run, stop, status_line, display).wait_for_end()
+        draft = await plan_result(orchestra, step, request.request, run_end.events)
         _print_remarks(draft)
         if draft.rejections:
             return _report_no_plan(draft, as_json, run.id)
         if draft.plan is None:
-            _raise_failure(ending)
+            _raise_failure(run_end)
         graph = draft.graph
         program = orchestra.program(Workflow.from_graph(graph))
         if request.save is not None:
             _save_workflow(request.save, graph)
-            keep_plan(orchestra, step, draft, ending.events)
+            keep_plan(orchestra, step, draft, run_end.events)
         inputs = _plan_inputs(request, graph)
         program_explanation = explained(Project.load(settings), program, inputs, budget=request.budget)
         if as_json:
@@ -214,16 +214,16 @@ async def run_request(
     open_: Opener, settings: Settings, request: AskRequest, display: DisplayOptions, stop: StopSignal
 ) -> int:
     """Runs a request, whose plan runs while it is written, and shows the result. Returns the exit code."""
-    waiting = StatusLine()
+    status_line = StatusLine()
     as_json = display.as_json
-    display = replace(display, on_event=ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
-    async with open_orchestra(open_, settings, waiting) as orchestra:
+    display = replace(display, on_event=ignore_event if as_json else PlanPrinter(status_line), display_name=_step_path)
+    async with open_orchestra(open_, settings, status_line) as orchestra:
         step, run_arguments = _request_run(orchestra, request)
         run = await orchestra.options(budget=request.budget, live=display.live, tags=request.tags).start(
             step, **run_arguments
         )
-        ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
-        return await show_request_end(orchestra, settings, request, step, ending, display)
+        run_end = await RunWatcher(orchestra, run, stop, status_line, display).wait_for_end()
+        return await show_request_end(orchestra, settings, request, step, run_end, display)
 
 
 async def show_request_end(
@@ -314,19 +314,19 @@ class PlanPrinter:
             case _:
                 pass
 
-    def _print_plan(self, drafted: PlanDraft) -> None:
-        if drafted.warning:
-            print_note(drafted.warning)
-        if drafted.version > self._version:
-            line, reason = drafted.failed_calls[-1]
+    def _print_plan(self, draft: PlanDraft) -> None:
+        if draft.warning:
+            print_note(draft.warning)
+        if draft.version > self._version:
+            line, reason = draft.failed_calls[-1]
             print_note(f"\n{line} failed: {reason}; new plan:\n")
-            self._version, self._lines_printed = drafted.version, 0
-        if drafted.sample:
+            self._version, self._lines_printed = draft.version, 0
+        if draft.sample:
             return  # it is not known yet which sample becomes the plan
-        for line in drafted.lines[self._lines_printed :]:
+        for line in draft.lines[self._lines_printed :]:
             print_note(line)
-        self._lines_printed = len(drafted.lines)
-        if is_complete(drafted):
+        self._lines_printed = len(draft.lines)
+        if is_complete(draft):
             print_note("")
 
 
@@ -416,9 +416,9 @@ def _unread_data(request: AskRequest) -> dict[str, Any]:
 
 def _vote_data(draft: PlanResult) -> dict[str, Any]:
     """The agreement of sampled plans as JSON values."""
-    if (won := draft.vote) is None:
+    if (vote_result := draft.vote) is None:
         return {}
-    return {"votes": {"sampled": won.samples, "agree": won.votes, "confidence": won.agreement}}
+    return {"votes": {"sampled": vote_result.samples, "agree": vote_result.votes, "confidence": vote_result.agreement}}
 
 
 def _cache_data(draft: PlanResult) -> dict[str, Any] | None:
@@ -458,8 +458,8 @@ def _report_saving(draft: PlanResult) -> None:
 
 
 def _report_votes(draft: PlanResult) -> None:
-    if (won := draft.vote) is not None:
-        print_note(f"{won.votes} of {won.samples} samples agree on this plan")
+    if (vote_result := draft.vote) is not None:
+        print_note(f"{vote_result.votes} of {vote_result.samples} samples agree on this plan")
 
 
 def _print_remarks(draft: PlanResult) -> None:

@@ -31,10 +31,10 @@ def format_question(question: QuestionAsked) -> str:
     """Formats a question with its node, its text and its numbered options or answer type. Further lines, and evidence,
     are marked: untrusted text may imitate options or an answering command.
     """
-    first, *more = _split_lines(question.question)
+    first, *other_lines = _split_lines(question.question)
     lines = [
         f"{question.node}: {first}",
-        *(f"{QUOTE_PREFIX}{line}" for line in more),
+        *(f"{QUOTE_PREFIX}{line}" for line in other_lines),
         *(_format_withheld(question.withheld) if question.withheld is not None else ()),
     ]
     lines += [f"  {number}  {option}" for number, option in enumerate(question.options, 1)]
@@ -47,14 +47,14 @@ def format_question(question: QuestionAsked) -> str:
     return escape_invisible("\n".join(lines))
 
 
-def _format_withheld(withheld: WithheldOutput) -> Iterator[str]:
+def _format_withheld(withheld_output: WithheldOutput) -> Iterator[str]:
     """A withheld value, its verdicts and its evidence."""
-    yield from ("", json.dumps(withheld.value, indent=2, ensure_ascii=False), "")
-    for verdict in withheld.verdicts:
+    yield from ("", json.dumps(withheld_output.value, indent=2, ensure_ascii=False), "")
+    for verdict in withheld_output.verdicts:
         yield f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {' '.join(verdict.reason.split())}".rstrip()
-    if withheld.tiers:
-        yield f"  asked: {withheld.tiers}"
-    for text in withheld.evidence:
+    if withheld_output.tiers:
+        yield f"  asked: {withheld_output.tiers}"
+    for text in withheld_output.evidence:
         yield from (
             "",
             f"{' '.join(text.source.split()) or 'evidence'}:",
@@ -260,9 +260,11 @@ def parse_terminal_answer(run: str, question: QuestionAsked, line: str) -> Any:
 
 def show_question(question: QuestionAsked) -> None:
     """Shows a question on stderr."""
-    more = f"  {DECLINE_COMMAND} REASON, to decline\n" if question.kind != "effect" else ""
-    more += f"  {CALL_RESULT_COMMAND} VALUE, if the call happened\n" if question.result_schema is not None else ""
-    sys.stderr.write(f"\n{format_question(question)}\n{more}> ")
+    decline_hint = f"  {DECLINE_COMMAND} REASON, to decline\n" if question.kind != "effect" else ""
+    decline_hint += (
+        f"  {CALL_RESULT_COMMAND} VALUE, if the call happened\n" if question.result_schema is not None else ""
+    )
+    sys.stderr.write(f"\n{format_question(question)}\n{decline_hint}> ")
     sys.stderr.flush()
 
 

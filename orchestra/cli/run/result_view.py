@@ -107,8 +107,8 @@ def show_guarantees(guarantees: Mapping[str, str]) -> None:
     if counts:
         print_text()
     for (node, guarantee), count in counts.items():
-        many = f" ({count} values, each alone, not values derived from them)" if count > 1 else ""
-        print_text(escape_invisible(f"{node}{many}: {guarantee}"), style="green")
+        count_text = f" ({count} values, each alone, not values derived from them)" if count > 1 else ""
+        print_text(escape_invisible(f"{node}{count_text}: {guarantee}"), style="green")
 
 
 def show_failed_elements(failed: Mapping[str, str]) -> None:
@@ -119,10 +119,11 @@ def show_failed_elements(failed: Mapping[str, str]) -> None:
     if lists:
         print_text()
     for path, reasons in lists.items():
-        many = pluralize(len(reasons), "element")
+        element_text = pluralize(len(reasons), "element")
         print_text(
             escape_invisible(
-                f"{path}: {many} failed, so the list lacks {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"
+                f"{path}: {element_text} failed, so the list lacks {'it' if len(reasons) == 1 else 'them'}: "
+                f"{reasons[0]}"
             ),
             style="yellow",
         )
@@ -144,7 +145,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
     rows = history.rows
     if not everything and len(rows) > MAX_ROWS:
         rows = tuple(row for row in rows if "[" not in row.path)
-    paid = any(row.usage.money > 0 for row in history.rows)
+    has_costs = any(row.usage.money > 0 for row in history.rows)
     table_rows = [
         (
             "  " * row.depth + row.path,
@@ -154,7 +155,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
             str(len(row.attempts) or ""),
             str(row.usage.prompt_tokens or ""),
             str(row.usage.output_tokens or ""),
-            *((format_money(row.usage.money),) if paid else ()),
+            *((format_money(row.usage.money),) if has_costs else ()),
         )
         for row in rows
     ]
@@ -166,7 +167,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
         "attempts",
         "tokens in",
         "tokens out",
-        *(("money",) if paid else ()),
+        *(("money",) if has_costs else ()),
     )
     print_table(headings, table_rows, right=range(3, len(headings)))
     if len(rows) < len(history.rows):
@@ -235,9 +236,11 @@ def describe_checks(claim: OutputClaim) -> str:
     descriptions = [
         f"{', '.join(_format_verdict(verdict) for verdict in verdicts)} ({node})" for node, verdicts in by_node.items()
     ]
-    more = f" and {len(descriptions) - 3} more nodes" if len(descriptions) > 3 else ""
+    more_text = f" and {len(descriptions) - 3} more nodes" if len(descriptions) > 3 else ""
     score = "" if claim.score is None else f", score {claim.score:.2f}"
-    return f"checked by {'; '.join(descriptions[:3])}{more}{score}" if descriptions else f"checked by nothing{score}"
+    return (
+        f"checked by {'; '.join(descriptions[:3])}{more_text}{score}" if descriptions else f"checked by nothing{score}"
+    )
 
 
 def _format_verdict(verdict: ClaimVerdict) -> str:
@@ -299,9 +302,10 @@ def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
     if reasons:
         print_text()
     for reason, paths in reasons.items():
-        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+        more_text = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
         print_text(
-            escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow"
+            escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more_text}: {reason}", keep=""),
+            style="yellow",
         )
 
 
@@ -314,8 +318,8 @@ def _show_given(claims: Sequence[OutputClaim]) -> None:
     if by_person:
         print_text()
     for person, paths in by_person.items():
-        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
-        print_text(escape_invisible(f"{', '.join(paths[:MAX_CLAIMS])}{more}: {person}", keep=""), style="dim")
+        more_text = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+        print_text(escape_invisible(f"{', '.join(paths[:MAX_CLAIMS])}{more_text}: {person}", keep=""), style="dim")
 
 
 def _claim_path(claim: OutputClaim) -> str:

@@ -98,14 +98,14 @@ class RunEnd:
         """The nodes in which a tool raised, with the exception, if another plan or a fallback has hidden it."""
         if self.result is not None and self.result.error is not None and self.result.error.code == TOOL_RAISED:
             return {}
-        failed = [
+        failures = [
             (event.node, outcome)
             for event in self.events
             if isinstance(event, NodeFinished)
             for outcome in (event.original_outcome or event.outcome,)
             if isinstance(outcome, FailedOutcome) and outcome.code == TOOL_RAISED
         ]
-        return {node: outcome.reason for node, outcome in failed if outcome.origin in ("", node)}
+        return {node: outcome.reason for node, outcome in failures if outcome.origin in ("", node)}
 
     def show(
         self, display: DisplayOptions, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None
@@ -145,7 +145,9 @@ class RunEnd:
                 )
             )
 
-    def _print(self, display: DisplayOptions, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
+    def _print(
+        self, display: DisplayOptions, extra: Mapping[str, Any] | None, nodes: Callable[[], None] | None
+    ) -> None:
         questions = [] if self.result is not None else History.of(self.events).open_questions
         if display.as_json:
             data: dict[str, Any] = {"run": self.run, "status": "waiting", "output": None}
@@ -156,7 +158,7 @@ class RunEnd:
                     **data,
                     **({"asked": questions_module.question_data(self.run, questions)} if questions else {}),
                     **({"defects": self.defects} if self.defects else {}),
-                    **(more or {}),
+                    **(extra or {}),
                 }
             )
         elif display.stream:
@@ -228,8 +230,8 @@ class RunWatcher:
         end: asyncio.Task[Result[Any] | None] = asyncio.create_task(self._wait_for_result(is_terminal), name="end")
         try:
             while not end.done():
-                going: set[asyncio.Task[Any]] = {task for task in (reader, talker, writer) if not task.done()}
-                await asyncio.wait({end, *going}, return_when=asyncio.FIRST_COMPLETED)
+                open_tasks: set[asyncio.Task[Any]] = {task for task in (reader, talker, writer) if not task.done()}
+                await asyncio.wait({end, *open_tasks}, return_when=asyncio.FIRST_COMPLETED)
                 for task in (reader, talker, writer):
                     if task.done():
                         task.result()

@@ -433,10 +433,10 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
     from orchestra.cli.signals import run_with_signals
 
     manner, limits = display.to_options, parse_budget(arguments.budget or ())
-    if (several := arguments.to_fork_many(display, limits)) is not None:
+    if (fork_request := arguments.to_fork_many(display, limits)) is not None:
         from orchestra.cli.runs.fork import fork_all
 
-        exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
+        exit_with(run_with_signals(lambda _: fork_all(get_opener(context), fork_request, as_json=display.as_json)))
         return
     if arguments.by and not arguments.node_values:
         raise InputError("C010", "--by is the author of --set, which is missing", hint="give one with --set NODE=VALUE")

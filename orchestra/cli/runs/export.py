@@ -195,7 +195,7 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
         undelivered_count = sum(error.code == UNDELIVERED_CODE for error in spared)
         if isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
-        freed = max(0, before - size_on_disk())
+        freed_bytes = max(0, before - size_on_disk())
     if as_json:
         print_json(
             {
@@ -203,11 +203,11 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
                 "deleted": len(deleted),
                 "kept": undelivered_count,
                 "unwritten": unwritten,
-                "freed": freed,
+                "freed": freed_bytes,
             }
         )
         return
-    print_text(f"{pluralize(len(deleted), 'run')} deleted, {format_size(freed)} freed")
+    print_text(f"{pluralize(len(deleted), 'run')} deleted, {format_size(freed_bytes)} freed")
     if undelivered_count:
         print_text(f"{undelivered_count} kept: their messages in the outbox are undelivered", style="yellow")
     _report_unwritten(unwritten)
@@ -225,10 +225,10 @@ def _report_unwritten(count: int) -> None:
 async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list[RunSummary], int]:
     """The runs to delete, and the number of those that a batch still needs."""
     selected_runs, unwritten = policy.select(await journal.list_runs(NO_LIMIT), time.time()), set[str]()
-    for some in split_batches(
+    for batch in split_batches(
         [run.run for run in selected_runs if run.run.startswith(KEYED_RUN_PREFIX)], DELETE_BATCH_SIZE
     ):
-        unwritten |= await BatchMarks(journal).filter_unwritten(some)
+        unwritten |= await BatchMarks(journal).filter_unwritten(batch)
     return [run for run in selected_runs if run.run not in unwritten], len(unwritten)
 
 
@@ -239,14 +239,14 @@ async def delete_in_batches(
     first other `JournalError`, which states what was deleted. Marks keep what other runs must know.
     """
     deleted_runs, run_errors = list[str](), list[OrchestraError]()
-    for some in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
+    for batch in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
         firsts = {
-            run: first for run, (first, _) in (await first_and_last_events(journal, some)).items()
+            run: first for run, (first, _) in (await first_and_last_events(journal, batch)).items()
         }  # a damaged run may be deleted too
-        parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in some}
+        parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in batch}
         await BatchMarks(journal).mark_before_delete(parents)
-        run_failures = await delete_runs(journal, some)
-        deleted_runs += [run for run, error in zip(some, run_failures, strict=True) if error is None]
+        run_failures = await delete_runs(journal, batch)
+        deleted_runs += [run for run, error in zip(batch, run_failures, strict=True) if error is None]
         for error in filter(None, run_failures):
             if error.code not in tolerated_codes:
                 message = (
@@ -322,16 +322,16 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
         )
         if deleted_runs and isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
-        freed = max(0, before - size_on_disk())
+        freed_bytes = max(0, before - size_on_disk())
         log_size = size_on_disk("-wal") if deleted_runs else 0
     if as_json:
-        report = {"runs": [run.run for run in ended_runs], "deleted": len(deleted_runs), "freed": freed}
+        report = {"runs": [run.run for run in ended_runs], "deleted": len(deleted_runs), "freed": freed_bytes}
         print_json({**report, "copies": heirs, "wal": log_size})
         return
     if dry_run:
         print_text(f"{pluralize(len(ended_runs), 'run')} would be deleted")
         return
-    print_text(f"{pluralize(len(deleted_runs), 'run')} deleted, {format_size(freed)} freed")
+    print_text(f"{pluralize(len(deleted_runs), 'run')} deleted, {format_size(freed_bytes)} freed")
     if log_size:
         print_note(
             "other processes read the journal: its -wal keeps old pages until they close it, or until the "
@@ -362,10 +362,12 @@ async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSumma
 def _report_dependents(dependents: Sequence[str]) -> None:
     """Prints to stderr what remains."""
     if dependents:
-        more = f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
+        more_text = (
+            f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
+        )
         print_note(
             f"{pluralize(len(dependents), 'other run')} with copies of their inputs or outputs: "
-            f"{' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
+            f"{' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more_text}"
         )
     print_note(COPIES_NOTE)
 
@@ -562,8 +564,8 @@ async def _restore_messages(journal: Journal, run: ExportedRun) -> bool:
     posted.
     """
     inbox_messages, letters = (
-        [msgspec.structs.replace(inbox_message, number=0) for inbox_message in some]
-        for some in (await journal.inbox(run.run), run.messages)
+        [msgspec.structs.replace(inbox_message, number=0) for inbox_message in message_list]
+        for message_list in (await journal.inbox(run.run), run.messages)
     )
     missing = letters[len(inbox_messages) :] if letters[: len(inbox_messages)] == inbox_messages else []
     for letter in missing:

@@ -139,17 +139,21 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
             for run in runs
             if journal is not None
         }
-        read = await first_and_last_events(journal, [run.run for run in run_summaries]) if journal is not None else {}
+        events_by_run = (
+            await first_and_last_events(journal, [run.run for run in run_summaries]) if journal is not None else {}
+        )
     if as_json:
-        print_json([{**asdict(run), **_extra_data(*read.get(run.run, (None, None)))} for run in run_summaries])
+        print_json([{**asdict(run), **_extra_data(*events_by_run.get(run.run, (None, None)))} for run in run_summaries])
         return
     if not run_summaries:
         print_text("no matching runs" if not none else "no runs yet; start one with: orchestra run NAME")
         return
     tags = {
-        run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags
+        run: format_tags(first.tags)
+        for run, (first, _) in events_by_run.items()
+        if isinstance(first, RunStarted) and first.tags
     }
-    paid = any(summary.usage.money > 0 for summary in run_summaries)
+    has_costs = any(summary.usage.money > 0 for summary in run_summaries)
     rows = [
         (
             summary.run,
@@ -159,7 +163,7 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
             format_duration(summary.finished - summary.started) if summary.finished else "",
             str(summary.nodes),
             str(summary.usage.prompt_tokens + summary.usage.output_tokens),
-            *((format_money(summary.usage.money),) if paid else ()),
+            *((format_money(summary.usage.money),) if has_costs else ()),
             *((escape_invisible(tags.get(summary.run, "")),) if tags else ()),
         )
         for summary in run_summaries
@@ -172,7 +176,7 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
         "took",
         "nodes",
         "tokens",
-        *(("money",) if paid else ()),
+        *(("money",) if has_costs else ()),
         *(("tags",) if tags else ()),
     )
     print_table(headings, rows, right=range(4, len(headings) - bool(tags)))

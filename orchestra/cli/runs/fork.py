@@ -63,8 +63,10 @@ class ForkRequest:
 
 async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, stop: StopSignal) -> int:
     """Repeats a run: shows the changes, runs, shows the calls, and returns the exit code."""
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, request.run, waiting, load_settings(fleet=request.fleet)) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(
+        open_, request.run, status_line, load_settings(fleet=request.fleet)
+    ) as orchestra:
         old = await find_run(orchestra.journal, request.run)
         step = orchestra.find(request.workflow) if request.workflow else (await step_of(orchestra, old))[1]
         types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
@@ -85,10 +87,10 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
             _show_changes(
                 forked.changes, inputs, forked.overrides, skipped_effects(program, forked.overrides), request.unset
             )
-        ending = await RunWatcher(orchestra, forked.run, stop, waiting, display).wait_for_end()
-    recalled, anew = count_calls(ending)
+        run_end = await RunWatcher(orchestra, forked.run, stop, status_line, display).wait_for_end()
+    recalled, anew = count_calls(run_end)
     fork_fields = {"parent": old, "recalled": recalled, "anew": anew}
-    ending.show(
+    run_end.show(
         display,
         {
             "changes": [{"node": change.node, "why": change.reason} for change in forked.changes],
@@ -98,7 +100,7 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
     )
     if not display.as_json and not display.stream:
         print_text(f"{pluralize(recalled, 'call')} recalled from run {old}, {anew} made", style="bold")
-    return ending.exit_code
+    return run_end.exit_code
 
 
 async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
@@ -123,7 +125,7 @@ def _show_changes(
     node_values: dict[str, Any],
     values: Mapping[str, Override],
     not_called: Iterable[tuple[str, str]],
-    unset: Sequence[str],
+    unset_nodes: Sequence[str],
 ) -> None:
     for change in changes:
         print_text(escape_invisible(f"{change.node}: {change.reason}"))
@@ -136,11 +138,11 @@ def _show_changes(
                 f"{describe_given(override.source)}"
             )
         )
-    for name in dict.fromkeys(unset):
+    for name in dict.fromkeys(unset_nodes):
         print_text(escape_invisible(f"{name}: its override is removed"))
     for node, tool in not_called:
         print_text(escape_invisible(f"{node}: {tool} has effects and is not called"))
-    if not changes and not node_values and not values and not unset:
+    if not changes and not node_values and not values and not unset_nodes:
         print_text("nothing has changed")
     print_text()
 
@@ -263,20 +265,22 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
         open_, request.runs[0] if request.runs else "failed", None, load_settings(fleet=request.fleet)
     ) as orchestra:
         view, bad = orchestra.options(budget=request.budget, again=request.repeat_effects), False
-        failed, lost_runs = ({}, []) if request.period is None else await _find_failed(orchestra, *request.period)
-        reasons_by_run = dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed
+        failed_runs, lost_runs = ({}, []) if request.period is None else await _find_failed(orchestra, *request.period)
+        reasons_by_run = (
+            dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed_runs
+        )
         if lost_runs:
-            runs, more = ", ".join(lost_runs[:MAX_RUNS_SHOWN]), ", …" if len(lost_runs) > MAX_RUNS_SHOWN else ""
+            runs, more_text = ", ".join(lost_runs[:MAX_RUNS_SHOWN]), ", …" if len(lost_runs) > MAX_RUNS_SHOWN else ""
             print_note(
                 f"{pluralize(len(lost_runs), 'failed run')} left out: their forks were deleted, and may have made "
-                f"calls with effects: {runs}{more}"
+                f"calls with effects: {runs}{more_text}"
             )
             print_note(f"to fork one of them nevertheless: orchestra runs fork {lost_runs[0]}")
         elif not reasons_by_run and not as_json:
             print_text("no failed run is left to repeat")
 
         async def one(run: str) -> _ForkEnd:
-            return await _fork_run(view, run, reasons_by_run[run], is_unique=run in failed)
+            return await _fork_run(view, run, reasons_by_run[run], is_unique=run in failed_runs)
 
         async with aclosing(map_in_order(reasons_by_run, one, MAX_CONCURRENT_RUNS)) as ends:
             for _ in reasons_by_run:
@@ -337,29 +341,33 @@ async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, is_unique: boo
     """The end of a repeated run, through its interrupted fork if there is one, or why it cannot be repeated. With
     `is_unique` it has at most one such fork, whichever command creates it.
     """
-    going: Run[Any] | None = None
+    resumed_run: Run[Any] | None = None
     workflow = ""
     try:
         workflow, step = await step_of(orchestra, old)
         if is_unique and not fork and await BatchMarks(orchestra.journal).follow_state(old):
             return _ForkEnd("", old, workflow, "not forked", "it was repeated meanwhile")
         if fork:
-            going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
+            resumed_run = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
         else:
             if is_unique and await BatchMarks(orchestra.journal).is_unwritten(old):
                 BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch still has to write its result
-            going = (await orchestra.options(idempotency_key=next_key(old) if is_unique else "").fork(old, step)).run
-        result = await going.wait_until_blocked()
+            resumed_run = (
+                await orchestra.options(idempotency_key=next_key(old) if is_unique else "").fork(old, step)
+            ).run
+        result = await resumed_run.wait_until_blocked()
     except OrchestraError as error:
-        run = going.id if going is not None else fork
+        run = resumed_run.id if resumed_run is not None else fork
         if error.code == LEASE_HELD:
             return _ForkEnd(run, old, workflow, "running", f"{error.code}: {error.message}")
         hint = f"; orchestra runs fork {fork}" if fork else ""
         return _ForkEnd(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
     except asyncio.CancelledError:
-        if going is not None:  # it is released
-            print_note(f"stopped; resume with: orchestra runs resume {going.id}")
+        if resumed_run is not None:  # it is released
+            print_note(f"stopped; resume with: orchestra runs resume {resumed_run.id}")
         raise
     if result is None:
-        return _ForkEnd(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")
-    return _ForkEnd(going.id, old, workflow, result.status, result.error.message if result.error is not None else "")
+        return _ForkEnd(resumed_run.id, old, workflow, "waiting", f"orchestra runs answer {resumed_run.id}")
+    return _ForkEnd(
+        resumed_run.id, old, workflow, result.status, result.error.message if result.error is not None else ""
+    )

@@ -52,10 +52,10 @@ async def open_recorded_orchestra(
 
 async def resume(open_: Opener, name: str, by: str, display: DisplayOptions, stop: StopSignal) -> int:
     """Continues a run, shows its end and returns the exit code."""
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, name, waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(open_, name, status_line) as orchestra:
         run = await find_run(orchestra.journal, name)
-        return await _continue_run(orchestra, run, by, display, stop, waiting)
+        return await _continue_run(orchestra, run, by, display, stop, status_line)
 
 
 async def _continue_run(
@@ -63,12 +63,12 @@ async def _continue_run(
 ) -> int:
     events = await orchestra.journal.read(run)
     before, is_finished = len(events), isinstance(events[-1], RunFinished)
-    going = await orchestra.options(live=display.live).resume(run, by=by)
-    ending = await RunWatcher(orchestra, going, stop, status_line, display, after_seq=before).wait_for_end()
-    ending.show(display)
-    if is_finished and ending.status in ("failed", "budget", "cancelled"):
+    resumed_run = await orchestra.options(live=display.live).resume(run, by=by)
+    run_end = await RunWatcher(orchestra, resumed_run, stop, status_line, display, after_seq=before).wait_for_end()
+    run_end.show(display)
+    if is_finished and run_end.status in ("failed", "budget", "cancelled"):
         print_note(f"it has ended; to continue from its results: orchestra runs fork {run}")
-    return ending.exit_code
+    return run_end.exit_code
 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal) -> int:
@@ -79,8 +79,8 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
         if not as_json:
             print_text("no interrupted runs")
         return 0
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, "", waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(open_, "", status_line) as orchestra:
         run_summaries = await orchestra.runs(limit=NO_LIMIT, status="interrupted")
         if not run_summaries and not as_json:
             print_text("no interrupted runs")
@@ -88,32 +88,32 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
         async def resume_run(run: str) -> tuple[str, str]:
             return await _resume_one(orchestra, run, by, stop)
 
-        failed = False
+        has_failures = False
         ends = map_in_order([summary.run for summary in reversed(run_summaries)], resume_run, MAX_CONCURRENT_RUNS)
         for summary in reversed(run_summaries):
             status, reason = await anext(ends)
-            failed = failed or status in ("failed", "budget", "not resumed")
+            has_failures = has_failures or status in ("failed", "budget", "not resumed")
             if as_json:
                 print_json({"run": summary.run, "workflow": summary.workflow, "status": status, "reason": reason})
             else:
                 print_text(f"{summary.run}  {summary.workflow}  {status}{f': {reason}' if reason else ''}")
-    return int(failed)
+    return int(has_failures)
 
 
 async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal) -> tuple[str, str]:
     """The end of a run, or why it cannot continue."""
-    going: Run[Any] | None = None
+    resumed_run: Run[Any] | None = None
     try:
-        going = await orchestra.resume(run, by=by, require_fleet=True)
-        result = await going.wait_until_blocked()
+        resumed_run = await orchestra.resume(run, by=by, require_fleet=True)
+        result = await resumed_run.wait_until_blocked()
     except OrchestraError as error:
         return "running" if error.code == LEASE_HELD else "not resumed", f"{error.code}: {error.message}"
     except asyncio.CancelledError:
         if stop.terminating:
             print_note(f"stopped; resume it with: orchestra runs resume {run}")
-        elif going is not None:  # otherwise its servers were starting, and it stays interrupted
-            going.cancel(COMMAND_LINE_AUTHOR)
-            await going.wait()
+        elif resumed_run is not None:  # otherwise its servers were starting, and it stays interrupted
+            resumed_run.cancel(COMMAND_LINE_AUTHOR)
+            await resumed_run.wait()
         raise
     if result is None:
         return "waiting", f"orchestra runs answer {run}"
@@ -139,8 +139,8 @@ class AnswerRequest:
 
 async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions, stop: StopSignal) -> int:
     """Posts an answer and continues the run; returns the exit code. Raises `InputError`."""
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, request.run, waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(open_, request.run, status_line) as orchestra:
         run = await find_run(orchestra.journal, request.run)
         events = await orchestra.journal.read(run)
         letters = await orchestra.journal.inbox(run, opened_letters(events))
@@ -177,7 +177,7 @@ async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions,
             print_note(f"{question.node} is {action}; resume it with: orchestra runs resume {run}")
             return 0
         try:
-            return await _continue_run(orchestra, run, request.by, display, stop, waiting)
+            return await _continue_run(orchestra, run, request.by, display, stop, status_line)
         except OrchestraError as error:
             if error.code != LEASE_HELD:
                 raise
@@ -193,8 +193,8 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
     """
     events = await orchestra.journal.read(run)
     ever = sum(isinstance(event, QuestionAsked) and request.node in ("", event.node) for event in events)
-    waiting = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
-    if any(run_summary.run != run for run_summary in waiting):
+    run_summaries = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
+    if any(run_summary.run != run for run_summary in run_summaries):
         reason = f"`last` is the run {run}, but other runs wait too"
     elif not request.token and ever > 1:
         reason = f"this is not the first question of the run {run}"

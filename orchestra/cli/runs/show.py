@@ -324,9 +324,10 @@ def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
     lines = []
     for tier in tiers:
         usage = tier.usage
-        paid = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
+        cost_text = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
         cost = (
-            f", {usage.prompt_tokens:,} tokens in, {usage.output_tokens:,} out{paid}, {format_duration(usage.seconds)}"
+            f", {usage.prompt_tokens:,} tokens in, {usage.output_tokens:,} out{cost_text}, "
+            f"{format_duration(usage.seconds)}"
             if usage.calls
             else ""
         )
@@ -356,8 +357,8 @@ def _show_incidents(history: History) -> None:
     choices = list(describe_choices(history.rows))
     lines += choices[:MAX_INCIDENTS]
     if len(choices) > MAX_INCIDENTS:
-        more = f"and {len(choices) - MAX_INCIDENTS} more selections of an agent or a model"
-        lines.append(f"{more}; orchestra runs tail {history.run} --no-follow")
+        more_text = f"and {len(choices) - MAX_INCIDENTS} more selections of an agent or a model"
+        lines.append(f"{more_text}; orchestra runs tail {history.run} --no-follow")
     recalled = Counter(attempt.reused_from for row in history.rows for attempt in row.attempts if attempt.reused_from)
     lines += describe_tiers(usage_by_tier(history))
     lines += [describe_saving(reused_plan) for reused_plan in history.reused_plans]

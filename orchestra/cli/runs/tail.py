@@ -157,41 +157,40 @@ def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejecte
             assert_never(never)
 
 
-def _describe_plan(drafted: PlanDraft) -> str:
+def _describe_plan(draft: PlanDraft) -> str:
     """The progress of a plan: the failed or rejected line, or the current one; for an agent with tools, its next
     action.
     """
-    sample_text = f"sample {drafted.sample}: " if drafted.sample else ""
-    if drafted.failed_calls and not drafted.rejections:
-        line, reason = drafted.failed_calls[-1]
-        return f"{sample_text}the router writes a new plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
-    name, node = next(iter(drafted.graph["nodes"].items()))
+    sample_text = f"sample {draft.sample}: " if draft.sample else ""
+    if draft.failed_calls and not draft.rejections:
+        line, reason = draft.failed_calls[-1]
+        return f"{sample_text}the router writes a new plan, version {draft.version}: {_shorten(f'{line}: {reason}')}"
+    name, node = next(iter(draft.graph["nodes"].items()))
     if name == "answer":
         return "it is called for its answer"
     if "steps" in node.get("with", ()) and name == "line":
         return (
-            f"it is called again: {_shorten(drafted.rejections[-1][2])}"
-            if drafted.rejections
+            f"it is called again: {_shorten(draft.rejections[-1][2])}"
+            if draft.rejections
             else "it is called for its next line"
         )
-    if drafted.lines and name != "line" and not drafted.lines[-1].startswith("return "):
-        return f"calls: {_shorten(drafted.lines[-1])}"
-    if drafted.rejections:
-        _, path, reason, _ = drafted.rejections[-1]
-        whom = "the larger planner" if drafted.escalated else "the router"
+    if draft.lines and name != "line" and not draft.lines[-1].startswith("return "):
+        return f"calls: {_shorten(draft.lines[-1])}"
+    if draft.rejections:
+        _, path, reason, _ = draft.rejections[-1]
+        whom = "the larger planner" if draft.escalated else "the router"
         return f"{sample_text}{whom} is called again: {_shorten(f'{path}: {reason}')}"
-    if drafted.reused_from:
-        return f"planned, as for run {drafted.reused_from}: {_shorten(drafted.lines[-1])}"
-    if drafted.warning:
-        return f"{_shorten(drafted.warning)}; the router is called for a plan"
-    if drafted.agreement is not None:
+    if draft.reused_from:
+        return f"planned, as for run {draft.reused_from}: {_shorten(draft.lines[-1])}"
+    if draft.warning:
+        return f"{_shorten(draft.warning)}; the router is called for a plan"
+    if draft.agreement is not None:
         return (
-            f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: "
-            f"{_shorten(drafted.lines[-1])}"
+            f"planned, {draft.agreement:.0%} of {len(draft.sampled_plans)} samples agree: {_shorten(draft.lines[-1])}"
         )
     return (
-        f"{sample_text}planned: {_shorten(drafted.lines[-1])}"
-        if drafted.lines
+        f"{sample_text}planned: {_shorten(draft.lines[-1])}"
+        if draft.lines
         else f"{sample_text}the router is called for a plan"
     )
 

@@ -133,9 +133,9 @@ async def run_whatif(
     from orchestra.cli.runs.resume import open_recorded_orchestra
     from orchestra.core.settings import looks_like_path
 
-    waiting = StatusLine()
+    status_line = StatusLine()
     async with open_recorded_orchestra(
-        open_, arguments.runs[0] if arguments.runs else "last", waiting, settings
+        open_, arguments.runs[0] if arguments.runs else "last", status_line, settings
     ) as orchestra:
         variants = [parse_variant(orchestra.registry, text) for text in arguments.agent or ()]
         _refuse_duplicates(variants)
@@ -292,10 +292,10 @@ class WhatIfReport:
             sum(result.recalled_calls for result in self.rehearsals),
             sum(result.new_calls for result in self.rehearsals),
         )
-        spent = sum((result.new_usage for result in self.rehearsals), NO_USAGE)
+        usage = sum((result.new_usage for result in self.rehearsals), NO_USAGE)
         return (
             f"{pluralize(recalled, 'call')} recalled, {anew:,} made:"
-            f" {spent.prompt_tokens:,} tokens in, {spent.output_tokens:,} out, {format_duration(spent.seconds)}"
+            f" {usage.prompt_tokens:,} tokens in, {usage.output_tokens:,} out, {format_duration(usage.seconds)}"
         )
 
     def figures(self) -> list[tuple[str, str, str]]:
@@ -304,7 +304,7 @@ class WhatIfReport:
         from orchestra.core.outcomes import ValueOutcome
 
         before, after = [result.before for result in self.completed], [result.after for result in self.completed]
-        spent = [sum((side.usage for side in sides), NO_USAGE) for sides in (before, after)]
+        usages = [sum((side.usage for side in sides), NO_USAGE) for sides in (before, after)]
         then = sum(isinstance(side.outcome, ValueOutcome) for side in before)
         now = sum(
             isinstance(result.after.outcome, ValueOutcome) and result.verdict != "refused" for result in self.completed
@@ -313,8 +313,8 @@ class WhatIfReport:
         if any(side.judged_nodes for side in (*before, *after)):
             rows.append(("accepted", _accepted_share(before), _accepted_share(after)))
         for name, of in _COSTS.items():
-            if any(of(usage) not in ("0", "0.00 s", "0.000000") for usage in spent):
-                rows.append((name, of(spent[0]), of(spent[1])))
+            if any(of(usage) not in ("0", "0.00 s", "0.000000") for usage in usages):
+                rows.append((name, of(usages[0]), of(usages[1])))
         return rows
 
 
@@ -617,8 +617,8 @@ def _load_folder(registry: Registry, name: str, path: Path) -> Card:
     from orchestra.agents.ensemble import join_members
 
     if (path / CARD_FILE).is_file():
-        own = registry.cards.get(name)
-        members = {part.name: part for part in own.member_cards} if own is not None else {}
+        own_card = registry.cards.get(name)
+        members = {part.name: part for part in own_card.member_cards} if own_card is not None else {}
         return join_members(Card.load(path.resolve(), registry.models), {**registry.cards, **members})
     card, folder = _standalone_card(registry, name), path.resolve()
     if card.kind in KINDS_WITH_ARRAYS:
@@ -632,6 +632,6 @@ def _load_folder(registry: Registry, name: str, path: Path) -> Card:
 
 def _with_distinct_name(registry: Registry, card: Card) -> Card:
     """Renames a card that differs from the project's only by an adapter's weights, which the digest does not cover."""
-    own = registry.cards.get(card.name)
-    same = own is not None and own.digest == card.digest and own.folder != card.folder
-    return card.with_settings(name=f"{card.name}_other"[-64:]) if same else card
+    own_card = registry.cards.get(card.name)
+    is_same_card = own_card is not None and own_card.digest == card.digest and own_card.folder != card.folder
+    return card.with_settings(name=f"{card.name}_other"[-64:]) if is_same_card else card
