@@ -121,15 +121,15 @@ class CostCounter:
             self.skip_run(run, "J013", "its first event is missing")
             return
         self._unfinished += not usage.status
-        shared = {
+        groups = {
             key: _run_group(key, run, usage, status or "running") for key in self._group_by if key not in CALL_KEYS
         }
         self._total.runs += 1
         if not self._by_call:
-            self._row(tuple(shared.values()), run)
+            self._row(tuple(groups.values()), run)
         for calls in usage.calls:
             unpriced = self._unpriced_server(calls.server, calls.usage)
-            for row in (self._row(self._key(shared, calls), run), self._total):
+            for row in (self._row(self._key(groups, calls), run), self._total):
                 row.usage += calls.usage
                 row.reused += calls.reused
                 row.open += calls.open
@@ -174,11 +174,11 @@ class CostCounter:
             row.last_run, row.runs = run, row.runs + 1
         return row
 
-    def _key(self, shared: dict[CostKey, str], calls: CallUsage) -> tuple[str, ...]:
+    def _key(self, groups: dict[CostKey, str], calls: CallUsage) -> tuple[str, ...]:
         if not self._by_call:
-            return tuple(shared.values())
-        own = {"agent": calls.agent, "model": calls.model, "server": calls.server}
-        return tuple(own[key] if key in CALL_KEYS else shared[key] for key in self._group_by)
+            return tuple(groups.values())
+        call_groups = {"agent": calls.agent, "model": calls.model, "server": calls.server}
+        return tuple(call_groups[key] if key in CALL_KEYS else groups[key] for key in self._group_by)
 
 
 def _cost_total(row: _CostAccumulator) -> CostTotal:

@@ -364,14 +364,14 @@ class _HistoryFold:
             node.finished, node.retry_planned = event.at, False
 
     def _start_turn(self, event: TurnStarted) -> None:
-        path, drafted = event.node, event.draft
-        if drafted is not None and drafted.reused_from:
-            self.reused_plans.append(PlanReuse(drafted.reused_from, drafted.saved_usage, path))
-        if self.open_questions and drafted is not None:  # questions of the replaced version are closed
+        path, draft = event.node, event.draft
+        if draft is not None and draft.reused_from:
+            self.reused_plans.append(PlanReuse(draft.reused_from, draft.saved_usage, path))
+        if self.open_questions and draft is not None:  # questions of the replaced version are closed
             open_questions = [
                 question_path
                 for question_path in self.open_questions
-                if question_path.startswith(f"{path}@") and not question_path.startswith(f"{path}@{drafted.version}/")
+                if question_path.startswith(f"{path}@") and not question_path.startswith(f"{path}@{draft.version}/")
             ]
             for question_path in open_questions:
                 del self.open_questions[question_path]
@@ -380,8 +380,8 @@ class _HistoryFold:
         node = self._node(path, event.at)
         node.choice_reason = event.choice_reason or node.choice_reason
         self.turns[f"{path}#{event.turn}"] = event.at
-        if drafted is not None and drafted.version:
-            self.turns.setdefault(f"{path}@{drafted.version}", event.at)
+        if draft is not None and draft.version:
+            self.turns.setdefault(f"{path}@{draft.version}", event.at)
 
     def history(self) -> History:
         """Returns the history of the events so far."""
@@ -443,9 +443,9 @@ class _HistoryFold:
         """Closes the questions of a finished node and of its inner nodes. Returns whether one of them was the node's
         own question.
         """
-        own = self.open_questions.pop(node.path, None)
+        question = self.open_questions.pop(node.path, None)
         closed_questions = self._close_nested_questions(node)
-        return (own is not None and own.kind == "answer") or any(
+        return (question is not None and question.kind == "answer") or any(
             "@" not in path[len(node.path) :] for path in closed_questions
         )
 
@@ -574,13 +574,13 @@ def usage_by_tier(history: History) -> tuple[TierUsage, ...]:
     rows = [row for row in history.rows if row.correction is not None or any(attempt.tier for attempt in row.attempts)]
     usages_by_tier: dict[int, TierUsage] = {}
     for attempt in _attempts(rows):
-        spent = usages_by_tier.setdefault(attempt.tier, TierUsage(tier_name(history.tiers, attempt.tier)))
+        tier_usage = usages_by_tier.setdefault(attempt.tier, TierUsage(tier_name(history.tiers, attempt.tier)))
         if attempt.error in UNSENT_CODES:
-            spent.skipped[attempt.reason] = spent.skipped.get(attempt.reason, 0) + 1
+            tier_usage.skipped[attempt.reason] = tier_usage.skipped.get(attempt.reason, 0) + 1
         else:
-            spent.calls += 1
-            spent.accepted += bool(attempt.accepted)
-            spent.usage += attempt.usage
+            tier_usage.calls += 1
+            tier_usage.accepted += bool(attempt.accepted)
+            tier_usage.usage += attempt.usage
     correction_count = sum(row.correction is not None for row in rows)
     return (
         *(usages_by_tier[tier] for tier in sorted(usages_by_tier)),

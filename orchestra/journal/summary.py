@@ -89,8 +89,8 @@ def source_runs(event: Event) -> set[str]:
                 sources.add(plan[0])
         case AttemptFinished(reused_from=recalled):
             sources.add(recalled)
-        case TurnStarted(draft=drafted) if drafted is not None:
-            sources.add(drafted.reused_from)
+        case TurnStarted(draft=draft) if draft is not None:
+            sources.add(draft.reused_from)
         case _:
             pass
     return sources - {""}

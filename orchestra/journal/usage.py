@@ -72,11 +72,11 @@ class UsageFold:
             return
         match event:
             case AttemptStarted():
-                if (cut := self._open_calls.get((event.node, event.attempt))) is not None:
-                    self._calls_of(cut, "", "", NO_USAGE).open += 1
+                if (open_call := self._open_calls.get((event.node, event.attempt))) is not None:
+                    self._calls_of(open_call, "", "", NO_USAGE).open += 1
                 self._open_calls[event.node, event.attempt] = event.name
-            case TurnStarted(draft=drafted) if drafted is not None and drafted.reused_from:
-                self._add_reused_plan(drafted.saved_usage)
+            case TurnStarted(draft=draft) if draft is not None and draft.reused_from:
+                self._add_reused_plan(draft.saved_usage)
             case RunStarted():
                 self._started = event
                 if (plan := reused_plan(event)) is not None:

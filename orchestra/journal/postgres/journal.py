@@ -100,11 +100,11 @@ class PostgresQueries(ABC):
     async def query_usages(self, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
         """Yields the usage of each run of a selection, newest first; a run that cannot be read has its error."""
         await self._flush()
-        while (some := await self._query(partial(_query_usages, self._tables, where))).found:
-            if some.computed:
+        while (page := await self._query(partial(_query_usages, self._tables, where))).found:
+            if page.computed:
                 with suppress(JournalError):  # a read-only database cannot store it; it is computed again next time
-                    await self._query(partial(_store_usages, self._tables, some.computed))
-            for usage_result in some.found:
+                    await self._query(partial(_store_usages, self._tables, page.computed))
+            for usage_result in page.found:
                 yield usage_result
             where = msgspec.structs.replace(where, before=(usage_result.started, usage_result.run))
 

@@ -272,8 +272,8 @@ class PostgresTables:
             entries.usages,
         )
         optional = tuple(map(bool, parts))
-        grown = (_update_row(run, growth) for run, growth in sorted(batch.runs.items()))
-        arguments: list[Any] = [*to_columns(grown, 8), presence, *to_columns(batch.events, 6)]
+        row_updates = (_update_row(run, growth) for run, growth in sorted(batch.runs.items()))
+        arguments: list[Any] = [*to_columns(row_updates, 8), presence, *to_columns(batch.events, 6)]
         if batch.blobs:
             # Sorted, like everything that two journals may write concurrently, to avoid deadlocks.
             arguments += to_columns(sorted(batch.blobs.items()), 2)
@@ -482,7 +482,7 @@ class PostgresTables:
                 SCAN_BATCH_RUNS,
             )
             before_each = accumulate((row["last"] for row in runs), initial=0)
-            runs = [row for row, many in zip(runs, before_each, strict=False) if many < SCAN_BATCH_EVENTS]
+            runs = [row for row, event_count in zip(runs, before_each, strict=False) if event_count < SCAN_BATCH_EVENTS]
             logs = await self.logs(sql, [row["run"] for row in runs])
         return [scanned_run(row, logs[row["run"]]) for row in runs]
 
@@ -545,17 +545,17 @@ class PostgresTables:
                     missing.append(row)
                     scanned_count += row["last"]
             logs = await self.logs(sql, [row["run"] for row in missing])
-        usage_results, folded = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]]()
+        usage_results, folded_rows = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]]()
         for row, usage in zip(rows, run_usage, strict=True):
             if usage is None:
                 _, _, events, fault = scanned_run(row, logs[row["run"]])
                 usage = usage_of(events)
                 usage_results.append(RunUsageResult(row["run"], row["started"], usage, fault))
                 if usage is not None and fault is None and row["ended"]:
-                    folded.append((row["run"], row["last"], row["chain"], encode_usage(usage)))
+                    folded_rows.append((row["run"], row["last"], row["chain"], encode_usage(usage)))
             else:
                 usage_results.append(RunUsageResult(row["run"], row["started"], usage))
-        return UsagePage(usage_results, folded)
+        return UsagePage(usage_results, folded_rows)
 
     async def store_usages(self, sql: asyncpg.Connection, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
         """Writes usages. Runs that are longer by now, or deleted, are skipped."""
@@ -682,8 +682,8 @@ async def holder_name(sql: asyncpg.Connection, holder: int) -> str:
         " AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 AND l.classid::bigint << 32 | l.objid::bigint = $1",
         holder,
     )
-    own = f"{SESSION_PREFIX}{PRESENCE_PREFIX}"
-    return f"process {name.removeprefix(own)}" if name is not None and name.startswith(own) else ""
+    prefix = f"{SESSION_PREFIX}{PRESENCE_PREFIX}"
+    return f"process {name.removeprefix(prefix)}" if name is not None and name.startswith(prefix) else ""
 
 
 def _update_row(run: str, growth: RunRowUpdate) -> tuple[Any, ...]:

@@ -43,15 +43,15 @@ class RunLog:
 
     def wait(self, seq: int) -> asyncio.Future[None]:
         """Returns a future that is done once the events up to `seq` are on disk."""
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((seq, waiting))
-        return waiting
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((seq, future))
+        return future
 
     def set_durable(self, seq: int) -> None:
         """Records that the events up to `seq` are on disk."""
         self.durable_seq = seq
-        waiting, self._waiters = self._waiters, []
-        for awaited_seq, future in waiting:
+        waiters, self._waiters = self._waiters, []
+        for awaited_seq, future in waiters:
             if awaited_seq > seq:
                 self._waiters.append((awaited_seq, future))
             elif not future.done():
@@ -65,8 +65,8 @@ class RunLog:
 
     def fail(self, error: JournalError) -> bool:
         """Fails the run. Returns whether a caller was waiting."""
-        waiting, self._waiters = self._waiters, []
-        pending = [future for _, future in waiting if not future.done()]
+        waiters, self._waiters = self._waiters, []
+        pending = [future for _, future in waiters if not future.done()]
         for future in pending:
             future.set_exception(error.copy())
         return bool(pending)

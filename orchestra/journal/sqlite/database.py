@@ -194,10 +194,10 @@ class SqliteFile:
     def check_not_moved(self) -> None:
         """Raises `JournalError` J016 if the file was moved or replaced."""
         try:
-            same = _file_identity(os.stat(self.path)) == self._identity
+            is_same_file = _file_identity(os.stat(self.path)) == self._identity
         except OSError:
-            same = False
-        if not same:
+            is_same_file = False
+        if not is_same_file:
             raise moved_error(str(self.path))
 
     def _check_version(self) -> int | None:
@@ -381,10 +381,10 @@ class RunRow:
     def columns(self) -> tuple[object, ...]:
         """Returns the values of `COLUMNS` in order, then the checksum, then the run. An ended run has no lease."""
         tally = self.summary_fold
-        finished = None if tally.finished is None else float(tally.finished)
+        finish_time = None if tally.finished is None else float(tally.finished)
         writer = self.writer if tally.status == "running" else ""
         values = (
-            *(tally.workflow, tally.status, float(tally.started), finished, tally.nodes, canonical(tally.usage)),
+            *(tally.workflow, tally.status, float(tally.started), finish_time, tally.nodes, canonical(tally.usage)),
             *(self.last_seq, self.chain, writer, self.epoch),
         )
         return (*values, row_checksum(tally.run, *values), tally.run)
@@ -394,12 +394,14 @@ def parse_row(run: str, values: Sequence[Any], stated: int | None) -> RunRow:
     """Parses a row. Raises `JournalError` J013 if it was altered."""
     if stated is not None and stated != row_checksum(run, *values):
         raise damaged_event_error(run, values[6], "the run's summary was altered")
-    workflow, status, start_time, finished, nodes, usage, last, chain, writer, epoch = values
+    workflow, status, start_time, finish_time, nodes, usage, last, chain, writer, epoch = values
     try:
-        spent = _decode_usage(usage)
+        run_usage = _decode_usage(usage)
     except msgspec.DecodeError as error:
         raise damaged_event_error(run, last, f"its summary cannot be read ({error})") from error
-    return RunRow(SummaryFold(run, workflow, status, start_time, finished, nodes, spent), last, chain, writer, epoch)
+    return RunRow(
+        SummaryFold(run, workflow, status, start_time, finish_time, nodes, run_usage), last, chain, writer, epoch
+    )
 
 
 def read_row(sql: sqlite3.Connection, run: str) -> RunRow | None:

@@ -456,10 +456,10 @@ class SqliteJournal(SqliteQueries):
     async def _wait_durable(self, run: str, seq: int) -> None:
         if self._fault is not None or run in self._run_errors:
             raise self._current_error(run)
-        waiting: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.setdefault(run, []).append((seq, waiting))
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.setdefault(run, []).append((seq, future))
         self._writer.flush()
-        await waiting
+        await future
 
     def _current_error(self, run: str) -> JournalError:
         error = self._run_errors.get(run) or self._fault or closed_error()
@@ -538,14 +538,14 @@ class SqliteJournal(SqliteQueries):
     def _wake(self, run: str, seq: int | None) -> None:
         """Wakes waiting callers: their events are on disk up to `seq`, or have failed if it is None."""
         still: list[tuple[int, asyncio.Future[None]]] = []
-        for awaited_seq, waiting in self._waiters.pop(run, ()):
+        for awaited_seq, future in self._waiters.pop(run, ()):
             if seq is not None and awaited_seq > seq:
-                still.append((awaited_seq, waiting))
-            elif waiting.done():
+                still.append((awaited_seq, future))
+            elif future.done():
                 continue
             elif seq is None:
-                waiting.set_exception(self._current_error(run))
+                future.set_exception(self._current_error(run))
             else:
-                waiting.set_result(None)
+                future.set_result(None)
         if still:
             self._waiters[run] = still

@@ -88,9 +88,9 @@ class SqliteQueries:
             JournalError: J013 if the list of runs is damaged.
         """
         await self._flush()
-        while (some := await self._query(partial(self._sqlite.query_usages, where))).found:
-            await self._store_usages(some.computed)
-            for usage_result in some.found:
+        while (page := await self._query(partial(self._sqlite.query_usages, where))).found:
+            await self._store_usages(page.computed)
+            for usage_result in page.found:
                 yield usage_result
             where = msgspec.structs.replace(where, before=(usage_result.started, usage_result.run))
 

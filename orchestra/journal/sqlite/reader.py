@@ -126,11 +126,11 @@ class SqliteReader(SqliteFile):
                 if scan_count != index_count:
                     raise damaged_rows_error("the list of runs", "table and index differ")
             # The keys as stored in the index, of any type: the next page starts after them.
-            some, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
+            condition, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
             scanned_runs: list[ScannedRun] = []
             scanned_count = 0
             for start_time, run in sql.execute(
-                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some}"  # noqa: S608
+                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {condition}"  # noqa: S608
                 " ORDER BY started DESC, run DESC LIMIT ?",
                 (since, *keys, SCAN_BATCH_EVENTS),
             ):
@@ -186,7 +186,7 @@ class SqliteReader(SqliteFile):
         Raises:
             JournalError: J013 if the list of runs is damaged.
         """
-        usage_results, folded, scanned_count = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
+        usage_results, folded_rows, scanned_count = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
         with self._snapshot():
             for run, start_time, last, chain, open_, body, checksum in self._latest_runs(
                 where, USAGE_BATCH_RUNS, _USAGE_COLUMNS
@@ -199,10 +199,10 @@ class SqliteReader(SqliteFile):
                 run_usage = usage_of(events)
                 usage_results.append(RunUsageResult(run, start_time, run_usage, fault))
                 if run_usage is not None and fault is None and not open_:
-                    folded.append((run, last, chain, encode_usage(run_usage)))
+                    folded_rows.append((run, last, chain, encode_usage(run_usage)))
                 if (scanned_count := scanned_count + len(events)) >= SCAN_BATCH_EVENTS:
                     break
-        return UsagePage(usage_results, folded)
+        return UsagePage(usage_results, folded_rows)
 
     def _latest_runs(self, selection: RunSelection, limit: int, columns: str) -> Iterator[Any]:
         """Returns `run`, `started`, and columns of the row and the usage of the latest runs of a selection, newest
@@ -245,8 +245,12 @@ class SqliteReader(SqliteFile):
         """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if self._tagged_runs is None or self._tagged_runs[:2] != (version, selection.tags):
-            some = [self._runs_with_tag(*tag) for tag in selection.tags.items()]
-            self._tagged_runs = version, selection.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
+            run_sets = [self._runs_with_tag(*tag) for tag in selection.tags.items()]
+            self._tagged_runs = (
+                version,
+                selection.tags,
+                sorted(set(run_sets[0]).intersection(*run_sets[1:]), reverse=True),
+            )
         tagged_runs = (
             key
             for key in self._tagged_runs[2]
@@ -367,9 +371,9 @@ class SqliteReader(SqliteFile):
         """
         with self._snapshot() as sql:
             # Two indexes hold the same numbers, so that a lost or altered entry of one is detected.
-            some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
+            columns = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
             index_row, scan_row = (
-                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone()
+                sql.execute(f"SELECT {columns} {index} WHERE delivered = 0").fetchone()
                 for index in ("outbox_open", "outbox_open_run")
             )
             if index_row != scan_row:

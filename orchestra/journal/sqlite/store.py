@@ -370,22 +370,24 @@ class SqliteStore(SqliteFile):
         ).rowcount
         # If all of them are new, as in most cases, their rows are complete.
         blob_keys = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
-        if shared := change.blob_uses - blob_keys:
+        if blob_uses := change.blob_uses - blob_keys:
             # For existing blobs: a run becomes the owner of one without an owner, otherwise it is recorded as a further
             # user.
-            sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
+            sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", blob_uses)
             sql.executemany(
                 "INSERT OR IGNORE INTO blob_uses SELECT digest, ? FROM blobs WHERE digest = ? AND run <> ?",
-                [(run, name, run) for run, name in shared],
+                [(run, name, run) for run, name in blob_uses],
             )
         loose = change.blobs.keys() - owners.keys()
-        freed = self._pinned & owners.keys()
-        if not loose and not freed:
+        freed_blobs = self._pinned & owners.keys()
+        if not loose and not freed_blobs:
             return self._pinned
         writer = self.presence.name
         sql.executemany("INSERT OR IGNORE INTO blob_pins VALUES (?, ?)", [(name, writer) for name in loose])
-        sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed])
-        return (self._pinned | loose) - freed
+        sql.executemany(
+            "DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed_blobs]
+        )
+        return (self._pinned | loose) - freed_blobs
 
     def _write_memos(self, memos: dict[str, tuple[str, bytes]]) -> None:
         self.sql.executemany(

@@ -111,8 +111,8 @@ class SqliteWriter(threading.Thread):
                 report = self._commit(self._take_batch())
                 self._report(report)
                 if report.fault is not None:
-                    if (lasting := self._recover(report.fault)) is not None:
-                        fault = lasting
+                    if (error := self._recover(report.fault)) is not None:
+                        fault = error
                         return
                     self._report(SqliteCommitReport(recovered=True))
             fault = JournalError(
