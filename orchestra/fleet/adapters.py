@@ -101,11 +101,11 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
     assert card.adapter is not None, "only for cards with an adapter"
     if card.adapter in server.adapters:
         return Path(server.adapters[card.adapter])
-    own = (card.folder / card.adapter).resolve() if card.folder else None
+    path = (card.folder / card.adapter).resolve() if card.folder else None
     # `isdir` is False for a folder that may not be entered.
-    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):
+    if path and card.folder and path.is_relative_to(card.folder.resolve()) and os.path.isdir(path):
         card.require_weights()
-        return own
+        return path
     hint = (
         f"put it into {card.folder / card.adapter}"
         if card.folder
@@ -214,12 +214,12 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     """
     card_list = list(cards)
     for name, server in config.local_servers.items():
-        own = {
+        card_adapters = {
             c.name
             for c in card_list
             if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)
         }
-        adapter_names = [*server.adapters, *own]
+        adapter_names = [*server.adapters, *card_adapters]
         spare = plugin.spare_slots() if adapter_names and server.device == "cpu" else 0
         if server.max_loras < len(adapter_names) + spare:
             raise _slots_error(name, server.max_loras, len(adapter_names), spare)
@@ -379,12 +379,12 @@ class AdapterManager:
         models = await self._client.list_models(server, once=once)
         if isinstance(models, RequestError):
             return models
-        loaded = self._loaded[server] = {model.id for model in models if model.id != target.model}
-        if adapter.name in loaded:
+        ids = self._loaded[server] = {model.id for model in models if model.id != target.model}
+        if adapter.name in ids:
             return None
         spare = self._spare_slots(server)
-        if spare and len(loaded) + spare >= target.max_loras:
-            reason = f"{server} holds {len(loaded)} adapters of other commands, and on the CPU its last slot stays free"
+        if spare and len(ids) + spare >= target.max_loras:
+            reason = f"{server} holds {len(ids)} adapters of other commands, and on the CPU its last slot stays free"
             return RequestError.not_reached(
                 "F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file"
             )

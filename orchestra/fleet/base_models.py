@@ -282,10 +282,10 @@ def fleet_text(name: str, source: ModelFolder | HubModel, *, device: Device, mod
         ]
         title = f"{source.hub}, {source.download_bytes / 1e9:.1f} GB"
     method = source.quantization if isinstance(source, ModelFolder) else ""
-    own = [f"    quantization: {method}"] if method else []
+    lines = [f"    quantization: {method}"] if method else []
     if device == "cpu":
-        own = own or ["    quantization: auto            # int8 on a CPU without bfloat16"]
-        own.append("    kv_cache_gib: 1")
+        lines = lines or ["    quantization: auto            # int8 on a CPU without bfloat16"]
+        lines.append("    kv_cache_gib: 1")
     return "\n".join(
         [
             f"# Written by `orchestra fleet add`. {title}.",
@@ -297,7 +297,7 @@ def fleet_text(name: str, source: ModelFolder | HubModel, *, device: Device, mod
             f"    device: {device}",
             f"    max_model_len: {context}",
             "    max_loras: 8                  # adapters in one batch",
-            *own,
+            *lines,
             "    weights:",
             f"      licence: {json.dumps(licence)}",
             "      sources:",

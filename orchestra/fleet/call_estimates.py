@@ -44,8 +44,8 @@ class PreparedCard:
             else None
         )
         """The prompt for a server with native function calling, of an agent with tools that is requested for a line."""
-        untuned = card.untuned_card
-        self.untuned_prompt = self.prompt if untuned is None else CompiledPrompt(untuned)
+        untuned_card = card.untuned_card
+        self.untuned_prompt = self.prompt if untuned_card is None else CompiledPrompt(untuned_card)
         """The prompt for a model without the card's adapter."""
 
 
@@ -109,22 +109,24 @@ class CallEstimator:
             )
         except InputError:
             return NO_ESTIMATE  # the call itself is refused with this error
-        most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
-        least, choice = min(card.min_output, most), choose_servers(self.config, call, card)
+        max_output = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        least, choice = min(card.min_output, max_output), choose_servers(self.config, call, card)
         if isinstance(choice, RequestError):
             return CallEstimate(
-                prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least
+                prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS),
+                max_output=max_output,
+                min_output=least,
             )
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
-        if (untuned := self._untuned_prompt(call, card, choice)) is not None:
-            bound = max(bound, max_prompt_tokens(untuned.messages, template))
+        if (untuned_prompt := self._untuned_prompt(call, card, choice)) is not None:
+            bound = max(bound, max_prompt_tokens(untuned_prompt.messages, template))
         if self._may_call_functions(choice):
             bound = max(bound, self._max_function_tokens(call, card, template))
         price, unpriced = max_prices(self.config, choice.servers)
         return CallEstimate(
             prompt_tokens=bound,
-            max_output=most,
+            max_output=max_output,
             min_output=least,
             token_prices=price,
             unpriced_server=unpriced,
@@ -170,8 +172,8 @@ class CallEstimator:
             return ""
         constraints: list[str] = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
         constraints += ["functions"] if self._may_call_functions(choice) else []
-        untuned = self._untuned_prompt(call, card, choice)
-        constraints += [] if untuned is None else [message.content for message in untuned.messages]
+        untuned_prompt = self._untuned_prompt(call, card, choice)
+        constraints += [] if untuned_prompt is None else [message.content for message in untuned_prompt.messages]
         content = [
             [CONSTRAINT_VERSION, MEMO_VERSION],
             [call.kind, card.name, card.digest],

@@ -134,11 +134,11 @@ class AdaptiveLimit:
         self._begin_round()
 
     def _grow(self) -> None:
-        reached = self._reached
+        has_reached_limit = self._reached
         self._begin_round()
         if self._wait:
             self._wait -= 1
-        elif reached and self._limit < self._max_limit:
+        elif has_reached_limit and self._limit < self._max_limit:
             self._previous_limit = self._limit
             self._limit = min(self._max_limit, self._limit + self._step)
             self._step *= 2

@@ -225,11 +225,11 @@ class Fleet:
         software = identify_software(models)
         if not software and await self.client.answers(name, OLLAMA_VERSION):
             software = "Ollama"
-        resolved = resolve_endpoint(target, models, software)
-        if isinstance(resolved, RequestError):
-            raise FleetError(resolved.code, resolved.reason, hint=resolved.hint)
-        self._sender.targets[name] = resolved
-        self._progress(Progress("ready", f"{name}: {resolved.model} at {target.endpoint}, {software or 'OpenAI API'}"))
+        endpoint = resolve_endpoint(target, models, software)
+        if isinstance(endpoint, RequestError):
+            raise FleetError(endpoint.code, endpoint.reason, hint=endpoint.hint)
+        self._sender.targets[name] = endpoint
+        self._progress(Progress("ready", f"{name}: {endpoint.model} at {target.endpoint}, {software or 'OpenAI API'}"))
 
     async def status(self) -> dict[str, Any]:
         """Returns the JSON of `orchestra fleet status --json`: local servers as the supervisor reports them, and the
@@ -340,10 +340,10 @@ class Fleet:
             names = await self._readiness.ensure_up(servers)
         except FleetError:
             return []
-        loaded = [await self._resolve_model(name, card, once=False) for name in names]
+        model_ids = [await self._resolve_model(name, card, once=False) for name in names]
         return [
             name
-            for name, model in zip(names, loaded, strict=True)
+            for name, model in zip(names, model_ids, strict=True)
             if not isinstance(model, RequestError) and (model or card.adapter is None)
         ]
 
@@ -434,8 +434,8 @@ class Fleet:
         target = self.config.servers[server]
         usage = fault.usage or Usage(calls=1)
         if fault.usage is None and fault.policy.billable and fault.reached_model:
-            most = self.estimate(call)
-            tokens = most.prompt_tokens, most.max_output
+            estimate = self.estimate(call)
+            tokens = estimate.prompt_tokens, estimate.max_output
             usage = Usage(prompt_tokens=tokens[0], output_tokens=tokens[1], calls=1, estimated_tokens=sum(tokens))
         return msgspec.structs.replace(_with_cost(usage, target), seconds=seconds) if fault.sent else NO_USAGE
 
@@ -568,14 +568,14 @@ class Fleet:
     ) -> ChatRequest:
         constraint = prompt.constraint
         script = self._estimator.card_cache.get(card).prompt
-        most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        max_output = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         one_token = script.one_token and target.dialect == "vllm"
         if one_token and constraint is not None and constraint.kind == "choice":
-            most = 1  # the savings are in docs/concepts/verification.md
+            max_output = 1  # the savings are in docs/concepts/verification.md
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return ChatRequest(
             messages=_messages(prompt),
-            max_output=most,
+            max_output=max_output,
             sampling=_sampling_settings(script.sampling, call.sample),
             stop=prompt.stop,
             constraint={constraint.kind: constraint.value} if constraint else None,
@@ -600,11 +600,15 @@ def _may_refuse_functions(fault: RequestError) -> bool:
     )
 
 
-def _sampling_settings(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
+def _sampling_settings(sampling: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
     """Returns the card's sampling. Each of several samples has a temperature above 0 and a seed of its own."""
     if not sample:
-        return own
-    return {**own, "temperature": own.get("temperature") or SAMPLE_TEMPERATURE, "seed": (own.get("seed") or 0) + sample}
+        return sampling
+    return {
+        **sampling,
+        "temperature": sampling.get("temperature") or SAMPLE_TEMPERATURE,
+        "seed": (sampling.get("seed") or 0) + sample,
+    }
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -660,21 +664,23 @@ def _parse_reply(
     reader: OutputParser, completion: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
 ) -> CallResult | CallError:
     """Parses a model's text. A text of another type becomes an error that another attempt may correct."""
-    parsed = reader.parse(completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=adapted)
-    if isinstance(parsed, ParsedOutput):
+    parsed_reply = reader.parse(
+        completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=adapted
+    )
+    if isinstance(parsed_reply, ParsedOutput):
         return CallResult(
-            value=parsed.value,
+            value=parsed_reply.value,
             usage=completion.usage,
             server=server,
             model=completion.model,
             sent=completion.sent,
             received=completion.received,
-            confidence=parsed.confidence,
+            confidence=parsed_reply.confidence,
         )
     return CallError(
-        code=parsed.code,
-        reason=parsed.reason,
-        hint=parsed.hint,
+        code=parsed_reply.code,
+        reason=parsed_reply.reason,
+        hint=parsed_reply.hint,
         retryable=True,
         usage=completion.usage,
         server=server,

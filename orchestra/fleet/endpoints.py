@@ -121,5 +121,5 @@ async def inspect_endpoint(target: Endpoint) -> Endpoint:
         return target
     async with HttpClient(FleetLimits()) as client:
         models = await _list_models(client, target.endpoint.removesuffix("/v1")) or ()
-    resolved = resolve_endpoint(target, models, identify_software(models))
-    return target if isinstance(resolved, RequestError) else resolved
+    endpoint = resolve_endpoint(target, models, identify_software(models))
+    return target if isinstance(endpoint, RequestError) else endpoint

@@ -46,11 +46,11 @@ async def call_ensemble(call: CallRequest, card: Card, call_member: CallMember) 
     )
     usage = _total_usage(replies, time.monotonic() - start_time)
     sent_blob = _encode_by_member(parts, [reply.sent for reply in replies])
-    failed = next(
+    failure = next(
         ((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, CallError)), None
     )
-    if failed is not None:
-        part, error = failed
+    if failure is not None:
+        part, error = failure
         reason = f"{part.name}, of the ensemble {card.name}: {error.reason}"
         received_blob = _encode_by_member(parts, [reply.received for reply in replies])
         server = _server_names(replies) or error.server
@@ -117,13 +117,13 @@ def member_calls(call: CallRequest, card: Card) -> list[CallRequest]:
     ]
 
 
-def _output_limits(writing: Sequence[Card], most: int | None) -> dict[str, int]:
+def _output_limits(writing: Sequence[Card], max_output: int | None) -> dict[str, int]:
     """Returns the output limit of each writing member if a budget bounds their sum."""
-    if most is None:
+    if max_output is None:
         return {}
     least = {part.name: min(part.min_output, part.max_output) for part in writing}
     requests = {part.name: part.max_output - least[part.name] for part in writing}
-    spare = max(0, most - sum(least.values()))
+    spare = max(0, max_output - sum(least.values()))
     return {
         name: least[name] + min(requested, spare * requested // max(1, sum(requests.values())))
         for name, requested in requests.items()
@@ -168,8 +168,8 @@ def _pool_answers(card: Card, weights: Sequence[float], results: Sequence[CallRe
 
 def _total_usage(replies: Sequence[CallResult | CallError], seconds: float) -> Usage:
     """Returns the tokens of all members as one call."""
-    spent = sum((reply.usage for reply in replies), NO_USAGE)
-    return msgspec.structs.replace(spent, calls=1, seconds=seconds)
+    usage = sum((reply.usage for reply in replies), NO_USAGE)
+    return msgspec.structs.replace(usage, calls=1, seconds=seconds)
 
 
 def _server_names(replies: Iterable[CallResult | CallError]) -> str:

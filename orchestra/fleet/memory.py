@@ -46,8 +46,8 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
 def _cgroup_rests(proc: Path, cgroups: Path) -> Iterator[int]:
     """Yields the free bytes of each memory limit (cgroup v2) of this process and its parents."""
     place = next((line[3:] for line in _read_lines(proc / "self" / "cgroup") if line.startswith("0::")), "/")
-    own = cgroups / place.lstrip("/")
-    for folder in (own, *own.parents):
+    path = cgroups / place.lstrip("/")
+    for folder in (path, *path.parents):
         if not folder.is_relative_to(cgroups):
             break
         limit, lines = _read_lines(folder / "memory.max"), _read_lines(folder / "memory.current")

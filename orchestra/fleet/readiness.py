@@ -97,8 +97,8 @@ class ServerReadiness:
             FleetError: No server came up.
         """
         if self._config.start == "on_demand":
-            if running := [name for name in names if await self._still_runs(name)]:
-                return tuple(running)
+            if running_names := [name for name in names if await self._still_runs(name)]:
+                return tuple(running_names)
         elif self._up.issuperset(names):
             return tuple(names)
         latest = asyncio.get_running_loop().time() - RESTART_AFTER

@@ -268,8 +268,8 @@ class ProgramScheduler:
         """Whether the prompts in flight leave space for this one. Shared blocks take none."""
         if self.max_used_blocks is None or not request.prefix or not self._in_flight:
             return True
-        more = self.prefix_cache.missing_blocks(request.prefix)
-        return not more or self.prefix_cache.used_blocks + more <= (
+        missing_blocks = self.prefix_cache.missing_blocks(request.prefix)
+        return not missing_blocks or self.prefix_cache.used_blocks + missing_blocks <= (
             self.max_used_blocks if self._in_flight >= MIN_CONCURRENT else self.prefix_cache.capacity
         )
 

@@ -147,8 +147,10 @@ class StreamRedactor:
     def __call__(self, text: str) -> None:
         """Returns the text that can be released. The start of a possible key is held back."""
         buffer = redact(self._pending + text, self._key)
-        most = min(len(buffer), len(self._key) - 1)
-        partial_length = next((length for length in range(most, 0, -1) if self._key.startswith(buffer[-length:])), 0)
+        max_length = min(len(buffer), len(self._key) - 1)
+        partial_length = next(
+            (length for length in range(max_length, 0, -1) if self._key.startswith(buffer[-length:])), 0
+        )
         self._pending = buffer[len(buffer) - partial_length :]
         if output := buffer[: len(buffer) - partial_length]:
             self._on_text(output)

@@ -201,9 +201,11 @@ class Sender:
         self.config, self._progress = config, progress
         self.targets: dict[str, LocalServer | Endpoint] = dict(config.servers)
         """The servers by name. An endpoint with `auto` is replaced by what it really is when that is known."""
-        most = config.limits.in_flight
+        max_requests = config.limits.in_flight
         self.states = {
-            name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker())
+            name: ServerState(
+                ConcurrencyGate(concurrency(max_requests), make_scheduler(config.order)), CircuitBreaker()
+            )
             for name in config.servers
         }
         self._client, self._addresses, self._clock = client, addresses, clock
@@ -405,9 +407,9 @@ class Sender:
             if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:
                 return _breaker_open_error(server, server_state, pause, request.body or b"")
             trial = server_state.breaker.state == "half-open"
-            read = new_reader() if new_reader else None
+            read_chunk = new_reader() if new_reader else None
             result = await self._client.exchange(
-                root, request, headers, deadline.remaining, read, own_server=isinstance(target, LocalServer)
+                root, request, headers, deadline.remaining, read_chunk, own_server=isinstance(target, LocalServer)
             )
         finally:
             if trial and result is None:  # cancelled, in most cases; the trial has ended in any case

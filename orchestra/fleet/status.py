@@ -159,9 +159,9 @@ def _endpoint_status(
     fault = None if unheard else server_state.last_error
     if name in observations.probed:
         fault = observations.probed[name]
-        lasting, ready = fault is not None, fault is None
+        is_lasting, ready = fault is not None, fault is None
     else:
-        lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
+        is_lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
         ready = server_state.answered_at is not None
     if (error := missing_key_error(target)) is not None:
         return {
@@ -173,7 +173,7 @@ def _endpoint_status(
             "hint": error.hint,
         }
     down = (
-        lasting
+        is_lasting
         and fault is not None
         and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
     )

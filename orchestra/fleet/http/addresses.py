@@ -200,7 +200,7 @@ class LocalAddresses:
         await self._update(status)
         if any(report.name == server and report.phase in ("stopping", "stopped") for report in status.servers):
             await self.supervisor.notify(StartRequest(server))
-        broken = next(
+        failed_report = next(
             (
                 server_report
                 for server_report in status.servers
@@ -208,9 +208,9 @@ class LocalAddresses:
             ),
             None,
         )
-        if broken is None:
+        if failed_report is None:
             return None
-        error = broken.to_error
+        error = failed_report.to_error
         return RequestError.from_error(error)
 
     def forget(self, server: str, url: str) -> None:

@@ -180,12 +180,12 @@ class HttpClient:
                     _unreachable_error(root, "another user's process listens there", unreachable=True), sent=body
                 )
             connection, seconds = connect_result, seconds - (self._loop.time() - start_time)
-        most = self.limits.response_bytes
+        max_bytes = self.limits.response_bytes
         try:
             if request.stream:
-                fault = await connection.exchange(head + body, seconds, most, on_body, self.limits.silence_seconds)
+                fault = await connection.exchange(head + body, seconds, max_bytes, on_body, self.limits.silence_seconds)
             else:
-                fault = await connection.exchange(head + body, seconds, most)
+                fault = await connection.exchange(head + body, seconds, max_bytes)
         finally:
             key = key_in_headers(headers)
             response_body = redact_bytes(connection.take_body(), key)
@@ -205,7 +205,7 @@ class HttpClient:
         """Opens a connection within `connect_seconds` and `seconds`."""
         if pool.secure and self._ssl_context is None:
             self._ssl_context = ssl.create_default_context()
-        most = self.limits.connect_seconds
+        max_seconds = self.limits.connect_seconds
         # A numeric address has no alternatives, and racing costs as much as connecting. uvloop has no race.
         race: dict[str, Any] = (
             {}
@@ -213,7 +213,7 @@ class HttpClient:
             else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
         )
         try:
-            async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
+            async with asyncio.timeout(max(0.0, min(seconds, max_seconds))) as limit:
                 _, connection = await loop.create_connection(
                     lambda: HttpConnection(loop, self._open),
                     pool.host,
@@ -226,9 +226,9 @@ class HttpClient:
         except socket.gaierror as error:
             return _unreachable_error(root, f"its host name cannot be resolved: {error}", unreachable=False)
         except OSError as error:
-            if limit.expired() and seconds < most:
+            if limit.expired() and seconds < max_seconds:
                 return replace(timeout_error(seconds), reached_model=False)
-            late = f"no connection within {most:g} s"
+            late = f"no connection within {max_seconds:g} s"
             return _unreachable_error(root, late if limit.expired() else _connect_reason(error), unreachable=True)
         except ValueError as error:  # an invalid host name
             return _unreachable_error(root, str(error), unreachable=False)

@@ -353,8 +353,10 @@ def _to_usage(usage: _Usage | None, request_body: bytes, text: str) -> tuple[Usa
     """Returns the reported usage, or upper bounds if it is missing or negative."""
     prompt, output = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
     if usage is None or prompt is None or output is None or prompt < 0 or output < 0:
-        most, output = len(request_body), len(text.encode("utf-8", "surrogatepass"))
-        return Usage(prompt_tokens=most, output_tokens=output, calls=1, estimated_tokens=most + output), False
+        max_tokens, output = len(request_body), len(text.encode("utf-8", "surrogatepass"))
+        return Usage(
+            prompt_tokens=max_tokens, output_tokens=output, calls=1, estimated_tokens=max_tokens + output
+        ), False
     details = usage.prompt_tokens_details
     cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
     return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True

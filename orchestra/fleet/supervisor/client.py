@@ -209,18 +209,20 @@ class SupervisorClient:
             for server in servers:
                 if server.phase == "failed":
                     raise server.to_error
-            waiting = [server for server in servers if server.phase != "ready"]
-            if not waiting:
+            pending_servers = [server for server in servers if server.phase != "ready"]
+            if not pending_servers:
                 self._check_weights(servers)
                 if is_reported:
                     progress(Progress("ready", f"ready after {time.monotonic() - start_time:.0f} s"))
                 return status
             if time.monotonic() - start_time > timeout:
                 raise FleetError(
-                    "F216", f"{waiting[0].name} is still not ready after {timeout:.0f} s", hint="orchestra fleet logs"
+                    "F216",
+                    f"{pending_servers[0].name} is still not ready after {timeout:.0f} s",
+                    hint="orchestra fleet logs",
                 )
             is_reported = True
-            first = waiting[0]
+            first = pending_servers[0]
             if first.phase == "stopped":  # it was ready, and stopped for another one before this client saw it
                 await self.notify(StartRequest(first.name))
             verb = {"starting": "starting", "stopping": "stopping, then starting"}.get(first.phase, "restarting")
@@ -234,8 +236,8 @@ class SupervisorClient:
         """Checks that a running supervisor's servers have the current weights. Raises `FleetError` F012."""
         model_store = weights.ModelStore(self.folders)
         for server in servers:
-            own = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
-            if own and server.weights and server.weights not in own:
+            quick_digests = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
+            if quick_digests and server.weights and server.weights not in quick_digests:
                 message = f"{server.name} of the running fleet was started with other weights than those installed now"
                 raise FleetError("F012", message, hint="orchestra fleet stop, then try again")
 

@@ -65,9 +65,9 @@ class Folders:
         """Returns the private folder of the supervisor's files for the fleet `digest`. Creates it."""
         place = self.runtime / "fleets" / digest
         if len(os.fsencode(place)) > SOCKET_PATH_BYTES - len("/socket"):
-            shared = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
-            make_private(shared)  # its owner could replace our folder
-            place = shared / digest
+            path = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
+            make_private(path)  # its owner could replace our folder
+            place = path / digest
         make_private(place)
         return place
 

@@ -236,8 +236,8 @@ def memory_estimate(folders: Folders) -> Callable[[LocalServer], Need]:
     """
 
     def estimate(server: LocalServer) -> Need:
-        resolved = cpu.resolve_auto(server, folders.cache) if server.device == "cpu" else server
-        need = memory_need(resolved, weights.ModelStore(folders))
+        local_server = cpu.resolve_auto(server, folders.cache) if server.device == "cpu" else server
+        need = memory_need(local_server, weights.ModelStore(folders))
         return Need(0, 0) if need is None else Need(need.bytes, need.bytes + PROCESS_BYTES)
 
     return estimate

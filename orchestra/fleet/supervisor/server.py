@@ -355,11 +355,11 @@ class ServerSupervisor:
                     if probe not in probes or probes[probe].done():
                         probes[probe] = asyncio.create_task(probe(session))
                 self._wake.clear()
-                waiting = asyncio.create_task(self._wake.wait())
+                task = asyncio.create_task(self._wake.wait())
                 await asyncio.wait(
-                    {end_task, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
+                    {end_task, task}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
                 )
-                waiting.cancel()
+                task.cancel()
                 liveness.observe_log(log.new_lines(), time.monotonic())
                 if not end_task.done() and self._on_demand is not None:
                     self._observe_use()

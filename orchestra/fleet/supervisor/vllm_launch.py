@@ -182,7 +182,7 @@ def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
         "prompt_lookup_min": PROMPT_LOOKUP_RANGE[0],
         "prompt_lookup_max": PROMPT_LOOKUP_RANGE[1],
     }
-    own = (
+    options = (
         {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)}
         if _is_single_process(server)
         else {}
@@ -190,7 +190,7 @@ def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
     return {
         "--worker-cls": WORKER_CLASS,
         "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None,
-        "--additional-config": json.dumps(own) if own else None,
+        "--additional-config": json.dumps(options) if options else None,
     }
 
 

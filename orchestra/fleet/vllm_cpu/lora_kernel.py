@@ -184,10 +184,10 @@ class FlatAdapters:
         downs, ups = [torch.empty(0, wide, dtype=dtype)], [torch.empty(0, dtype=dtype)]
         counts, lefts, widths = [0] * slots, list[int](), list[int]()
         for block in blocks:
-            more = -block.down.shape[0] % ROWS_PER_PASS
-            downs += [block.down, block.down.new_zeros(more, wide)]
-            ups += [block.up.t().flatten(), block.up.new_zeros(more * block.up.shape[0])]
-            rows = block.down.shape[0] + more
+            padding = -block.down.shape[0] % ROWS_PER_PASS
+            downs += [block.down, block.down.new_zeros(padding, wide)]
+            ups += [block.up.t().flatten(), block.up.new_zeros(padding * block.up.shape[0])]
+            rows = block.down.shape[0] + padding
             counts[block.slot] += rows
             lefts += [block.left] * rows
             widths += [block.up.shape[0]] * rows

@@ -47,8 +47,10 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         if self.model_config.dtype == torch.float32:
             linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION_KEY) == "int8")
             # Without scheduler statistics a step cannot tell whether its threads have cores, so it uses one thread.
-            if (most := int(self.vllm_config.additional_config.get(THREADS_KEY, 1))) > 1 and has_scheduler_statistics():
-                self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
+            if (
+                max_threads := int(self.vllm_config.additional_config.get(THREADS_KEY, 1))
+            ) > 1 and has_scheduler_statistics():
+                self._threads = StepThreads(ThreadPolicy(max_threads), set_num_threads)
 
     def execute_model(self, scheduler_output: Any) -> Any:
         """Computes a step up to the logits."""
@@ -66,8 +68,8 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
     def _sample(self, grammar_output: Any) -> Any:
         runner = self.model_runner
         batch = runner.input_batch
-        unread = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
-        with without_generators(batch.generators, map(int, unread)):
+        discarded_rows = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
+        with without_generators(batch.generators, map(int, discarded_rows)):
             return super().sample_tokens(grammar_output)
 
 

@@ -173,32 +173,34 @@ def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Returns the inputs and outputs of the `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` if they
     are not stated.
     """
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    head = config.get("head_dim") or hidden // config["num_attention_heads"]
+    hidden_size, inner = config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden_size // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     sides = (
-        (hidden, queries),
-        (hidden, keys),
-        (hidden, keys),
-        (queries, hidden),
-        (hidden, inner),
-        (hidden, inner),
-        (inner, hidden),
+        (hidden_size, queries),
+        (hidden_size, keys),
+        (hidden_size, keys),
+        (queries, hidden_size),
+        (hidden_size, inner),
+        (hidden_size, inner),
+        (inner, hidden_size),
     )
     return dict(zip(LINEAR_LAYERS, sides, strict=True))
 
 
 def _known_widths(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, int | None]]:
     """Returns inputs and outputs by layer; None for unknown ones."""
-    hidden = config.get("hidden_size")
-    if not isinstance(hidden, int):
+    hidden_size = config.get("hidden_size")
+    if not isinstance(hidden_size, int):
         return {}
     if config.get("model_type") in UNIFORM_MODEL_TYPES:
         try:
             return layer_widths(config)
         except (KeyError, TypeError):  # a list, if layers differ
             pass
-    return {name: (None, hidden) if name in ("o_proj", "down_proj") else (hidden, None) for name in LINEAR_LAYERS}
+    return {
+        name: (None, hidden_size) if name in ("o_proj", "down_proj") else (hidden_size, None) for name in LINEAR_LAYERS
+    }
 
 
 def mismatch_error(

