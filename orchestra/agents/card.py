@@ -66,8 +66,10 @@ class Card(CardFile):
         text = _read_prompt(folder, file.prompt, yaml_document) if file.kind == "model" else ""
         check_card(file, inputs, outputs, text, folder / file.prompt, yaml_document.locate)
         if file.untuned is not None:
-            untuned = _read_prompt(folder, file.untuned, yaml_document, "untuned")
-            template.check_system(untuned, inputs.get("properties", {}), SourceLocation(str(folder / file.untuned), 1))
+            untuned_prompt = _read_prompt(folder, file.untuned, yaml_document, "untuned")
+            template.check_system(
+                untuned_prompt, inputs.get("properties", {}), SourceLocation(str(folder / file.untuned), 1)
+            )
         location = yaml_document.location(("calibration",))
         if (
             file.calibration is not None
@@ -246,12 +248,12 @@ class Card(CardFile):
             and (stored_card.data or file.kind in KINDS_WITH_ARRAYS)
             and _data_digest(file, folder) != stored_card.data
         ):
-            read = " or ".join(
+            text = " or ".join(
                 file_name
                 for file_name in (file.data if file.kind in KINDS_WITH_ARRAYS else "", file.calibration)
                 if file_name
             )
-            raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork RUN")
+            raise InputError("A012", f"{name}: {text} has changed since the run began", hint="orchestra runs fork RUN")
         return restored_card
 
     def with_settings(self, *, folder: Path | None = None, **settings: Any) -> Card:
@@ -290,8 +292,8 @@ class Card(CardFile):
         """The bytes of the weights that this agent of the package and its members lack; 0 for other agents."""
         from orchestra.core.agent_weights import missing_weights
 
-        own = sum(missing_weights(self.folder).values())
-        return own + sum(part.missing_weights for part in self.member_cards)
+        own_bytes = sum(missing_weights(self.folder).values())
+        return own_bytes + sum(part.missing_weights for part in self.member_cards)
 
     def require_weights(self) -> None:
         """Raises `FleetError` A025 if the weights of this agent of the package are not installed."""
@@ -600,8 +602,10 @@ def _data_digest(file: CardFile, folder: Path, yaml_document: YamlDocument | Non
         location = (
             SourceLocation(str(folder / CARD_FILE), 1) if yaml_document is None else yaml_document.location((key,))
         )
-        read = _read_file if yaml_document is None and key == "data" else _read_if_exists
-        if (data := read(folder, name, location, MAX_DATA_BYTES if yaml_document is None else MAX_BYTES)) is not None:
+        read_file = _read_file if yaml_document is None and key == "data" else _read_if_exists
+        if (
+            data := read_file(folder, name, location, MAX_DATA_BYTES if yaml_document is None else MAX_BYTES)
+        ) is not None:
             file_digests.append(digest(data))
         elif key == "data":  # a missing data file is made by training
             return ""

@@ -219,15 +219,15 @@ def _check_names(file: CardFile, names: Iterable[str], at: Callable[..., SourceL
 
 def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLocation]) -> None:
     """Rejects a default of an input that code reads; only inputs of a model's prompt may have one (A002)."""
-    read: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
-    read |= dict.fromkeys(file.calls.values(), "calls")
+    read_fields: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
+    read_fields |= dict.fromkeys(file.calls.values(), "calls")
     for name, field in inputs.get("properties", {}).items():
         if not isinstance(field, Mapping) or "default" not in field:
             continue
         if file.kind != "model":
             reason = f"an agent of kind {file.kind} always needs {name!r}"
-        elif name in read:
-            reason = f"`{read[name]}:` names {name!r}, so every call needs it"
+        elif name in read_fields:
+            reason = f"`{read_fields[name]}:` names {name!r}, so every call needs it"
         else:
             continue
         raise InputError(
@@ -313,10 +313,10 @@ def _check_lengths(file: CardFile, outputs: Schema, location: SourceLocation) ->
     if file.kind != "model" or form.single_field or is_plain_text(text_schema):
         return
     length = longest_min_length(strip_unknown_formats(text_schema))
-    if length > (most := free_text_limit(text_schema, file.max_output)):
+    if length > (max_length := free_text_limit(text_schema, file.max_output)):
         reason = (
             f"a text of at least {length:,} characters does not fit into max_output: {file.max_output}, which leaves it"
-            f" {most:,}"
+            f" {max_length:,}"
         )
         raise InputError(
             "A002", reason, location=location, hint=f"max_output: {required_max_output(text_schema, length)}"

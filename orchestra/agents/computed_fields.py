@@ -100,10 +100,13 @@ class OutputForm:
         for name, rule in rules.items():
             if name not in fields:
                 raise _field_error(f"there is no output {name!r}", name, fields, location)
-            for read in (rule.value, rule.otherwise):
-                if read is not None and read not in written_schemas:
+            for source_field in (rule.value, rule.otherwise):
+                if source_field is not None and source_field not in written_schemas:
                     raise _field_error(
-                        f"{name} depends on {read!r}, which the model does not write", read, written_schemas, location
+                        f"{name} depends on {source_field!r}, which the model does not write",
+                        source_field,
+                        written_schemas,
+                        location,
                     )
         if not written_schemas:
             raise InputError(

@@ -76,14 +76,14 @@ def is_compatible(current: Contract, previous: Contract) -> bool:
     attributes = ("kind", "name", "output", "effect", "version")
     if any(getattr(current, name) != getattr(previous, name) for name in attributes):
         return False
-    grown = ("properties", "$defs")
+    growing_keys = ("properties", "$defs")
     old, new = (
-        {key: part for key, part in contract.input.items() if key not in (*grown, "required")}
+        {key: part for key, part in contract.input.items() if key not in (*growing_keys, "required")}
         for contract in (previous, current)
     )
     keeps_inputs = all(
         current.input.get(group, {}).get(name) == part
-        for group in grown
+        for group in growing_keys
         for name, part in previous.input.get(group, {}).items()
     )
     return (

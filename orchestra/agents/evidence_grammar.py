@@ -234,8 +234,10 @@ class _GrammarWriter:
         item = self.rule(schema["items"])
         if item is None or high == 0:
             return grammar_literal("[]") if low == 0 else None
-        more = f"({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
-        full = f"{grammar_literal('[')} {item} {more} {grammar_literal(']')}"
+        repetition = (
+            f"({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
+        )
+        full = f"{grammar_literal('[')} {item} {repetition} {grammar_literal(']')}"
         return self.add_rule(full if low else f"{grammar_literal('[]')} | {full}")
 
 

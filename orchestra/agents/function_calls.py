@@ -173,8 +173,8 @@ class _SchemaConverter:
             return {}
         if choices := _enum_values(declared):
             return {"enum": choices}
-        if isinstance(several := declared.get("anyOf", declared.get("oneOf")), list | tuple) and several:
-            return {"anyOf": [self.convert(option, depth + 1) for option in several]}
+        if isinstance(options := declared.get("anyOf", declared.get("oneOf")), list | tuple) and options:
+            return {"anyOf": [self.convert(option, depth + 1) for option in options]}
         names = declared.get("type")
         if isinstance(names, list | tuple) and names:
             return {"anyOf": [self.convert({**declared, "type": name}, depth + 1) for name in names]}
@@ -186,12 +186,12 @@ class _SchemaConverter:
         if kind == "object" and isinstance(declared.get("properties"), Mapping):
             return self.convert_record(declared, depth)
         bounds = {key: declared[key] for key in _BOUND_KEYS.get(kind, ()) if _is_bound(key, declared.get(key))}
-        more: Schema = {}
+        extra: Schema = {}
         if kind == "array" and isinstance(declared.get("items"), Mapping):
-            more = {"items": self.convert(declared["items"], depth + 1)}
+            extra = {"items": self.convert(declared["items"], depth + 1)}
         elif kind == "object" and isinstance(declared.get("additionalProperties"), Mapping):
-            more = {"additionalProperties": self.convert(declared["additionalProperties"], depth + 1)}
-        return {"type": kind, **bounds, **more}
+            extra = {"additionalProperties": self.convert(declared["additionalProperties"], depth + 1)}
+        return {"type": kind, **bounds, **extra}
 
     def convert_record(self, declared: Mapping[str, Any], depth: int) -> Schema:
         """Converts a record: its fields in order, no others."""

@@ -142,9 +142,9 @@ def parse_text_calls(text: str) -> list[ToolCall]:
         value = parse_untrusted(_CALL_END.split(stripped[start.end() :])[0])
     except StrictJsonError:
         return []
-    parsed = [_parse_text_call(item) for item in (value if isinstance(value, list) else [value])]
-    calls = [call for call in parsed if call is not None]
-    return calls if len(calls) == len(parsed) else []
+    tool_calls = [_parse_text_call(item) for item in (value if isinstance(value, list) else [value])]
+    calls = [call for call in tool_calls if call is not None]
+    return calls if len(calls) == len(tool_calls) else []
 
 
 def _parse_text_call(value: Any) -> ToolCall | None:

@@ -31,8 +31,8 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
 
 def last_user_line(error: BaseException) -> str:
     """Returns the last line of user code as ` (FILE:LINE in FUNCTION)` without its folder; empty if there is none."""
-    own = _user_code(_tool_frames(error))
-    return "".join(f" ({Path(code.co_filename).name}:{line} in {code.co_qualname})" for code, line in own[-1:])
+    frames = _user_code(_tool_frames(error))
+    return "".join(f" ({Path(code.co_filename).name}:{line} in {code.co_qualname})" for code, line in frames[-1:])
 
 
 def _tool_frames(error: BaseException) -> list[CodeLine]:

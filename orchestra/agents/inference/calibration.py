@@ -120,8 +120,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def softmax(sums: Sequence[float]) -> list[float]:
     """Returns probabilities in proportion to the exponentials."""
-    most = max(sums)
-    shares = [math.exp(score - most) for score in sums]
+    peak = max(sums)
+    shares = [math.exp(score - peak) for score in sums]
     total = sum(shares)
     return [share / total for share in shares]
 

@@ -191,8 +191,8 @@ def _log_sum_exp(values: NDArray[Any]) -> NDArray[Any]:
     """Returns the logarithm of the sum of exponentials along the first axis."""
     import numpy
 
-    most = values.max(axis=0)
-    summed: NDArray[Any] = most + numpy.log(numpy.exp(values - most).sum(axis=0))
+    peak = values.max(axis=0)
+    summed: NDArray[Any] = peak + numpy.log(numpy.exp(values - peak).sum(axis=0))
     return summed
 
 

@@ -276,9 +276,9 @@ class Encoder:
             block = f"encoder.layer.{layer}"
             if len(x) != members and any(f"{block}.{name}" in adapters for name in LINEAR_LAYERS):
                 x = np.repeat(x, members, axis=0)  # up to here the members have the same values
-            read = self._attention(x, block, adapters, spans)
+            attended = self._attention(x, block, adapters, spans)
             x = self._layer_norm(
-                x + self._linear(read, f"{block}.attention.output.dense", adapters),
+                x + self._linear(attended, f"{block}.attention.output.dense", adapters),
                 f"{block}.attention.output.LayerNorm",
             )
             inner = gelu(self._linear(x, f"{block}.intermediate.dense", adapters))
@@ -307,22 +307,22 @@ class Encoder:
             self._linear(x, f"{block}.attention.self.{name}", adapters) for name in ("query", "key", "value")
         )
         query /= np.float32(math.sqrt(width // heads))
-        read = np.empty_like(x)
+        attended = np.empty_like(x)
         for start, end, position_bias in spans:
-            split = (
+            split_heads = (
                 part[:, start:end].reshape(members, end - start, heads, -1).transpose(0, 2, 1, 3)
                 for part in (query, key, value)
             )
             # Products of arrays that are not contiguous are slow.
-            text_query, text_key, text_value = map(np.ascontiguousarray, split)
+            text_query, text_key, text_value = map(np.ascontiguousarray, split_heads)
             scores: Array = text_query @ text_key.transpose(0, 1, 3, 2)
             if position_bias is not None:
                 scores += position_bias
             scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
             scores /= scores.sum(axis=-1, keepdims=True)
-            read[:, start:end] = (scores @ text_value).transpose(0, 2, 1, 3).reshape(members, end - start, width)
-        return read
+            attended[:, start:end] = (scores @ text_value).transpose(0, 2, 1, 3).reshape(members, end - start, width)
+        return attended
 
     def _linear(self, x: Array, name: str, adapters: Mapping[str, LoraWeights]) -> Array:
         weight, bias = self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]

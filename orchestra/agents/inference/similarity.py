@@ -89,8 +89,8 @@ class TextSimilarity:
                     vectors[text] = cached_vector
         missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         tokens = [self.encoder.tokenize(text, self.config.tokens) for text in missing]
-        for text, read in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
-            centred = read - self._centre
+        for text, vector in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
+            centred = vector - self._centre
             vectors[text] = centred / max(float(np.linalg.norm(centred)), 1e-9)
         with self._lock:
             self._kept.update((text, vectors[text]) for text in missing)

@@ -164,8 +164,10 @@ class SlotFiller:
         return np.stack([outside if at is None else word_scores[at] for at in text.first_tokens])
 
     def _window_logits(self, window: Window) -> NDArray[Any]:
-        read = self.encoder.encode(window.tokens, self._adapters)[0][window.start : window.start + len(window.offsets)]
-        logits: NDArray[Any] = read @ self._weight.T + self._bias
+        states = self.encoder.encode(window.tokens, self._adapters)[0][
+            window.start : window.start + len(window.offsets)
+        ]
+        logits: NDArray[Any] = states @ self._weight.T + self._bias
         return logits
 
     def decode(self, scores: NDArray[Any]) -> tuple[list[str], float]:
@@ -185,5 +187,5 @@ def transition_masks(labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]
     import numpy as np
 
     goes_on = np.array([label.startswith("I-") for label in labels])
-    same = np.array([[label[2:] == other_label[2:] for other_label in labels] for label in labels])
-    return np.where(goes_on, IMPOSSIBLE_LOGIT, 0.0), np.where(goes_on[None, :] & ~same, IMPOSSIBLE_LOGIT, 0.0)
+    same_labels = np.array([[label[2:] == other_label[2:] for other_label in labels] for label in labels])
+    return np.where(goes_on, IMPOSSIBLE_LOGIT, 0.0), np.where(goes_on[None, :] & ~same_labels, IMPOSSIBLE_LOGIT, 0.0)

@@ -95,8 +95,8 @@ def split_windows(pair: EncodedPair, tokens: int, overlap: int) -> Iterator[Wind
         ValueError: As `check_overlap`.
     """
     check_overlap(tokens, overlap)
-    most = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
-    head = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
+    max_question = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
+    head = pair.head if len(pair.head) <= max_question else [*pair.head[: max_question - 2], *pair.head[-2:]]
     room = tokens - len(head) - len(pair.tail)
     for start in range(0, max(1, len(pair.body) - overlap), room - overlap):
         piece = slice(start, start + room)
@@ -149,8 +149,8 @@ class SpanExtractor:
 
     def logits(self, windows: Sequence[Window]) -> list[NDArray[Any]]:
         """Returns the logits of answers that begin and end at each token of some windows, each (tokens, 2)."""
-        read = self.encoder.encode_batch([window.tokens for window in windows], self._adapters)
-        return [vectors[0] @ self._weight.T + self._bias for vectors in read]
+        states = self.encoder.encode_batch([window.tokens for window in windows], self._adapters)
+        return [vectors[0] @ self._weight.T + self._bias for vectors in states]
 
     def decode(self, scored_windows: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
         """Returns the most probable span in characters of the passage, or None for no answer, and its probability.

@@ -124,9 +124,11 @@ class TextClassifier:
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
         """Returns the committee's logit of each label: a logarithm of weights that need not sum to one."""
-        most = self.config.tokens
+        max_tokens = self.config.tokens
         tokens = (
-            self.encoder.truncate_pair(text, beside, most) if self.config.beside else self.encoder.tokenize(text, most)
+            self.encoder.truncate_pair(text, beside, max_tokens)
+            if self.config.beside
+            else self.encoder.tokenize(text, max_tokens)
         )
         members = self.member_log_probabilities(self.encoder.embed(tokens, self._adapters, self.config.members))
         scores: NDArray[Any] = self.config.share * members.mean(axis=0)

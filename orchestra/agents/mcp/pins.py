@@ -128,8 +128,8 @@ def read_valid(project: Path | None, server: str) -> tuple[dict[str, ToolPin], f
         InputError: T012 if the file cannot be read.
     """
     tool_pins = _read_file(project, server)
-    broken = frozenset(name for name, pin in tool_pins.items() if not _is_intact(name, pin))
-    return {name: pin for name, pin in tool_pins.items() if name not in broken}, broken
+    broken_names = frozenset(name for name, pin in tool_pins.items() if not _is_intact(name, pin))
+    return {name: pin for name, pin in tool_pins.items() if name not in broken_names}, broken_names
 
 
 def _is_intact(name: str, pin: ToolPin) -> bool:

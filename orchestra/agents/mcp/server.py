@@ -198,9 +198,9 @@ class McpClient:
                     fault.reason = f"the MCP server {self.name} did not open an MCP session: {reason}"
                 else:
                     ready.set_result((session, pipe))
-                    waiting = [asyncio.ensure_future(event.wait()) for event in (stop, pipe.closed)]
-                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                    for task in waiting:
+                    tasks = [asyncio.ensure_future(event.wait()) for event in (stop, pipe.closed)]
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in tasks:
                         task.cancel()
         except (OSError, ExceptionGroup, RuntimeError, InputError) as error:
             fault.reason = f"the MCP server {self.name} cannot be run: {_first_line(error)}"
@@ -362,8 +362,8 @@ def _protocol_errors() -> tuple[type[Exception], ...]:
     import anyio
     from mcp.shared.exceptions import MCPError
 
-    closed = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
-    return (MCPError, *closed, TimeoutError, RuntimeError, ValueError, ExceptionGroup)
+    closed_errors = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+    return (MCPError, *closed_errors, TimeoutError, RuntimeError, ValueError, ExceptionGroup)
 
 
 def _consume_exception(ready: asyncio.Future[Any]) -> None:

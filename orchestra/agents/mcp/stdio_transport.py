@@ -99,18 +99,18 @@ async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> As
         start_new_session=True,
         limit=MAX_LINE,
     )
-    coming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    write, going = anyio.create_memory_object_stream[SessionMessage](0)
-    pipe = StdioConnection(process, read, write)
+    send_stream, receive_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    write, outgoing_stream = anyio.create_memory_object_stream[SessionMessage](0)
+    pipe = StdioConnection(process, receive_stream, write)
     tasks = [
         asyncio.create_task(work)
-        for work in (_receive(pipe, coming), _send(pipe, going), _read_stderr(pipe, on_stderr))
+        for work in (_receive(pipe, send_stream), _send(pipe, outgoing_stream), _read_stderr(pipe, on_stderr))
     ]
     try:
         yield pipe
     finally:
         await _shut_down(pipe, tasks)
-        for stream in (coming, read, write, going):
+        for stream in (send_stream, receive_stream, write, outgoing_stream):
             stream.close()
 
 

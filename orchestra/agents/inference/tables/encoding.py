@@ -153,8 +153,8 @@ class TableEncoding:
 
     def _tokenize(self, encoder: Encoder, after_head: int, tokens: int) -> None:
         pair = encoder.tokenize_pair(self.question, self.text)
-        most = min(MAX_QUESTION, tokens // 2)
-        ask = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
+        max_question = min(MAX_QUESTION, tokens // 2)
+        ask = pair.head if len(pair.head) <= max_question else [*pair.head[: max_question - 2], *pair.head[-2:]]
         spans = list(pair.offsets)
         top = next((at for at, (start, _) in enumerate(spans) if start >= after_head), len(spans))
         room = tokens - len(ask) - len(pair.tail)

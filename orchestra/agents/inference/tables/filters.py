@@ -102,15 +102,17 @@ def choose_condition(
     best = int(choice_probabilities.argmax())
     if best > 0:
         location, bound = condition_choices(encoding)[best - 1]
-        every = [
+        conditions = [
             Condition(int(column), BOUNDS[bound], location, holds)
             for column in column_probabilities.argsort()[::-1]
             if (holds := matching_rows(encoding, int(column), BOUNDS[bound], location)) is not None
         ]
-        if every:
+        if conditions:
             compatible_conditions = (
-                candidate for candidate in every if other is None or any(map(min, candidate.row_mask, other.row_mask))
+                candidate
+                for candidate in conditions
+                if other is None or any(map(min, candidate.row_mask, other.row_mask))
             )
-            condition = next(compatible_conditions, every[0])
+            condition = next(compatible_conditions, conditions[0])
             return condition, float(choice_probabilities[best] * column_probabilities[condition.column])
     return None, float(choice_probabilities[0])

@@ -189,17 +189,17 @@ def range_ends(texts: Sequence[str], spelt: NumberFormat | None = None) -> tuple
     ranked_values = [(value, at) for at, value in enumerate(order) if value is not None]
     if not ranked_values:
         return None
-    (least, low), (most, high) = (
+    (least, low), (largest, high) = (
         min(ranked_values, key=lambda item: item[0]),
         max(ranked_values, key=lambda item: item[0]),
     )
     first, second = (parse_figure(texts[at], points=spelt.decimal_comma) for at in (high, low))
-    same = (
+    is_close = (
         first is not None
         and second is not None
-        and abs(_figure_value(first) - _figure_value(second) - Fraction(most) + Fraction(least)) < Fraction(1, 10**6)
+        and abs(_figure_value(first) - _figure_value(second) - Fraction(largest) + Fraction(least)) < Fraction(1, 10**6)
     )
-    return (high, low) if same else None
+    return (high, low) if is_close else None
 
 
 def can_evaluate(expression: str | None) -> bool:

@@ -193,23 +193,23 @@ def _join_thousands(match: re.Match[str]) -> str:
 def find_figure(wanted: str, question: str) -> int | None:
     """Returns the index of the question's figure with the same text or value; None if there is none."""
     text = wanted.strip().lower()
-    every = question_figures(question)
+    all_figures = question_figures(question)
     worth = _figure_value(parse_figure(_normalize_measure(text)))
-    for same in (
-        [at for at, question_figure in enumerate(every) if question_figure.text == text],
+    for text_matches in (
+        [at for at, question_figure in enumerate(all_figures) if question_figure.text == text],
         [
             at
-            for at, question_figure in enumerate(every)
+            for at, question_figure in enumerate(all_figures)
             if text and re.match(rf"{re.escape(text)}(?![\w.,])", question_figure.text)
         ],
         [
             at
-            for at, question_figure in enumerate(every)
+            for at, question_figure in enumerate(all_figures)
             if worth is not None and _figure_value(question_figure.figure) == worth
         ],
     ):
-        if same:
-            return same[0]
+        if text_matches:
+            return text_matches[0]
     return None
 
 

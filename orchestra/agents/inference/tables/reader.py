@@ -195,11 +195,11 @@ class TableReader:
         """Returns the logits of an encoded table."""
         import numpy as np
 
-        read = np.concatenate(
+        window_outputs = np.concatenate(
             [self.encoder.encode(window, self._adapters)[0] @ self._weight.T for window in encoding.windows]
         )
         combined_logits = add_percentage_logits(
-            encoding, table_logits(read + self._bias, encoding.pooling(), _log_sum_exp)
+            encoding, table_logits(window_outputs + self._bias, encoding.pooling(), _log_sum_exp)
         )
         if self.config.units is None:
             return combined_logits
@@ -465,15 +465,15 @@ def _select_rows(
     encoding: TableEncoding, logits: NDArray[Any], conditions: Sequence[Condition], groups: float
 ) -> _SelectedRows:
     """Returns the most probable set of rows among those that meet the conditions."""
-    every = tuple(
+    row_candidates = tuple(
         row
         for row in range(encoding.header_rows, len(encoding.table))
         if all(condition.row_mask[row] for condition in conditions)
     )
-    place = {row: at for at, row in enumerate(every)}
-    some = [inside for rows in row_groups(encoding) if (inside := [place[row] for row in rows if row in place])]
-    row_indexes, probability = most_probable_set(logits[list(every)], some, groups)
-    return _SelectedRows(tuple(every[at] for at in row_indexes), probability, every)
+    place = {row: at for at, row in enumerate(row_candidates)}
+    row_places = [inside for rows in row_groups(encoding) if (inside := [place[row] for row in rows if row in place])]
+    row_indexes, probability = most_probable_set(logits[list(row_candidates)], row_places, groups)
+    return _SelectedRows(tuple(row_candidates[at] for at in row_indexes), probability, row_candidates)
 
 
 def _column_cells(
@@ -564,6 +564,6 @@ def _text_between(encoding: TableEncoding, first: int, last: int) -> str:
 def _log_sum_exp(logits: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
-    most = logits.max(axis=0)
-    log_sums: NDArray[Any] = most + np.log(np.exp(logits - most).sum(axis=0))
+    peak = logits.max(axis=0)
+    log_sums: NDArray[Any] = peak + np.log(np.exp(logits - peak).sum(axis=0))
     return log_sums

@@ -68,10 +68,10 @@ def column_groups(encoding: TableEncoding, cells: Mapping[tuple[int, int], int])
     Args:
         cells: The item index by row and column.
     """
-    every = tuple(
+    body_rows = tuple(
         row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0))
     )
-    for rows in (every, *row_groups(encoding)):
+    for rows in (body_rows, *row_groups(encoding)):
         for column in range(max(map(len, encoding.table), default=0)):
             column_cells = tuple(cells[row, column] for row in rows if (row, column) in cells)
             if len(column_cells) == len(rows) > 1:

@@ -65,8 +65,8 @@ class UnitWeights(BaseModel):
             usual + sum(weight for weight, sign in zip(self.signs, sign_row, strict=True) if sign)
             for usual, sign_row in zip(self.usual, seen, strict=True)
         ]
-        most = max(scores)
-        total = most + math.log(sum(math.exp(score - most) for score in scores))
+        best_score = max(scores)
+        total = best_score + math.log(sum(math.exp(score - best_score) for score in scores))
         return [score - total for score in scores]
 
 

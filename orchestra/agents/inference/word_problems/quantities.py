@@ -162,9 +162,9 @@ def _fraction_quantities(above: int, below: int, start: int, end: int) -> Iterat
 def _scaled_quantities(value: Fraction, kind: QuantityKind, text: str, start: int, end: int) -> Iterator[Quantity]:
     """Returns the product of a number and a following large scale."""
     if (match := _SCALE_AFTER.match(text, end)) is not None and (
-        many := value * _LARGE_SCALES[match["scale"].lower()]
+        scaled_value := value * _LARGE_SCALES[match["scale"].lower()]
     ) < 10**MAX_DIGITS:
-        yield Quantity(many, kind, start, match.end())
+        yield Quantity(scaled_value, kind, start, match.end())
 
 
 def _percent_quantities(value: Fraction, text: str, start: int, end: int) -> Iterator[Quantity]:

@@ -130,11 +130,11 @@ class SolverHead:
     def single_logits(self, solver_state: SolverState) -> Any:
         """Returns the logit of each quantity as the answer without a step, (hypotheses, quantities)."""
         get = self.arrays
-        hidden = (
+        hidden_states = (
             solver_state.vectors @ get["alone"].T
             + (solver_state.state @ get["alone.state"].T + get["alone.bias"])[:, None]
         )
-        return hidden.clip(0) @ get["alone.score"]
+        return hidden_states.clip(0) @ get["alone.score"]
 
     def next_state(self, solver_state: SolverState, pairs: Any, operations: Any) -> SolverState:
         """Returns the state after a step, from each hypothesis's pair vector, (hypotheses, width), and operation."""
@@ -292,11 +292,13 @@ class WordProblemSolver:
             InputError: A023 if the text is too long.
         """
         text = str(inputs[self.config.input])
-        read = encode_problem(self.encoder, text)
-        if len(read.tokens) > self.config.tokens:
-            reason = f"{self.config.input} has {len(read.tokens):,} tokens, and {self.config.tokens} are read at most"
+        problem = encode_problem(self.encoder, text)
+        if len(problem.tokens) > self.config.tokens:
+            reason = (
+                f"{self.config.input} has {len(problem.tokens):,} tokens, and {self.config.tokens} are read at most"
+            )
             raise InputError("A023", reason, hint="leave out what does not matter")
-        best, chance = self.best_expression(self.beam_search(read))
+        best, chance = self.best_expression(self.beam_search(problem))
         return self._card.output_form.fill({self.config.output: best}, None), chance
 
     def best_expression(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
@@ -312,11 +314,11 @@ class WordProblemSolver:
         """Returns expressions of the answer and their probabilities, as far as the beam search finds them."""
         import numpy as np
 
-        hidden = self.encoder.encode(encoded.tokens, self._adapters)
+        states = self.encoder.encode(encoded.tokens, self._adapters)
         places = np.zeros((1, len(encoded.quantities), len(encoded.tokens)), dtype=np.float32)
         for at, tokens in enumerate(encoded.token_positions):
             places[0, at, tokens] = 1 / len(tokens)
-        solver_state = self._head.initial_state(hidden, places, np.array(encoded.kinds, dtype=np.int64)[None])
+        solver_state = self._head.initial_state(states, places, np.array(encoded.kinds, dtype=np.int64)[None])
         hypotheses = [
             _Hypothesis(
                 [
@@ -357,27 +359,27 @@ class WordProblemSolver:
 
         count = logits.shape[1]
         left, right, operation = np.nonzero(step_mask(count))
-        going, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
-        every = np.concatenate([going, last, np.broadcast_to(alone, (len(hypotheses), len(alone)))], axis=1)
-        top = every.max(axis=1, keepdims=True)
+        open_logits, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
+        all_logits = np.concatenate([open_logits, last, np.broadcast_to(alone, (len(hypotheses), len(alone)))], axis=1)
+        top = all_logits.max(axis=1, keepdims=True)
         probabilities = (
-            every
+            all_logits
             - top
-            - np.log(np.exp(every - top).sum(axis=1, keepdims=True))
+            - np.log(np.exp(all_logits - top).sum(axis=1, keepdims=True))
             + np.array([[hypothesis.log_probability] for hypothesis in hypotheses])
         )
         candidates: list[tuple[int, int, int, int, _Hypothesis]] = []
-        finished = 0
+        finished_count = 0
         for flat in np.argsort(-probabilities, axis=None)[: 64 * BEAM_WIDTH]:
-            if len(candidates) >= BEAM_WIDTH <= finished:
+            if len(candidates) >= BEAM_WIDTH <= finished_count:
                 break
             row, at = divmod(int(flat), probabilities.shape[1])
             chance, terms = float(probabilities[row, at]), hypotheses[row].terms
             if at >= 2 * len(left):
                 solutions.append((terms[at - 2 * len(left)], math.exp(chance)))
-                finished += 1
+                finished_count += 1
                 continue
-            if (finished if at >= len(left) else len(candidates)) >= BEAM_WIDTH:
+            if (finished_count if at >= len(left) else len(candidates)) >= BEAM_WIDTH:
                 continue
             step = int(left[at % len(left)]), int(right[at % len(left)]), int(operation[at % len(left)])
             term = Term.combine(terms[step[0]], OPERATIONS[step[2]], terms[step[1]])
@@ -385,7 +387,7 @@ class WordProblemSolver:
                 continue
             if at >= len(left):
                 solutions.append((term, math.exp(chance)))
-                finished += 1
+                finished_count += 1
             else:
                 candidates.append((row, *step, _Hypothesis([*terms, term], chance)))
         return candidates
