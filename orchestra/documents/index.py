@@ -151,10 +151,10 @@ class FolderIndex:
                 "SELECT count(*), coalesce(sum(passages), 0), coalesce(sum(characters), 0) FROM files WHERE code = ''"
             ).fetchone()
             encoded = _count_encoded(connection)
-            failed = connection.execute(
+            failed_rows = connection.execute(
                 "SELECT source, code, reason, hint FROM files WHERE code != '' ORDER BY source"
             ).fetchall()
-        return IndexState(files, passages, encoded, characters, [FileFailure(*row) for row in failed])
+        return IndexState(files, passages, encoded, characters, [FileFailure(*row) for row in failed_rows])
 
     def count_changes(self) -> int:
         """Returns how many files are new, gone, or of another size or time than in the index."""

@@ -83,16 +83,23 @@ def make_table(
         header_rows: How many rows are the header; None if they are to be found.
     """
     width = max(map(len, cells), default=0)
-    filled = [[*line, *[""] * (width - len(line))] for line in cells]
-    header = count_header_rows(filled) if header_rows is None else header_rows
-    body = filled[header:]
+    full_rows = [[*line, *[""] * (width - len(line))] for line in cells]
+    header = count_header_rows(full_rows) if header_rows is None else header_rows
+    body = full_rows[header:]
     comma = uses_decimal_comma((text for line in body for text in line), sure=True)
-    names = _column_names(filled[:header], width)
+    names = _column_names(full_rows[:header], width)
     columns = [
         detect_column(name, [line[index] for line in body], decimal_comma=comma) for index, name in enumerate(names)
     ]
     return Table(
-        name=name, source=source, sheet=sheet, cells=filled, header_rows=header, row=row, column=column, columns=columns
+        name=name,
+        source=source,
+        sheet=sheet,
+        cells=full_rows,
+        header_rows=header,
+        row=row,
+        column=column,
+        columns=columns,
     )
 
 
@@ -268,11 +275,11 @@ def _column_names(header: Sequence[Sequence[str]], width: int) -> list[str]:
 
 def _spread(line: Sequence[str]) -> list[str]:
     """Fills the empty cells after a text in an upper header row, which stands over all of them."""
-    filled, last = [], ""
+    texts, last = [], ""
     for index, text in enumerate(line):
         last = text if text.strip() or index == 0 else last
-        filled.append(last)
-    return filled
+        texts.append(last)
+    return texts
 
 
 def _match_number(text: str) -> re.Match[str] | None:
@@ -357,10 +364,10 @@ def find_blocks(cells: Sequence[Sequence[str]]) -> list[Block]:
     blocks: list[Block] = []
     start: int | None = None
     for at, line in enumerate([*cells, []]):
-        filled = any(text.strip() for text in line)
-        if filled and start is None:
+        is_filled = any(text.strip() for text in line)
+        if is_filled and start is None:
             start = at
-        elif not filled and start is not None:
+        elif not is_filled and start is not None:
             blocks.append(_bounds(cells, start, at))
             start = None
     merged_blocks: list[Block] = []
@@ -378,5 +385,5 @@ def _bounds(cells: Sequence[Sequence[str]], start: int, end: int) -> Block:
 
 
 def _continues(cells: Sequence[Sequence[str]], above: Block, block: Block) -> bool:
-    same = block.left >= above.left and block.right <= above.right and above.right - above.left > 1
-    return same and above.bottom - above.top > 1 and any(is_figure(text) for text in cells[block.top])
+    is_same_table = block.left >= above.left and block.right <= above.right and above.right - above.left > 1
+    return is_same_table and above.bottom - above.top > 1 and any(is_figure(text) for text in cells[block.top])
