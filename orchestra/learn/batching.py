@@ -64,15 +64,15 @@ class Batcher:
         """Returns the packs of a group: its examples in random order, as many in each pack as a batch holds."""
         order = list(family)
         chance.shuffle(order)
-        shared = _shared_prefix_length(order)
-        room, pack_examples = max(self.max_tokens, shared + 1), list[TokenExample]()
-        token_count = shared
+        prefix_length = _shared_prefix_length(order)
+        room, pack_examples = max(self.max_tokens, prefix_length + 1), list[TokenExample]()
+        token_count = prefix_length
         for example in order:
-            if pack_examples and token_count + len(example) - shared > room:
+            if pack_examples and token_count + len(example) - prefix_length > room:
                 yield _make_pack(pack_examples)
-                pack_examples, token_count = [], shared
+                pack_examples, token_count = [], prefix_length
             pack_examples.append(example)
-            token_count += len(example) - shared
+            token_count += len(example) - prefix_length
         if pack_examples:
             yield _make_pack(pack_examples)
 
@@ -102,9 +102,10 @@ def _group_by_prefix(examples: Iterable[TokenExample]) -> Iterable[tuple[TokenEx
 
 
 def _make_pack(examples: Sequence[TokenExample]) -> Pack:
-    shared = _shared_prefix_length(examples)
+    prefix_length = _shared_prefix_length(examples)
     return Pack(
-        examples[0].prompt[:shared], tuple(TokenExample(example.prompt[shared:], example.label) for example in examples)
+        examples[0].prompt[:prefix_length],
+        tuple(TokenExample(example.prompt[prefix_length:], example.label) for example in examples),
     )
 
 

@@ -81,11 +81,11 @@ def fit_calibration(
     from scipy.optimize import minimize
 
     choices = card.output_form.choices
-    few = [choice for choice in choices if sum(row.target == choice for row in held) < MIN_ROWS_PER_CHOICE]
-    if few:
+    rare_choices = [choice for choice in choices if sum(row.target == choice for row in held) < MIN_ROWS_PER_CHOICE]
+    if rare_choices:
         raise InputError(
             "N161",
-            f"fewer than {MIN_ROWS_PER_CHOICE} answered rows of {', '.join(few)}",
+            f"fewer than {MIN_ROWS_PER_CHOICE} answered rows of {', '.join(rare_choices)}",
             hint="a larger tune part: orchestra learn data --tune",
         )
     words = None if inputs is None else _fit_wording_model(card, data.rows["train"], inputs)

@@ -22,12 +22,12 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
         points: Measured points; a loss that was not measured is NaN.
         best_step: The step whose weights were kept; 0 for the last step.
     """
-    most = max((point.step for point in points), default=1)
+    max_step = max((point.step for point in points), default=1)
     losses = [loss for point in points for loss in (point.train, point.tune) if not math.isnan(loss)]
     highest = max(losses, default=1.0) * 1.05
 
     def to_pixels(step: float, loss: float) -> tuple[float, float]:
-        across = LEFT + (WIDTH - LEFT - RIGHT) * step / most
+        across = LEFT + (WIDTH - LEFT - RIGHT) * step / max_step
         return round(across, 1), round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - loss / highest), 1)
 
     floor, left = HEIGHT - BOTTOM, LEFT
@@ -37,8 +37,10 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
         f'<text x="{(WIDTH - RIGHT + left) / 2:g}" y="{HEIGHT - 6}" style="{STYLE}" text-anchor="middle">step</text>',
     ]
     for share in (0.0, 0.5, 1.0):
-        (x, _), (_, y) = to_pixels(most * share, 0), to_pixels(0, highest / 1.05 * share)
-        parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
+        (x, _), (_, y) = to_pixels(max_step * share, 0), to_pixels(0, highest / 1.05 * share)
+        parts.append(
+            f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{max_step * share:.0f}</text>'
+        )
         parts.append(
             f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>'
         )

@@ -76,7 +76,7 @@ async def find_accepted_outputs(
     kind = CLAIMS if isinstance(original, ClaimsCertificate) else CERTIFICATE
     name, subject, outputs = f"{kind}/{original.agent}", digest(original.to_bytes()), AcceptedOutputs()
     programs = RunPrograms(project, journal)
-    withheld = WithheldAnswers(programs, original) if isinstance(original, ClaimsCertificate) else None
+    withheld_answers = WithheldAnswers(programs, original) if isinstance(original, ClaimsCertificate) else None
     group = _group_input(project, certificate)
     for summary in filter(period.contains, await journal.list_runs(NO_LIMIT)):
         try:
@@ -90,8 +90,8 @@ async def find_accepted_outputs(
                 continue
             history = History.of(events)
             answers = list(_certified_answers(history, original))
-            if withheld is not None:
-                answers += await withheld.in_run(first, events, history)
+            if withheld_answers is not None:
+                answers += await withheld_answers.in_run(first, events, history)
             fresh = [(output, attempt) for output, attempt in answers if not attempt.reused_from]
             if recalled := len(answers) - len(fresh):
                 outputs.skipped["answers recalled from another run"] += recalled

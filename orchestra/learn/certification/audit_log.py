@@ -163,15 +163,15 @@ def refuse_refuted_rows(
         InputError: V023 if many of the rows are of a refuted certificate; V020 if the log is invalid.
     """
     file = certificates.writable_path(settings, registry, agent, CLAIMS if claims else FILE_NAME)
-    path, standing = (
+    path, certificate = (
         file.with_name(audits.FILE_NAME),
         _current_certificate(certificates.find_certificate(settings, registry, agent, file.name), agent, claims=claims),
     )
     name = violation = ""
-    if standing is not None and rows.overlaps(standing.data.digests, standing.data.fingerprints):
+    if certificate is not None and rows.overlaps(certificate.data.digests, certificate.data.fingerprints):
         name, violation = (
-            standing.data.name,
-            standing.void_reason or AuditLogFile(path, standing).audit_state().violation,
+            certificate.data.name,
+            certificate.void_reason or AuditLogFile(path, certificate).audit_state().violation,
         )
     if not violation and (line := read_log(path).find_voided(rows)) is not None:
         name, violation = line.data, line.reason

@@ -146,8 +146,10 @@ def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) ->
     )
     hint = "more rows; or --unlabelled, which needs no labels"
     if len(rows) < MIN_LABELLED_ROWS:
-        more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
-        raise InputError("N162", f"{len(rows):,} labelled rows can be combined{omission_text}: {more}", hint=hint)
+        needed_text = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
+        raise InputError(
+            "N162", f"{len(rows):,} labelled rows can be combined{omission_text}: {needed_text}", hint=hint
+        )
     if min(right, len(rows) - right) < MIN_ROWS_PER_CLASS:
         reason = (
             f"{right:,} of {len(rows):,} rows are correct{omission_text}: "
@@ -268,8 +270,8 @@ def _fit_dawid_skene(
     import numpy as np
 
     if len(rows) < MIN_LABELLED_ROWS:
-        more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
-        raise InputError("N162", f"{len(rows):,} rows can be combined: {more}", hint="more rows")
+        needed_text = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
+        raise InputError("N162", f"{len(rows):,} rows can be combined: {needed_text}", hint="more rows")
     votes = np.array(
         [[verdict.outcome == PASS for verdict in _ordered_verdicts(row, checks)] for row in rows], dtype=float
     )

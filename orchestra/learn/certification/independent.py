@@ -111,10 +111,10 @@ def _draw_one_per_key(
     other rows.
     """
     rows_by_key: dict[str, tuple[str, Any]] = {}
-    every = list(rows)
-    for row in every:
+    evaluation_rows = list(rows)
+    for row in evaluation_rows:
         name, lot = key(row), digest(canonical([seed, row.id]))
         if name not in rows_by_key or lot < rows_by_key[name][0]:
             rows_by_key[name] = (lot, row)
     row_ids = {id(row) for _, row in rows_by_key.values()}
-    return [row for row in every if id(row) in row_ids]
+    return [row for row in evaluation_rows if id(row) in row_ids]

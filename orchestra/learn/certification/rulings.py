@@ -131,9 +131,9 @@ async def _ask_questions(
     replies: dict[int, list[JudgeReply]] = {
         row: [JudgeReply()] * len(row_questions) for row, row_questions in questions.items()
     }
-    own = Agent.from_card(without_checks(card))
+    checkless_agent = Agent.from_card(without_checks(card))
     for (agent, sample), places in groups.items():
-        step = own if sample else steps[agent]
+        step = checkless_agent if sample else steps[agent]
         inputs = [questions[row][place].inputs for row, place in places]
         sample_runs = runs.options(sample=sample) if sample else runs
         for (row, place), result in zip(

@@ -253,9 +253,10 @@ def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
                 raise InputError("N003", reason, hint="orchestra explain N003")
     tested = {fingerprint(row.input): row for row in rows["test"]}
     for row in (*rows["train"], *rows["tune"]) if tested else ():
-        if (same := tested.get(fingerprint(row.input))) is not None:
+        if (dataset_row := tested.get(fingerprint(row.input))) is not None:
             reason = (
-                f"the row {same.id!r} of the test split of {name} has the input of {row.id!r} in {parts_of[row.group]}"
+                f"the row {dataset_row.id!r} of the test split of {name} has the input of {row.id!r} in "
+                f"{parts_of[row.group]}"
             )
             raise InputError("N003", reason, hint="orchestra explain N003")
     check_unique_ids(name, (row for split_rows in rows.values() for row in split_rows))
@@ -341,7 +342,7 @@ def deduplicate(rows: Iterable[DatasetRow]) -> DeduplicatedRows:
     punctuation, and neither are signs beside digits: `7 - 3` is not `7 + 3`, and `C++` is not `C#`.
     """
     rows_by_key: dict[str, DatasetRow] = {}
-    same = near = 0
+    duplicate_count = near = 0
     contradicting: list[tuple[DatasetRow, DatasetRow]] = []
     for row in rows:
         first = rows_by_key.setdefault(fingerprint(row.input), row)
@@ -350,10 +351,10 @@ def deduplicate(rows: Iterable[DatasetRow]) -> DeduplicatedRows:
         if _normalize(first.output) != _normalize(row.output):
             contradicting.append((first, row))
         elif first.input == row.input:
-            same += 1
+            duplicate_count += 1
         else:
             near += 1
-    return DeduplicatedRows(list(rows_by_key.values()), same, near, contradicting)
+    return DeduplicatedRows(list(rows_by_key.values()), duplicate_count, near, contradicting)
 
 
 def is_empty(value: Any) -> bool:

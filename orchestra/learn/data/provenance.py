@@ -114,7 +114,7 @@ def find_training_overlap(
     """
     overlaps: list[TrainingOverlap] = []
     marks = fingerprints_of(test)
-    few = _is_small_domain(marks)
+    is_small = _is_small_domain(marks)
     for member_card in card.member_cards or (card,):
         folder = _weights_folder(member_card)
         if folder is None:
@@ -134,7 +134,7 @@ def find_training_overlap(
                 hint = (
                     f"use rows that it has not seen: others, or --data with the folder of {record.data}, if you have it"
                 )
-                overlaps.append(TrainingOverlap(reason, row_fingerprints.overlaps(marks) and not few, hint))
+                overlaps.append(TrainingOverlap(reason, row_fingerprints.overlaps(marks) and not is_small, hint))
     return overlaps
 
 

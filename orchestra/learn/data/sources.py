@@ -214,14 +214,14 @@ class _RowReader:
         Raises:
             InputError: N011 if both are mapped to one column.
         """
-        columns, shared = self.columns.columns, list[str]()
-        read = {columns.get(name, name): name for name in self.inputs}
+        columns, shared_names = self.columns.columns, list[str]()
+        names = {columns.get(name, name): name for name in self.inputs}
         for field in self.outputs or ("output",):
-            input_name = read.get(column := columns.get(field, field))
+            input_name = names.get(column := columns.get(field, field))
             if input_name is None:
                 continue
             if input_name == field and field not in columns:
-                shared.append(field)
+                shared_names.append(field)
             else:
                 raise _leaked_answer_error(
                     input_name,
@@ -229,7 +229,7 @@ class _RowReader:
                     column,
                     f"--column {input_name}=NAME, of another column" if input_name != field else _SAME_NAME_HINT,
                 )
-        return shared
+        return shared_names
 
     def _check_not_shared(self, line: SourceLine) -> None:
         """Checks that an input and the output are not read from one column: the agent would see the answer.
@@ -584,11 +584,13 @@ def _difference(line: SourceLine, column: str) -> Any:
     0); else `MISSING`.
     """
     at = [at for at, char in enumerate(column) if char == "-"]
-    for cut in at:
-        sides = [_value_at(line.values, side.strip()) for side in (column[:cut], column[cut + 1 :])]
-        read = [side if line.is_json or side is MISSING else parse_cell(side, {}) for side in sides]
-        if all(isinstance(side, int | float) for side in read):
-            return float(read[0]) - float(read[1])
+    for difference_start in at:
+        sides = [
+            _value_at(line.values, side.strip()) for side in (column[:difference_start], column[difference_start + 1 :])
+        ]
+        side_values = [side if line.is_json or side is MISSING else parse_cell(side, {}) for side in sides]
+        if all(isinstance(side, int | float) for side in side_values):
+            return float(side_values[0]) - float(side_values[1])
     return MISSING
 
 

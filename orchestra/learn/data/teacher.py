@@ -71,18 +71,20 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
     agents = registry.agents
     if (contract := agents.get(name)) is not None:
         _check_same_contract(card, contract)
-        own = registry.cards.get(name)
-        if own is None:
+        own_card = registry.cards.get(name)
+        if own_card is None:
             return Teacher(name, f"the agent {name}", contract.with_digest().digest, Agent.from_contract(contract))
-        if not own.is_trained:
+        if not own_card.is_trained:
             raise InputError(
                 "N305",
                 f"{name} is not trained yet, and cannot be a teacher",
                 hint=f"orchestra learn train {name} --data DATA",
             )
-        checks = tuple(dict.fromkeys((*own.checks, *card.checks)))
-        teacher_card = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
-        return Teacher(name, f"the agent {name}", own.digest, Agent.from_card(teacher_card))
+        checks = tuple(dict.fromkeys((*own_card.checks, *card.checks)))
+        teacher_card = (
+            own_card if checks == own_card.checks else own_card.with_settings(name=f"{name}_teaching", checks=checks)
+        )
+        return Teacher(name, f"the agent {name}", own_card.digest, Agent.from_card(teacher_card))
     models = configured_fleet(settings).models
     if name not in models:
         names = sorted({*agents, *models})
@@ -117,8 +119,8 @@ def _check_same_contract(card: Card, teacher: Contract) -> None:
                 f"{teacher.name} has other {side} than {card.name}: {format_type(teacher_schema, full=True)}, "
                 f"and {card.name} {format_type(own_schema, full=True)}"
             )
-            more = ", or a model of the fleet" if card.kind == "model" else ""
-            raise InputError("N009", reason, hint=f"name an agent with the same inputs and outputs{more}")
+            alternative = ", or a model of the fleet" if card.kind == "model" else ""
+            raise InputError("N009", reason, hint=f"name an agent with the same inputs and outputs{alternative}")
 
 
 def _unreachable_error(teacher: Teacher, first: Result[Any]) -> FleetError | None:

@@ -169,13 +169,13 @@ def _final_answer(
         return output, by
     if row.correction is not None and isinstance(outcome, ValueOutcome):
         return row.correction.value, "a person"
-    own = (
+    has_answer = (
         isinstance(outcome, ValueOutcome)
         and not last.error
         and last.accepted is not False
         and outcome.value == last.value
     )
-    if own and last.number in calls:
+    if has_answer and last.number in calls:
         return last.value, "the larger model" if calls[last.number].is_escalated else "itself"
     # A value that differs from the last answer is the node's fallback: the agent failed.
     return (None, "nobody") if isinstance(outcome, ValueOutcome | FailedOutcome | AbstainedOutcome) else None

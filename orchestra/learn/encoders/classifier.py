@@ -276,13 +276,13 @@ def _train_members(
         {label: index for index, label in enumerate(labels)},
     )
     texts, blocks = [*rows.own_rows, *rows.other_rows], min(settings.hyperparameters.blocks, frozen.shape.layers)
-    hidden = frozen.lower_block_states([_encode_row(reader, row, settings) for row in texts], blocks)
+    states = frozen.lower_block_states([_encode_row(reader, row, settings) for row in texts], blocks)
     pace = replace(settings.hyperparameters, blocks=blocks)
     if settings.minutes is not None:
         pace = replace(
             pace,
             epochs=_epochs_within_budget(
-                frozen, hidden, [number[row.label] for row in texts], pace, settings, checkpoint_folder, start
+                frozen, states, [number[row.label] for row in texts], pace, settings, checkpoint_folder, start
             ),
         )
     fold = [*assign_folds(rows.own_rows), *assign_folds(rows.other_rows)]
@@ -294,15 +294,22 @@ def _train_members(
             at for at in indexes if at < len(rows.own_rows) and texts[at].label == settings.out_of_scope_label
         ] * (settings.out_of_scope_repeats - 1)
         targets = [number[texts[at].label] for at in indexes]
-        own = replace(pace, seed=pace.seed + index)
+        tuning = replace(pace, seed=pace.seed + index)
         checkpoint = checkpoint_folder / f"member-{index}.safetensors"
-        told_of = partial(on_step, index)
+        report = partial(on_step, index)
         member = train_member(
-            frozen, [hidden[at] for at in indexes], targets, len(labels), own, checkpoint, told_of, settings.warm_start
+            frozen,
+            [states[at] for at in indexes],
+            targets,
+            len(labels),
+            tuning,
+            checkpoint,
+            report,
+            settings.warm_start,
         )
         rest = [at for at in range(len(rows.own_rows)) if fold[at] == index]
         with torch.no_grad():
-            logits = member.logits(embed_texts(member, [hidden[at] for at in rest]))
+            logits = member.logits(embed_texts(member, [states[at] for at in rest]))
         predictions += zip([texts[at] for at in rest], logits.log_softmax(1).numpy(), strict=True)
         members.append(member.arrays())
     arrays = {
@@ -322,7 +329,7 @@ def _encode_row(reader: Encoder, row: LabelledText, settings: CommitteeSettings)
 
 def _epochs_within_budget(
     frozen: FrozenEncoder,
-    hidden: Sequence[Tensor],
+    states: Sequence[Tensor],
     labels: Sequence[int],
     hyperparameters: EncoderHyperparameters,
     settings: CommitteeSettings,
@@ -338,22 +345,22 @@ def _epochs_within_budget(
     path = checkpoint_folder / EPOCHS_FILE
     if path.is_file():
         return int(json.loads(path.read_bytes()))
-    some = range(min(len(hidden), TIMED_BATCHES * hyperparameters.batch_size))
-    targets = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in some))}
+    sample_indexes = range(min(len(states), TIMED_BATCHES * hyperparameters.batch_size))
+    targets = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in sample_indexes))}
     with tempfile.TemporaryDirectory() as place:
         start = time.monotonic()
         once, ignore_step = replace(hyperparameters, epochs=1), (lambda step: None)
         train_member(
             frozen,
-            [hidden[at] for at in some],
-            [targets[labels[at]] for at in some],
+            [states[at] for at in sample_indexes],
+            [targets[labels[at]] for at in sample_indexes],
             len(targets),
             once,
             Path(place) / "m",
             ignore_step,
         )
     now = time.monotonic()
-    epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * settings.members
+    epoch = max(1e-9, (now - start) * len(states) / len(sample_indexes)) * settings.members
     epoch_count = min(MAX_EPOCHS, max(1, int((settings.minutes * 60 - (now - started_at)) / epoch)))
     checkpoint_folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(epoch_count))

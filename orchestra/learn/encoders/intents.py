@@ -129,10 +129,10 @@ def _text_settings(training: ClassifierTraining, rows: Sequence[LabelledText], o
     from orchestra.learn.encoders.tuned import EncoderHyperparameters
     from orchestra.learn.linear import MANY_LABELS_HYPERPARAMETERS, ClassifierHyperparameters
 
-    own = EncoderHyperparameters()
+    encoder_hyperparameters = EncoderHyperparameters()
     hyperparameters = EncoderHyperparameters(
-        epochs=training.epochs or own.epochs,
-        learning_rate=training.learning_rate or own.learning_rate,
+        epochs=training.epochs or encoder_hyperparameters.epochs,
+        learning_rate=training.learning_rate or encoder_hyperparameters.learning_rate,
         seed=training.seed,
     )
     fit = MANY_LABELS_HYPERPARAMETERS if len({row.label for row in rows}) > MANY_LABELS else ClassifierHyperparameters()
@@ -163,11 +163,11 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
         texts[row.label].add(normalize_text(row.text))
     if len(texts) < MIN_TEXTS_PER_LABEL:
         raise InputError("N104", f"all training rows have the same {output}", hint="use rows with at least two labels")
-    if few := sorted(label for label, label_texts in texts.items() if len(label_texts) < MIN_TEXTS_PER_LABEL):
-        rest = f" and {len(few) - 3} more" if len(few) > 3 else ""
+    if rare_labels := sorted(label for label, label_texts in texts.items() if len(label_texts) < MIN_TEXTS_PER_LABEL):
+        rest = f" and {len(rare_labels) - 3} more" if len(rare_labels) > 3 else ""
         raise InputError(
             "N143",
-            f"only one training text has the label {', '.join(map(repr, few[:3]))}{rest}",
+            f"only one training text has the label {', '.join(map(repr, rare_labels[:3]))}{rest}",
             hint="at least two texts",
         )
 

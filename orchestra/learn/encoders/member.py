@@ -164,13 +164,13 @@ def embed_texts(member: PrototypeEncoder, texts: TextStates, batch_size: int = 1
     vectors = torch.zeros(len(texts), member.base.shape.hidden_size)
     remaining_indexes = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     while remaining_indexes:
-        most = 1
+        max_texts = 1
         while (
-            most < min(batch_size, len(remaining_indexes))
-            and (most + 1) * len(texts[remaining_indexes[most]]) ** 2 <= MAX_ATTENTION_PAIRS
+            max_texts < min(batch_size, len(remaining_indexes))
+            and (max_texts + 1) * len(texts[remaining_indexes[max_texts]]) ** 2 <= MAX_ATTENTION_PAIRS
         ):
-            most += 1
-        batch, remaining_indexes = remaining_indexes[:most], remaining_indexes[most:]
+            max_texts += 1
+        batch, remaining_indexes = remaining_indexes[:max_texts], remaining_indexes[max_texts:]
         vectors[batch] = member.embed(*pad_states([texts[row] for row in batch]))
     return vectors
 

@@ -75,8 +75,8 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
         example for row in training.build_examples(lambda row: slot_examples(row, reader, draft)) for example in row
     ]
     arrays = member_arrays(_train_member(training, frozen, examples, labels, on_step))
-    settled, figures = _fit_temperature(SlotFiller(draft, arrays, reader), training.data.rows["tune"])
-    return training.build_files(layout | settled, arrays, figures)
+    fitted_settings, figures = _fit_temperature(SlotFiller(draft, arrays, reader), training.data.rows["tune"])
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _adapt_warm_start(warm_start: WarmStart, labels: Sequence[str]) -> WarmStart:
@@ -146,38 +146,38 @@ def _train_member(
     return training.train_member(member, lesson, warm_start, on_step)
 
 
-def _loss(member: TokenHeadEncoder, read: Sequence[SlotExample]) -> Tensor:
+def _loss(member: TokenHeadEncoder, readings: Sequence[SlotExample]) -> Tensor:
     """Returns the negative log-likelihood of the labels of a text's words, averaged over the texts."""
     import torch
     from torch.nn import functional
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    tokens, mask = pad_tokens([example.window.tokens for example in read])
-    rows = torch.tensor([row for row, example in enumerate(read) for _ in example.positions])
-    at = torch.tensor([place for example in read for place in example.positions])
-    targets = torch.tensor([label for example in read for label in example.labels])
+    tokens, mask = pad_tokens([example.window.tokens for example in readings])
+    rows = torch.tensor([row for row, example in enumerate(readings) for _ in example.positions])
+    at = torch.tensor([place for example in readings for place in example.positions])
+    targets = torch.tensor([label for example in readings for label in example.labels])
     logits = member.logits(member.base.embed_tokens(tokens), mask)[rows, at]
-    return functional.cross_entropy(logits, targets, reduction="sum") / len(read)
+    return functional.cross_entropy(logits, targets, reduction="sum") / len(readings)
 
 
 def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the temperature with the best likelihood, and the share of rows of the tune split whose slots are all
     correct; the default temperature and nothing for few rows.
     """
-    layout, read = reader.config, []
+    layout, readings = reader.config, []
     for row in rows if len(rows) >= MIN_TUNE_ROWS else ():
         text = SlotInput.from_inputs(reader.encoder, layout, row.input)
         labels = slot_labels(text.words, row.output[layout.output])
         if text.words and labels is not None:
-            read.append((labels, reader.word_logits(text)))
-    if not read:
+            readings.append((labels, reader.word_logits(text)))
+    if not readings:
         return {"heat": 1.0}, {}
 
     def predictions(heat: float) -> list[tuple[bool, float]]:
         reader.config = layout.model_copy(update={"heat": heat})
-        decoded = [(labels, *reader.decode(scores)) for labels, scores in read]
+        decoded = [(labels, *reader.decode(scores)) for labels, scores in readings]
         return [(labels == expected_labels, sure) for labels, expected_labels, sure in decoded]
 
     heat = maximize_likelihood(TEMPERATURES, predictions)
-    return {"heat": heat}, {"all slots": sum(is_right for is_right, _ in predictions(heat)) / len(read)}
+    return {"heat": heat}, {"all slots": sum(is_right for is_right, _ in predictions(heat)) / len(readings)}

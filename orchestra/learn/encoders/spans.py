@@ -114,13 +114,13 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     examples = [example for row in rows for example in span_examples(row, fields_of_card, reader, draft)]
     member = _train_member(training, frozen, examples, on_step)
     arrays = member_arrays(member)
-    settled, figures = _fit_calibration(
+    fitted_settings, figures = _fit_calibration(
         SpanExtractor(draft, arrays, reader),
         [(row, _expected_answer(row, fields_of_card)) for row in data.rows["tune"]],
         fields_of_card,
         member,
     )
-    return training.build_files(layout | settled, arrays, figures)
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _expected_answer(row: DatasetRow, fields: SpanFields) -> str | None:
@@ -207,15 +207,15 @@ def _train_member(
     )
 
 
-def _window_logits(member: TokenHeadEncoder, read: Sequence[Window]) -> Tensor:
+def _window_logits(member: TokenHeadEncoder, windows: Sequence[Window]) -> Tensor:
     """Returns the logits of a batch of windows, (rows, tokens, 2); very low where no answer may begin or end."""
     import torch
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    tokens, mask = pad_tokens([window.tokens for window in read])
+    tokens, mask = pad_tokens([window.tokens for window in windows])
     valid_mask = torch.zeros_like(mask)
-    for row, window in enumerate(read):
+    for row, window in enumerate(windows):
         valid_mask[row, 0] = True
         valid_mask[row, window.start : window.start + len(window.offsets)] = True
     return member.logits(member.base.embed_tokens(tokens), mask).masked_fill(~valid_mask[:, :, None], -1e4)
@@ -229,17 +229,17 @@ def _fit_calibration(
     """
     if len(rows) < MIN_TUNE_ROWS:
         return {"silence": 0.0, "heat": 1.0}, {}
-    read = []
+    readings = []
     for row, expected in rows:
         pair = reader.encoder.tokenize_pair(str(row.input[fields.question]), str(row.input[fields.passage]))
         pieces = list(split_windows(pair, reader.config.tokens, reader.config.overlap))
-        read.append(
+        readings.append(
             ([(piece, _logits_of(member, piece)) for piece in pieces], str(row.input[fields.passage]), expected)
         )
 
     def predict(silence: float, heat: float = 1.0) -> list[tuple[bool, float]]:
         reader.config = reader.config.model_copy(update={"silence": silence, "heat": heat})
-        predictions = [(reader.decode(pieces), passage, expected) for pieces, passage, expected in read]
+        predictions = [(reader.decode(pieces), passage, expected) for pieces, passage, expected in readings]
         return [
             (_answers_match(None if span is None else passage[slice(*span)], expected), sure)
             for (span, sure), passage, expected in predictions

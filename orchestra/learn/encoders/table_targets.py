@@ -90,8 +90,8 @@ class ConditionTarget:
 def operation_of(expression: str | None, quotes: Sequence[str], table: Sequence[Sequence[str]]) -> str | None:
     """Returns the operation for an answer of figures or quotes without conditions on rows; None if there is none."""
     if expression is not None:
-        parsed = parse_expression(expression)
-        return None if parsed is None else parsed[0]
+        parsed_expression = parse_expression(expression)
+        return None if parsed_expression is None else parsed_expression[0]
     texts = {_normalize_cell(cell) for row in table for cell in row}
     return CELLS if all(_normalize_cell(quote) in texts for quote in quotes) else TEXT
 
@@ -182,12 +182,14 @@ def _column_target(
             is not None
         ]
         if operation == CELLS:
-            same = sorted(_normalize_cell(cell) for cell in cells if cell.strip()) == sorted(
+            is_same_column = sorted(_normalize_cell(cell) for cell in cells if cell.strip()) == sorted(
                 map(_normalize_cell, output["quotes"])
             )
         else:
-            same = bool(figures) and _evaluate(build_expression(operation, figures)) == _evaluate(output["expression"])
-        fit += [column] if same else []
+            is_same_column = bool(figures) and _evaluate(build_expression(operation, figures)) == _evaluate(
+                output["expression"]
+            )
+        fit += [column] if is_same_column else []
     return replace(partial, answer_columns=frozenset(fit)) if fit and rows else None
 
 
@@ -216,12 +218,12 @@ def _may_be_answer(location: TableLocation, answer_cells: CellPositions) -> bool
 def _computed_target(
     partial: TableTarget, operation: str, expression: str, encoding: TableEncoding, answer_cells: CellPositions
 ) -> TableTarget | None:
-    parsed = parse_expression(expression)
-    if parsed is None or parsed[0] != (DIFFERENCE if operation == GAP else operation):
+    parsed_expression = parse_expression(expression)
+    if parsed_expression is None or parsed_expression[0] != (DIFFERENCE if operation == GAP else operation):
         return None
     lists = [
         _figure_positions(figure, encoding, answer_cells, include_question=operation in PAIR_OPERATIONS)
-        for figure in parsed[1]
+        for figure in parsed_expression[1]
     ]
     if not all(lists):
         return None
@@ -230,7 +232,7 @@ def _computed_target(
             of_question = [
                 at
                 for at in condition_locations(encoding)
-                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(parsed[1][1])
+                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(parsed_expression[1][1])
             ]
             lists[1] = of_question or lists[1]
         return replace(partial, first=frozenset(lists[0]), second=frozenset(lists[1]))
@@ -242,8 +244,12 @@ def _figure_positions(
 ) -> list[int]:
     """Returns the locations of a figure in the table and the text, else, with `include_question`, in the question."""
     value = _figure_value(figure)
-    every = [(at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, answer_cells)]
-    positions = [at for at, figure_text in every if figure_text is not None and _figure_value(figure_text) == value]
+    indexed_figures = [
+        (at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, answer_cells)
+    ]
+    positions = [
+        at for at, figure_text in indexed_figures if figure_text is not None and _figure_value(figure_text) == value
+    ]
     outside_question = [at for at in positions if encoding.locations[at].question_figure is None]
     return outside_question or (positions if include_question else [])
 
@@ -277,8 +283,10 @@ def _assign_cells(partial: TableTarget, lists: Sequence[Sequence[int]], encoding
         taken_positions.append(max(free, key=fit))
         rows[encoding.locations[taken_positions[-1]].row] += 1
         columns[encoding.locations[taken_positions[-1]].column] += 1
-    every = {at for candidates in lists for at in candidates}
-    return replace(partial, cells=frozenset(taken_positions), equivalent_cells=frozenset(every - set(taken_positions)))
+    all_positions = {at for candidates in lists for at in candidates}
+    return replace(
+        partial, cells=frozenset(taken_positions), equivalent_cells=frozenset(all_positions - set(taken_positions))
+    )
 
 
 def _extreme_target(

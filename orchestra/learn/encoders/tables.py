@@ -92,8 +92,8 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     draft = TableReaderConfig.model_validate({**layout, "sha256": "0" * 64})
     examples = training.build_examples(lambda row: _build_example(row, reader, draft))
     arrays = member_arrays(_train_member(training, frozen, examples, warm_start, on_step))
-    settled, figures = _tune_settings(TableReader(draft, arrays, reader, card), rows["tune"])
-    return training.build_files(layout | settled, arrays, figures)
+    fitted_settings, figures = _tune_settings(TableReader(draft, arrays, reader, card), rows["tune"])
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWeights:
@@ -158,14 +158,14 @@ def _train_member(
     def batch_loss(batch: Sequence[int]) -> Tensor:
         import torch
 
-        some = [examples[at] for at in batch]
-        read = _head_outputs(member, [example.encoding for example in some])
+        batch_examples = [examples[at] for at in batch]
+        batch_states = _head_outputs(member, [example.encoding for example in batch_examples])
         logits = [
             table_logits(states, _tensor_frame(example.encoding), _log_sum)
-            for states, example in zip(read, some, strict=True)
+            for states, example in zip(batch_states, batch_examples, strict=True)
         ]
         return torch.stack(
-            [loss(example_logits, example) for example_logits, example in zip(logits, some, strict=True)]
+            [loss(example_logits, example) for example_logits, example in zip(logits, batch_examples, strict=True)]
         ).mean()
 
     lengths = [len(example.encoding.windows) * max(map(len, example.encoding.windows)) for example in examples]
@@ -186,10 +186,12 @@ def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) 
 
     windows = [window for encoded in encodings for window in encoded.windows]
     tokens, mask = pad_tokens(windows)
-    every = member.logits(member.base.embed_tokens(tokens), mask)
+    all_states = member.logits(member.base.embed_tokens(tokens), mask)
     outputs, at = [], 0
     for encoded in encodings:
-        outputs.append(torch.cat([every[at + number, : len(window)] for number, window in enumerate(encoded.windows)]))
+        outputs.append(
+            torch.cat([all_states[at + number, : len(window)] for number, window in enumerate(encoded.windows)])
+        )
         at += len(encoded.windows)
     return outputs
 
@@ -250,10 +252,13 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
             target.cells
         )
         return total + cell_loss + _any_of_loss(_mask_logits(logits.cells, fit), target.cells | target.equivalent_cells)
-    every = [at for at in range(encoded.header_rows, len(encoded.table)) if target.satisfies_conditions(at)]
-    if every:  # there is no loss for rows without a condition
-        free_cells = torch.tensor([float(at in target.rows) for at in every])
-        total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], free_cells, reduction="sum") / 2
+    matching_rows = [at for at in range(encoded.header_rows, len(encoded.table)) if target.satisfies_conditions(at)]
+    if matching_rows:  # there is no loss for rows without a condition
+        free_cells = torch.tensor([float(at in target.rows) for at in matching_rows])
+        total = (
+            total
+            + functional.binary_cross_entropy_with_logits(logits.rows[matching_rows], free_cells, reduction="sum") / 2
+        )
     if target.ranking_column is not None:
         total = total + _any_of_loss(logits.order_columns, {target.ranking_column})
     return total + _any_of_loss(logits.answer_columns, target.answer_columns) if target.answer_columns else total
@@ -309,30 +314,30 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
     """
     if len(rows) < LEAST_ROWS:
         return {}, {}
-    read = [
+    readings = [
         (encoded, reader.logits(encoded), row.output) for row in rows for encoded in (reader.encode_inputs(row.input),)
     ]
     plain = reader.config
 
-    def predict(**settled: float) -> list[tuple[bool, float]]:
-        reader.config = plain.model_copy(update=settled)
-        decoded = [(reader.decode(encoded, logits), encoded, expected) for encoded, logits, expected in read]
+    def predict(**options: float) -> list[tuple[bool, float]]:
+        reader.config = plain.model_copy(update=options)
+        decoded = [(reader.decode(encoded, logits), encoded, expected) for encoded, logits, expected in readings]
         return [
             (answers_match(answer_fields(table_answer, scale, encoded), expected), table_answer.probability)
             for (table_answer, scale), encoded, expected in decoded
         ]
 
-    def count(**settled: float) -> tuple[int, float]:
-        return sum(is_right for is_right, _ in predict(**settled)), -sum(map(abs, settled.values()))
+    def count(**options: float) -> tuple[int, float]:
+        return sum(is_right for is_right, _ in predict(**options)), -sum(map(abs, options.values()))
 
-    settled: dict[str, float] = {}
+    fitted_settings: dict[str, float] = {}
     for name, values in SEARCH_GRID.items():
-        settled[name] = float(max(values, key=lambda value: count(**settled, **{name: value})))
-    predictions = predict(**settled)
-    settled["sharpen"] = maximize_likelihood(
+        fitted_settings[name] = float(max(values, key=lambda value: count(**fitted_settings, **{name: value})))
+    predictions = predict(**fitted_settings)
+    fitted_settings["sharpen"] = maximize_likelihood(
         PROBABILITY_POWERS, lambda power: [(is_right, sure**power) for is_right, sure in predictions]
     )
-    return settled, {"exact": sum(is_right for is_right, _ in predictions) / len(predictions)}
+    return fitted_settings, {"exact": sum(is_right for is_right, _ in predictions) / len(predictions)}
 
 
 def fit_units(rows: Sequence[tuple[Sequence[Sequence[bool]], str]]) -> UnitWeights:

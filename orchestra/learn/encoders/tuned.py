@@ -102,9 +102,9 @@ class FrozenEncoder:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             with self.autocast():
-                read = self._run_blocks(*pad_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
-            for row, hidden in zip(rows, read, strict=True):
-                lower_block_states[row] = hidden[: len(texts[row])].to(
+                batch_states = self._run_blocks(*pad_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
+            for row, row_states in zip(rows, batch_states, strict=True):
+                lower_block_states[row] = row_states[: len(texts[row])].to(
                     self.product_dtype, copy=True
                 )  # for all rows at once, in half the memory
         return lower_block_states
@@ -129,13 +129,13 @@ class FrozenEncoder:
         value for padding.
         """
         rows, length = mask.shape
-        hidden = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None]
+        bias = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None]
         if not self.shape.relative_buckets:
-            return hidden.expand(rows, 1, length, length)
+            return bias.expand(rows, 1, length, length)
         near = self.arrays[RELATIVE_BIAS][
             torch.from_numpy(relative_position_buckets(length, self.shape.relative_buckets))
         ]
-        return hidden + near.permute(2, 0, 1)[None]
+        return bias + near.permute(2, 0, 1)[None]
 
     def block(self, x: Tensor, seen: Tensor, name: str, linear: LinearLayer, dropout: float) -> Tensor:
         """Computes one block with the given linear layers."""
@@ -144,9 +144,9 @@ class FrozenEncoder:
         query, key, value = (part.view(rows, length, self.shape.heads, -1).transpose(1, 2) for part in parts)
         # explicit products: torch's own attention takes twice as long with 16-bit numbers on a CPU
         scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[-1] ** -0.5 + seen
-        read = torch.matmul(scores.softmax(-1).to(value.dtype), value)
-        read = linear(read.transpose(1, 2).reshape(rows, length, -1), f"{name}.attention.output.dense")
-        x = self.layer_norm(x + feature_dropout(read, dropout), f"{name}.attention.output.LayerNorm")
+        attended = torch.matmul(scores.softmax(-1).to(value.dtype), value)
+        attended = linear(attended.transpose(1, 2).reshape(rows, length, -1), f"{name}.attention.output.dense")
+        x = self.layer_norm(x + feature_dropout(attended, dropout), f"{name}.attention.output.LayerNorm")
         inner = linear(functional.gelu(linear(x, f"{name}.intermediate.dense")), f"{name}.output.dense")
         return self.layer_norm(x + feature_dropout(inner, dropout), f"{name}.output.LayerNorm")
 
@@ -269,10 +269,10 @@ class TokenHeadEncoder(AdaptedEncoder):
 def pad_states(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Returns states of different lengths as one padded array, with its mask."""
     length = max(map(len, texts))
-    hidden = torch.zeros(len(texts), length, texts[0].shape[1], dtype=texts[0].dtype)
+    padded_states = torch.zeros(len(texts), length, texts[0].shape[1], dtype=texts[0].dtype)
     for row, text in enumerate(texts):
-        hidden[row, : len(text)] = text
-    return hidden, torch.arange(length) < torch.tensor([[len(text)] for text in texts])
+        padded_states[row, : len(text)] = text
+    return padded_states, torch.arange(length) < torch.tensor([[len(text)] for text in texts])
 
 
 def pad_tokens(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

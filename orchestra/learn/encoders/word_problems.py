@@ -114,8 +114,10 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
             training, frozen, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step
         )
     )
-    settled, figures = _fit_confidence(WordProblemSolver(draft, arrays, reader, card), training.data.rows["tune"])
-    return training.build_files(layout | settled, arrays, figures)
+    fitted_settings, figures = _fit_confidence(
+        WordProblemSolver(draft, arrays, reader, card), training.data.rows["tune"]
+    )
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _build_example(row: DatasetRow, encoder: Encoder, config: WordProblemConfig) -> WordProblemExample | None:
@@ -163,18 +165,18 @@ def loss(member: SolverEncoder, examples: Sequence[WordProblemExample]) -> Tenso
     import torch
 
     examples = sorted(examples, key=lambda example: -example.derivation(len(example.problem.quantities)).step_count)
-    most = max(len(example.problem.quantities) for example in examples)
-    derivations = [example.derivation(most) for example in examples]
-    head, board = member.head, member.initial_state([example.problem for example in examples], most)
-    available_mask = torch.zeros(len(examples), len(COMMON_NUMBERS) + most, dtype=torch.bool)
+    max_quantities = max(len(example.problem.quantities) for example in examples)
+    derivations = [example.derivation(max_quantities) for example in examples]
+    head, board = member.head, member.initial_state([example.problem for example in examples], max_quantities)
+    available_mask = torch.zeros(len(examples), len(COMMON_NUMBERS) + max_quantities, dtype=torch.bool)
     for at, example in enumerate(examples):
         available_mask[at, : len(COMMON_NUMBERS) + len(example.problem.quantities)] = True
     losses: list[Tensor] = []
     first = True
     while derivations and (first or not derivations[0].is_done):
-        going = len(derivations) if first else sum(not derivation.is_done for derivation in derivations)
-        derivations, available_mask = derivations[:going], available_mask[:going]
-        board = SolverState(board.vectors[:going], board.state[:going])
+        open_count = len(derivations) if first else sum(not derivation.is_done for derivation in derivations)
+        derivations, available_mask = derivations[:open_count], available_mask[:open_count]
+        board = SolverState(board.vectors[:open_count], board.state[:open_count])
         pairs = head.pair_vectors(board)
         logits = _mask_unavailable(head.step_logits(pairs), available_mask)
         alone = head.single_logits(board).masked_fill(~available_mask, IMPOSSIBLE_LOGIT) if first else None
@@ -205,8 +207,8 @@ def _choose_steps(
 
     count, kinds = logits.shape[1], logits.shape[3]
     flat = logits.flatten(1)
-    every = flat if alone is None else torch.cat([flat, alone], 1)
-    log_total = every.logsumexp(1)
+    all_logits = flat if alone is None else torch.cat([flat, alone], 1)
+    log_total = all_logits.logsumexp(1)
     chosen_steps = []
     for row, derivation in enumerate(derivations):
         if alone is not None and derivation.direct_answers:
@@ -218,7 +220,7 @@ def _choose_steps(
             (step.left * count + step.right) * kinds + step.operation + (len(OPERATIONS) if step.is_last else 0)
             for step in steps
         ]
-        right = every[row, at]
+        right = all_logits[row, at]
         losses.append(log_total[row] - right.logsumexp(0))
         best = steps[int(right.argmax())]
         derivation.apply(moves[best], count)
@@ -232,10 +234,10 @@ def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tu
     """
     predictions: list[tuple[bool, float]] = []
     for row in rows:
-        read = encode_problem(solver.encoder, str(row.input[solver.config.input]))
-        if len(read.tokens) > solver.config.tokens:
+        encoded_problem = encode_problem(solver.encoder, str(row.input[solver.config.input]))
+        if len(encoded_problem.tokens) > solver.config.tokens:
             continue  # serving refuses it as well
-        text, sure = solver.best_expression(solver.beam_search(read))
+        text, sure = solver.best_expression(solver.beam_search(encoded_problem))
         predictions.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
     if len(predictions) < MIN_TUNE_ROWS:
         return {}, {}

@@ -38,8 +38,8 @@ def parse_amount(value: Any) -> float | None:
     match = _NUMBER.fullmatch(str(value).strip())
     if match is None:
         return None
-    opened, before, after, digits, closed, percent, closed_late = match.groups()
-    negative = bool(before or after) or bool(opened and (closed or closed_late))
+    opening, before, after, digits, closing, percent, closed_late = match.groups()
+    negative = bool(before or after) or bool(opening and (closing or closed_late))
     return (-1.0 if negative else 1.0) * float(digits.replace(",", "")) * (0.01 if percent else 1.0)
 
 

@@ -121,9 +121,9 @@ def paired_difference(
         width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < observed < 1 else 2)
         low, high = max(-1.0, low - width), min(1.0, high + width)
     if metric.is_proportion and len(groups) == len(all_pairs) and all(map(_is_binary, chain(*all_pairs))):
-        gained = [change for before, after in all_pairs if (change := sign * (after[0] - before[0]))]
+        improvements = [change for before, after in all_pairs if (change := sign * (after[0] - before[0]))]
         return PairedDifference(
-            observed, low, high, binomial_tail(sum(change < 0 for change in gained), len(gained), 0.5)
+            observed, low, high, binomial_tail(sum(change < 0 for change in improvements), len(improvements), 0.5)
         )
     exchanges = min(MAX_PERMUTATIONS, max(resamples, round(20 / level)))
     # `not <` instead of `>=`: a NaN, such as the AUROC of one label, is no evidence of an improvement
@@ -158,5 +158,5 @@ def _is_binary(part: Any) -> bool:
 def _percentile_interval(samples: Sequence[float]) -> tuple[float, float]:
     if not samples:
         return float("nan"), float("nan")
-    cut = (1 - CONFIDENCE_LEVEL) / 2
-    return samples[int(cut * len(samples))], samples[min(len(samples) - 1, int((1 - cut) * len(samples)))]
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    return samples[int(tail * len(samples))], samples[min(len(samples) - 1, int((1 - tail) * len(samples)))]

@@ -26,11 +26,11 @@ def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
     if not total:
         return []
     ordered = sorted(calls, key=lambda call: -call[0])
-    points, gained = [(0.0, 0.0)], 0.0
+    points, gain_total = [(0.0, 0.0)], 0.0
     for at, (score, gain) in enumerate(ordered, start=1):
-        gained += gain
+        gain_total += gain
         if at == len(ordered) or ordered[at][0] != score:
-            points.append((at / len(ordered), gained / total))
+            points.append((at / len(ordered), gain_total / total))
     return points
 
 

@@ -74,10 +74,14 @@ def label_field(card: Card) -> str:
     branches_by_field = {name: union_members(subschema(card.output_schema, schema)) for name, schema in fields.items()}
     enum_fields = [
         name
-        for name, some in branches_by_field.items()
-        if any("enum" in branch or "const" in branch or branch.get("type") == "boolean" for branch in some)
+        for name, field_branches in branches_by_field.items()
+        if any("enum" in branch or "const" in branch or branch.get("type") == "boolean" for branch in field_branches)
     ]
-    texts = [name for name, some in branches_by_field.items() if any(branch.get("type") == "string" for branch in some)]
+    texts = [
+        name
+        for name, field_branches in branches_by_field.items()
+        if any(branch.get("type") == "string" for branch in field_branches)
+    ]
     candidates = enum_fields or texts
     if len(candidates) != 1:
         reason = (

@@ -108,9 +108,9 @@ def read_evaluations(path: Path) -> dict[str, Evaluation]:
         InputError: N201 if the file is invalid; L-codes if it is not strict YAML.
     """
     yaml_document = load_yaml(path.read_bytes(), str(path))
-    several = isinstance(yaml_document.value, dict) and "evaluations" in yaml_document.value
+    has_several = isinstance(yaml_document.value, dict) and "evaluations" in yaml_document.value
     try:
-        if several:
+        if has_several:
             return dict(_MultipleEvaluationsFile.model_validate(yaml_document.value).evaluations)
         evaluation_file = _SingleEvaluationFile.model_validate(yaml_document.value)
     except ValidationError as error:

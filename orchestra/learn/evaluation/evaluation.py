@@ -78,9 +78,9 @@ class EvaluationReport:
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for arm, figures in self.arms:
             rows = max(1, len(arm.cases))
-            spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
+            token_text = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
             name = arm.name if len(arm.cases) == self.rows else f"{arm.name}, {len(arm.cases)} rows"
-            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answer_rate:.3f}', spent])} |")
+            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answer_rate:.3f}', token_text])} |")
         return "\n".join([*lines, "", caption(self.rows, self.groups)])
 
     def as_data(self) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
 def _suggest_metric(metric_name: str, metrics: Sequence[str]) -> str:
     """Returns a suggestion for an unknown metric. Default metrics of texts were once named `NAME exact`."""
     field = metric_name.removesuffix(" exact")
-    if (same := f"{field} same") in metrics and field != metric_name:
+    if (same_metric := f"{field} same") in metrics and field != metric_name:
         hint = f"evaluation.yaml keeps the old one: metrics: {{{metric_name}: {{of: exact, field: {field}}}}}"
-        return f"{same!r} has taken its place, which drops no punctuation and no articles; {hint}"
+        return f"{same_metric!r} has taken its place, which drops no punctuation and no articles; {hint}"
     near = closest_match(metric_name, metrics)
     return f"did you mean {near!r}?" if near else f"metrics: {', '.join(metrics)}"
 
@@ -68,8 +68,8 @@ def junit_report(
     """Returns the requirements as a test suite in the format that CI services read
     (https://github.com/testmoapp/junitxml).
     """
-    failed = sum(not requirement.is_met(figures) for requirement in requirements)
-    suite = _suite(f"{agent} on {test}", len(requirements), failed, 0)
+    failure_count = sum(not requirement.is_met(figures) for requirement in requirements)
+    suite = _suite(f"{agent} on {test}", len(requirements), failure_count, 0)
     for requirement in requirements:
         case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name=str(requirement))
         result = f"{requirement.metric} is {figures[requirement.metric]}"

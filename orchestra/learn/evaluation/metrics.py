@@ -112,13 +112,13 @@ class Metric:
 
 def build_metric(name: str, config: MetricConfig) -> Metric:
     """Builds the metric of an entry of an evaluation file."""
-    read = _CaseReader(config)
+    reader = _CaseReader(config)
     part, figure = _METRIC_FUNCTIONS[config.of]
 
     def case_score(case: Case) -> Any:
-        if read.is_excluded(case):
+        if reader.is_excluded(case):
             return None
-        score = part(read, case)
+        score = part(reader, case)
         return (0.0, score[1]) if case.failed and figure is _ratio and score is not None else score
 
     return Metric(name, case_score, figure, is_lower_better(config), figure is _ratio)
@@ -211,12 +211,12 @@ def _is_empty(value: Any) -> bool:
     return not value.strip() if isinstance(value, str) else value is None or value in ([], (), {})
 
 
-def _best_match(read: _CaseReader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
-    answers, prediction = read.accepted_answers(case), read.prediction(case)
+def _best_match(reader: _CaseReader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
+    answers, prediction = reader.accepted_answers(case), reader.prediction(case)
     if not answers or _is_empty(prediction):
         return float(not answers and _is_empty(prediction)), 1.0
     whole_targets = (
-        [read.target(case)] if isinstance(prediction, list | tuple) else []
+        [reader.target(case)] if isinstance(prediction, list | tuple) else []
     )  # a list may be one value or several accepted answers
     return max(_score_pair(answer, prediction, score) for answer in (*answers, *whole_targets)), 1.0
 
@@ -231,58 +231,60 @@ def _score_pair(expected: Any, actual: Any, score: Callable[[str, str], float]) 
     return float(_is_equal(text, actual))
 
 
-def _exact_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _exact_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     return _best_match(
-        read, case, lambda expected, actual: float(normalize_answer(expected) == normalize_answer(actual))
+        reader, case, lambda expected, actual: float(normalize_answer(expected) == normalize_answer(actual))
     )
 
 
-def _text_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _text_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     return _best_match(
-        read, case, lambda expected, actual: float(normalize_spelling(expected) == normalize_spelling(actual))
+        reader, case, lambda expected, actual: float(normalize_spelling(expected) == normalize_spelling(actual))
     )
 
 
-def _token_overlap(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return _best_match(read, case, token_f1)
+def _token_overlap(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(reader, case, token_f1)
 
 
-def _correct_silence(read: _CaseReader, case: Case) -> tuple[float, float] | None:
+def _correct_silence(reader: _CaseReader, case: Case) -> tuple[float, float] | None:
     """Returns, for a case whose correct answer is no answer, whether none was given."""
-    return None if read.accepted_answers(case) else (float(_is_empty(read.prediction(case))), 1.0)
+    return None if reader.accepted_answers(case) else (float(_is_empty(reader.prediction(case))), 1.0)
 
 
-def _wrong_answer(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _wrong_answer(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether an answer was given and is wrong."""
-    return float(not _is_empty(read.prediction(case)) and not _METRIC_FUNCTIONS[read.config.by][0](read, case)[0]), 1.0
+    return float(
+        not _is_empty(reader.prediction(case)) and not _METRIC_FUNCTIONS[reader.config.by][0](reader, case)[0]
+    ), 1.0
 
 
 def _is_equal(expected: Any, actual: Any) -> bool:
     return bool(actual == expected and isinstance(actual, bool) == isinstance(expected, bool))
 
 
-def _value_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return float(_is_equal(read.target(case), read.prediction(case))), 1.0
+def _value_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return float(_is_equal(reader.target(case), reader.prediction(case))), 1.0
 
 
-def _number_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _number_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether two numbers are equal to six places, in any notation: `$1,452.40`, `(3.1)`, `72%`."""
-    actual, expected = parse_amount(read.prediction(case)), parse_amount(read.target(case))
+    actual, expected = parse_amount(reader.prediction(case)), parse_amount(reader.target(case))
     return float(actual is not None and expected is not None and abs(actual - expected) <= TOLERANCE), 1.0
 
 
-def _scaled_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _scaled_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether an answer and its scale are correct, by the rule of TAT-QA."""
-    key, output = read.config.scale, case.output or {}
+    key, output = reader.config.scale, case.output or {}
     expected, actual = str(case.expected.get(key) or ""), str(output.get(key) or "")
     return float(
-        scaled_answers_match(read.target(case), expected, read.prediction(case), actual, normalize_answer)
+        scaled_answers_match(reader.target(case), expected, reader.prediction(case), actual, normalize_answer)
     ), 1.0
 
 
-def _calls_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _calls_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether the calls are correct, by the rule of BFCL; no answer means no call."""
-    return float(case.output is not None and calls_match(read.target(case), read.prediction(case))), 1.0
+    return float(case.output is not None and calls_match(reader.target(case), reader.prediction(case))), 1.0
 
 
 def _as_number(value: Any) -> float | None:
@@ -307,17 +309,17 @@ def _spans(value: Any) -> set[tuple[str, Any, Any]]:
     }
 
 
-def _span_f1(read: _CaseReader, case: Case) -> tuple[float, float]:
-    actual_spans, expected_spans = _spans(read.prediction(case)), _spans(read.target(case))
+def _span_f1(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    actual_spans, expected_spans = _spans(reader.prediction(case)), _spans(reader.target(case))
     return 2.0 * len(actual_spans & expected_spans), float(len(actual_spans) + len(expected_spans))
 
 
-def _spans_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return float(_spans(read.prediction(case)) == _spans(read.target(case))), 1.0
+def _spans_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return float(_spans(reader.prediction(case)) == _spans(reader.target(case))), 1.0
 
 
-def _label_pair(read: _CaseReader, case: Case) -> tuple[Any, Any]:
-    return _hashable(read.target(case)), _FAILED if case.failed else _hashable(read.prediction(case))
+def _label_pair(reader: _CaseReader, case: Case) -> tuple[Any, Any]:
+    return _hashable(reader.target(case)), _FAILED if case.failed else _hashable(reader.prediction(case))
 
 
 def _hashable(value: Any) -> Any:
@@ -325,17 +327,17 @@ def _hashable(value: Any) -> Any:
     return canonical(value) if isinstance(value, list | tuple | Mapping) else value
 
 
-def _ranking_score(read: _CaseReader, case: Case) -> tuple[float, bool]:
-    prediction = read.prediction(case)
+def _ranking_score(reader: _CaseReader, case: Case) -> tuple[float, bool]:
+    prediction = reader.prediction(case)
     likely = None if isinstance(prediction, str) else _as_number(prediction)
-    return likely or 0.0, read.target(case) == read.config.positive
+    return likely or 0.0, reader.target(case) == reader.config.positive
 
 
-def _routing_gain(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _routing_gain(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns the predicted number and the gain; a row without an answer goes to the smaller model."""
-    number = _as_number(read.prediction(case))
-    more, _, less = read.target_key.partition("-")
-    keys = (read.target_key, "") if read.target_key in case.expected else (more, less)
+    number = _as_number(reader.prediction(case))
+    condition_key, _, less = reader.target_key.partition("-")
+    keys = (reader.target_key, "") if reader.target_key in case.expected else (condition_key, less)
     gain, loss = (_outcome_value(case.expected.get(key)) for key in keys)
     return (-math.inf if number is None else number), gain - loss
 

@@ -105,8 +105,8 @@ def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
     """Returns the logits of the label tokens, (labels, vocabulary). Only these are computed: the output layer is the
     largest matrix of a small model.
     """
-    hidden = model.model(
+    hidden_states = model.model(
         input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
-    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
+    scores: torch.Tensor = model.lm_head(hidden_states[batch.label_mask]).float()
     return scores

@@ -145,9 +145,9 @@ class SoftTeacher:
         labels = functional.cross_entropy(logits, batch.labels, reduction="sum")
         with torch.no_grad():
             teacher_logits = label_logits(self._model, batch)
-        most = min(logits.shape[-1], teacher_logits.shape[-1])
+        vocabulary_size = min(logits.shape[-1], teacher_logits.shape[-1])
         student_log, teacher_log = (
-            functional.log_softmax(side_logits[:, :most] / self._temperature, -1)
+            functional.log_softmax(side_logits[:, :vocabulary_size] / self._temperature, -1)
             for side_logits in (logits, teacher_logits)
         )
         divergence = (

@@ -92,10 +92,14 @@ class ExampleEncoder:
         form, card = self._card.output_form, self._card
         schema = function_calls.narrow_output(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
         text = str(output[form.single_field]) if form.single_field else serialize_output(output, schema)
-        read = self._reader.parse_written(text, inputs=inputs or {})
+        parsed_output = self._reader.parse_written(text, inputs=inputs or {})
         target_text = output.removeprefix("\n") if card.grammar is not None else output
-        if not isinstance(read, ParsedOutput) or read.value != target_text:
-            reason = f"it is parsed as {read.value!r}" if isinstance(read, ParsedOutput) else read.reason
+        if not isinstance(parsed_output, ParsedOutput) or parsed_output.value != target_text:
+            reason = (
+                f"it is parsed as {parsed_output.value!r}"
+                if isinstance(parsed_output, ParsedOutput)
+                else parsed_output.reason
+            )
             raise InputError(
                 "N110", f"an output of {self._card.name} cannot be learnt: {reason}", hint="orchestra explain N110"
             )

@@ -174,8 +174,8 @@ def _fused_lora_forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
 
     down, up, scale = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
     flat = inputs.flatten(0, -2)
-    own = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
-    output: torch.Tensor = torch.addmm(own, flat @ down.T, up.T, alpha=scale)
+    base_output = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
+    output: torch.Tensor = torch.addmm(base_output, flat @ down.T, up.T, alpha=scale)
     return output.reshape(*inputs.shape[:-1], -1)
 
 

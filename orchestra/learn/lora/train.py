@@ -102,11 +102,11 @@ def prepare_examples(training: AdapterTraining) -> PreparedExamples:
     maker = ExampleEncoder(card, load_tokenizer(training.base))
 
     def encoded(rows: Sequence[DatasetRow]) -> tuple[list[TokenExample], int]:
-        every = [maker.encode_row(row.input, row.output) for row in rows]
-        short_examples = [example for example in every if len(example) <= training.max_example_tokens]
-        return short_examples, len(every) - len(short_examples)
+        all_examples = [maker.encode_row(row.input, row.output) for row in rows]
+        short_examples = [example for example in all_examples if len(example) <= training.max_example_tokens]
+        return short_examples, len(all_examples) - len(short_examples)
 
-    (first, long), (tune_examples, more) = encoded(data.rows["train"]), encoded(data.rows["tune"])
+    (first, long), (tune_examples, omitted_count) = encoded(data.rows["train"]), encoded(data.rows["tune"])
     for name, examples in (("train", first), ("tune", tune_examples)):
         if not examples:
             raise InputError(
@@ -114,7 +114,7 @@ def prepare_examples(training: AdapterTraining) -> PreparedExamples:
                 f"{data.manifest.name} has no rows in the {name} split",
                 hint="use more rows, or other split shares",
             )
-    return PreparedExamples(first, tune_examples, long + more)
+    return PreparedExamples(first, tune_examples, long + omitted_count)
 
 
 def train_adapter(

@@ -254,8 +254,8 @@ class AdapterStore:
     def fleet_adapter(self) -> str:
         """The fleet adapter that the card names; empty if it names none, or one in the agent's folder."""
         name = self.card.adapter or ""
-        own = (self.folder / name).resolve()
-        return "" if own.is_dir() and own.is_relative_to(self.folder.resolve()) else name
+        path = (self.folder / name).resolve()
+        return "" if path.is_dir() and path.is_relative_to(self.folder.resolve()) else name
 
     @property
     def current_digest(self) -> str:
