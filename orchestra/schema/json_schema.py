@@ -226,9 +226,9 @@ def field_type(schema: Schema, name: str) -> Schema | str:
             return ANY
         elif (
             part.get("type") == "object"
-            and (more := part.get("additionalProperties", "properties" not in part)) is not False
+            and (extra_fields := part.get("additionalProperties", "properties" not in part)) is not False
         ):
-            schemas.append(subschema(part, more))
+            schemas.append(subschema(part, extra_fields))
         else:
             near = closest_match(name, fields)
             hint = f"; did you mean {near!r}?" if near else f" (it has: {', '.join(fields)})" if fields else ""
@@ -438,12 +438,12 @@ class _DefinitionBundle:
 def _closure(name: str, scope: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a definition with all definitions that it refers to."""
     definitions: dict[str, Any] = {}
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
+    pending_names = [name]
+    while pending_names:
+        name = pending_names.pop()
         if name not in definitions and name in scope:
             definitions[name] = scope[name]
-            waiting += _references(scope[name])
+            pending_names += _references(scope[name])
     return {"first": next(iter(definitions), name), **{f"={key}": value for key, value in definitions.items()}}
 
 
