@@ -69,16 +69,16 @@ class OtlpSink:
         provider, exporter = self._provider, self._exporter
         if exporter is None or not isinstance(provider, TracerProvider):
             return
-        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
             provider.shutdown()
             with suppress(RuntimeError):  # The loop was closed meanwhile.
-                loop.call_soon_threadsafe(closed.set)
+                loop.call_soon_threadsafe(event.set)
 
         threading.Thread(target=shut_down, name="orchestra-traces", daemon=True).start()
         try:
-            await asyncio.wait_for(closed.wait(), CLOSE_SECONDS)
+            await asyncio.wait_for(event.wait(), CLOSE_SECONDS)
         except TimeoutError:
             exporter.shutdown()
 

@@ -296,9 +296,15 @@ class RunSpans:
         """Ends the attempts of a node and of what is inside it."""
         inner = [attempt for path, attempt in self._attempts.items() if is_inside(path, node)]
         spans = [self._drop_attempt(attempt, at, CANCELLED) for attempt in inner]
-        if (own := self._attempts.pop(node, None)) is not None:
-            error = outcome.code if isinstance(outcome, FailedOutcome) else CANCELLED if own.finished is None else ""
-            spans.append(self._attempt_span(own, at, error=error, outcome=outcome))
+        if (own_attempt := self._attempts.pop(node, None)) is not None:
+            error = (
+                outcome.code
+                if isinstance(outcome, FailedOutcome)
+                else CANCELLED
+                if own_attempt.finished is None
+                else ""
+            )
+            spans.append(self._attempt_span(own_attempt, at, error=error, outcome=outcome))
         if (question := self._questions.pop(node, None)) is not None:
             spans.append(self._question_span(question, None, at))
         return spans
@@ -347,15 +353,15 @@ class RunSpans:
         plan = self._plans.pop(node, None)
         if plan is None:
             return []
-        failed = outcome if isinstance(outcome, FailedOutcome) else None
+        failed_outcome = outcome if isinstance(outcome, FailedOutcome) else None
         span = self._span(
             conventions.PLAN,
             self._plan_id(node, plan.version),
             self._parent_id(node),
             (plan.start, plan.end),
             {**self._common(conventions.PLAN), "orchestra.node.path": node, **plan.attributes},
-            error=failed.code if failed is not None and failed.code.startswith("R") else "",
-            reason=failed.reason if failed is not None else "",
+            error=failed_outcome.code if failed_outcome is not None and failed_outcome.code.startswith("R") else "",
+            reason=failed_outcome.reason if failed_outcome is not None else "",
         )
         return [span]
 
@@ -416,7 +422,7 @@ class RunSpans:
         if self._content:
             output = outcome.value if isinstance(outcome, ValueOutcome) else None
             attributes |= conventions.value_content(start_event.inputs, output)
-        failed = outcome if isinstance(outcome, FailedOutcome) else None
+        failed_outcome = outcome if isinstance(outcome, FailedOutcome) else None
         root = self._span(
             self.name,
             self.root_id,
@@ -424,8 +430,8 @@ class RunSpans:
             (start_event.at, event.at),
             attributes,
             events=tuple(self._events),
-            error="" if failed is None else failed.code,
-            reason="" if failed is None else failed.reason,
+            error="" if failed_outcome is None else failed_outcome.code,
+            reason="" if failed_outcome is None else failed_outcome.reason,
         )
         return [*spans, root]
 
