@@ -63,12 +63,12 @@ def similarity(one: Any, other: Any) -> float:
     """
     parts = dict(_leaves(one)), dict(_leaves(other))
     paths = parts[0].keys() | parts[1].keys()
-    same: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(
+    equal_count: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(
         1, len(paths)
     )
     first, second = (canonical(value).decode()[:_MAX_COMPARED] for value in (one, other))
     ratio: float = difflib.SequenceMatcher(a=first, b=second, autojunk=False).quick_ratio()
-    return (same + ratio) / 2
+    return (equal_count + ratio) / 2
 
 
 def differences(recorded: Any, now: Any) -> list[str]:
@@ -119,8 +119,8 @@ def _shorten(value: Any, start: int) -> str:
     """Returns a value as one short line that starts near the difference."""
     text = value if isinstance(value, str) else canonical(value).decode()
     part = text[start : start + MAX_WIDTH]
-    cut = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
-    return repr(cut) if isinstance(value, str) else cut
+    excerpt = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
+    return repr(excerpt) if isinstance(value, str) else excerpt
 
 
 __all__ = ["CassetteError", "Player", "PromptDigest", "Recorder"]

@@ -290,7 +290,7 @@ class SimulatedTest(pytest.Function):
         from orchestra.core.errors import OrchestraError
 
         error = excinfo.value
-        errors = [own for name in FIXTURES for own in getattr(self.funcargs.get(name), "errors", ())]
+        errors = [tool_errors for name in FIXTURES for tool_errors in getattr(self.funcargs.get(name), "errors", ())]
         notes = "\n".join(getattr(error, "__notes__", ()))
         if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in errors):
             return f"{error}\n{notes}".rstrip()

@@ -189,16 +189,16 @@ class _InstanceMaker:
         return {**target, **{key: value for key, value in schema.items() if key != "$ref" and key in _CONSTRAINTS}}
 
     def _merge(self, schema: Schema) -> Schema:
-        merged: Schema = {key: value for key, value in schema.items() if key != "allOf"}
+        values: Schema = {key: value for key, value in schema.items() if key != "allOf"}
         for part in schema["allOf"]:
             part = self._resolve(part) if "$ref" in part else part
             part = self._merge(part) if "allOf" in part else part
-            properties = {**merged.get("properties", {}), **part.get("properties", {})}
-            required = [*merged.get("required", []), *part.get("required", [])]
-            merged = {**merged, **part}
-            merged |= {"properties": properties} if properties else {}
-            merged |= {"required": required} if required else {}
-        return merged
+            properties = {**values.get("properties", {}), **part.get("properties", {})}
+            required = [*values.get("required", []), *part.get("required", [])]
+            values = {**values, **part}
+            values |= {"properties": properties} if properties else {}
+            values |= {"required": required} if required else {}
+        return values
 
     def _terminating_arms(self, arms: Sequence[Schema], depth: int) -> Sequence[Schema]:
         """Returns the arms that end soon, if the depth is high: a value of a recursive type must be finite."""

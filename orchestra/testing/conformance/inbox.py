@@ -122,10 +122,10 @@ async def messages_of_another_process_arrive_within_a_second(store: OpenJournal)
         # enough.
         early = []
         for run in ("r1", "r2", "r3"):
-            waiting = asyncio.ensure_future(journal.wait_for_messages())
+            task = asyncio.ensure_future(journal.wait_for_messages())
             await second_journal.send(run, InboxMessage(kind="cancel"))
             second = asyncio.ensure_future(asyncio.sleep(1.0))
-            assert_equal("mail", await waiting, {run})
+            assert_equal("mail", await task, {run})
             early.append(not second.done())
             second.cancel()
         assert_true("one of three messages is within a second", any(early))
@@ -139,12 +139,12 @@ async def waiting_names_all_runs_with_messages(store: OpenJournal) -> None:
         await journal.send("r2", InboxMessage(kind="cancel"))
         waiting_runs = set[str]()
         while waiting_runs != {"r1", "r2"}:
-            more = await journal.wait_for_messages()
-            assert_true(f"messages are for r1 and r2 only, not {more}", more <= {"r1", "r2"})
-            waiting_runs |= more
-        waiting = asyncio.ensure_future(journal.wait_for_messages())
+            later_runs = await journal.wait_for_messages()
+            assert_true(f"messages are for r1 and r2 only, not {later_runs}", later_runs <= {"r1", "r2"})
+            waiting_runs |= later_runs
+        task = asyncio.ensure_future(journal.wait_for_messages())
         await second_journal.send("r3", InboxMessage(kind="cancel"))
-        assert_equal("mail", await waiting, {"r3"})
+        assert_equal("mail", await task, {"r3"})
 
 
 # Memo and outbox
@@ -328,13 +328,15 @@ async def runs_are_found_by_their_beginning(store: OpenJournal) -> None:
 
 
 async def runs_are_listed_newest_first(store: OpenJournal) -> None:
-    settled = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x", usage=USAGE, final=True)
+    finish_event = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x", usage=USAGE, final=True)
     async with store() as first_journal, store() as second_journal:
         await append_durably(
-            first_journal, "a", [run_started("a", at=10.0), settled, *node_events(3), run_finished(4, at=13.0)]
+            first_journal, "a", [run_started("a", at=10.0), finish_event, *node_events(3), run_finished(4, at=13.0)]
         )
         await append_durably(first_journal, "c", [run_started("c", at=20.0)])
-        await append_durably(first_journal, "b", [run_started("b", at=20.0), settled, structs.replace(settled, seq=3)])
+        await append_durably(
+            first_journal, "b", [run_started("b", at=20.0), finish_event, structs.replace(finish_event, seq=3)]
+        )
         for journal in (first_journal, second_journal):
             run_summaries = await journal.list_runs()
             assert_equal("order", [summary.run for summary in run_summaries], ["c", "b", "a"])

@@ -145,11 +145,11 @@ class SimulatedTokenizer:
         with the same salt.
         """
         ids = self.encode(text)
-        link, cached, hit = zlib.crc32(salt.encode()), 0, True
+        link, cached, is_hit = zlib.crc32(salt.encode()), 0, True
         for start in range(0, len(ids) - len(ids) % BLOCK_TOKENS, BLOCK_TOKENS):
             link = zlib.crc32(repr((link, ids[start : start + BLOCK_TOKENS])).encode())
-            hit = hit and link in self._blocks
-            cached += BLOCK_TOKENS if hit else 0
+            is_hit = is_hit and link in self._blocks
+            cached += BLOCK_TOKENS if is_hit else 0
             self._blocks.add(link)
         return len(ids), cached
 
@@ -615,8 +615,8 @@ def _encode_event(body: Mapping[str, Any]) -> bytes:
 
 def _split_character(data: bytes) -> tuple[bytes, bytes]:
     """Returns two parts, cut inside a character of several bytes if there is one."""
-    cut = next((index for index, byte in enumerate(data) if 0x80 <= byte < 0xC0), len(data) // 2)
-    return data[:cut], data[cut:]
+    split_index = next((index for index, byte in enumerate(data) if 0x80 <= byte < 0xC0), len(data) // 2)
+    return data[:split_index], data[split_index:]
 
 
 async def _read_body(receive: Receive) -> bytes:
