@@ -152,18 +152,18 @@ def column_sort_keys(column: Sequence[str], number_format: NumberFormat | None =
 def _read_column(column: Sequence[str], number_format: NumberFormat) -> tuple[_CellReader | None, list[float | None]]:
     """Returns the kind of measure of a column, and its sort keys."""
     texts = [" ".join(to_ascii_digits(text).split()) for text in column]
-    filled = [text for text in texts if any(letter.isalnum() for letter in text)]
+    filled_texts = [text for text in texts if any(letter.isalnum() for letter in text)]
     readers: dict[_CellReader, _CellReader] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
-    readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled))
+    readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled_texts))
     readers[_date] = partial(_date, month_first=number_format.month_first)
     if any(is_identifier(text.lower().removeprefix("v")) for text in texts):
         readers[_version] = _version
-    readers[_number] = partial(_number, points=number_format.decimal_comma, lettered=_has_scale_letters(filled))
+    readers[_number] = partial(_number, points=number_format.decimal_comma, lettered=_has_scale_letters(filled_texts))
     for kind, reader in readers.items():
-        read = [reader(text) if text in filled else None for text in texts]
+        cell_keys = [reader(text) if text in filled_texts else None for text in texts]
         enough = 0.9 if kind is not _number else MIN_SHARE
-        if filled and sum(key is not None for key in read) >= max(1.0, enough * len(filled)):
-            return kind, read
+        if filled_texts and sum(key is not None for key in cell_keys) >= max(1.0, enough * len(filled_texts)):
+            return kind, cell_keys
     return None, [None] * len(texts)
 
 
@@ -177,7 +177,7 @@ def filter_by_limit(
     with prices.
     """
     column = [to_ascii_digits(cell) for cell in column]
-    kind, read = _read_column(column, number_format := number_format or detect_format(column))
+    kind, cell_keys = _read_column(column, number_format := number_format or detect_format(column))
     text = " ".join(to_ascii_digits(limit).lower().replace(" of ", " ").split())
     if kind is None or bound not in BOUNDS:
         return None
@@ -190,7 +190,7 @@ def filter_by_limit(
             if kind is _number
             else _limit(kind, column, "24:00" if late else text)
         )
-        date_limit = None if edge is None else (read, edge)
+        date_limit = None if edge is None else (cell_keys, edge)
     if date_limit is None:
         return None
     values, edge = date_limit
