@@ -101,14 +101,14 @@ def _count_nodes(program: Program, level: int, counts: dict[tuple[int, int], int
 def walk_programs(program: Program) -> Iterator[Program]:
     """Yields a program and all programs inside it, each once."""
     visited = {id(program)}
-    waiting = [program]
-    while waiting:
-        current_program = waiting.pop()
+    programs = [program]
+    while programs:
+        current_program = programs.pop()
         yield current_program
         for node in current_program.nodes:
             if node.body is not None and id(node.body) not in visited:
                 visited.add(id(node.body))
-                waiting.append(node.body)
+                programs.append(node.body)
 
 
 def max_attempts(node: CompiledNode, tiers: int = 1) -> int:

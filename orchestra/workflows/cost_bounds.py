@@ -90,17 +90,17 @@ def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBo
     unknown.
     """
     router, larger = plan_settings.router, plan_settings.larger
-    most = plan_settings.limits.steps + 1 + plan_settings.repairs  # of each planner
+    max_steps = plan_settings.limits.steps + 1 + plan_settings.repairs  # of each planner
     rest = 0 if larger is None else plan_settings.repairs + 1  # of the larger planner
     plans = (1 + plan_settings.replans) * plan_settings.votes * MIN_ATTEMPTS
     longest = sorted((contract.max_output for contract in (router, larger) if contract is not None), reverse=True)
-    output_tokens = most * longest[0] + rest * longest[-1] if longest else 0
+    output_tokens = max_steps * longest[0] + rest * longest[-1] if longest else 0
     return CostBound(
         path,
         "plan",
         router.name if router is not None else "",
         count,
-        plans * (most + rest),
+        plans * (max_steps + rest),
         count * plans * output_tokens,
         None,
     )

@@ -86,7 +86,7 @@ def describe_node(node: CompiledNode) -> list[str]:
     """Describes a node: its kind, then its modifiers, as short texts without line breaks."""
     lines = [_headline(node)]
     if node.each is not None:
-        most = f", at most {node.limit:,}" if node.source.limit is not None else ""
+        limit_text = f", at most {node.limit:,}" if node.source.limit is not None else ""
         together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
         needed_text = (
             ""
@@ -95,7 +95,7 @@ def describe_node(node: CompiledNode) -> list[str]:
             if node.at_least == "all"
             else f", at least {node.at_least:,}"
         )
-        lines.append(f"each {node.variable} of {_truncate(node.source.each)}{most}{together}{needed_text}")
+        lines.append(f"each {node.variable} of {_truncate(node.source.each)}{limit_text}{together}{needed_text}")
     if node.source.when is not None:
         lines.append(f"when {_truncate(node.source.when)}")
     if isinstance(node.source, AgentNode) and node.source.escalate is not None:
@@ -155,8 +155,8 @@ def expression_references(node: CompiledNode) -> frozenset[str]:
 
 def output_nodes(program: Program) -> list[str]:
     """Returns the nodes that a program's output reads, in order; `input` if it reads only that."""
-    read = program.output.references
-    return [node.name for node in program.nodes if node.name in read] or ["input"] * ("input" in read)
+    references = program.output.references
+    return [node.name for node in program.nodes if node.name in references] or ["input"] * ("input" in references)
 
 
 def _has_soft(program: Program) -> bool:
@@ -226,15 +226,15 @@ def _mermaid_lines(program: Program, stem: str, pad: str, level: int) -> Iterato
 
 
 def _mermaid_edges(program: Program, stem: str) -> Iterator[str]:
-    read = program.output.references
+    references = program.output.references
     for node in program.nodes:
         if program.inputs and "input" in expression_references(node):
             yield f"{stem}_in --> {stem}{node.index}"
         for need in node.needs:
             yield f"{stem}{need} {'-.->' if need in node.soft_needs else '-->'} {stem}{node.index}"
-    if program.inputs and "input" in read:
+    if program.inputs and "input" in references:
         yield f"{stem}_in --> {stem}_out"
-    yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in read)
+    yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in references)
 
 
 _SHAPES = {

@@ -444,13 +444,13 @@ def _required_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
 def _possible_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
     """Yields the agents that a node may call, without the workflows of its plan."""
     yield from _required_agents(node)
-    more: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
+    contracts: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
     if (plan_settings := node.plan_settings) is not None:
-        more += (
+        contracts += (
             *plan_settings.callable_contracts,
             *((plan_settings.larger,) if plan_settings.larger is not None else ()),
         )
-    yield from ((contract.name, contract.digest) for contract in more if contract.kind == "agent")
+    yield from ((contract.name, contract.digest) for contract in contracts if contract.kind == "agent")
 
 
 def _may_escalate(node: CompiledNode) -> bool:

@@ -54,15 +54,15 @@ class CompiledChecks(msgspec.Struct, frozen=True):
     @property
     def evidence_checks(self) -> tuple[list[str], list[str]]:
         """The checks that compare with evidence: those that require it, and those that can do without."""
-        own = {
+        contracts = {
             name: judge
             for name, judge in self.judges.items()
             if judge.kind == "tool" and custom_checks.takes_evidence(judge)
         }
-        without = [name for name, judge in own.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
+        without = [name for name, judge in contracts.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
         return [
             *(name for name in self.names if name in EVIDENCE_CHECKS),
-            *(name for name in own if name not in without),
+            *(name for name in contracts if name not in without),
         ], without
 
 
@@ -232,12 +232,12 @@ def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, loc
     """Reports an unknown check (L111). An unknown check of a card has the verdict `unknown` at run time instead."""
     if node.checks:
         checks = sorted(context.catalog.checks)
-        own = (
+        tool_hint = (
             f'checks: ["{custom_checks.tool_reference(name)}"] asks the tool of that name'
             if name in context.catalog.tools
             else ""
         )
-        hint = own or suggestion(name, checks, f"checks: {join_names(checks)}")
+        hint = tool_hint or suggestion(name, checks, f"checks: {join_names(checks)}")
         context.findings.error("L111", f"there is no check {name!r}", location, hint=hint)
 
 
@@ -303,16 +303,18 @@ def _resolve_tool(
     context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, reason: str
 ) -> Contract | None:
     """Returns the tool that a check calls; None if it is unknown or cannot judge this value."""
-    findings, own = context.findings, context.catalog.tools
+    findings, known_tools = context.findings, context.catalog.tools
     name = check.argument
     if not name or name.isdigit():
         findings.error(
             "L070", "`tool` needs the name of a tool", location, hint=custom_checks.tool_reference("NAME"), why=reason
         )
         return None
-    if name not in own:
+    if name not in known_tools:
         hint = suggestion(
-            name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml"
+            name,
+            known_tools,
+            f"there are: {join_names(sorted(known_tools))}; your own come from `modules` in orchestra.toml",
         )
         findings.error(
             "L070",
@@ -331,7 +333,7 @@ def _resolve_tool(
             argument_types if draft.contract is None else custom_checks.producer_types(draft.contract, argument_types)
         )
     if misfit := custom_checks.signature_error(
-        own[name], None if draft.output == ANY else draft.output, argument_types
+        known_tools[name], None if draft.output == ANY else draft.output, argument_types
     ):
         findings.error(
             "L071",
@@ -341,7 +343,7 @@ def _resolve_tool(
             why=reason,
         )
         return None
-    return own[name]
+    return known_tools[name]
 
 
 def _judge_mismatch(judge: Contract) -> str:
@@ -352,8 +354,8 @@ def _judge_mismatch(judge: Contract) -> str:
     for name in (CLAIM, EVIDENCE_INPUT):
         if name not in judge_inputs:
             return f"it has no input {name!r}"
-    if more := [name for name in judge.input.get("required", ()) if name not in (CLAIM, EVIDENCE_INPUT)]:
-        return f"it requires {more[0]!r} besides claim and evidence"
+    if extra_inputs := [name for name in judge.input.get("required", ()) if name not in (CLAIM, EVIDENCE_INPUT)]:
+        return f"it requires {extra_inputs[0]!r} besides claim and evidence"
     judge_outputs: Mapping[str, object] = judge.output.get("properties", {})
     for names in (SUPPORTED, CONTRADICTED):
         if not any(name in judge_outputs for name in names):
@@ -534,13 +536,13 @@ def _check_score_match(
         message = (
             f"the certificate of {certificate.agent!r} is about a combination of checks that is not the one of today"
         )
-    more = " --combined" if mark else ""
+    option = " --combined" if mark else ""
     location = (
         context.findings.location_of(*path, "accept")
         if node.accept is not None
         else context.findings.location_of(*path)
     )
-    context.findings.error("V005", message, location, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
+    context.findings.error("V005", message, location, hint=f"orchestra certify {certificate.agent} --data FILE{option}")
 
 
 def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) -> CompiledBody:

@@ -188,7 +188,7 @@ def compile_body(
     path = (*base, "nodes")
     reads = {name: node_references(node) for name, node in given.items()}
     _check_size(context, reads, path)
-    hidden = {name: types[name] for name in given if name in types}
+    hidden_types = {name: types[name] for name in given if name in types}
     for name, node in given.items():
         if name in _RESERVED_NAMES or name in types or (context.enclosing_nodes and context.is_in_scope(name, types)):
             _check_name(context, name, (*path, name), types)
@@ -203,9 +203,9 @@ def compile_body(
     order, cycle = topological_order(required_names)
     if cycle:
         _report_cycle(context, cycle, path)
-        waiting = [name for name in given if name not in set(order)]
-        types.update(dict.fromkeys(waiting, ANY))
-        order += waiting
+        pending_names = [name for name in given if name not in set(order)]
+        types.update(dict.fromkeys(pending_names, ANY))
+        order += pending_names
     drafts: dict[str, NodeDraft] = {}
     for name in order:
         draft = drafts[name] = compile_node(context, name, given[name], types, reads[name], (*path, name))
@@ -214,12 +214,12 @@ def compile_body(
             _limit_type_size(context, types, name, path)
     output_expression = _compile_output(context, output, types, (*base, "output"))
     _check_optional_choices(context, given, reads, drafts, path)
-    acting = [name for name, node in given.items() if context.has_effects(node)]
-    _warn_unused(context, given, required_names, referenced_names(output).union(acting), path)
-    _warn_unconditional_effects(context, acting, given, required_names, output, path)
+    effect_names = [name for name, node in given.items() if context.has_effects(node)]
+    _warn_unused(context, given, required_names, referenced_names(output).union(effect_names), path)
+    _warn_unconditional_effects(context, effect_names, given, required_names, output, path)
     context.enclosing_nodes.pop()
     node_types = {name: types.pop(name) for name in order}
-    types.update(hidden)
+    types.update(hidden_types)
     parts = output_expression.parts
     always_present = (
         context.all_present(output_expression.references)
@@ -235,7 +235,7 @@ def compile_body(
         always_present,
         node_types,
         certain,
-        bool(acting),
+        bool(effect_names),
     )
 
 
@@ -248,16 +248,16 @@ def _check_size(context: CompileContext, reads: Mapping[str, NodeReferences], pa
     context.node_count += len(reads)
     context.edge_count += sum([len(references.all) for references in reads.values()])
     # The body of a loop that reads `previous` is compiled three times at most.
-    for kind, count, most in (
+    for kind, count, max_count in (
         ("nodes", context.node_count, MAX_NODES * 3),
         ("references", context.edge_count, MAX_EDGES * 3),
     ):
-        if count > (most if context.loop_depth else most // 3):
+        if count > (max_count if context.loop_depth else max_count // 3):
             hint = "move a part into a workflow of its own, and `call` it"
             limit_text = (
-                f"more than {most // 3:,} {kind}"
+                f"more than {max_count // 3:,} {kind}"
                 if not context.loop_depth
-                else f"more than {most:,} {kind}, counting loops within loops"
+                else f"more than {max_count:,} {kind}, counting loops within loops"
             )
             context.findings.abort("L106", limit_text, context.findings.location_of(*path), hint=hint)
 
@@ -375,14 +375,14 @@ def _warn_unused(
 
 def _warn_unconditional_effects(
     context: CompileContext,
-    acting: Sequence[str],
+    effect_names: Sequence[str],
     nodes: Mapping[str, AnyNode],
     needs_by_node: Mapping[str, frozenset[str]],
     output: Any,
     path: KeyPath,
 ) -> None:
     """Warns of effects that always happen, although their only reader is a later arm of `first_of` or a `fallback`."""
-    readers: dict[str, list[str]] = {name: [] for name in acting}
+    readers: dict[str, list[str]] = {name: [] for name in effect_names}
     for reader, needed_names in needs_by_node.items() if readers else ():
         for name in needed_names:
             if name in readers:
@@ -391,8 +391,10 @@ def _warn_unconditional_effects(
     for name, reader_names in readers.items():
         if len(reader_names) == 1 and name not in returned_names and context.always_present.get(name, True):
             _warn_effect_as_fallback(context, name, reader_names[0], nodes[reader_names[0]], path)
-    choices = {name: node.first_of for name, node in nodes.items() if isinstance(node, FirstOfNode)} if acting else {}
-    for name in acting if choices else ():
+    choices = (
+        {name: node.first_of for name, node in nodes.items() if isinstance(node, FirstOfNode)} if effect_names else {}
+    )
+    for name in effect_names if choices else ():
         _warn_effects_after_failure(context, name, nodes[name].when, choices, path)
 
 
@@ -400,8 +402,10 @@ def _warn_effects_after_failure(
     context: CompileContext, name: str, when: str | None, choices: Mapping[str, Sequence[Any]], path: KeyPath
 ) -> None:
     """Warns of an effect that replaces a withheld value, since it also happens if that node failed."""
-    own = parse_conditions([when[2:-1]]) if when is not None and when.startswith("${") and when.endswith("}") else None
-    for tested_name in names_tested_absent(own or (), choices.get):
+    conditions = (
+        parse_conditions([when[2:-1]]) if when is not None and when.startswith("${") and when.endswith("}") else None
+    )
+    for tested_name in names_tested_absent(conditions or (), choices.get):
         if not context.always_present.get(tested_name, True) and context.presence_conditions.get(tested_name) is None:
             message = f"{name!r} has effects and runs where {tested_name!r} is withheld, and where it failed too"
             context.findings.warn(

@@ -230,6 +230,6 @@ class CompileContext:
             self.findings.add_error(error)
             return
         names = sorted(known)
-        own = "; your own come from `modules` in orchestra.toml" if what == "tool" else ""
-        hint = suggestion(name, names, f"there are: {join_names(names)}{own}")
+        module_hint = "; your own come from `modules` in orchestra.toml" if what == "tool" else ""
+        hint = suggestion(name, names, f"there are: {join_names(names)}{module_hint}")
         self.findings.error("L111", f"there is no {what} {name!r}", self.findings.location_of(*path), hint=hint)

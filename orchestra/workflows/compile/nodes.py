@@ -95,7 +95,7 @@ def _compile_node(
 ) -> NodeDraft:
     bare = node.model_fields_set.isdisjoint(_MODIFIERS)
     items, element_schema = (None, ANY) if bare else _compile_each(context, node, types, path)
-    hidden = types.get(node.as_) if node.as_ else None
+    hidden_type = types.get(node.as_) if node.as_ else None
     if node.as_:
         types[node.as_] = element_schema
     draft = _compile_kind(context, name, node, types, path, reads)
@@ -109,16 +109,16 @@ def _compile_node(
         _apply_modifiers(context, node, draft, types, path)
     if node.as_:
         del types[node.as_]
-        if hidden is not None:
-            types[node.as_] = hidden
+        if hidden_type is not None:
+            types[node.as_] = hidden_type
     alone = node.each is not None or (draft.always_present and draft.acceptance is None)
     is_alone = alone and (node.when is None or _is_per_element(node)) and context.all_present(reads.hard)
     fallback = draft.fallback
     context.always_present[name] = is_alone or (fallback is not None and context.all_present(fallback.references))
     if not context.always_present[name]:
-        own = () if _is_per_element(node) else when_conditions(node.when)
+        own_conditions = () if _is_per_element(node) else when_conditions(node.when)
         context.presence_conditions[name] = (
-            combine_conditions((own, context.conditions_of(reads.hard))) if alone else None
+            combine_conditions((own_conditions, context.conditions_of(reads.hard))) if alone else None
         )
     return draft
 
@@ -526,7 +526,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
     if goal is not None:
         values = dict(inputs.parts or {}) if inputs is not None else {}
         router = catalog.agents.get(node.router)
-        reached = tool_agents.reachable_contracts(context, capabilities, (*path, "agents"))
+        contracts = tool_agents.reachable_contracts(context, capabilities, (*path, "agents"))
         plan_settings = PlanSettings(
             goal=goal,
             values=values,
@@ -538,7 +538,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
             repairs=node.repairs,
             replans=node.replans,
             streaming=node.streaming,
-            reachable=reached,
+            reachable=contracts,
             larger=catalog.agents.get(node.larger) if node.larger is not None else None,
             votes=node.votes,
             cache=node.cache,
@@ -552,7 +552,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
             hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,
-            judges=tool_agents.card_judges(context, (*capabilities, *reached), path),
+            judges=tool_agents.card_judges(context, (*capabilities, *contracts), path),
         )
     anything = node.returns == model.ANYTHING and model.ANYTHING not in context.models
     output = ANY if anything else context.resolve_type(node.returns, (*path, "returns"))

@@ -138,10 +138,10 @@ def _collect_references(node: AnyNode, paths: Mapping[str, PlainPath] | None) ->
             hard.append(node.verify)
         case model.AskNode():
             hard.append(node.ask)
-    own = {node.as_} if node.as_ else set()
-    hard_names = (referenced_names(hard) | inner.hard) - own
+    own_names = {node.as_} if node.as_ else set()
+    hard_names = (referenced_names(hard) | inner.hard) - own_names
     return _make_references(
-        hard_names, (referenced_names(soft) | inner.soft | frozenset(node.after)) - own - hard_names, paths
+        hard_names, (referenced_names(soft) | inner.soft | frozenset(node.after)) - own_names - hard_names, paths
     )
 
 
@@ -151,14 +151,16 @@ def _make_references(
     return NodeReferences(hard, soft, hard | soft if soft else hard, paths)
 
 
-def _body_references(block: model.NodeBlock, more: frozenset[str], own: frozenset[str] = NO_NAMES) -> NodeReferences:
-    """Returns the names of the enclosing scope that a body reads. A name is soft if all its readers tolerate it. `own`
-    names are local.
+def _body_references(
+    block: model.NodeBlock, extra_names: frozenset[str], own_names: frozenset[str] = NO_NAMES
+) -> NodeReferences:
+    """Returns the names of the enclosing scope that a body reads. A name is soft if all its readers tolerate it.
+    `own_names` are local.
     """
     reads = [node_references(inner) for inner in block.nodes.values()]
-    hidden = block.nodes.keys() | own
-    hard = referenced_names(block.output).union(more, *(references.hard for references in reads)) - hidden
-    return _make_references(hard, frozenset().union(*(references.soft for references in reads)) - hidden - hard)
+    hidden_names = block.nodes.keys() | own_names
+    hard = referenced_names(block.output).union(extra_names, *(references.hard for references in reads)) - hidden_names
+    return _make_references(hard, frozenset().union(*(references.soft for references in reads)) - hidden_names - hard)
 
 
 def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:

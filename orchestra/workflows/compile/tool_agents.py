@@ -177,9 +177,9 @@ def check_called_workflow(context: CompileContext, node: CallNode, program: Prog
     context.findings.error("L123", message, context.findings.location_of(*path, "call"), hint=hint)
 
 
-def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
+def _reads_only_inputs(node: AnyNode, *input_templates: Any) -> bool:
     """Whether a node reads only inputs of the workflow, and no output of another node."""
-    return node.each is None and referenced_names(list(read)) <= {"input"}
+    return node.each is None and referenced_names(list(input_templates)) <= {"input"}
 
 
 def check_plan_effects(
@@ -193,12 +193,12 @@ def check_plan_effects(
     if context.catalog.stored or _reads_only_inputs(node, node.plan, node.with_):
         return
     findings = context.findings
-    acting = {capability.name for capability in capabilities if needs_permission(capability)} | {
+    effect_names = {capability.name for capability in capabilities if needs_permission(capability)} | {
         name for name, workflow in workflows.items() if acts_before_approval(workflow.program)
     }
     for key, names in (("tools", node.tools), ("workflows", node.workflows)):
         for number, name in enumerate(names):
-            if name in acting:
+            if name in effect_names:
                 message = f"{name} has effects, and the plan is made here of what other nodes have made"
                 hint = (
                     "pass only the workflow's inputs, list a workflow that asks a person first, or use a separate node"

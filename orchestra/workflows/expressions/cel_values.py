@@ -101,12 +101,12 @@ class _ConverterBuilder:
             for name, entry in part.get("properties", {}).items()
             if isinstance(entry, dict) and "default" in entry
         }
-        more = [
+        subschemas = [
             subschema(part, part["additionalProperties"])
             for part in parts
             if isinstance(part.get("additionalProperties"), dict)
         ]
-        rest = self.build(union(more)) if more else None
+        rest = self.build(union(subschemas)) if subschemas else None
         if not field_converters and not defaults and rest is None:
             return None
 
@@ -161,10 +161,10 @@ def _type_name(part: Schema, type_names: dict[bytes, str]) -> str:
     if kind == "array" and "prefixItems" not in part:
         return f"list<{_cel_type(subschema(part, part.get('items', True)), type_names)}>"
     if kind == "object":
-        more = part.get("additionalProperties", True)
+        extra_fields = part.get("additionalProperties", True)
         values = (
-            _cel_type(subschema(part, more), type_names)
-            if isinstance(more, dict) and more.keys() - ANNOTATION_KEYWORDS and "properties" not in part
+            _cel_type(subschema(part, extra_fields), type_names)
+            if isinstance(extra_fields, dict) and extra_fields.keys() - ANNOTATION_KEYWORDS and "properties" not in part
             else "dyn"
         )
         return f"map<string,{values}>"

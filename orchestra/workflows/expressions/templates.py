@@ -168,10 +168,10 @@ def _compile_text(text: str, types: Mapping[str, Schema], location: SourceLocati
             if value_kinds(expression.schema) & {"int", "float"} == {"int"}
             else expression
         )
-    read = [part for part in parts if not isinstance(part, str)]
+    expressions = [part for part in parts if not isinstance(part, str)]
     return (
-        TextExpression(tuple(parts), _all_references(read), STR)
-        if read
+        TextExpression(tuple(parts), _all_references(expressions), STR)
+        if expressions
         else constant_expression("".join(map(str, parts)))
     )
 
@@ -551,8 +551,8 @@ class CelWriter:
         return self._write_tree(tree)[0]
 
     def _write_part(self, tree: CelTree, precedence: int) -> str:
-        text, own = self._write_tree(tree)
-        return text if own >= precedence else f"({text})"
+        text, own_precedence = self._write_tree(tree)
+        return text if own_precedence >= precedence else f"({text})"
 
     def _schema(self, tree: CelTree) -> Schema:
         return self.checker.schemas[id(tree)]

@@ -225,14 +225,14 @@ def _trace_otherwise(
     with _add_guards(scope, guards):
         last = trace(then)
         expression = peek(last)
-    own = frozenset(node for node in expression.needs if any(guard in node.guards for guard in guards))
-    if not own and type(last) is not Maybe and len(unconditional_options) < len(options):
+    traced_nodes = frozenset(node for node in expression.needs if any(guard in node.guards for guard in guards))
+    if not traced_nodes and type(last) is not Maybe and len(unconditional_options) < len(options):
         return _guarded_value(scope, last, guards), guards
     if unconditional_options and len(scope.nodes) == before:
         scope.release_name(scope.nodes.pop().name)
-    if type(last) is Maybe or not contains_placeholder(last) or not own:
+    if type(last) is Maybe or not contains_placeholder(last) or not traced_nodes:
         return last, guards
-    return Placeholder(replace(expression, needs=expression.needs - own)), guards
+    return Placeholder(replace(expression, needs=expression.needs - traced_nodes)), guards
 
 
 def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...]) -> Placeholder:
@@ -247,16 +247,18 @@ def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...])
 def _read_nodes(option: Any) -> list[TracedNode]:
     """Returns the nodes that an option reads, by name."""
     reads = option._expression.reads if type(option) in (Placeholder, Maybe) else ()
-    return sorted((read for read in reads if isinstance(read, TracedNode)), key=lambda traced_node: traced_node.name)
+    return sorted(
+        (variable for variable in reads if isinstance(variable, TracedNode)), key=lambda traced_node: traced_node.name
+    )
 
 
 def _own_guards(scope: TraceScope, option: Any) -> tuple[NodeGuard, ...] | None:
     """Returns the guards of an option beyond those of its scope; None if it may be missing for another reason."""
-    standing, guards = scope.active_guards, dict[NodeGuard, None]()
+    guard_set, guards = scope.active_guards, dict[NodeGuard, None]()
     for node in _read_nodes(option):
-        if not (guards_hold(standing, node.guards) and always_present(node)):
+        if not (guards_hold(guard_set, node.guards) and always_present(node)):
             return None
-        guards |= dict.fromkeys(guard for guard in node.guards if not guards_hold([guard], standing))
+        guards |= dict.fromkeys(guard for guard in node.guards if not guards_hold([guard], guard_set))
     return tuple(guards)
 
 
@@ -266,19 +268,19 @@ def _is_conditional(scope: TraceScope, option: Any) -> bool:
         return False
     if any("fallback" in node.fields for node in _read_nodes(option)):
         return False  # It may also exist if its conditions do not hold.
-    reads = [read for guard in guards for read in guard.reads if isinstance(read, TracedNode)]
+    reads = [variable for guard in guards for variable in guard.reads if isinstance(variable, TracedNode)]
     return all(
-        guards_hold(read.guards, scope.active_guards) and always_present(read, NodePresence.IF_ANSWERED)
-        for read in reads
+        guards_hold(traced_node.guards, scope.active_guards) and always_present(traced_node, NodePresence.IF_ANSWERED)
+        for traced_node in reads
     )
 
 
 def _negated_guard(scope: TraceScope, option: Any) -> NodeGuard:
     guards = _own_guards(scope, option) or ()
     for guard in guards:
-        for read in guard.reads:
-            if isinstance(read, TracedNode):
-                read.is_used = True
+        for variable in guard.reads:
+            if isinstance(variable, TracedNode):
+                variable.is_used = True
     reads = frozenset[Variable]().union(*(guard.reads for guard in guards))
     return NodeGuard(negate([(guard.cel, guard.precedence) for guard in guards]), PRECEDENCE["!"], reads)
 

@@ -41,8 +41,8 @@ def guards_hold(guards: Iterable[NodeGuard], known: Iterable[NodeGuard]) -> bool
 
 def _guard_conditions(guard: NodeGuard) -> list[object]:
     """Returns the conditions of a guard. `turn` and `previous` belong to their loop."""
-    own = frozenset(id(read) for read in guard.reads if read.name in ("turn", "previous"))
-    return [(part, own) for part in _condition_shapes(guard.cel)]
+    loop_reads = frozenset(id(variable) for variable in guard.reads if variable.name in ("turn", "previous"))
+    return [(part, loop_reads) for part in _condition_shapes(guard.cel)]
 
 
 @lru_cache(maxsize=4096)
@@ -62,15 +62,15 @@ def always_present(node: TracedNode, wanted: NodePresence = NodePresence.ALWAYS)
         current_node, least = line.pop()
         if current_node.proven_presence >= least:
             continue
-        withheld = current_node.presence < least or (
+        is_withheld = current_node.presence < least or (
             "checks" in current_node.fields and "fallback" not in current_node.fields
         )
-        if current_node.presence is NodePresence.OPTIONAL or (withheld and "each" not in current_node.fields):
+        if current_node.presence is NodePresence.OPTIONAL or (is_withheld and "each" not in current_node.fields):
             return False
-        for read, is_required in _required_nodes(current_node):
-            if not guards_hold(read.guards, current_node.guards):
+        for traced_node, is_required in _required_nodes(current_node):
+            if not guards_hold(traced_node.guards, current_node.guards):
                 return False
-            if (new := (read, NodePresence.IF_ANSWERED if is_required else least)) not in visited:
+            if (new := (traced_node, NodePresence.IF_ANSWERED if is_required else least)) not in visited:
                 visited.add(new)
                 line.append(new)
     for current_node, least in visited:
@@ -95,7 +95,10 @@ def _required_nodes(node: TracedNode) -> list[tuple[TracedNode, bool]]:
     """Returns the nodes whose values a node requires, and whether its condition reads them."""
     frozen = node.freeze()
     condition_names = referenced_names(frozen.when)
-    return [(read, read.name in condition_names) for read in _find_nodes(node_references(frozen).hard, node.scope)]
+    return [
+        (traced_node, traced_node.name in condition_names)
+        for traced_node in _find_nodes(node_references(frozen).hard, node.scope)
+    ]
 
 
 def _find_nodes(names: Iterable[str], scope: TraceScope) -> list[TracedNode]:
@@ -123,10 +126,12 @@ def any_of(first: bool, /, *more: bool) -> bool:
     return _logic("||", first, more)
 
 
-def _logic(op: str, first: Any, more: Sequence[Any]) -> bool:
-    if not contains_placeholder([first, *more]):
-        return all((first, *more)) if op == "&&" else any((first, *more))
-    conditions = [require_boolean(lift(operand), "all_of" if op == "&&" else "any_of") for operand in (first, *more)]
+def _logic(op: str, first: Any, rest_operands: Sequence[Any]) -> bool:
+    if not contains_placeholder([first, *rest_operands]):
+        return all((first, *rest_operands)) if op == "&&" else any((first, *rest_operands))
+    conditions = [
+        require_boolean(lift(operand), "all_of" if op == "&&" else "any_of") for operand in (first, *rest_operands)
+    ]
     if len(conditions) == 1:
         return cast(bool, Placeholder(conditions[0]))
     pattern = f" {op} ".join(f"{{{index}}}" for index in range(len(conditions)))
@@ -286,10 +291,10 @@ def _effect_in_expression(value: Any) -> tuple[str, str, str] | None:
     scope, location = current_scope(), user_location()
     if scope is None or not (line := [*_read_nodes(value)]):
         return None
-    outer, standing, visited = position_of(location), scope.active_guards, {*line}
+    outer, node_guards, visited = position_of(location), scope.active_guards, {*line}
     while line:
         node = line.pop()
-        way = _call_path(node, location, outer) if node.guards == standing else None
+        way = _call_path(node, location, outer) if node.guards == node_guards else None
         if way is None:
             continue
         if (kind := _node_effect(node, scope)) != "pure":
@@ -297,9 +302,9 @@ def _effect_in_expression(value: Any) -> tuple[str, str, str] | None:
             callee_name = callee if isinstance(callee, str) else node.name
             by = way[-1].code.co_name if way else callee_name
             return callee_name, by if by.isidentifier() else callee_name, kind
-        more = [read for read in nodes_read_by(node.fields, scope) if read not in visited]
-        visited.update(more)
-        line += more
+        traced_nodes = [traced_node for traced_node in nodes_read_by(node.fields, scope) if traced_node not in visited]
+        visited.update(traced_nodes)
+        line += traced_nodes
     return None
 
 
@@ -338,9 +343,9 @@ def _step_effect(step: Any) -> str:
     """Returns the effect of a step. For a workflow function it is that of its calls; unknown for files and functions
     being traced.
     """
-    waiting, visited = [step], set[int]()
-    while waiting:
-        current_step = waiting.pop()
+    pending_steps, visited = [step], set[int]()
+    while pending_steps:
+        current_step = pending_steps.pop()
         if current_step.kind != "call":
             if (kind := str(getattr(current_step, "effect", "pure"))) != "pure":
                 return kind
@@ -350,14 +355,14 @@ def _step_effect(step: Any) -> str:
             and not is_being_traced(current_step.function)
         ):
             visited.add(id(current_step))
-            waiting += current_step.steps
+            pending_steps += current_step.steps
     return "pure"
 
 
 def _read_nodes(value: Any) -> Iterator[TracedNode]:
     """Returns the nodes that a value reads, including those of its elements."""
     if type(value) in (Placeholder, Maybe):
-        yield from (read for read in value._expression.reads if isinstance(read, TracedNode))
+        yield from (variable for variable in value._expression.reads if isinstance(variable, TracedNode))
     elif isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _read_nodes(inner)

@@ -182,7 +182,7 @@ def _source_file(body: Any) -> str:
 
 def _map_expression(elements: PendingExpression, body_expression: PendingExpression, name: str) -> PendingExpression:
     """Returns the expression of a body without nodes: `items.map(item, ...)`."""
-    outer = frozenset(read for read in body_expression.reads if read.name != name)
+    outer = frozenset(variable for variable in body_expression.reads if variable.name != name)
     inner = replace(body_expression, reads=outer, scope=elements.scope, node=None)
     cel = f"{elements.bracketed(ATOM_PRECEDENCE)}.map({name}, {body_expression.cel})"
     return combine(cel, ATOM_PRECEDENCE, infer_type(cel, (elements, inner)), [elements, inner])
@@ -215,8 +215,10 @@ def _can_inline(scope: TraceScope, only: TracedNode, element: str) -> bool:
     """Whether a node has the same meaning outside of its body. A condition that does not read the element is evaluated
     once under `each`.
     """
-    own = only.guards[len(only.guards) - only.own_guard_count :]
-    return not own or (not scope.guards and all(any(read.name == element for read in guard.reads) for guard in own))
+    node_guards = only.guards[len(only.guards) - only.own_guard_count :]
+    return not node_guards or (
+        not scope.guards and all(any(variable.name == element for variable in guard.reads) for guard in node_guards)
+    )
 
 
 def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
@@ -237,7 +239,7 @@ def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
         condition = require_boolean(lift(result), "filter_")
     outer = replace(
         condition,
-        reads=frozenset(read for read in condition.reads if read.name != name),
+        reads=frozenset(variable for variable in condition.reads if variable.name != name),
         scope=elements.scope,
         node=None,
     )

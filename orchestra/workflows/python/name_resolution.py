@@ -24,9 +24,9 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
     name, at any depth of calls.
     """
     steps_by_name: NamedSteps = {}
-    waiting, visited = [*reversed(steps)], set[int]()
-    while waiting:
-        step = waiting.pop()
+    pending_steps, visited = [*reversed(steps)], set[int]()
+    while pending_steps:
+        step = pending_steps.pop()
         if id(step) in visited:
             continue
         visited.add(id(step))
@@ -34,7 +34,7 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
             other_step = steps_by_name.setdefault((step.kind, step.name), step)
             if other_step is not step and not step.is_same(other_step):
                 raise ambiguous_name_error(step)
-        waiting += reversed(
+        pending_steps += reversed(
             step.steps if isinstance(step, Workflow) else step.declared_callees if isinstance(step, Agent) else ()
         )
     return steps_by_name
@@ -52,18 +52,18 @@ def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
 
     Names of two models with different schemas are left out, and so are models without a schema or with a secret.
     """
-    waiting: list[Any] = [
+    type_hints: list[Any] = [
         type_hint for step in steps for type_hint in (*step.signature.types.values(), step.signature.returns)
     ]
     models: dict[str, Schema | None] = {}
     visited: list[Any] = []
-    while waiting:
-        annotation = waiting.pop()
-        waiting += get_args(annotation)
+    while type_hints:
+        annotation = type_hints.pop()
+        type_hints += get_args(annotation)
         if not (isclass(annotation) and issubclass(annotation, BaseModel)) or annotation in visited:
             continue
         visited.append(annotation)
-        waiting += [field.annotation for field in annotation.model_fields.values()]
+        type_hints += [field.annotation for field in annotation.model_fields.values()]
         schema = _model_schema(annotation)
         models[annotation.__name__] = schema if models.get(annotation.__name__, schema) == schema else None
     return {name: schema for name, schema in models.items() if schema is not None and name.isidentifier()}

@@ -71,7 +71,9 @@ class PendingExpression:
 def display_text(expression: PendingExpression) -> str:
     """Returns the expression as Python, with bare names for inputs."""
     lists = {
-        read.name: read.name for read in expression.reads if isinstance(read, TracedNode) and "each" in read.fields
+        variable.name: variable.name
+        for variable in expression.reads
+        if isinstance(variable, TracedNode) and "each" in variable.fields
     }
     return cel_to_python(expression.cel, lists)
 
@@ -167,9 +169,9 @@ def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
     if any(operand.is_unknown for operand in operands):
         return UNKNOWN_TYPE
     types = {
-        read.name: read.type if isinstance(read, TracedNode) else read.schema
+        variable.name: variable.type if isinstance(variable, TracedNode) else variable.schema
         for operand in operands
-        for read in operand.reads
+        for variable in operand.reads
     }
     try:
         return TypeChecker(cel, types).check(parse(cel))

@@ -340,9 +340,9 @@ def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
 def mark_used(expression: PendingExpression) -> None:
     """Marks the reads of an expression as used here. Raises `InputError` W006 or W009 if they cannot be."""
     _check_accessible(expression)
-    for read in expression.reads:
-        if isinstance(read, TracedNode):
-            read.is_used = True
+    for variable in expression.reads:
+        if isinstance(variable, TracedNode):
+            variable.is_used = True
 
 
 def _check_accessible(expression: PendingExpression) -> None:
@@ -355,10 +355,11 @@ def _check_accessible(expression: PendingExpression) -> None:
             hint="return it from the body, and use what map_ gives",
             why="a body runs once for each element, so there is no single value outside of it",
         )
-    standing = scope.active_guards
+    node_guards = scope.active_guards
     for node in expression.needs:
         if any(
-            guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)
+            guard is not (node_guards[index] if index < len(node_guards) else None)
+            for index, guard in enumerate(node.guards)
         ):
             raise missing_error(Maybe(replace(expression, node=node)))
         if node.presence is NodePresence.OPTIONAL and scope.return_location is None:

@@ -172,16 +172,16 @@ def _add_plan(scope: TraceScope, goal: Any, clauses: dict[str, Any], values: dic
     return finish_node(options, draft, scope, "planned", "plan(fallback=...)")
 
 
-def _value_templates(named_values: Mapping[str, Any], more: Any) -> dict[str, Any]:
+def _value_templates(named_values: Mapping[str, Any], extra_values: Any) -> dict[str, Any]:
     """Returns the values that a plan may read, as templates."""
-    if more is not None and not isinstance(more, Mapping):
+    if extra_values is not None and not isinstance(extra_values, Mapping):
         raise trace_error("W016", "with_ takes a mapping from names to values", hint="with_={'limits': limits}")
-    if twice := next((name for name in more or () if name in named_values), None):
+    if twice := next((name for name in extra_values or () if name in named_values), None):
         raise trace_error(
             "W010", f"plan() got the value {twice!r} twice", hint=f"leave it out of with_, or leave {twice}=... out"
         )
     value_templates = {}
-    for name, value in {**named_values, **(more or {})}.items():
+    for name, value in {**named_values, **(extra_values or {})}.items():
         if name in named_values and _is_clause_value(value):
             near = closest_match(name, CLAUSES)
             hint = f"did you mean {near!r}?" if near else _USAGE
@@ -213,14 +213,14 @@ def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
     try:
         schema = schema_of(type(None) if returns is None else returns, "serialization")
         text = format_type(schema, full=True)
-        parsed = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
+        parsed_type = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
     except InputError as error:
         raise trace_error(
             "W018", f"returns=... is not a type that a workflow can name: {error.message}", hint="returns=Answer"
         ) from error
     own_models = {name: model for name, model in models_in(schema).items() if name not in project_models()}
     scope.root.models = {**own_models, **scope.root.models}
-    return text, parsed
+    return text, parsed_type
 
 
 def _not_a_type(returns: Any) -> str | None:
@@ -305,11 +305,13 @@ def _value_names(clause: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _require_count(name: str, clause: Any) -> int:
-    least, most, maximum = COUNT_CLAUSES[name]
-    if type(clause) is not int or not least <= clause <= most:
+    least, max_count, maximum = COUNT_CLAUSES[name]
+    if type(clause) is not int or not least <= clause <= max_count:
         count_name = "skills" if name == "shortlist" else name
         raise trace_error(
-            "W016", f"{name}={clause!r} is no number of {count_name}", hint=f"{name}={maximum}, from {least} to {most}"
+            "W016",
+            f"{name}={clause!r} is no number of {count_name}",
+            hint=f"{name}={maximum}, from {least} to {max_count}",
         )
     return clause
 

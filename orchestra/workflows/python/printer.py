@@ -109,7 +109,9 @@ class _PythonPrinter:
         match key:
             case CelLiteral(str(name)) if name.isidentifier():
                 return self.select(of, name)
-            case CelBinary("-", CelCall("size", None, (same,)), CelLiteral(int(back))) if _is_same(same, of):
+            case CelBinary("-", CelCall("size", None, (inner_tree,)), CelLiteral(int(back))) if _is_same(
+                inner_tree, of
+            ):
                 return f"{self.base(of)}[-{back}]"
             case _:
                 return f"{self.base(of)}[{self.render(key)}]"
@@ -171,8 +173,12 @@ class _PythonPrinter:
                 return f"{self.operand(left, op, right=False)} {op} {self.operand(right, op, right=True)}"
 
     def operand(self, tree: CelTree, op: str, *, right: bool) -> str:
-        text, own, precedence = self.render(tree), _precedence(tree), _PRECEDENCE[op]
-        return f"({text})" if own < precedence or (own == precedence and (right or precedence == 4)) else text
+        text, own_precedence, precedence = self.render(tree), _precedence(tree), _PRECEDENCE[op]
+        return (
+            f"({text})"
+            if own_precedence < precedence or (own_precedence == precedence and (right or precedence == 4))
+            else text
+        )
 
 
 def _precedence(tree: CelTree) -> int:

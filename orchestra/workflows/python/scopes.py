@@ -335,7 +335,7 @@ def trace_error(
     ):
         why = why or "one of its returns gives this"
     locations = [location] if location is not None else errors.caller_stack()
-    own = next(
+    own_location = next(
         (
             code_location
             for code_location in locations
@@ -343,9 +343,11 @@ def trace_error(
         ),
         locations[0],
     )
-    first = own is locations[0]
+    first = own_location is locations[0]
     error = (
-        errors.error_at(code, message, hint=hint, why=why, location=own) if first else _foreign_code_error(own, message)
+        errors.error_at(code, message, hint=hint, why=why, location=own_location)
+        if first
+        else _foreign_code_error(own_location, message)
     )
     for trace_scope in chain:
         trace_scope.errors.append(error)

@@ -268,19 +268,19 @@ def models_in(*schemas: Schema) -> dict[str, Schema]:
     """Returns the models in schemas, by name."""
     models: dict[str, Schema] = {}
     for schema in schemas:
-        waiting: list[Any] = [schema]
+        pending_schemas: list[Any] = [schema]
         defs = {"$defs": schema["$defs"]} if "$defs" in schema else {}
-        while waiting:
-            annotation = waiting.pop()
+        while pending_schemas:
+            annotation = pending_schemas.pop()
             if isinstance(annotation, Mapping):
                 if "properties" in annotation and isinstance(annotation.get("title"), str):
                     models.setdefault(
                         annotation["title"],
                         subschema(defs, {key: value for key, value in annotation.items() if key != "$defs"}),
                     )
-                waiting += annotation.values()
+                pending_schemas += annotation.values()
             elif isinstance(annotation, list):
-                waiting += annotation
+                pending_schemas += annotation
     return models
 
 

@@ -293,15 +293,15 @@ class Workflow(Step[P, R]):
         """
         all_models: dict[str, Schema] = {}
         returned_models: dict[str, Schema] = {}
-        waiting: list[Step[..., Any]] = [self]
+        pending_steps: list[Step[..., Any]] = [self]
         visited: set[str] = set()
-        while waiting:
-            step = waiting.pop()
+        while pending_steps:
+            step = pending_steps.pop()
             if isinstance(step, Workflow) and step.name not in visited:
                 visited.add(step.name)
                 all_models = {**models_in(step.signature.input), **all_models}
                 returned_models = {**step._trace[2], **returned_models}
-                waiting += step.steps
+                pending_steps += step.steps
         return {**returned_models, **all_models}
 
     def is_same(self, other: Step[..., Any]) -> bool:

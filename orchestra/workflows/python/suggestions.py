@@ -165,8 +165,8 @@ class _DslRewriter(ast.NodeTransformer):
         if not parts:
             return node
         text_expression = parts[0]
-        for more in parts[1:]:
-            text_expression = ast.BinOp(text_expression, ast.Add(), more)
+        for part in parts[1:]:
+            text_expression = ast.BinOp(text_expression, ast.Add(), part)
         return text_expression
 
 
@@ -230,8 +230,8 @@ def _rewrite_if(tree: ast.Module, statement: ast.If) -> str:
 
 def _rewrite_choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
     """Rewrites a choice so that only the chosen branch runs. Without calls, `choose` is enough."""
-    (test, value), *more = arms
-    rest = _rewrite_choice(more, otherwise) if more else otherwise
+    (test, value), *other_arms = arms
+    rest = _rewrite_choice(other_arms, otherwise) if other_arms else otherwise
     if isinstance(rewritten_test := _rewrite_none_test(test, value, rest), ast.expr):
         return rewritten_test
     if not _has_calls(value):

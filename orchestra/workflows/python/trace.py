@@ -179,9 +179,9 @@ class _BodyWriter:
         """Registers the expression by which other nodes read this one."""
         require, values = self.function.word("require"), self.function.word("values")
         missing = node.when is not None and not _is_per_element(node)
-        withheld = "abstain" in node.otherwise or _is_per_element(node)
+        is_withheld = "abstain" in node.otherwise or _is_per_element(node)
         if node.each is not None:
-            self.lists[name] = f"{require}({name})" if missing else f"{values}({name})" if withheld else name
+            self.lists[name] = f"{require}({name})" if missing else f"{values}({name})" if is_withheld else name
         elif missing or "abstain" in node.otherwise:
             self.names[name] = f"{require}({name})"
 
@@ -288,13 +288,13 @@ class _BodyWriter:
         ]
         arguments += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
         arguments += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
-        own = {
+        values = {
             key: value
             for key, value in node.with_.items()
             if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()
         }
-        arguments += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
-        return [*arguments, f"with_={self.value(own)}"] if own else arguments
+        arguments += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in values]
+        return [*arguments, f"with_={self.value(values)}"] if values else arguments
 
     def ask_arguments(self, node: AskNode) -> list[str]:
         """Returns the arguments of a question: its text, its options or answer type, and its other options."""

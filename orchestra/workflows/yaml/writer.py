@@ -112,9 +112,9 @@ def _compact_number(value: Any) -> Any:
 
 
 def _retry(retry: Retry) -> Any:
-    more = {} if retry.wait == DEFAULT_RETRY.wait else {"wait": [_compact_number(seconds) for seconds in retry.wait]}
-    more |= {} if retry.within is None else {"within": _compact_number(retry.within)}
-    return {"attempts": retry.attempts, **more} if more else retry.attempts
+    options = {} if retry.wait == DEFAULT_RETRY.wait else {"wait": [_compact_number(seconds) for seconds in retry.wait]}
+    options |= {} if retry.within is None else {"within": _compact_number(retry.within)}
+    return {"attempts": retry.attempts, **options} if options else retry.attempts
 
 
 def _nodes(nodes: Mapping[str, AnyNode]) -> _BlockMapping:
