@@ -236,24 +236,24 @@ async def certify_outputs(
         print_text(escape_invisible(f"right: {right.description}"))
         for line in matter.row_notes:
             print_text(line)
-    if (shortfall := check_sample_size(size, terms)) is None:
+    if (gap := check_sample_size(size, terms)) is None:
         matter.attempt_book.check_writable()
     if matter.recorded is not None:
         answers = certification_items(test, await matter.cases(open_, settings), right)
         terms = matter.attempt_book.next_terms(matter.all_rows, arguments.terms, answers)
-        shortfall = check_sample_size(size, terms)
+        gap = check_sample_size(size, terms)
     if not arguments.as_json:
         print_text(f"\n{_describe_requirement(terms, size)}")
     if answers is None:
-        if shortfall is not None:
-            return CertificationResult(shortfall, None, None, terms, sample, right, tested=False)
+        if gap is not None:
+            return CertificationResult(gap, None, None, terms, sample, right, tested=False)
         answers = certification_items(test, await matter.cases(open_, settings), right)
 
     def go_on() -> None:
         if stop.requested:
             raise asyncio.CancelledError  # nothing awaits from here on, where a cancellation would be raised
 
-    if shortfall is None:
+    if gap is None:
         certification = matter.attempt_book.record_certification(
             test.name, matter.all_rows, answers, arguments.terms, go_on
         )
@@ -262,9 +262,7 @@ async def certify_outputs(
     if certification.terms.attempt < terms.attempt and not arguments.as_json:
         print_text(f"These are the answers of an earlier attempt. {_describe_attempt(certification.terms)}")
     if not isinstance(certification.outcome, Certified):
-        return CertificationResult(
-            certification, None, None, certification.terms, sample, right, tested=shortfall is None
-        )
+        return CertificationResult(certification, None, None, certification.terms, sample, right, tested=gap is None)
     mark, now = (
         matter.combination.digest if matter.combination is not None else "",
         datetime.now(UTC).isoformat(timespec="seconds"),

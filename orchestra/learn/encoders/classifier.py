@@ -297,16 +297,8 @@ def _train_members(
         tuning = replace(pace, seed=pace.seed + index)
         checkpoint = checkpoint_folder / f"member-{index}.safetensors"
         report = partial(on_step, index)
-        member = train_member(
-            frozen,
-            [states[at] for at in indexes],
-            targets,
-            len(labels),
-            tuning,
-            checkpoint,
-            report,
-            settings.warm_start,
-        )
+        inputs = [states[at] for at in indexes]
+        member = train_member(frozen, inputs, targets, len(labels), tuning, checkpoint, report, settings.warm_start)
         rest = [at for at in range(len(rows.own_rows)) if fold[at] == index]
         with torch.no_grad():
             logits = member.logits(embed_texts(member, [states[at] for at in rest]))
