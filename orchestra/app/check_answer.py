@@ -242,7 +242,7 @@ def combined_request(
             "V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}"
         )
     is_agent = not _is_file(which)
-    certificate = _find_certificate(project, combination, own=is_agent) if accept is None else None
+    certificate = _find_certificate(project, combination, is_own=is_agent) if accept is None else None
     if accept is None:
         accept = certificate.threshold if certificate is not None else DEFAULT_THRESHOLD
     catalog = project.catalog()
@@ -294,7 +294,7 @@ def _find_combination(project: Project, reference: str | Path) -> Combination:
     return combination
 
 
-def _find_certificate(project: Project, combination: Combination, *, own: bool) -> Certificate | None:
+def _find_certificate(project: Project, combination: Combination, *, is_own: bool) -> Certificate | None:
     """Returns the certificate of the combined score; None if the agent's certificate is for another one. An outdated
     certificate of the agent's own combination is an error. Raises `InputError` V002 to V008.
     """
@@ -306,7 +306,7 @@ def _find_certificate(project: Project, combination: Combination, *, own: bool) 
     if about == combination.digest:
         certificate: Certificate = project.catalog().certificates[agent]
         return certificate
-    if own:
+    if is_own:
         message = f"the certificate of {agent!r} is about a combination of checks that is not the one of today"
         raise InputError(
             "V005",

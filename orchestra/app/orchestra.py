@@ -348,8 +348,8 @@ class Orchestra:
         self._affinity.check()
         request.options.reject_fork_options()
         step = self.find(request.workflow) if isinstance(request.workflow, str) else request.workflow
-        compiled = self._project.compile_step(step, request.options.accept)
-        program, snapshot = compiled.program, get_snapshot(self._project, compiled)
+        workflow_program = self._project.compile_step(step, request.options.accept)
+        program, snapshot = workflow_program.program, get_snapshot(self._project, workflow_program)
         bound = bind_arguments(program, args, request.inputs)
         if self._workers is not None:
             required_program: Program | None = program
@@ -612,14 +612,14 @@ class Orchestra:
         if self._options.accept is None and (accept := stored_accept(first)) is not None:
             return await self.options(accept=accept).fork(run, step, **inputs)
         step = step or self.find(first.workflow)
-        compiled = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
-        program = compiled.program
+        workflow_program = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
+        program = workflow_program.program
         arguments = bind_arguments(
             program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs}
         )
         if self._workers is not None:
             await self._workers.prepare(stop_at_plan(program) if first.plan_only else program)
-        graph, versions = get_snapshot(self._project, compiled).put(self.journal)
+        graph, versions = get_snapshot(self._project, workflow_program).put(self.journal)
         program = self._options.apply(program)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
         values = collect_overrides(

@@ -19,12 +19,18 @@ recorded refused returned said saved seen sent shown stands started stated store
 there these thing things this those thought told took tried used wanted want wants was weighed what where which
 who whole why written
 """
-BANNED = frozenset(WORDS.split())
+MORE_WORDS = """
+acting asking backed broken closed coming compiled cut drafted ending every failed few filled finished folded freed
+gained going grown having hidden hit lasting loaded many merged more most opened own paid parsed planned reached read
+resolved running same served settled several shared some spent split spoken standing unread unset untuned waiting
+withheld won
+"""
+FIRST_WORDS, BANNED = frozenset(WORDS.split()), frozenset((WORDS + MORE_WORDS).split())
 """Say what the value is instead: `match`, `row`, `reason`, `start_time`, `remaining_tokens`."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-PENDING = ("router", "tools")
-"""Packages whose names have not been revised."""
+PENDING, PARTLY_PENDING = ("router", "tools"), ("server",)
+"""Packages whose names have not been revised, and those that may have the names of `MORE_WORDS`."""
 
 SOURCES = [
     path
@@ -67,16 +73,21 @@ def local_names(
         yield from local_names(child, outer, in_function=is_inside)
 
 
-def banned_names(source: str) -> list[tuple[str, int]]:
+def banned_names(source: str, banned: frozenset[str] = BANNED) -> list[tuple[str, int]]:
     """Returns the banned names of a module, with their lines."""
-    return [(name, line) for name, line in local_names(ast.parse(source)) if name in BANNED]
+    return [(name, line) for name, line in local_names(ast.parse(source)) if name in banned]
+
+
+def words_for(path: Path) -> frozenset[str]:
+    """Returns the words that are banned in a file."""
+    return FIRST_WORDS if path.relative_to(PACKAGE).parts[0] in PARTLY_PENDING else BANNED
 
 
 def test_local_names_say_what_the_value_is() -> None:
     faults = [
         f"{path.relative_to(PACKAGE.parent)}:{line}: {name}"
         for path in SOURCES
-        for name, line in banned_names(path.read_text("utf-8"))
+        for name, line in banned_names(path.read_text("utf-8"), words_for(path))
     ]
     assert faults == []
 

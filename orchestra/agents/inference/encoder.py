@@ -85,12 +85,12 @@ class EncoderShape:
         sizes = [
             int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
         ]
-        more = (
+        positions = (
             (int(config["pad_token_id"]) + 1, int(config["relative_attention_num_buckets"]))
             if kind == "mpnet"
             else (0, 0)
         )
-        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *more)
+        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *positions)
 
     @property
     def linear_layers(self) -> Iterator[str]:

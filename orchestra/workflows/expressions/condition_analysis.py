@@ -212,15 +212,15 @@ def _compare_ranges(op: str, left: CelTree, right: CelTree, types: Mapping[str, 
     first, second = _range_of(left, types), _range_of(right, types)
     if first is None or second is None:
         return None
-    (low, high), (least, most) = first, second
+    (low, high), (other_low, other_high) = first, second
     match op:
         case "<" | ">=":
-            below = True if high < least else False if low >= most else None
+            below = True if high < other_low else False if low >= other_high else None
             return below if op == "<" or below is None else not below
         case ">" | "<=":
-            above = True if low > most else False if high <= least else None
+            above = True if low > other_high else False if high <= other_low else None
             return above if op == ">" or above is None else not above
-        case "==" | "!=" if high < least or low > most:
+        case "==" | "!=" if high < other_low or low > other_high:
             return op == "!="
         case _:
             return None
