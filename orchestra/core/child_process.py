@@ -216,9 +216,9 @@ class LogReader:
             size = self._log.stat().st_size
         except OSError:
             return []
-        appended = size - self._size if size >= self._size else size
+        new_bytes = size - self._size if size >= self._size else size
         self._size = size
-        return read_tail(self._log, min(appended, 65_536)).decode("utf-8", "replace").splitlines() if appended else []
+        return read_tail(self._log, min(new_bytes, 65_536)).decode("utf-8", "replace").splitlines() if new_bytes else []
 
 
 def last_write_time(log: Path) -> float:

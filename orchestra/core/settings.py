@@ -666,8 +666,8 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
 def _otel_layer(environ: Mapping[str, str], start: Path) -> _Layer:
     """Returns the layer of the standard variables of OpenTelemetry."""
     name = next((name for name in OTLP_VARIABLES if environ.get(name)), "")
-    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if not name or disabled or environ.get("OTEL_TRACES_EXPORTER", "otlp") not in ("", "otlp"):
+    is_disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not name or is_disabled or environ.get("OTEL_TRACES_EXPORTER", "otlp") not in ("", "otlp"):
         return _Layer({})
     return _Layer({"otlp": _LayerValue("environment", name, start, is_text=True)})
 
@@ -865,12 +865,12 @@ def _create_guard(settings: Settings, file: SettingsFile | None, ownership: Mapp
         if file
         else []
     )
-    searched = [
+    search_places = [
         folder / ".orchestra",
         folder / "mcp",
         *(place for kind in RESOURCE_KINDS for place in getattr(settings, kind)),
     ]
-    links = trust.find_outside_links(folder, [*([file.path] if file else []), *searched])
+    links = trust.find_outside_links(folder, [*([file.path] if file else []), *search_places])
     return trust.create_guard(folder, file.table if file else {}, needs, links)
 
 

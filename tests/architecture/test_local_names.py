@@ -20,10 +20,20 @@ there these thing things this those thought told took tried used wanted want wan
 who whole why written
 """
 MORE_WORDS = """
-acting asking backed broken closed coming compiled cut drafted ending every failed few filled finished folded freed
-gained going grown having hidden hit lasting loaded many merged more most opened own paid parsed planned reached read
-resolved running same served settled several shared some spent split spoken standing unread unset untuned waiting
-withheld won
+accepted acted acting adapted added alarmed altered appended approved asking audited backed barred bounded broken
+cached calibrated carried centred certified changed checked checking cleared closed coded combined coming compared
+compiled confirmed confused converted copied corrected covered created cut dashed dated declared decoded deleted
+delivered denied described disabled doubled drafted enclosed encoded ending every exchanged existing failed fed fenced
+fetched few figured filled finished fitted fixed folded following forked freed frozen gained giving glued going
+grouped grown guarded happened having hidden hit ignored inherited installed keyed labelled lacked lacking lasting
+leaving loaded lowered many mapped measured merged missed modified more most notified numbered observed offered opened
+ordered outdated own owned packaged padded paid parsed pinned planned posted predicted prepared priced printed
+progressed quantized queued raised ranked rated reached read recalled registered rejected released renamed rendered
+repaired repeated replaced reported requested resolved restored reused running same sampled scaled scored sealed
+searched served settled several shadowed shared shut skimmed sleeping some spared speaking spent split spoken stacked
+standing stopped stripped structured succeeded summed supported taking taught tested timed traced trained turned typed
+unasked unconfirmed unplanned unpriced unread unset untouched untrained untuned untyped unused updated using verified
+violated voided waited waiting wanting watched withheld won worded wrapped writing
 """
 FIRST_WORDS, BANNED = frozenset(WORDS.split()), frozenset((WORDS + MORE_WORDS).split())
 """Say what the value is instead: `match`, `row`, `reason`, `start_time`, `remaining_tokens`."""
