@@ -38,24 +38,24 @@ def reserve(allotment: CheckBudget, checking: CheckProgress, stake: CheckPriorit
 
 def spend(allotment: CheckBudget, unit: WorkItem, event: AttemptFinished) -> None:
     """Charges the tokens of a question; if they are not reported, its part of the reservation."""
-    checking = unit.scope.unit.check_progress if unit.scope.unit is not None else None
-    if checking is None or checking.scope is not unit.scope or checking.started.priority is None:
+    check_progress = unit.scope.unit.check_progress if unit.scope.unit is not None else None
+    if check_progress is None or check_progress.scope is not unit.scope or check_progress.started.priority is None:
         return
     token_count = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
     if not token_count and not event.error and not event.reused_from:
-        token_count = checking.started.priority.max_tokens // len(checking.started.questions)
-    checking.used_tokens += token_count
+        token_count = check_progress.started.priority.max_tokens // len(check_progress.started.questions)
+    check_progress.used_tokens += token_count
     allotment.spent += token_count
 
 
 def release(allotment: CheckBudget, unit: WorkItem) -> None:
     """Releases the reservation of a check whose questions have ended or were abandoned."""
-    checking = unit.check_progress
-    if checking is not None and checking.reserved_tokens:
-        allotment.reserved -= checking.reserved_tokens
-        allotment.finished_bound += checking.reserved_tokens
-        allotment.finished_tokens += checking.used_tokens
-        checking.reserved_tokens = 0
+    check_progress = unit.check_progress
+    if check_progress is not None and check_progress.reserved_tokens:
+        allotment.reserved -= check_progress.reserved_tokens
+        allotment.finished_bound += check_progress.reserved_tokens
+        allotment.finished_tokens += check_progress.used_tokens
+        check_progress.reserved_tokens = 0
 
 
 # Decisions

@@ -66,13 +66,13 @@ def allocate_budget(driver: RunContext) -> bool:
     """Assigns the budget for checks to waiting questions, or lets checks judge without asking; returns whether any was
     decided.
     """
-    allotment, happened = driver.state.check_budget, False
+    allotment, was_decided = driver.state.check_budget, False
     while (
         allotment is not None
         and (decision := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
     ):
         check, reason = decision
-        happened = True
+        was_decided = True
         if reason:
             from orchestra.verification.session import finish_without_asking
 
@@ -85,7 +85,7 @@ def allocate_budget(driver: RunContext) -> bool:
             )
         else:
             _record_checks_started(driver, check.proposal, check.pending, check.priority)
-    return happened
+    return was_decided
 
 
 def _record_checks_started(
@@ -106,23 +106,23 @@ def _record_checks_started(
 
 
 def _record_judgement(
-    driver: RunContext, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None
+    driver: RunContext, proposal: RunChecks, ruling: VerificationResult, priority: CheckPriority | None = None
 ) -> None:
-    accepted, answer = ruling.accepted, proposal.unit.last_attempt
+    is_accepted, answer = ruling.accepted, proposal.unit.last_attempt
     driver.record(
         OutputJudged(
             **driver.stamp(),
             node=proposal.unit.path,
             attempt=proposal.attempt,
             verdicts=ruling.verdicts,
-            accepted=accepted,
+            accepted=is_accepted,
             score=ruling.score,
             reason=ruling.reason,
             guarantee=ruling.guarantee,
-            skipped_checks=unasked,
+            skipped_checks=priority,
             feedback=ruling.feedback,
         )
     )
     # An output that was rejected as a whole must not answer other runs.
-    if accepted and answer is not None and answer.memo_key and not answer.reused_from and not ruling.dropped:
+    if is_accepted and answer is not None and answer.memo_key and not answer.reused_from and not ruling.dropped:
         driver.remember(answer)

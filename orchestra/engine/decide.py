@@ -96,8 +96,8 @@ def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
         return call.invoke(state, unit)
     if state.overrides and (outcome := ask.override_outcome(state, unit)) is not None:
         return outcome
-    if not unit.scope.has_all_values and unit.owner is None and (inherited := _unmet_need(unit)) is not None:
-        return FinishNode(unit, inherited)
+    if not unit.scope.has_all_values and unit.owner is None and (unmet_outcome := _unmet_need(unit)) is not None:
+        return FinishNode(unit, unmet_outcome)
     if (
         node.when is not None
         and _filters_elements(unit) == (unit.owner is not None)

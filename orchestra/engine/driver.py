@@ -177,14 +177,14 @@ class Driver:
     def dispatch(self) -> None:
         """Executes the proposals of `decide` until there are none."""
         state = self.state
-        happened = True
-        while happened:
-            happened = False  # Calls alone change nothing yet.
+        has_work = True
+        while has_work:
+            has_work = False  # Calls alone change nothing yet.
             for proposal in decide(state):
                 if type(proposal) is Invoke:
                     self.queue.append(proposal)
                 elif state.finished is None:
-                    happened = True
+                    has_work = True
                     if not is_stale(proposal):
                         self._execute(proposal)
         if not self.queue and not self.tasks and not self.ending and not self.pending_checks:

@@ -426,8 +426,8 @@ class Engine:
                     if self.find_run(run) is not None:
                         self._create_task(self._notify(run))
         except OrchestraError as error:
-            for sleeping in self._sleeping.values():
-                sleeping.end(None, error)
+            for execution in self._sleeping.values():
+                execution.end(None, error)
             self._sleeping.clear()
 
     async def _notify(self, run: str) -> None:
@@ -522,14 +522,14 @@ class Engine:
         self._closed = True
         for driver in list(self._drivers.values()):
             driver.stop(_closed_error(driver.run.id))
-        for sleeping in self._sleeping.values():
-            sleeping.end(None, _closed_error(sleeping.id))
+        for execution in self._sleeping.values():
+            execution.end(None, _closed_error(execution.id))
         idle = [*(task for task, _ in self._followers.values()), *self._timers.values()]
         idle += [self._inbox_task] if self._inbox_task is not None else []
         for task in idle:
             task.cancel()
-        taking = [task for task, _ in self._resuming.values()]
-        await asyncio.gather(*self._tasks, *taking, *idle, return_exceptions=True)
+        resume_tasks = [task for task, _ in self._resuming.values()]
+        await asyncio.gather(*self._tasks, *resume_tasks, *idle, return_exceptions=True)
         for driver in list(self._drivers.values()):  # Of runs that were being resumed.
             driver.stop(_closed_error(driver.run.id))
         await asyncio.gather(*self._tasks, return_exceptions=True)

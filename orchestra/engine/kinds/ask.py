@@ -29,10 +29,10 @@ def ask(state: RunState, unit: WorkItem) -> Proposal:
     question = node.value.evaluate(unit.bindings) if node.value is not None else ""
     options = node.source.options if isinstance(node.source, AskNode) else ()
     ask_person = AskPerson(unit, str(question), node.output, options)
-    checked = node.acceptance is not None and node.acceptance.checks
+    checks = node.acceptance is not None and node.acceptance.checks
     if (
         state.overrides
-        and not checked
+        and not checks
         and (override := state.overrides.get(unit.path)) is not None
         and override.question_digest == question_fields(ask_person)["question_digest"]
     ):

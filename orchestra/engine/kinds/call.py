@@ -122,7 +122,7 @@ def reserve_budget(
     """Reserves budget for a model call (DESIGN §10). Its output limit shrinks to what is left; else it waits for calls
     in flight; else its prompt is counted exactly; else it fails.
     """
-    call, fed = wanted.call, unit.from_queue
+    call, is_queued = wanted.call, unit.from_queue
     unit.from_queue = False
     measure = state.estimate(call)
     bound = measure.prompt_tokens if unit.counted_tokens < 0 else min(unit.counted_tokens, measure.prompt_tokens)
@@ -147,7 +147,7 @@ def reserve_budget(
             escalation_reason=wanted.escalation_reason,
         )
     if account.has_pending_calls and not (measure.unpriced_server and money is not None):
-        state.wait_for_budget(unit, account, first=fed)
+        state.wait_for_budget(unit, account, first=is_queued)
         return None
     state.resume_waiting(account)
     if open_ and unit.counted_tokens < 0 and bound and _max_output(measure, 1, room, money) >= least:

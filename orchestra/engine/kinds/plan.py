@@ -170,8 +170,8 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
 
 def planner_state(request: PlanRequest, draft: PlanDraft) -> PlannerState:
     """Returns the state of the router's state machine at a turn of the plan."""
-    rejected = tuple(Rejection(*rejection) for rejection in draft.rejections)
-    return PlannerState(request, parse_steps(draft.lines), rejected, draft.repaired_lines, draft.escalated)
+    rejections = tuple(Rejection(*rejection) for rejection in draft.rejections)
+    return PlannerState(request, parse_steps(draft.lines), rejections, draft.repaired_lines, draft.escalated)
 
 
 def is_question(unit: WorkItem) -> bool:
@@ -311,11 +311,11 @@ def finished_values(progress: PlanProgress) -> dict[str, tuple[Any, Schema]]:
     return unused_values
 
 
-def _carried_calls(before: PlanDraft, carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _carried_calls(before: PlanDraft, carried_values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Returns the calls whose values are carried into the next version, as its lines, with the names of their
     values.
     """
-    names = {step: name for name, step in carried.items()}
+    names = {step: name for name, step in carried_values.items()}
     return tuple(
         (str(rebase_line(step, names)), names[step.name]) for step in parse_steps(before.lines) if step.name in names
     )
@@ -391,9 +391,11 @@ def all_capabilities(
         replace(Capability.from_workflow(workflow.program), name=name) for name, workflow in planning.workflows.items()
     ]
     contracts: tuple[Capability | Contract, ...] = (*workflows, *planning.capabilities)
-    barred = _blocked_capabilities(planning)
+    blocked_capabilities = _blocked_capabilities(planning)
     skills = [
-        contract for contract in contracts if contract.name not in history.used_effects and contract.name not in barred
+        contract
+        for contract in contracts
+        if contract.name not in history.used_effects and contract.name not in blocked_capabilities
     ]
     words, request_text = (
         shorten_request(goal) if is_needed else "" for is_needed in (planning.copied, planning.each_part)
@@ -412,7 +414,7 @@ def all_capabilities(
         untrusted_inputs=frozenset((*history.value_types, *planning.hearsay)),
         request_index=request_index,
         confirm_effects=planning.confirm,
-        excluded=barred,
+        excluded=blocked_capabilities,
     )
     # A later version of the plan takes another way, so nothing is required of it.
     return (
@@ -504,14 +506,14 @@ def next_turn(
             lines = (*result.steps, result.answer)
         case PlanNotFound(rejections):
             return FinishNode(unit, _no_plan_failure(unit, drafting.request, rejections))
-    rejected = tuple(
+    rejection_fields = tuple(
         (rejection.code, rejection.path, rejection.reason, rejection.hint) for rejection in drafting.rejected
     )
     dumped_graph = _dump_graph(graph)
     draft = PlanDraft(
         graph=dumped_graph,
         lines=tuple(map(str, lines)),
-        rejections=rejected,
+        rejections=rejection_fields,
         repaired_lines=drafting.repair_count,
         version=before.version,
         plan=None if plan is None else _dump_graph(plan),
@@ -615,15 +617,15 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     if plan is None:
         raise internal_error(f"{unit.path} has no plan")
     step_names = {GOAL, *require_plan_settings(unit).values, *progress.carried_values}
-    carried: dict[str, str] = {}
+    carried_names: dict[str, str] = {}
     had = finished_values(progress)
     for step in (line.name for line in parse_steps(progress.draft.lines) if line.name in had):
         name = step
         while name in step_names:
             name = f"{name}_{version - 1}"
-        carried[name] = step
+        carried_names[name] = step
         step_names.add(name)
-    names = {step: name for name, step in carried.items()}
+    names = {step: name for name, step in carried_names.items()}
     # The text of a failure may be that of a document or a model. A planner of effects reads its code only (DESIGN §11).
     planning = require_plan_settings(unit)
     words = all(capability.effect == "pure" for capability in planning.capabilities) and not any(
@@ -637,18 +639,22 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
         failures = [
             (str(rebase_line(parse_line(progress.draft.lines[-1]), names)), _failure_text(outcome, words=words))
         ]
-    acted = {
+    effect_names = {
         _capability_name(node) for node in plan.program.nodes if node.has_effects and _was_called(plan, node.index)
     }
     before = plan_history(progress)
     after = PlanHistory(
-        {**before.value_types, **{name: had[step][1] for name, step in carried.items()}},
-        (*before.carried_calls, *_carried_calls(progress.draft, carried)),
+        {**before.value_types, **{name: had[step][1] for name, step in carried_names.items()}},
+        (*before.carried_calls, *_carried_calls(progress.draft, carried_names)),
         (*before.failed_calls, *failures),
-        tuple(sorted({*before.used_effects, *acted})),
+        tuple(sorted({*before.used_effects, *effect_names})),
     )
     first = PlanDraft(
-        None, version=version, failed_calls=after.failed_calls, carried_values=carried, used_effects=after.used_effects
+        None,
+        version=version,
+        failed_calls=after.failed_calls,
+        carried_values=carried_names,
+        used_effects=after.used_effects,
     )
     return next_turn(unit, *start(plan_request(unit, after)), _with_sampling(unit, first))
 

@@ -116,13 +116,13 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
         return None
     draft = progress.draft
     plan = build_plan([parse_line(line) for line in draft.lines])
-    unconfirmed = plan_module.is_unconfirmed(progress.plan_scope)
+    is_unconfirmed = plan_module.is_unconfirmed(progress.plan_scope)
     if (
         plan is None
         or draft.version > 1
         or draft.reused_from
         or draft.rule
-        or unconfirmed
+        or is_unconfirmed
         or not _plan_gave(require_body_scope(unit), outcome)
     ):
         return None
