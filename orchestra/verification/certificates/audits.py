@@ -139,10 +139,10 @@ class AuditState:
             if drift.tested_rate > drift.guaranteed_alpha
             else ""
         )
-        observed = (
+        observation = (
             f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{suffix}"
         )
-        return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
+        return f"{observation} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class AuditLog:
     def audit_state(self, certificate: AuditedCertificate) -> AuditState:
         """Returns the audits of a certificate."""
         certificate_digest = certificate.original.digest
-        drift, drawn_outputs, audits, voided = (
+        drift, drawn_outputs, audits, is_void = (
             certificate.drift,
             dict[OutputKey, SampledOutput](),
             dict[OutputKey, OutputAudited](),
@@ -195,7 +195,7 @@ class AuditLog:
             if isinstance(line, OutputsSampled):
                 drawn_outputs |= {output.key: output for output in line.outputs}
             elif isinstance(line, CertificateVoided):
-                voided = True
+                is_void = True
             elif line.key not in audits:
                 audits[line.key] = line
                 drift = (
@@ -203,7 +203,7 @@ class AuditLog:
                     if line.verdict == "unclear"
                     else drift.with_audit(wrong=line.verdict == "wrong", gamma=line.gamma)
                 )
-        return AuditState(drift, drawn_outputs, audits, voided)
+        return AuditState(drift, drawn_outputs, audits, is_void)
 
     def find_voided(self, rows: RowSet) -> CertificateVoided | None:
         """Returns the first voided certificate of these rows, or of many of them; None if there is none."""

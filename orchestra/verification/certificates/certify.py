@@ -350,8 +350,8 @@ def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms
     strictest one that should pass according to the tuning rows, or else at one that accepts enough answers for any to
     pass. The thresholds depend on the calibration rows only by their number, so the tests stay valid.
     """
-    ranked = RankedAnswers(tuning)
-    scores = ranked.scores
+    ranked_answers = RankedAnswers(tuning)
+    scores = ranked_answers.scores
     if not scores or not calibration:
         return []
     thresholds: list[float] = []
@@ -364,12 +364,13 @@ def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms
     hopeful = (
         at
         for at, threshold in enumerate(thresholds)
-        if _expected_p_value(ranked.result_at(threshold), calibration, terms) <= P_VALUE_MARGIN * terms.spent_delta
+        if _expected_p_value(ranked_answers.result_at(threshold), calibration, terms)
+        <= P_VALUE_MARGIN * terms.spent_delta
     )
     enough = (
         at
         for at, threshold in enumerate(thresholds)
-        if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
+        if ranked_answers.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
     )
     return thresholds[next(hopeful, next(enough, len(thresholds) - 1)) :]
 
@@ -378,9 +379,11 @@ def _expected_p_value(threshold_result: ThresholdResult, calibration: int, terms
     """Predicted p-value on the calibration rows if they are like the tuning rows, with half an error more than
     observed.
     """
-    accepted = round(threshold_result.coverage * calibration)
+    accepted_count = round(threshold_result.coverage * calibration)
     return binomial_tail(
-        round((threshold_result.errors + 0.5) / (threshold_result.accepted + 1) * accepted), accepted, terms.alpha
+        round((threshold_result.errors + 0.5) / (threshold_result.accepted + 1) * accepted_count),
+        accepted_count,
+        terms.alpha,
     )
 
 
@@ -443,13 +446,13 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
             _rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks"
         )
     wrong = f"{best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
-    observed = f"of the {best.accepted:,} highest-scoring of {size:,} answers {wrong}"
+    observation = f"of the {best.accepted:,} highest-scoring of {size:,} answers {wrong}"
     if size >= terms.min_calibration and all(
         threshold_result.refutes(terms.alpha) for threshold_result in threshold_results
     ):
-        return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
+        return Infeasible(f"{observation}, {format_percent(best.errors / best.accepted)}")
     if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
-        reason = f"{observed}, which neither supports nor rejects {format_percent(terms.alpha)}"
+        reason = f"{observation}, which neither supports nor rejects {format_percent(terms.alpha)}"
         return InsufficientData(
             _rows_needed(
                 max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted),
@@ -461,7 +464,9 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
     needed_count = min(
         (_calibration_needed(threshold_result, size, after) for threshold_result in threshold_results), default=math.inf
     )
-    return InsufficientData(_rows_needed(needed_count if needed_count < math.inf else 2 * size, rows, terms), observed)
+    return InsufficientData(
+        _rows_needed(needed_count if needed_count < math.inf else 2 * size, rows, terms), observation
+    )
 
 
 def _calibration_needed(threshold_result: ThresholdResult, size: int, terms: CertificationTerms) -> float:
@@ -490,7 +495,7 @@ def resplit(
     A round without a threshold violates nothing. Raises `InputError` V006.
     """
     rows = validate(items)
-    certified, naive = [], []
+    threshold_results, naive = [], []
     for number in range(rounds):
         on_round()
         parts = split(rows, terms, f"{terms.seed}/{number}")
@@ -500,15 +505,15 @@ def resplit(
             terms.spent_delta,
         )
         if step is not None:
-            certified.append(rest.result_at(step.threshold))
+            threshold_results.append(rest.result_at(step.threshold))
         if (loosest := naive_threshold(calibration, terms.alpha)) is not None:
             naive.append(rest.result_at(loosest))
     return ResplitResult(
         rounds=rounds,
-        certified=len(certified),
-        violations=sum(threshold_result.exceeds(terms.alpha) for threshold_result in certified),
-        significant_violations=sum(threshold_result.refutes(terms.alpha) for threshold_result in certified),
-        coverage=_mean([threshold_result.coverage for threshold_result in certified]),
+        certified=len(threshold_results),
+        violations=sum(threshold_result.exceeds(terms.alpha) for threshold_result in threshold_results),
+        significant_violations=sum(threshold_result.refutes(terms.alpha) for threshold_result in threshold_results),
+        coverage=_mean([threshold_result.coverage for threshold_result in threshold_results]),
         naive=len(naive),
         naive_violations=sum(threshold_result.exceeds(terms.alpha) for threshold_result in naive),
         naive_significant_violations=sum(threshold_result.refutes(terms.alpha) for threshold_result in naive),

@@ -242,7 +242,7 @@ def resplit(
     rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int
 ) -> ClaimsResplitResult | None:
     """Repeats the calibration over many random divisions; None if there are too few answers."""
-    violated = kept_total = 0.0
+    violation_count = kept_total = 0.0
     split_count = 0
     for number in range(1, rounds + 1):
         calibration, rest = split(rows, f"{seed}/{number}")
@@ -250,9 +250,13 @@ def resplit(
         if keep_quantile is None or not rest:
             continue
         retention_result = apply_threshold(rest, keep_threshold(keep_quantile, floor))
-        split_count, violated, kept_total = (
+        split_count, violation_count, kept_total = (
             split_count + 1,
-            violated + retention_result.violation_rate,
+            violation_count + retention_result.violation_rate,
             kept_total + retention_result.kept_share,
         )
-    return ClaimsResplitResult(split_count, violated / split_count, kept_total / split_count) if split_count else None
+    return (
+        ClaimsResplitResult(split_count, violation_count / split_count, kept_total / split_count)
+        if split_count
+        else None
+    )
