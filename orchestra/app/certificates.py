@@ -110,8 +110,8 @@ class AgentCertificates(_AgentFiles["Certificate"]):
         if certificate.void_reason:
             message = f"the certificate of {agent!r} is void: {certificate.void_reason}"
             raise InputError("V002", message, location=location, hint=certificate.renew_command)
-        if changed := certificate.dependencies.changes(dependency_digests(self._settings, registry, agent)):
-            message = f"the certificate of {agent!r} is void: {' and '.join(changed)} changed since it was made"
+        if changes := certificate.dependencies.changes(dependency_digests(self._settings, registry, agent)):
+            message = f"the certificate of {agent!r} is void: {' and '.join(changes)} changed since it was made"
             raise InputError("V002", message, location=location, hint=certificate.renew_command)
         return certificate
 
@@ -123,14 +123,14 @@ class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
 
     def _read_valid(self, registry: Registry, path: Path, agent: str) -> ClaimsCertificate:
         location, certificate = SourceLocation(str(path), 1), read_claims_certificate(path, agent)
-        changed = certificate.void_reason or " and ".join(
+        void_reason = certificate.void_reason or " and ".join(
             certificate.changes(
                 dependency_digests(self._settings, registry, agent),
                 dependency_digests(self._settings, registry, certificate.judge),
             )
         )
-        if changed:
-            reason = changed if certificate.void_reason else f"{changed} changed since it was made"
+        if void_reason:
+            reason = void_reason if certificate.void_reason else f"{void_reason} changed since it was made"
             raise InputError(
                 "V002",
                 f"the certificate of {agent!r} about claims is void: {reason}",
@@ -176,8 +176,8 @@ def read_combination(settings: Settings, registry: Registry, path: Path, agent: 
     if agent:
         _require_agent(combination, agent, location)
     judges = {name: judge_dependency_digests(settings, registry, name) for name in combination.judge_dependencies}
-    if changed := combination.changes(dependency_digests(settings, registry, combination.agent), judges):
-        changes = f"{' and '.join(changed)} changed since it was made"
+    if changed_parts := combination.changes(dependency_digests(settings, registry, combination.agent), judges):
+        changes = f"{' and '.join(changed_parts)} changed since it was made"
         message = f"the combination of checks of {combination.agent!r} is void: {changes}"
         raise InputError("V002", message, location=location, hint=combination.renew_command)
     return combination

@@ -187,12 +187,12 @@ def plain_request(
     """
     catalog = project.catalog()
     names, judges = validate_checks(checks, catalog.agents, catalog.tools)
-    untyped = isinstance(answer.value, str | dict | list)
+    is_untyped = isinstance(answer.value, str | dict | list)
     return VerificationRequest(
         value=_answer_json(answer.value),
         schema=(
             infer_schema(answer.value, check_names(names))
-            if untyped
+            if is_untyped
             else schema_of(type(answer.value), "serialization")
         ),
         evidence=collect_sources(to_jsonable(answer.against)),
@@ -318,12 +318,12 @@ def _find_certificate(project: Project, combination: Combination, *, is_own: boo
 
 def _missing_inputs(situation: VerificationRequest, producer: Contract) -> Iterator[tuple[str, str]]:
     """Yields the checks that need more than is given, each with the parameter that gives it."""
-    lacking = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
+    missing_names = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
     description = "what the agent was asked: inputs={...}, or --input KEY=VALUE"
     for check in (call for rule in parse_checks(situation.checks) for call in check_calls(rule)):
         if check.check == CONFIDENCE and situation.confidence is None:
             yield str(check), "how sure the agent was of it: confidence=0.9, or --confidence 0.9"
-        elif check.check == AGREE and lacking:
+        elif check.check == AGREE and missing_names:
             yield str(check), description
         elif check.check in (REDERIVE, TOOL):
             questions = MODEL_CHECKS[check.check].build_questions(check, situation)

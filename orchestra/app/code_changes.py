@@ -72,15 +72,15 @@ async def compare_code(project: Project, journal: Journal, started: RunStarted, 
     read.
     """
     then = await stored_code_digests(journal, started)
-    changed, unknown = set(), set()
+    changed_nodes, unknown = set(), set()
     for name in {contract.name for contract in called_contracts(program) if is_unversioned_tool(contract)}:
         if (tool := project.registry.tools.get(name)) is None:
             continue
         if not tool.source_digest or not then.get(name):
             unknown.add(name)
         elif tool.source_digest != then[name]:
-            changed.add(name)
-    return CodeChanges(tuple(sorted(changed)), tuple(sorted(unknown)))
+            changed_nodes.add(name)
+    return CodeChanges(tuple(sorted(changed_nodes)), tuple(sorted(unknown)))
 
 
 async def require_resumable(project: Project, journal: Journal, events: Sequence[Event]) -> None:

@@ -141,26 +141,26 @@ def has_effects(events: Sequence[Event], lasting: Collection[str]) -> bool:
     """Whether a run itself had, or may have had, an effect with the tools `lasting`; reused answers are another run's
     effects.
     """
-    recalled = {
+    recalled_calls = {
         (event.node, event.attempt) for event in events if isinstance(event, AttemptFinished) and event.reused_from
     }
     new_events = [
         event
         for event in events
-        if not isinstance(event, AttemptStarted | AttemptFinished) or (event.node, event.attempt) not in recalled
+        if not isinstance(event, AttemptStarted | AttemptFinished) or (event.node, event.attempt) not in recalled_calls
     ]
     return bool(_possible_calls(new_events, frozenset(lasting)))
 
 
 def _recorded_result(run: str, finish_event: AttemptFinished) -> CallResult:
-    recalled, source = finish_event.reused_from or run, finish_event.overridden_by
+    reused_from, source = finish_event.reused_from or run, finish_event.overridden_by
     override_source = OverrideSource(source.by, source.run or run) if source is not None else None
     return CallResult(
         value=finish_event.value,
         confidence=finish_event.confidence,
         server=finish_event.server,
         model=finish_event.model,
-        reused_from=recalled,
+        reused_from=reused_from,
         overridden_by=override_source,
     )
 

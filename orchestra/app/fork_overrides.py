@@ -60,7 +60,7 @@ def collect_overrides(
 
     Raises `InputError` E033 for a value that no node of the program accepts.
     """
-    first, events, changed = parent.started, parent.events, parent.changes
+    first, events, changes = parent.started, parent.events, parent.changes
     values, inherited_overrides, let_go = options.checked_values, _inherited_overrides(first), options.unset_nodes
     if unheld := let_go - inherited_overrides.keys():
         hint = f"it was given: {', '.join(sorted(inherited_overrides))}" if inherited_overrides else ""
@@ -69,13 +69,13 @@ def collect_overrides(
     names = {node.name for node in program.nodes}
     collected_overrides: dict[str, Override] = {}
     if events is not None:
-        again = {*values, *let_go, *(root_name(change.node) for change in changed)}
+        again = {*values, *let_go, *(root_name(change.node) for change in changes)}
         dependents = _dependents(program, again)
         effects = names if options.again else dependents | _dependents_of_new_values(program, events)
         collected_overrides |= _reusable_answers(
             first, events, names - dependents - _prerequisites_of_effects(program, effects - values.keys())
         )
-    _require_nodes(program, inherited_overrides, values.keys(), changed)
+    _require_nodes(program, inherited_overrides, values.keys(), changes)
     collected_overrides |= {name: override for name, override in inherited_overrides.items() if name in names}
     lists = {node.name for node in program.nodes if node.at_least == "all"}
     collected_overrides |= {
@@ -107,7 +107,7 @@ def _inherited_overrides(first: RunStarted) -> dict[str, Override]:
 
 
 def _require_nodes(
-    program: Program, overrides: Mapping[str, Override], values: Set[str], changed: Sequence[NodeChange]
+    program: Program, overrides: Mapping[str, Override], values: Set[str], changes: Sequence[NodeChange]
 ) -> None:
     """Raises `InputError` E033 if the node of an inherited value is gone and no new node gets one: a renamed node would
     be called.
@@ -116,7 +116,7 @@ def _require_nodes(
     fresh = [
         node.name
         for node in program.nodes
-        if any(change.node == node.name and change.reason == NEW for change in changed)
+        if any(change.node == node.name and change.reason == NEW for change in changes)
     ]
     if len(removed_names) <= sum(name in values for name in fresh):
         return

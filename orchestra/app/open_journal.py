@@ -92,11 +92,11 @@ def journal_exists(settings: Settings) -> bool:
         raise InputError(
             "C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off"
         )
-    if (lacking := missing_folder(settings)) is not None:
-        hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {lacking}"
+    if (missing_path := missing_folder(settings)) is not None:
+        hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {missing_path}"
         raise InputError(
             "C051",
-            f"the journal's folder is not there: {lacking}",
+            f"the journal's folder is not there: {missing_path}",
             why=f"set by {settings.sources['journal']}",
             hint=hint,
         )

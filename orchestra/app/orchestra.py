@@ -639,8 +639,8 @@ class Orchestra:
             overrides=values,
             plan_only=first.plan_only,
         )
-        forked: Run[Any] = Run(await self._start_once(program, request, old.workers), step.read, by=self._options.by)
-        return Fork(await forked.wait_started(has_key=self.has_key), old.changes, values)
+        fork: Run[Any] = Run(await self._start_once(program, request, old.workers), step.read, by=self._options.by)
+        return Fork(await fork.wait_started(has_key=self.has_key), old.changes, values)
 
     async def whatif(
         self, run: str, replacements: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = ""

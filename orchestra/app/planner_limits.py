@@ -105,14 +105,14 @@ def _fleet_limits(
     if fleet is None:
         return PlannerLimits()
     cards = {name: card for name, _ in program.possible_agents if (card := cards_by_name.get(name)) is not None}
-    cleared = {name: clearance(fleet, card) for name, card in cards.items()}
+    clearances = {name: clearance(fleet, card) for name, card in cards.items()}
     planners = {contract.name for plan in plans for contract in (plan.router, plan.larger) if contract is not None}
-    barred = {
+    max_labels = {
         name: max_label
-        for name, max_label in cleared.items()
+        for name, max_label in clearances.items()
         if not is_allowed(label, max_label) and name not in planners
     }
-    return PlannerLimits(barred, prompt_room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
+    return PlannerLimits(max_labels, prompt_room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
 
 
 def clearance(fleet: FleetConfig, card: Card) -> Label:
@@ -165,20 +165,24 @@ def _limit_node(node: CompiledNode, limits: PlannerLimits, calls: int | None) ->
     planning = (
         node.plan_settings if node.plan_settings is None else _limit_plan_settings(node.plan_settings, limits, calls)
     )
-    using = node.tool_use if node.tool_use is None else _limit_tool_use(node.tool_use, limits)
-    if body is node.body and planning is node.plan_settings and using is node.tool_use:
+    tool_use = node.tool_use if node.tool_use is None else _limit_tool_use(node.tool_use, limits)
+    if body is node.body and planning is node.plan_settings and tool_use is node.tool_use:
         return node
-    return msgspec.structs.replace(node, body=body, plan_settings=planning, tool_use=using)
+    return msgspec.structs.replace(node, body=body, plan_settings=planning, tool_use=tool_use)
 
 
-def _limit_tool_use(using: NodeToolUse, limits: PlannerLimits) -> NodeToolUse:
+def _limit_tool_use(tool_use: NodeToolUse, limits: PlannerLimits) -> NodeToolUse:
     """Returns what an agent may use, without the tools that must not see the run's data."""
     skills = tuple(
         capability
-        for capability in using.capabilities
+        for capability in tool_use.capabilities
         if capability.kind != "tool" or capability.name not in limits.blocked_tools
     )
-    return using if len(skills) == len(using.capabilities) else msgspec.structs.replace(using, capabilities=skills)
+    return (
+        tool_use
+        if len(skills) == len(tool_use.capabilities)
+        else msgspec.structs.replace(tool_use, capabilities=skills)
+    )
 
 
 def _limit_plan_settings(planning: PlanSettings, limits: PlannerLimits, calls: int | None) -> PlanSettings:

@@ -256,12 +256,12 @@ def request_workflow(
         return_inputs, extra_inputs = declare_inputs({"returned": options.returns})
         returns, types = {"returns": return_inputs["returned"]["type"]}, {**types, **extra_inputs}
     by_rule = options.rules and options.router == ROUTER and options.votes == 1 and not options.returns
-    untrained = GENERAL_SKILLS if options.router == ROUTER and not by_rule else frozenset[str]()
+    general_skills = GENERAL_SKILLS if options.router == ROUTER and not by_rule else frozenset[str]()
     node = {
         "plan": f"${{input.{REQUEST}}}",
         "with": {name: f"${{input.{name}}}" for name in values},
         **_capability_names(
-            orchestra, options.only or [name for name in _effect_free(orchestra) if name not in untrained]
+            orchestra, options.only or [name for name in _effect_free(orchestra) if name not in general_skills]
         ),
         **returns,
         "limits": options.limits,
@@ -337,8 +337,10 @@ def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
         and (name not in DEMONSTRATIONS or _is_of_project(orchestra, "agents", name))
     }
     fetches, models = not orchestra.settings.endpoint, _model_names(orchestra)
-    offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)}
-    members = {part.digest for card in offered.values() for part in card.member_cards}
+    offered_cards = {
+        name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)
+    }
+    members = {part.digest for card in offered_cards.values() for part in card.member_cards}
     for name in orchestra.workflows():
         if name in DEMONSTRATIONS and not _is_of_project(orchestra, "workflows", name):
             continue
@@ -348,7 +350,7 @@ def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
                 continue
             if fetches or all(_is_available(card, may_fetch=False) for card in required_cards):
                 yield name
-    yield from (name for name, card in offered.items() if card.digest not in members)
+    yield from (name for name, card in offered_cards.items() if card.digest not in members)
     tools = [
         name
         for name in registry.tools
@@ -454,16 +456,18 @@ async def plan_result(
         rule=last.rule,
     )
     if plan_module.is_complete(last):
-        sampled = len(last.sampled_plans) or votes
-        vote_result = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
-        recalled = await _recalled_from(orchestra, last) if last.reused_from else None
+        sample_count = len(last.sampled_plans) or votes
+        vote_result = (
+            None if last.agreement is None else VoteResult(0, round(last.agreement * sample_count), sample_count)
+        )
+        recalled_plan = await _recalled_from(orchestra, last) if last.reused_from else None
         built_plan = build_plan([parse_line(line) for line in last.lines])
-        return replace(draft, plan=built_plan, recalled=recalled, vote=vote_result, recorded_graph=last.graph)
+        return replace(draft, plan=built_plan, recalled=recalled_plan, vote=vote_result, recorded_graph=last.graph)
     outcome = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
     if not isinstance(outcome, FailedOutcome) or outcome.code != NO_PLAN:
         return draft
-    unplanned, vote_result = _unplanned_reason(plan_request, turns, votes, events)
-    return replace(draft, rejections=_rejections_with_hint(orchestra, node, plan_request, unplanned), vote=vote_result)
+    not_found, vote_result = _unplanned_reason(plan_request, turns, votes, events)
+    return replace(draft, rejections=_rejections_with_hint(orchestra, node, plan_request, not_found), vote=vote_result)
 
 
 def _run_node(orchestra: OpenOrchestra, workflow: Workflow[..., Any], start_event: RunStarted | None) -> CompiledNode:
@@ -558,20 +562,20 @@ def keep_plan(orchestra: OpenOrchestra, asked: Workflow[..., Any], draft: PlanRe
 
 
 def _rejections_with_hint(
-    orchestra: OpenOrchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound
+    orchestra: OpenOrchestra, node: CompiledNode, request: PlanRequest, not_found: PlanNotFound
 ) -> tuple[Rejection, ...]:
     """Returns why there is no plan; if the router declined, with the nearest capability."""
-    if not unplanned.is_declined:
-        return unplanned.rejections
+    if not not_found.is_declined:
+        return not_found.rejections
     uncovered_parts = find_uncovered(
         request.capabilities.request_parts,
-        unplanned.steps,
-        PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps)),
+        not_found.steps,
+        PlanAnswer(tuple(PlanReference(step.name) for step in not_found.steps)),
     )
-    text = " ".join(uncovered_parts.parts) if uncovered_parts is not None and unplanned.steps else request.text
+    text = " ".join(uncovered_parts.parts) if uncovered_parts is not None and not_found.steps else request.text
     nearest_text = _nearest(orchestra, node, plan_module.all_capabilities(node, request.text), text)
     hint = f"{nearest_text}; --partial plans what can be done"
-    return tuple(replace(rejection, hint=hint) for rejection in unplanned.rejections)
+    return tuple(replace(rejection, hint=hint) for rejection in not_found.rejections)
 
 
 def _nearest(orchestra: OpenOrchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
@@ -591,12 +595,12 @@ def _nearest(orchestra: OpenOrchestra, node: CompiledNode, offer: Capabilities, 
         if name in best_match.required and not statable_types(kind)
     ]
     missing = [need for need in needs if need.partition(":")[0] not in offer.inputs]
-    wanting = f", which needs {' and '.join(missing)}" if missing else ""
+    needs_text = f", which needs {' and '.join(missing)}" if missing else ""
     if best_match in capabilities:
         does = "may have effects or ask a person" if best_match.kind == "call" else "has effects"
         permission = f"it {does}, and is used only with --only {best_match.name}"
-        return f"the nearest is {_description(best_match)}{wanting}; {permission}"
-    return f"the nearest is {_description(best_match)}{wanting}"
+        return f"the nearest is {_description(best_match)}{needs_text}; {permission}"
+    return f"the nearest is {_description(best_match)}{needs_text}"
 
 
 def nearest_capability(orchestra: OpenOrchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
@@ -639,9 +643,9 @@ def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
         for agent, _ in workflow.program.possible_agents
     }
     agents = {path.name for path in builtin_folder("agents").iterdir()}
-    packaged = {*agents, *(path.stem for path in builtin_folder("workflows").iterdir()), *PACKAGE_TOOLS}
+    packaged_names = {*agents, *(path.stem for path in builtin_folder("workflows").iterdir()), *PACKAGE_TOOLS}
     order = sorted(
-        offer.by_name.values(), key=lambda capability: (capability.name in packaged, capability.name in parts)
+        offer.by_name.values(), key=lambda capability: (capability.name in packaged_names, capability.name in parts)
     )
     return order[:MAX_BROADEST]
 

@@ -134,8 +134,8 @@ class Project:
         from orchestra.tools import BUILTIN_TOOLS, load_tool
 
         modules = installed_modules() if settings.trust_error("modules") else load_modules(settings)
-        declared = [step for module in modules for step in _module_steps(module)]
-        models = {**declared_models(*declared), **project_models()}
+        declared_steps = [step for module in modules for step in _module_steps(module)]
+        models = {**declared_models(*declared_steps), **project_models()}
         registry = Registry.load(settings.agents, models=models, check=settings.check_path)
         project = cls(settings, registry.with_lazy_tools(BUILTIN_TOOLS, load_tool).with_tools(PLANNING))
         if settings.mcp:
@@ -143,9 +143,9 @@ class Project:
 
             project.toolbox = McpToolset(settings, create_line_logger(settings.log, form=settings.log_as))
             project.registry = project.registry.with_tools(project.toolbox.tools)
-        for step in declared:
+        for step in declared_steps:
             project.register(step)
-        project._declared = resolve_names(*declared)
+        project._declared = resolve_names(*declared_steps)
         return project
 
     def register(self, step: Step[..., Any]) -> None:
@@ -488,12 +488,12 @@ class Project:
 
         catalog = registry().catalog(_WorkflowGraphs(self, graphs))
         if self._has_several_models:  # the fleet file is read for the agents of the step only
-            contracts, registered = catalog.agents, registry().cards
+            contracts, registered_cards = catalog.agents, registry().cards
 
             def served_contract(name: str) -> Contract:
-                return self.contract(registered[name]) if name in registered else contracts[name]
+                return self.contract(registered_cards[name]) if name in registered_cards else contracts[name]
 
-            catalog = replace(catalog, agents=LazyMapping((*contracts, *registered), served_contract))
+            catalog = replace(catalog, agents=LazyMapping((*contracts, *registered_cards), served_contract))
         full_catalog = replace(
             catalog,
             certificates=_LazyMapping(certificates),

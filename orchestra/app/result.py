@@ -159,12 +159,12 @@ class Result(Generic[R]):
 
     def _error_frames(self, code: str, node: str) -> tuple[str, ...]:
         """Returns where the tool's own code raised that made the run fail."""
-        raised = (
+        finish_events = (
             event
             for event in reversed(self.events)
             if isinstance(event, AttemptFinished) and event.error == code and event.frames
         )
-        return next((event.frames for event in raised if event.node == node or is_inside(event.node, node)), ())
+        return next((event.frames for event in finish_events if event.node == node or is_inside(event.node, node)), ())
 
 
 def run_content(result: Result[Any]) -> RunContent:

@@ -543,7 +543,7 @@ class RecordedRun:
     def node(self, row: NodeRow, blobs: Mapping[str, bytes], *, with_sources: bool = True) -> NodeDetail:
         """Returns a node with its attempts. `blobs` has what they sent and received, as far as it is included."""
         guarantee = next((item for item in self.guarantees() if item.node == row.path), None)
-        override_source, corrected = row.overridden_by, row.correction
+        override_source, correction = row.overridden_by, row.correction
         return NodeDetail(
             **msgspec.structs.asdict(node_summary(row)),
             attempts=tuple(self._attempt(attempt, blobs) for attempt in row.attempts),
@@ -552,8 +552,8 @@ class RecordedRun:
             fallback_reason=row.fallback_reason,
             choice_reason=row.choice_reason,
             correction=None
-            if corrected is None
-            else Correction(value=corrected.value, by=corrected.by, at=corrected.at),
+            if correction is None
+            else Correction(value=correction.value, by=correction.by, at=correction.at),
             unanswered_reason=row.unanswered_reason,
             overridden_by=None if override_source is None else Author(by=override_source.by, run=override_source.run),
             guarantee=guarantee.guarantee if guarantee is not None else "",

@@ -83,8 +83,8 @@ async def derived_runs(journal: Journal, runs: Collection[str]) -> list[str]:
     if isinstance(journal, IndexedJournal):
         return await journal.derived_runs(runs)
     run_names = list[str]()
-    async with aclosing(scan(journal)) as skimmed:
-        async for run, _, events, _ in skimmed:
+    async with aclosing(scan(journal)) as pages:
+        async for run, _, events, _ in pages:
             if run not in runs and any(not source_runs(event).isdisjoint(runs) for event in events):
                 run_names.append(run)
     return sorted(run_names)

@@ -399,8 +399,8 @@ async def simulate_run(
     Its label is the strictest of the run's, the program's and `label`: new calls contain data of all three.
     """
     first, replay_result = recorded.started, replay(recorded.program, recorded.events)
-    sealed = RecordedWorkers.of(engine.workers, program, replay_result, asked, altered)
-    stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
+    recorded_workers = RecordedWorkers.of(engine.workers, program, replay_result, asked, altered)
+    stage = Engine(engine.clock, MemoryJournal(), recorded_workers, concurrency=engine.concurrency)
     names = {node.name for node in program.nodes}
     values = {path: override for path, override in (first.overrides or {}).items() if root_name(path) in names}
     strictest = join((first.label, program.label, label))
@@ -420,18 +420,18 @@ async def simulate_run(
         events = list(await run.history())
     finally:
         await stage.close()
-    stops += sealed.stops.values()
-    usage = _usage_of(events, sealed.new_calls)
+    stops += recorded_workers.stops.values()
+    usage = _usage_of(events, recorded_workers.new_calls)
     before, after = History.of(recorded.events), History.of(events)
     return WhatifResult(
         run=first.run,
         workflow=first.workflow,
         before=_summarize(before, before.usage),
-        after=_summarize(after, sum(sealed.recalled.values(), usage)),
+        after=_summarize(after, sum(recorded_workers.recalled.values(), usage)),
         differences=tuple(_differences(before, after, stops)),
         stops=tuple(stops),
-        recalled_calls=len(sealed.recalled),
-        new_calls=len(sealed.new_calls),
+        recalled_calls=len(recorded_workers.recalled),
+        new_calls=len(recorded_workers.new_calls),
         new_usage=usage,
         replay_gap=replay_result.reason if replay_result.first_difference is not None else "",
         timed_out=tuple(dict.fromkeys((*replay_result.timed_out, *([""] if _is_out_of_time(recorded) else [])))),
@@ -455,17 +455,19 @@ async def _replay_answers(stage: Engine, run: Execution, events: Sequence[Event]
             questions[event.node] = event
         elif isinstance(event, QuestionAnswered) and questions[event.node].kind != "effect":
             answer_events[questions[event.node].question_digest, event.node] = event
-    posted: set[tuple[str, str]] = set()
+    posted_answers: set[tuple[str, str]] = set()
     patience = ANSWER_TIMEOUT
     while await run.wait_until_blocked() is None:
-        fresh = [question for question in run.questions if (question.question_digest, question.node) not in posted]
+        fresh = [
+            question for question in run.questions if (question.question_digest, question.node) not in posted_answers
+        ]
         answers = [
             (question, answer_events[question.question_digest, question.node])
             for question in fresh
             if (question.question_digest, question.node) in answer_events
         ]
         for question, answer in answers:
-            posted.add((question.question_digest, question.node))
+            posted_answers.add((question.question_digest, question.node))
             at, value, decline_reason, by = stage.clock.now(), answer.value, answer.decline_reason, answer.by
             message = InboxMessage(
                 kind="answer",

@@ -153,9 +153,9 @@ class WorkflowTarget:
                 parts |= dict(_acceptance_digests(node))
         if tiers := self.project.tiers(self.program):
             parts["the larger models of the fleet"] = digest(canonical(list(tiers)))
-        scored = [(name, _source_text(name)) for name in SCORING_SOURCES]
+        scoring_digests = [(name, _source_text(name)) for name in SCORING_SOURCES]
         return DependencyDigests(
-            _graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts
+            _graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scoring_digests])), parts
         )
 
     def _agent_digests(self, contract: Contract) -> dict[str, str]:

@@ -203,8 +203,8 @@ class _ClaimEvidence:
     @classmethod
     def of(cls, claim: OutputClaim) -> Self:
         """Returns the evidence of a claim."""
-        supported = not (claim.unsupported or claim.person)
-        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), supported)
+        has_support = not (claim.unsupported or claim.person)
+        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), has_support)
 
     def covers(self, quote: OutputClaim, places: frozenset[Support]) -> bool:
         """Whether the quote is in this evidence with its verdicts, and this claim is not less supported than the
@@ -296,14 +296,14 @@ class _ClaimExtractor:
 
     def _build_claim(self, leaf: Leaf, citations: EvidenceByPath) -> OutputClaim:
         way = self._origins(leaf.steps)
-        speaking = self.attributor.attribute(way.derived, leaf.value)
-        basis = self._basis(way.exact, speaking)
-        backing = chain(
+        attribution = self.attributor.attribute(way.derived, leaf.value)
+        basis = self._basis(way.exact, attribution)
+        support = chain(
             self._exact_support(way.exact, leaf.value),
-            self._derived_support(speaking, leaf.value),
+            self._derived_support(attribution, leaf.value),
             self._cited_support(leaf, citations, basis),
         )
-        evidence = _distinct(backing)
+        evidence = _distinct(support)
         reason = basis.unsupported
         if not (evidence or reason or basis.person):
             reason = "its checks pass, and none of them gives evidence"
@@ -311,15 +311,15 @@ class _ClaimExtractor:
             leaf.path, leaf.value, basis.nodes, evidence, basis.verdicts, basis.score, reason, basis.person
         )
 
-    def _basis(self, exact: tuple[NodeOrigin, ...], speaking: Attribution) -> _ClaimBasis:
+    def _basis(self, exact: tuple[NodeOrigin, ...], attribution: Attribution) -> _ClaimBasis:
         key = (
             tuple((origin.node, origin.kind, origin.covered) for origin in exact),
-            speaking.base,
-            speaking.additional,
+            attribution.base,
+            attribution.additional,
         )
         if (cached_basis := self._basis_cache.get(key)) is not None:
             return cached_basis
-        origins = [*exact, *speaking.origins()]
+        origins = [*exact, *attribution.origins()]
         nodes = tuple(dict.fromkeys(origin.node for origin in origins))
         verdicts = tuple(
             dict.fromkeys(claim_verdict for node in nodes for claim_verdict in self.verdicts.get(node, ()))
@@ -367,24 +367,24 @@ class _ClaimExtractor:
             if (computation := self.arithmetic.computation(statement, path, value)) is not None:
                 yield computation
 
-    def _derived_support(self, speaking: Attribution, value: Any) -> Sequence[Support]:
+    def _derived_support(self, attribution: Attribution, value: Any) -> Sequence[Support]:
         """Yields the same for the sources of a group, limited as for a claim."""
         if content_key(value) is None:
-            return _distinct(evidence for _, evidence in self._ordered_support(speaking, value))
-        key = (speaking, type(value), value)
+            return _distinct(evidence for _, evidence in self._ordered_support(attribution, value))
+        key = (attribution, type(value), value)
         if (cached_support := self._support_cache.get(key)) is None:
             cached_support = self._support_cache[key] = _distinct(
-                evidence for _, evidence in self._ordered_support(speaking, value)
+                evidence for _, evidence in self._ordered_support(attribution, value)
             )
         return cached_support
 
-    def _ordered_support(self, speaking: Attribution, value: Any) -> Iterator[tuple[int, Support]]:
+    def _ordered_support(self, attribution: Attribution, value: Any) -> Iterator[tuple[int, Support]]:
         """Yields the evidence of the sources of a group, with their indices; for the first ones the locations, then the
         computation.
         """
-        origins, agree = speaking.base.group.origins, speaking.agreeing
-        base_evidence = self._base_evidence(speaking.base)
-        apart = agree.keys() & speaking.base.members
+        origins, agree = attribution.base.group.origins, attribution.agreeing
+        base_evidence = self._base_evidence(attribution.base)
+        apart = agree.keys() & attribution.base.members
         places = (
             ((at, place) for at, place in base_evidence.places if at not in apart)
             if apart
@@ -610,10 +610,10 @@ def _operand(statement: Statement, operand: Fraction) -> Operand:
     return Operand(_format_number(operand), () if place is None else (place,))
 
 
-def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
+def _distinct(support: Iterable[Support]) -> tuple[Support, ...]:
     """Returns the first pieces of evidence, each once."""
     distinct_evidence: dict[Support, None] = {}
-    for evidence in backing:
+    for evidence in support:
         distinct_evidence[evidence] = None
         if len(distinct_evidence) == MAX_EVIDENCE:
             break

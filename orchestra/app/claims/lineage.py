@@ -185,8 +185,8 @@ class OutputLineage:
         trace = _Trace(self)
         trace.follow(item, references)
         while trace.queue and visits + len(trace.visited) < MAX_VISITS:
-            following = trace.queue.popleft()
-            trace.follow(following, _references(following))
+            next_item = trace.queue.popleft()
+            trace.follow(next_item, _references(next_item))
         new_group = self._groups[key] = OriginGroup(tuple(trace.found))
         return new_group
 
@@ -342,22 +342,22 @@ class _Trace:
                 return
             item_scope = item_scope.outer
 
-    def _follow_unit(self, unit: _Unit, node: AnyNode, covered: bool) -> None:
+    def _follow_unit(self, unit: _Unit, node: AnyNode, is_covered: bool) -> None:
         row = self.lineage.rows.get(unit.path)
         if row is None or not isinstance(row.outcome, ValueOutcome):
             return
         if _is_given(row):  # A person's value has no origin in the run.
-            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, "ask", covered)] = None
+            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, "ask", is_covered)] = None
             return
         if node.fallback is not None and _took_fallback(row):
-            self.queue.append(_TraceItem(unit.scope, node.fallback, unit.steps, unit.exact, covered))
+            self.queue.append(_TraceItem(unit.scope, node.fallback, unit.steps, unit.exact, is_covered))
             return
         is_accepted = bool(row.attempts) and row.attempts[-1].accepted is True
         kind = _KINDS.get(type(node), "judge") if choice_of(node) is None else "judge"
         if kind != "judge" or is_accepted:
-            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, kind, covered)] = None
+            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, kind, is_covered)] = None
         for item in self.lineage.source_items(unit, node):
-            self.queue.append(_TraceItem(item.scope, item.template, item.steps, item.exact, covered or is_accepted))
+            self.queue.append(_TraceItem(item.scope, item.template, item.steps, item.exact, is_covered or is_accepted))
 
 
 _KINDS: Mapping[type, OriginKind] = {AgentNode: "agent", ToolNode: "tool", AskNode: "ask"}
