@@ -291,37 +291,37 @@ def generate_source(cards: Sequence[Card]) -> str:
 
 def _generate_agent(card: Card) -> str:
     prefix = "".join(part.capitalize() for part in card.name.split("_"))
-    renamed = {name: f"{prefix}{name}" for name in card.types}
-    classes = [_generate_type(renamed[name], body, renamed) for name, body in card.types.items()]
+    type_names = {name: f"{prefix}{name}" for name in card.types}
+    classes = [_generate_type(type_names[name], body, type_names) for name, body in card.types.items()]
     inputs = {
         name: input_type if isinstance(input_type, str) else input_type.type for name, input_type in card.input.items()
     }
     defaults = {name: input_type.default for name, input_type in card.input.items() if not isinstance(input_type, str)}
-    classes.append(_generate_model(f"{prefix}Input", inputs, renamed, f"What {card.name} takes.", defaults))
+    classes.append(_generate_model(f"{prefix}Input", inputs, type_names, f"What {card.name} takes.", defaults))
     output = f"{prefix}Output"
     if isinstance(card.output, Mapping):
-        classes.append(_generate_model(output, card.output, renamed, f"What {card.name} gives."))
+        classes.append(_generate_model(output, card.output, type_names, f"What {card.name} gives."))
     else:
-        output = _python_type(card.output, renamed)
+        output = _python_type(card.output, type_names)
     name = f"{card.name}_" if keyword.iskeyword(card.name) else card.name
     bound = f'{name} = agent("{card.name}", {prefix}Input, {output})  # {card.digest}'
     return "\n\n\n".join(classes) + "\n\n\n" + bound + "\n"
 
 
-def _generate_type(name: str, body: Mapping[str, object], renamed: Mapping[str, str]) -> str:
+def _generate_type(name: str, body: Mapping[str, object], type_names: Mapping[str, str]) -> str:
     from orchestra.agents.card_types import TYPE_NAME_HINT, invalid_type_name
 
     if not name.isidentifier():
         raise InputError("L105", invalid_type_name(name), hint=TYPE_NAME_HINT)
     if all(isinstance(text, str) for text in body.values()) and "type" not in body:
-        return _generate_model(name, {key: str(text) for key, text in body.items()}, renamed)
+        return _generate_model(name, {key: str(text) for key, text in body.items()}, type_names)
     return f"{name} = dict[str, Any]" if body.get("type") == "object" else f"{name} = Any"
 
 
 def _generate_model(
     name: str,
     fields: Mapping[str, str],
-    renamed: Mapping[str, str],
+    type_names: Mapping[str, str],
     docstring: str = "",
     defaults: Mapping[str, object] | None = None,
 ) -> str:
@@ -330,7 +330,7 @@ def _generate_model(
         lines += [f'    """{docstring}"""', ""]
     default_arguments = {field: _default_arguments(value) for field, value in (defaults or {}).items()}
     lines += [
-        _generate_field(field, _python_type(text, renamed), default_arguments.get(field, ()))
+        _generate_field(field, _python_type(text, type_names), default_arguments.get(field, ()))
         for field, text in fields.items()
     ]
     return "\n".join(lines if fields or docstring else [*lines, "    pass"]).rstrip()
@@ -362,7 +362,7 @@ def _field_call(*arguments: str) -> str:
     return f"Field({', '.join(arguments)})"
 
 
-def _python_type(text: str, renamed: Mapping[str, str]) -> str:
+def _python_type(text: str, type_names: Mapping[str, str]) -> str:
     """Translates a type of the workflow language to Python."""
     from orchestra.schema.types import parse_type
 
@@ -372,7 +372,7 @@ def _python_type(text: str, renamed: Mapping[str, str]) -> str:
             return repr(
                 parse_type(f"Literal[{token}]", {})["enum"][0]
             )  # resolves escapes and line breaks of the workflow language
-        return {"null": "None", "true": "True", "false": "False", **renamed}.get(token, token)
+        return {"null": "None", "true": "True", "false": "False", **type_names}.get(token, token)
 
     return _TYPE_TOKEN.sub(translate_token, text)
 

@@ -149,10 +149,10 @@ def _check_agent_weights() -> Iterator[Finding]:
     from orchestra.core.agent_weights import read_index, resolve_agents_folder
     from orchestra.core.resources import package_data
 
-    packaged = package_data("agents")
-    if (index := read_index(packaged)) is None:
+    packaged_agents = package_data("agents")
+    if (index := read_index(packaged_agents)) is None:
         return
-    if (folder := resolve_agents_folder(packaged)) != packaged:
+    if (folder := resolve_agents_folder(packaged_agents)) != packaged_agents:
         yield Finding("agents", "ok", f"with their weights in {folder}")
         return
     size = format_size(index.total_bytes)
@@ -305,8 +305,10 @@ def _check_journal(settings: Settings) -> Finding:
         return Finding(
             "journal", "ok", f"{address} accepts connections, through asyncpg {_installed_version('asyncpg')}"
         )
-    if (lacking := missing_folder(settings)) is not None:
-        return Finding("journal", "problem", f"{lacking} does not exist; is its disk mounted?", f"mkdir -p {lacking}")
+    if (missing_path := missing_folder(settings)) is not None:
+        return Finding(
+            "journal", "problem", f"{missing_path} does not exist; is its disk mounted?", f"mkdir -p {missing_path}"
+        )
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")

@@ -397,12 +397,12 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
 async def stop_fleet(name: str | None, as_json: bool) -> None:
     """Stops the local servers."""
     _, config, supervision = _load_fleet(name)
-    stopped = await supervision.stop()
+    was_running = await supervision.stop()
     if as_json:
-        print_json({"fleet": config.name, "stopped": stopped})
+        print_json({"fleet": config.name, "stopped": was_running})
     else:
         print_text(
-            f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running"
+            f"the fleet {config.name!r} has stopped" if was_running else f"the fleet {config.name!r} was not running"
         )
 
 

@@ -212,8 +212,10 @@ def _validate_fleet(path: Path, report: FileReport) -> None:
 
     fleet = read_config(path)
     report.summary = f"the fleet {fleet.name!r}, {pluralize(len(fleet.servers), 'server')}"
-    lacked = ((name, missing_key_error(server)) for name, server in fleet.servers.items())
-    report.warnings += [f"{path}: {name}: {error.message}; calls to it fail here" for name, error in lacked if error]
+    missing_keys = ((name, missing_key_error(server)) for name, server in fleet.servers.items())
+    report.warnings += [
+        f"{path}: {name}: {error.message}; calls to it fail here" for name, error in missing_keys if error
+    ]
 
 
 def _display_path(path: Path) -> str:

@@ -129,7 +129,7 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --watch --audit 20")
         return _show_all(settings, project, as_json=arguments.as_json)
     case = _AuditedCertificate.load(settings, project, arguments.agent, claims=arguments.claims)
-    printed = False
+    is_printed = False
     if (arguments.audit or arguments.labels is not None) and not case.certificate.void_reason:
         async with open_existing_journal() as journal:
             if journal is None:
@@ -141,11 +141,11 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
             if arguments.labels is not None:
                 await _record_verdicts(case, arguments, journal, arguments.labels)
             if arguments.audit:
-                printed = await _draw_and_ask(case, arguments, period, journal)
+                is_printed = await _draw_and_ask(case, arguments, period, journal)
     reason = case.log.void_certificate(case.file)
     if reason and case.log.is_replaced(case.file):
         print_note(f"another certificate has replaced it meanwhile and is unchanged; the audited one: {reason}")
-    if not printed:
+    if not is_printed:
         _show_watch(
             _AuditedCertificate.load(settings, project, arguments.agent, claims=arguments.claims) if reason else case,
             as_json=arguments.as_json,
@@ -289,10 +289,10 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     """Prints the state of a watch."""
     watch, certificate = case.log.audit_state(), case.certificate
     drift = watch.drift
-    doubled = min(1.0, 2 * drift.tested_rate)
-    within = audits_to_detect(drift.tested_rate, 1 / drift.evidence_limit, doubled)
+    rate_bound = min(1.0, 2 * drift.tested_rate)
+    within = audits_to_detect(drift.tested_rate, 1 / drift.evidence_limit, rate_bound)
     if as_json:
-        print_json(_watch_data(case, watch, doubled, within))
+        print_json(_watch_data(case, watch, rate_bound, within))
         return
     print_text(
         escape_invisible(f"{certificate.agent}: {certificate.guarantee}"),
@@ -316,7 +316,7 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     )
     finds = f"within {within:,} audits" if within is not None else "not within a practical number of audits"
     alarms = f"{format_percent(DETECTION_POWER)} of the time; a false alarm at most {format_percent(drift.delta)}"
-    print_text(f"  finds     an error rate of {format_percent(doubled)} {finds}, {alarms}")
+    print_text(f"  finds     an error rate of {format_percent(rate_bound)} {finds}, {alarms}")
     rows = [_audit_row(audit) for audit in list(watch.audits.values())[-MAX_AUDITS_SHOWN:]]
     if rows:
         print_text()
@@ -337,7 +337,7 @@ def _audit_row(audit: audits.OutputAudited) -> tuple[str, ...]:
     return audit.at, audit.run, audit.node, audit.verdict, f"{audit.alpha:.4g}", f"{audit.evidence:.3g}", audit.by
 
 
-def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, within: int | None) -> dict[str, Any]:
+def _watch_data(case: _AuditedCertificate, watch: AuditState, rate_bound: float, within: int | None) -> dict[str, Any]:
     drift, certificate = watch.drift, case.certificate
     return {
         "agent": certificate.agent,
@@ -355,7 +355,7 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
         "guaranteed_alpha": drift.guaranteed_alpha,
         "bound": drift.tested_rate,
         "delta": drift.delta,
-        "finds": {"rate": doubled, "audits": within, "often": DETECTION_POWER},
+        "finds": {"rate": rate_bound, "audits": within, "often": DETECTION_POWER},
         "steps": [msgspec.to_builtins(audit) for audit in watch.audits.values()],
         "certificate": str(case.file),
         "log": str(case.log.path),

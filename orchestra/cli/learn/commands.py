@@ -112,19 +112,19 @@ def evaluate(
         if file is not None:
             check_writable(file, option)
     try:
-        compared = run_with_signals(lambda _: compare(get_opener(context), settings, arguments.to_spec(measurement)))
+        comparison = run_with_signals(lambda _: compare(get_opener(context), settings, arguments.to_spec(measurement)))
     except OrchestraError as error:
         _write_file(arguments.junit, "--junit", partial(junit_error_report, arguments.agent, error))
         raise
-    _write_file(arguments.predictions, "--predictions", compared.to_json_lines)
+    _write_file(arguments.predictions, "--predictions", comparison.to_json_lines)
     if serving.as_json:
-        print_json(compared.as_data())
+        print_json(comparison.as_data())
     else:
-        _show_comparison(compared)
-    _write_file(arguments.junit, "--junit", compared.to_junit)
-    for missed in compared.missed_requirements:
-        print_note(f"missed: {missed}, and it is {compared.judged_figures[missed.metric]}")
-    if compared.missed_requirements:
+        _show_comparison(comparison)
+    _write_file(arguments.junit, "--junit", comparison.to_junit)
+    for missed_requirement in comparison.missed_requirements:
+        print_note(f"missed: {missed_requirement}, and it is {comparison.judged_figures[missed_requirement.metric]}")
+    if comparison.missed_requirements:
         raise typer.Exit(1)
 
 
@@ -134,13 +134,13 @@ def _write_file(file: Path | None, option: str, content: Callable[[], bytes]) ->
             file.write_bytes(content())
 
 
-def _show_comparison(compared: ComparisonResult) -> None:
-    report = compared.report
+def _show_comparison(comparison: ComparisonResult) -> None:
+    report = comparison.report
     print_text(f"{report.agent} on {report.test}: {report.rows} rows\n")
     print_text(report.markdown())
-    if compared.classes is not None:
-        _show_classes(compared.classes)
-    for training_overlap in compared.training_overlap:
+    if comparison.classes is not None:
+        _show_classes(comparison.classes)
+    for training_overlap in comparison.training_overlap:
         print_text(f"\n{training_overlap}: these figures do not generalise to other rows")
 
 
@@ -160,8 +160,8 @@ def _show_classes(report: ClassificationReport) -> None:
     ]
     print_text()
     print_table((report.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
-    for expected, predicted, count in report.confusions:
-        print_text(escape_invisible(f"{expected} predicted as {predicted}: {pluralize(count, 'row')}"))
+    for expected, predicted_label, count in report.confusions:
+        print_text(escape_invisible(f"{expected} predicted as {predicted_label}: {pluralize(count, 'row')}"))
 
 
 def promote(

@@ -142,8 +142,8 @@ def _short_output(row: DatasetRow) -> str:
 
 def _exclude_test_rows(pool: CollectedRows, data: Dataset) -> CollectedRows:
     """Removes rows of the test split of a dataset, and their groups."""
-    tested = data.rows["test"]
-    marks, groups = {fingerprint(row.input) for row in tested}, {row.group for row in tested}
+    test_inputs = data.rows["test"]
+    marks, groups = {fingerprint(row.input) for row in test_inputs}, {row.group for row in test_inputs}
     return pool.exclude(
         lambda row: row.group in groups or fingerprint(row.input) in marks, f"of the test part of {data.manifest.name}"
     )

@@ -233,8 +233,8 @@ def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
 
 def prepare(card: Card, spec: ComparisonSpec) -> tuple[Sequence[Metric], EvaluationSet]:
     """The metrics and the rows. A candidate may replace an untrained agent."""
-    trained = spec.candidate is None
-    test = load_rows(card, spec.data, spec.part, spec.rows, spec.seed, spec.evaluation, spec.train, trained=trained)
+    is_training = spec.candidate is None
+    test = load_rows(card, spec.data, spec.part, spec.rows, spec.seed, spec.evaluation, spec.train, trained=is_training)
     return metrics_for(card, spec.evaluation, test.rows), test
 
 
@@ -326,8 +326,8 @@ async def ask_arm(
     runs have the label of the rows.
     """
     with ProgressMeter(len(test.rows), 0) as meter:
-        labelled = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
-        arm = await evaluation.evaluate_arm(labelled, name, step, test, concurrency, lambda *_: meter.advance())
+        labelled_runs = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
+        arm = await evaluation.evaluate_arm(labelled_runs, name, step, test, concurrency, lambda *_: meter.advance())
     if arm.failed:
         print_note(f"{name}: {arm.failed} {what}; the first: {arm.reason}")
     return arm
@@ -402,11 +402,11 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
             return PromotionResult(
                 report, judgement, False, f"{spec.agent} is unchanged; --force promotes the candidate nevertheless."
             )
-        calibrated = own_card.current_calibration is not None
+        is_calibrated = own_card.current_calibration is not None
         shelf.promote(spec.candidate, record)
         reload_text = await _reload_servers(open_, settings, spec.agent)
     message = f"{spec.agent} has {mark[:12]} now{reload_text}. orchestra learn rollback {spec.agent}"
-    if calibrated:
+    if is_calibrated:
         message += (
             f"\nIts calibration was made for the previous adapter, and is void: orchestra learn calibrate {spec.agent}"
         )

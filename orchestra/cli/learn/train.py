@@ -142,7 +142,7 @@ def _run_adapter_training(
     """Reads the inputs and trains. Returns the record, the training and the provenance of the starting weights."""
     reporter.phase("looking for the weights of the base")
     base_name, folder = _base_weights(card, arguments.fleet)
-    taught = _load_teacher(arguments)
+    distillation_settings = _load_teacher(arguments)
     reporter.phase(f"reading the rows of {arguments.data}")
     data = Dataset.load(arguments.data)
     reporter.phase(f"checking the weights in {folder}")
@@ -158,23 +158,23 @@ def _run_adapter_training(
         batch_tokens=arguments.batch,
         max_example_tokens=arguments.longest,
         device=adapter_settings.device,
-        command=_adapter_command(arguments, adapter_settings, taught),
-        teacher=taught,
+        command=_adapter_command(arguments, adapter_settings, distillation_settings),
+        teacher=distillation_settings,
         start=StartingAdapter.from_folder(arguments.start, adapter_settings.shape)
         if arguments.start is not None
         else None,
     )
     before = _initial_provenance(card, arguments)
     reporter.phase("splitting the rows into tokens")
-    prepared = prepare_examples(training)
+    prepared_examples = prepare_examples(training)
     print_note(
-        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; "
-        f"{prepared.too_long:,} are too long and were left out"
+        f"{len(prepared_examples.train):,} rows to train on, {len(prepared_examples.tune):,} to tune on; "
+        f"{prepared_examples.too_long:,} are too long and were left out"
     )
     print_note(f"checkpoints: {training.checkpoint_folder}")
     with lock_training(training.checkpoint_folder):
         training_record = train_adapter(
-            training, prepared, target, reporter, fresh=arguments.fresh, on_phase=reporter.phase
+            training, prepared_examples, target, reporter, fresh=arguments.fresh, on_phase=reporter.phase
         )
     return training_record, training, before
 

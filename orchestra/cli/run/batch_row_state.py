@@ -184,8 +184,8 @@ class RowRunner:
         """The run of a row with earlier runs: the newest one, a fork of it, or a new one. Raises `OrchestraError`
         C059.
         """
-        again, succeeded = row.id in self.rerun_rows, next((run for run in reversed(runs) if run.succeeded), None)
-        if (last := succeeded or latest_run(runs, self._effect_tools)) is None:
+        again, last_success = row.id in self.rerun_rows, next((run for run in reversed(runs) if run.succeeded), None)
+        if (last := last_success or latest_run(runs, self._effect_tools)) is None:
             raise _unknown_outcome_error("it was forked more than once, and several forks have made calls with effects")
         if last.finished is None:
             return await self._take_existing(row, row_runs, last)
@@ -243,25 +243,25 @@ class RowRunner:
     async def _fork_run(self, orchestra: Orchestra, run: str) -> Run[Any]:
         return (await orchestra.fork(run, self._step)).run
 
-    async def _take_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
+    async def _take_existing(self, row: BatchRow, row_runs: _RowRuns, lineage_run: LineageRun) -> Run[Any]:
         """Continues an existing run. One that cannot continue with the current workflow is ended and forked."""
-        if existing.finished is None:
-            self._marks.mark_begun(existing.run)
+        if lineage_run.finished is None:
+            self._marks.mark_begun(lineage_run.run)
         try:
-            run = await self._wait_for_lease(row, lambda: self._open_existing(row, row_runs, existing))
+            run = await self._wait_for_lease(row, lambda: self._open_existing(row, row_runs, lineage_run))
         except OrchestraError as error:
             if error.code not in NOT_RESUMABLE_CODES:
                 raise
-            await self._orchestra.cancel(existing.run, by=COMMAND_LINE_AUTHOR)
-            return await self._start_over(row, row_runs, existing, [existing])
-        self.recovered += existing.finished is not None
+            await self._orchestra.cancel(lineage_run.run, by=COMMAND_LINE_AUTHOR)
+            return await self._start_over(row, row_runs, lineage_run, [lineage_run])
+        self.recovered += lineage_run.finished is not None
         return run
 
-    async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
+    async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, lineage_run: LineageRun) -> Run[Any]:
         """Opens a run by its key if there is one; it then uses the current workflow."""
-        parent = existing.started.parent
-        key = row_runs.keys.get(existing.run, "") or (
-            next_key(parent) if parent and existing.run == next_run(parent) else ""
+        parent = lineage_run.started.parent
+        key = row_runs.keys.get(lineage_run.run, "") or (
+            next_key(parent) if parent and lineage_run.run == next_run(parent) else ""
         )
         view = self._orchestra.options(idempotency_key=key)
         if key and not parent:
@@ -272,7 +272,7 @@ class RowRunner:
             except OrchestraError as error:
                 if error.code not in NOT_FORKABLE_CODES:
                     raise
-        return await self._orchestra.resume(existing.run, by=COMMAND_LINE_AUTHOR)
+        return await self._orchestra.resume(lineage_run.run, by=COMMAND_LINE_AUTHOR)
 
     async def _wait_for_lease(self, row: BatchRow, begin: Callable[[], Awaitable[Run[Any]]]) -> Run[Any]:
         """Opens a run; waits while another process holds its lease."""
@@ -413,7 +413,7 @@ def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> Lin
     such runs are on separate branches.
     """
     parents = {lineage_run.run: lineage_run.started.parent for lineage_run in runs}
-    acted = {lineage_run.run for lineage_run in runs if has_effects(lineage_run.events, effect_tools)}
+    runs_with_effects = {lineage_run.run for lineage_run in runs if has_effects(lineage_run.events, effect_tools)}
     for candidate in reversed(runs):
         if candidate.finished is not None and candidate.run in parents.values():
             continue
@@ -421,7 +421,7 @@ def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> Lin
         while run in parents and run not in known_runs:
             known_runs.add(run)
             run = parents[run]
-        if acted <= known_runs:
+        if runs_with_effects <= known_runs:
             return candidate
     return None
 

@@ -339,7 +339,7 @@ class ResultFile:
 
     def _load_existing(self) -> int:
         """Collects the ids; returns the length of all complete lines in bytes."""
-        end, changed = 0, list[InputError]()
+        end, errors = 0, list[InputError]()
         try:
             self._file.seek(0)
             for number, raw in enumerate(self._file, 1):
@@ -347,13 +347,13 @@ class ResultFile:
                     break
                 result = self._parse_result(raw, number)
                 if result.inputs is not None and result.inputs != self._ids[result.id]:
-                    changed.append(self._input_changed_error(result.id, number))
+                    errors.append(self._input_changed_error(result.id, number))
                 self._add(result)
                 end += len(raw)
         except OSError as error:
             raise _unreadable_error(self.path, error) from error
-        if changed:
-            raise InputErrors(changed[:MAX_ERRORS])
+        if errors:
+            raise InputErrors(errors[:MAX_ERRORS])
         return end
 
     def _input_changed_error(self, row: str, number: int) -> InputError:

@@ -99,15 +99,15 @@ def _pollable_input() -> int | None:
 
 async def _read_piece(descriptor: int) -> bytes:
     loop = asyncio.get_running_loop()
-    typed: asyncio.Future[bytes] = loop.create_future()
+    future: asyncio.Future[bytes] = loop.create_future()
 
     def read_input() -> None:
-        if not typed.done():
-            typed.set_result(os.read(descriptor, 1 << 16))
+        if not future.done():
+            future.set_result(os.read(descriptor, 1 << 16))
 
     loop.add_reader(descriptor, read_input)
     try:
-        return await typed
+        return await future
     finally:
         loop.remove_reader(descriptor)
 

@@ -321,17 +321,17 @@ def _omitted_details(explanation: ProgramExplanation, headings: Container[str]) 
         yield f"* the critical path: {' → '.join(explanation.critical_path)}"
     explained_steps = [step for step in explanation.steps if step.targets]
     if _CLEARED not in headings and explained_steps:
-        cleared = {target.name: target.clearance for step in explained_steps for target in step.targets}
+        clearances = {target.name: target.clearance for step in explained_steps for target in step.targets}
         yield (
             f"inputs are {explained_steps[0].label}; cleared: "
-            f"{', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+            f"{', '.join(f'{name} for {label}' for name, label in clearances.items())}"
         )
     for step in explanation.steps:
         if step.choice_labels:
             yield f"{step.path} where {step.choice_labels}"
     if _CERTIFICATE not in headings:
-        certified = dict.fromkeys(step.callee for step in explained_steps if step.certificate)
-        yield f"certificates: {', '.join(certified) or 'none'}"
+        certified_callees = dict.fromkeys(step.callee for step in explained_steps if step.certificate)
+        yield f"certificates: {', '.join(certified_callees) or 'none'}"
 
 
 def _show_total(explanation: ProgramExplanation) -> None:
@@ -363,9 +363,10 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
     for step in explanation.steps:
         if step.is_allowed or step.is_composite:
             continue
-        cleared = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
+        clearance_text = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
         reason = (
-            f"the inputs are {step.label}, but {_format_targets(step)} is only cleared for {cleared}: refused (F202)"
+            f"the inputs are {step.label}, but {_format_targets(step)} is only cleared for {clearance_text}: "
+            "refused (F202)"
         )
         refusals.setdefault(
             reason if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []
@@ -418,8 +419,8 @@ def _format_clearance(step: ExplainedStep) -> str:
     """The label of a step's inputs and the clearance of its servers."""
     if not step.targets:
         return ""
-    cleared = (step.cleared_targets if step.is_allowed else step.barred_targets or step.targets)[0].clearance
-    return f"{step.label} {'≤' if step.is_allowed else '>'} {cleared}"
+    clearances = (step.cleared_targets if step.is_allowed else step.barred_targets or step.targets)[0].clearance
+    return f"{step.label} {'≤' if step.is_allowed else '>'} {clearances}"
 
 
 def _format_servers(step: ExplainedStep) -> str:

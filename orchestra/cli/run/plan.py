@@ -134,8 +134,8 @@ def _parse_options(inputs: Sequence[str], from_documents: Mapping[str, Any]) -> 
 
 def keys_from_files(inputs: Sequence[str]) -> tuple[str, ...]:
     """The keys whose values were read from files, which the user has not typed."""
-    typed = (option.partition("=") for option in inputs)
-    return tuple(key for key, _, text in typed if _is_file(text))
+    pairs = (option.partition("=") for option in inputs)
+    return tuple(key for key, _, text in pairs if _is_file(text))
 
 
 def _is_file(text: str) -> bool:
@@ -515,7 +515,7 @@ def find_empty_steps(draft: PlanResult, history: History, settings: Settings) ->
     """
     if draft.plan is None:
         return
-    packaged = (
+    is_packaged = (
         settings.resources("workflows").get(DESK_WORKFLOW) == builtin_folder("workflows") / f"{DESK_WORKFLOW}.yaml"
     )
     for step in draft.plan.steps:
@@ -527,7 +527,7 @@ def find_empty_steps(draft: PlanResult, history: History, settings: Settings) ->
             () if step.each is not None else value.path for value in draft.plan.answer.values if value.root == step.name
         ]
         for words, value in _step_calls(step, row.outcome.value, draft.request):
-            if step.capability == DESK_WORKFLOW and packaged:
+            if step.capability == DESK_WORKFLOW and is_packaged:
                 if sorting := _describe_sorting(value):
                     yield EmptyStep(sorting, DESK_WORKFLOW, words or draft.request)
             elif (

@@ -272,15 +272,15 @@ async def read_terminal_line() -> str | None:
     """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the text."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
-    typed: asyncio.Future[bytes] = loop.create_future()
+    future: asyncio.Future[bytes] = loop.create_future()
 
     def read_input() -> None:
-        if not typed.done():
-            typed.set_result(os.read(descriptor, 1 << 16))
+        if not future.done():
+            future.set_result(os.read(descriptor, 1 << 16))
 
     loop.add_reader(descriptor, read_input)
     try:
-        data = await typed
+        data = await future
     finally:
         loop.remove_reader(descriptor)
     return data.decode("utf-8", "replace") if data else None

@@ -188,8 +188,8 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
     """
     from rich.text import Text
 
-    supported = [claim for claim in claims if is_supported(claim)]
-    for claim in supported[:MAX_CLAIMS]:
+    supported_claims = [claim for claim in claims if is_supported(claim)]
+    for claim in supported_claims[:MAX_CLAIMS]:
         print_text()
         value = format_claim_value(claim.value, MAX_VALUE_LENGTH)
         if value.strip() != answer.strip():
@@ -200,10 +200,10 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
         if len(evidence) > MAX_EVIDENCE:
             print_text(f"  and {len(evidence) - MAX_EVIDENCE} more", style="dim")
         print_text(f"  {escape_invisible(describe_checks(claim), keep='')}", style="dim")
-    if any(is_quote_only(claim) for claim in supported):
+    if any(is_quote_only(claim) for claim in supported_claims):
         print_text(f"\n{QUOTE_NOTE}", style="dim")
-    if len(supported) > MAX_CLAIMS:
-        print_text(f"\nand {len(supported) - MAX_CLAIMS} more supported claims; see --json", style="dim")
+    if len(supported_claims) > MAX_CLAIMS:
+        print_text(f"\nand {len(supported_claims) - MAX_CLAIMS} more supported claims; see --json", style="dim")
     _show_unsupported(claims)
     if dropped:
         print_text()

@@ -365,22 +365,22 @@ class RunWatcher:
         """The typed line; empty if the question was closed meanwhile, None at the end of input."""
         self._status_line.close()
         questions_module.show_question(question)
-        typed = asyncio.create_task(questions_module.read_terminal_line())
+        task = asyncio.create_task(questions_module.read_terminal_line())
         try:
-            while not typed.done() and self._open_questions.get(question.node) is question:
+            while not task.done() and self._open_questions.get(question.node) is question:
                 news = asyncio.create_task(self._wait_for_event())
                 try:
-                    await asyncio.wait({typed, news}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({task, news}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     news.cancel()
                     with suppress(asyncio.CancelledError):
                         await news
-            if typed.done():
-                return typed.result()
+            if task.done():
+                return task.result()
             print_note(f"\n{question.node} was answered elsewhere, or is no longer asked")
             return ""
         finally:
-            typed.cancel()
+            task.cancel()
 
     async def _send_answer(self, question: QuestionAsked, line: str) -> None:
         try:

@@ -122,11 +122,11 @@ async def _read_outbox(journal: Journal) -> AsyncIterator[OutboxMessage]:
 
 
 def _write_line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
-    encoded = msgspec.json.encode(value)
+    line_bytes = msgspec.json.encode(value)
     if file is None:
-        sys.stdout.write(json_line(encoded))
+        sys.stdout.write(json_line(line_bytes))
     else:
-        file.write(encoded + b"\n")
+        file.write(line_bytes + b"\n")
 
 
 def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
@@ -189,25 +189,25 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
             print_text("nothing was deleted")
             return
         before = size_on_disk()
-        deleted, spared = await delete_in_batches(
+        deleted_runs, errors = await delete_in_batches(
             journal, [run.run for run in run_summaries], (UNDELIVERED_CODE, DELETED_CODE)
         )
-        undelivered_count = sum(error.code == UNDELIVERED_CODE for error in spared)
+        undelivered_count = sum(error.code == UNDELIVERED_CODE for error in errors)
         if isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
         freed_bytes = max(0, before - size_on_disk())
     if as_json:
         print_json(
             {
-                "runs": deleted,
-                "deleted": len(deleted),
+                "runs": deleted_runs,
+                "deleted": len(deleted_runs),
                 "kept": undelivered_count,
                 "unwritten": unwritten,
                 "freed": freed_bytes,
             }
         )
         return
-    print_text(f"{pluralize(len(deleted), 'run')} deleted, {format_size(freed_bytes)} freed")
+    print_text(f"{pluralize(len(deleted_runs), 'run')} deleted, {format_size(freed_bytes)} freed")
     if undelivered_count:
         print_text(f"{undelivered_count} kept: their messages in the outbox are undelivered", style="yellow")
     _report_unwritten(unwritten)
@@ -441,16 +441,16 @@ async def _import_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *
         for run in read_runs(sources):
             if new := not await journal.read(run.run):
                 await put_run(journal, run)
-            lacked = not new and await complete_run(journal, run)
+            was_completed = not new and await complete_run(journal, run)
             status = await status_of(journal, run.run)
             if as_json:
                 print_json(
                     {"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new}
                 )
                 continue
-            state_text = "" if new else ": its missing parts were added" if lacked else ": it exists already"
+            state_text = "" if new else ": its missing parts were added" if was_completed else ": it exists already"
             print_text(f"{run.run}  {status}{state_text}")
-            if (new or lacked) and status in ("waiting", "interrupted"):
+            if (new or was_completed) and status in ("waiting", "interrupted"):
                 print_note(
                     "it may continue here: do not resume or answer it in the other journal, or its calls are made twice"
                 )
@@ -478,10 +478,10 @@ def check_run(run: ExportedRun) -> None:
         raise _export_error(run.location, f"events of run {run.run!r} are missing")
     if head.chain is not None and head.chain != chain_digest(run.run, events):
         raise _export_error(run.location, f"the events of run {run.run} differ from the exported ones")
-    if lacking := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
+    if missing_blobs := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
         raise _export_error(
             run.location,
-            f"{pluralize(len(lacking), 'blob')} of run {run.run} are missing",
+            f"{pluralize(len(missing_blobs), 'blob')} of run {run.run} are missing",
             "export it without --no-blobs",
         )
     if head.status == "running" and not isinstance(events[-1], RunFinished):
@@ -517,11 +517,11 @@ async def complete_run(journal: Journal, run: ExportedRun) -> bool:
     missing.
     """
     _restore_marks(journal, run)
-    lacked = "undelivered" in run.header and await _restore_delivered(journal, run)
+    was_delivered = "undelivered" in run.header and await _restore_delivered(journal, run)
     if isinstance(run.events[-1], RunFinished):
-        return lacked
-    posted = await _restore_messages(journal, run)
-    return await _release_lease(journal, run) or posted or lacked
+        return was_delivered
+    messages = await _restore_messages(journal, run)
+    return await _release_lease(journal, run) or messages or was_delivered
 
 
 async def _release_lease(journal: Journal, run: ExportedRun) -> bool:

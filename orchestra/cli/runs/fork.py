@@ -82,24 +82,28 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
             unset=request.unset,
             by=request.by,
         )
-        forked = await options.fork(old, step, **inputs)
+        forked_run = await options.fork(old, step, **inputs)
         if not display.as_json and not display.stream:
             _show_changes(
-                forked.changes, inputs, forked.overrides, skipped_effects(program, forked.overrides), request.unset
+                forked_run.changes,
+                inputs,
+                forked_run.overrides,
+                skipped_effects(program, forked_run.overrides),
+                request.unset,
             )
-        run_end = await RunWatcher(orchestra, forked.run, stop, status_line, display).wait_for_end()
-    recalled, anew = count_calls(run_end)
-    fork_fields = {"parent": old, "recalled": recalled, "anew": anew}
+        run_end = await RunWatcher(orchestra, forked_run.run, stop, status_line, display).wait_for_end()
+    recalled_calls, anew = count_calls(run_end)
+    fork_fields = {"parent": old, "recalled": recalled_calls, "anew": anew}
     run_end.show(
         display,
         {
-            "changes": [{"node": change.node, "why": change.reason} for change in forked.changes],
-            "given": forked.overrides,
+            "changes": [{"node": change.node, "why": change.reason} for change in forked_run.changes],
+            "given": forked_run.overrides,
             **fork_fields,
         },
     )
     if not display.as_json and not display.stream:
-        print_text(f"{pluralize(recalled, 'call')} recalled from run {old}, {anew} made", style="bold")
+        print_text(f"{pluralize(recalled_calls, 'call')} recalled from run {old}, {anew} made", style="bold")
     return run_end.exit_code
 
 
@@ -149,14 +153,14 @@ def _show_changes(
 
 def count_calls(end: RunEnd) -> tuple[int, int]:
     """The number of recalled calls and of calls made."""
-    recalled = {
+    recalled_calls = {
         (event.node, event.attempt) for event in end.events if isinstance(event, AttemptFinished) and event.reused_from
     }
     executed_calls = {
         (event.node, event.attempt) for event in end.events if isinstance(event, AttemptStarted | AttemptFinished)
     }
     refused_calls = {(event.node, event.attempt) for event in end.refused_calls}
-    return len(recalled), len(executed_calls - recalled - refused_calls)
+    return len(recalled_calls), len(executed_calls - recalled_calls - refused_calls)
 
 
 async def replay(open_: Opener, name: str, *, as_json: bool) -> int:

@@ -282,16 +282,21 @@ async def accept_commit_loss(*, confirmed: bool, as_json: bool) -> None:
     if not confirmed and not await _confirm_at_terminal():
         print_text("nothing was changed")
         return
-    accepted = await asyncio.to_thread(accept_loss, place)
-    if accepted is None:
+    accepted_loss = await asyncio.to_thread(accept_loss, place)
+    if accepted_loss is None:
         _report_no_loss(as_json=as_json)
     elif as_json:
-        log = str(accepted.log_copy) if accepted.log_copy else None
+        log = str(accepted_loss.log_copy) if accepted_loss.log_copy else None
         print_json(
-            {"lost": accepted.loss.description, "commits": accepted.loss.commits, "log": log, "runs": accepted.runs}
+            {
+                "lost": accepted_loss.loss.description,
+                "commits": accepted_loss.loss.commits,
+                "log": log,
+                "runs": accepted_loss.runs,
+            }
         )
     else:
-        _report_loss(accepted)
+        _report_loss(accepted_loss)
 
 
 def _report_no_loss(*, as_json: bool) -> None:
@@ -301,18 +306,18 @@ def _report_no_loss(*, as_json: bool) -> None:
         print_text("nothing is missing")
 
 
-def _report_loss(accepted: AcceptedLoss) -> None:
+def _report_loss(accepted_loss: AcceptedLoss) -> None:
     print_text("accepted; the journal can be opened again")
-    if accepted.log_copy:
-        print_text(f"the log as it was found: {accepted.log_copy}")
+    if accepted_loss.log_copy:
+        print_text(f"the log as it was found: {accepted_loss.log_copy}")
     print_text(
         "runs that started after the lost commits are gone: a request repeated with its key starts again",
         style="yellow",
     )
-    if accepted.runs:
+    if accepted_loss.runs:
         advice = "may have lost events; inspect each (orchestra runs show RUN), then: orchestra runs recover RUN"
-        print_text(f"{pluralize(len(accepted.runs), 'run')} without an end {advice}", style="yellow")
-        for run in accepted.runs:
+        print_text(f"{pluralize(len(accepted_loss.runs), 'run')} without an end {advice}", style="yellow")
+        for run in accepted_loss.runs:
             print_text(run)
 
 
@@ -320,12 +325,12 @@ async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
     """Lets runs continue that may have lost their last events. Raises `InputError` C018 for an unknown run."""
     async with open_journal_of(names[0]) as (journal, first):
         for run in dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]):
-            confirmed = isinstance(journal, SqliteJournal) and await journal.confirm_loss(run)
+            is_confirmed = isinstance(journal, SqliteJournal) and await journal.confirm_loss(run)
             if as_json:
-                print_json({"run": run, "confirmed": confirmed})
+                print_json({"run": run, "confirmed": is_confirmed})
             else:
                 print_text(
-                    f"{run}  may continue: orchestra runs resume {run}" if confirmed else f"{run}  has no known loss"
+                    f"{run}  may continue: orchestra runs resume {run}" if is_confirmed else f"{run}  has no known loss"
                 )
 
 

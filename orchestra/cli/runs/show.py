@@ -304,9 +304,11 @@ def _headline(history: History, status: str, tags: Tags) -> str:
     duration_text = (
         f" in {format_duration(history.seconds)}{format_cost(history.usage)}" if history.seconds is not None else ""
     )
-    forked = f", forked from {history.parent}" if history.parent else ""
+    parent_text = f", forked from {history.parent}" if history.parent else ""
     tags_text = f", {format_tags(tags)}" if tags else ""
-    return f"{history.workflow}: {status}{duration_text}, started {format_time(history.started)}{forked}{tags_text}"
+    return (
+        f"{history.workflow}: {status}{duration_text}, started {format_time(history.started)}{parent_text}{tags_text}"
+    )
 
 
 def describe_saving(saved: PlanReuse) -> str:
@@ -359,10 +361,12 @@ def _show_incidents(history: History) -> None:
     if len(choices) > MAX_INCIDENTS:
         more_text = f"and {len(choices) - MAX_INCIDENTS} more selections of an agent or a model"
         lines.append(f"{more_text}; orchestra runs tail {history.run} --no-follow")
-    recalled = Counter(attempt.reused_from for row in history.rows for attempt in row.attempts if attempt.reused_from)
+    recalled_counts = Counter(
+        attempt.reused_from for row in history.rows for attempt in row.attempts if attempt.reused_from
+    )
     lines += describe_tiers(usage_by_tier(history))
     lines += [describe_saving(reused_plan) for reused_plan in history.reused_plans]
-    lines += [f"{pluralize(count, 'answer')} recalled from run {run}" for run, count in recalled.items()]
+    lines += [f"{pluralize(count, 'answer')} recalled from run {run}" for run, count in recalled_counts.items()]
     if lines:
         print_text()
     for line in lines:

@@ -288,13 +288,13 @@ class WhatIfReport:
         """The cost of the replays."""
         from orchestra.core.events import NO_USAGE
 
-        recalled, anew = (
+        recalled_count, anew = (
             sum(result.recalled_calls for result in self.rehearsals),
             sum(result.new_calls for result in self.rehearsals),
         )
         usage = sum((result.new_usage for result in self.rehearsals), NO_USAGE)
         return (
-            f"{pluralize(recalled, 'call')} recalled, {anew:,} made:"
+            f"{pluralize(recalled_count, 'call')} recalled, {anew:,} made:"
             f" {usage.prompt_tokens:,} tokens in, {usage.output_tokens:,} out, {format_duration(usage.seconds)}"
         )
 
@@ -383,13 +383,15 @@ def _footer(report: WhatIfReport) -> str:
 
 
 def _code_change_note(result: WhatifResult) -> str:
-    altered = f"the code of {', '.join(result.changed_tools)} has changed: called again" if result.changed_tools else ""
+    change_text = (
+        f"the code of {', '.join(result.changed_tools)} has changed: called again" if result.changed_tools else ""
+    )
     unsure = (
         f"it is not recorded whether the code of {', '.join(result.unknown_tools)} has changed"
         if result.unknown_tools
         else ""
     )
-    return "; ".join(filter(None, (altered, unsure)))
+    return "; ".join(filter(None, (change_text, unsure)))
 
 
 def _timeout_note(result: WhatifResult) -> str:
@@ -594,8 +596,8 @@ def parse_variant(registry: Registry, text: str) -> AgentVariant:
 
 def _find_agent(registry: Registry, name: str) -> Card | Contract:
     """Finds an agent of the project. Raises `InputError` A001."""
-    coded = registry.agents.get(name) if name not in registry.cards else None
-    return coded or registry.card(name)
+    contract = registry.agents.get(name) if name not in registry.cards else None
+    return contract or registry.card(name)
 
 
 def _standalone_card(registry: Registry, name: str) -> Card:
