@@ -128,13 +128,13 @@ class CostCounter:
         if not self._by_call:
             self._row(tuple(groups.values()), run)
         for calls in usage.calls:
-            unpriced = self._unpriced_server(calls.server, calls.usage)
+            unpriced_server = self._unpriced_server(calls.server, calls.usage)
             for row in (self._row(self._key(groups, calls), run), self._total):
                 row.usage += calls.usage
                 row.reused += calls.reused
                 row.open += calls.open
-                if unpriced:
-                    row.unpriced[unpriced] = row.unpriced.get(unpriced, 0) + calls.finished
+                if unpriced_server:
+                    row.unpriced[unpriced_server] = row.unpriced.get(unpriced_server, 0) + calls.finished
         self._reused_plans += usage.reused_plans
         self._saved_usage += usage.saved_usage
 

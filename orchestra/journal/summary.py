@@ -87,8 +87,8 @@ def source_runs(event: Event) -> set[str]:
             sources.add(parent)
             if (plan := reused_plan(event)) is not None:
                 sources.add(plan[0])
-        case AttemptFinished(reused_from=recalled):
-            sources.add(recalled)
+        case AttemptFinished(reused_from=recalled_run):
+            sources.add(recalled_run)
         case TurnStarted(draft=draft) if draft is not None:
             sources.add(draft.reused_from)
         case _:

@@ -123,8 +123,8 @@ class UsageFold:
         # Whether a call has a price depends on the kinds of tokens it used, and on whether it cost money
         # (`orchestra.app.costs.unpriced_server`). Calls that differ in this are not summed up, so that the sum has the
         # same price as its calls.
-        cached, prompt = usage.cached_tokens, usage.prompt_tokens
-        kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
+        hits, prompt = usage.cached_tokens, usage.prompt_tokens
+        kind = (name, model, server, prompt > hits, hits > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
         if (calls := self._calls.get(kind)) is None:
             calls = self._calls[kind] = _Calls()
         return calls

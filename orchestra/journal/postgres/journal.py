@@ -377,7 +377,7 @@ class PostgresJournal(PostgresQueries):
             if not log.end.is_ended:
                 raise lease_held_error(run, this_process_name())
             await self._flush(run)
-        taking = asyncio.ensure_future(
+        lease_task = asyncio.ensure_future(
             self._query(
                 lambda sql, again: self._tables.lease(
                     sql, _valid_run_id(run), self._presence.lock_number, is_retry=again
@@ -385,10 +385,10 @@ class PostgresJournal(PostgresQueries):
             )
         )
         try:
-            acquired_lease = await asyncio.shield(taking)
+            acquired_lease = await asyncio.shield(lease_task)
         except asyncio.CancelledError:
             # The caller was cancelled: the lease is released again.
-            taking.add_done_callback(
+            lease_task.add_done_callback(
                 lambda task: None if task.cancelled() or task.exception() else self._release_later(run)
             )
             raise
@@ -416,14 +416,14 @@ class PostgresJournal(PostgresQueries):
 
     def _release_later(self, run: str) -> None:
         if self._fault is None and self._closing is None:
-            giving = asyncio.create_task(self.release(run))
-            self._releases.add(giving)
-            giving.add_done_callback(self._on_released)
+            release_task = asyncio.create_task(self.release(run))
+            self._releases.add(release_task)
+            release_task.add_done_callback(self._on_released)
 
-    def _on_released(self, giving: asyncio.Task[None]) -> None:
-        self._releases.discard(giving)
-        if not giving.cancelled():
-            giving.exception()  # no caller is left to raise it to: the run is interrupted then, and can be taken over
+    def _on_released(self, task: asyncio.Task[None]) -> None:
+        self._releases.discard(task)
+        if not task.cancelled():
+            task.exception()  # no caller is left to raise it to: the run is interrupted then, and can be taken over
 
     async def delete(self, run: str) -> None:
         """Deletes a run: events, inbox messages, answers, delivered outbox messages, and blobs that no other run uses.

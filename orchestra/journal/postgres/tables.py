@@ -739,8 +739,8 @@ def _commit_statement(schema: str, *optional: bool) -> str:
     """
     parts = _WRITE_RUNS + "".join(part for part, is_needed in zip(_OPTIONAL_WRITES, optional, strict=True) if is_needed)
     pieces = (parts + "\nSELECT run FROM held").split("?")
-    numbered = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
-    return numbered.replace("@", f"{schema}.")
+    statement_text = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
+    return statement_text.replace("@", f"{schema}.")
 
 
 def _stored_usage(row: asyncpg.Record) -> RunUsage | None:

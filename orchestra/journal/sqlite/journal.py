@@ -86,11 +86,11 @@ def open_connections(
         except OSError as error:
             raise from_os(error, str(path)) from error
         stack.callback(presence.release)
-        writing = stack.enter_context(
+        sqlite_store = stack.enter_context(
             closing(SqliteStore(path, presence, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark))
         )
         try:
-            stores = SqliteConnections(writing, reading, glance, reading.inbox_end())
+            stores = SqliteConnections(sqlite_store, reading, glance, reading.inbox_end())
         except SQLITE_ERRORS as error:
             raise reading.to_journal_error(error) from error
         stack.pop_all()
@@ -233,12 +233,12 @@ class SqliteJournal(SqliteQueries):
             JournalError: J022 if a live journal holds it (this one, too), J023 for an unknown run, J006 for an ended
                 one.
         """
-        taking: asyncio.Future[RunRow] = self._submit(run, lambda store: operations.lease(store, run))
+        lease_future: asyncio.Future[RunRow] = self._submit(run, lambda store: operations.lease(store, run))
         try:
-            row = await asyncio.shield(taking)
+            row = await asyncio.shield(lease_future)
         except asyncio.CancelledError:
             # The caller was cancelled: the lease is released again.
-            taking.add_done_callback(
+            lease_future.add_done_callback(
                 lambda future: None if future.cancelled() or future.exception() else self._release_later(run)
             )
             raise
@@ -262,8 +262,8 @@ class SqliteJournal(SqliteQueries):
         """Allows a run to continue that may have lost its last events (J026). Returns false for other runs. Raises
         `JournalError` J023.
         """
-        confirmed: bool = await self._submit(run, lambda store: operations.confirm_loss(store, run))
-        return confirmed
+        is_confirmed: bool = await self._submit(run, lambda store: operations.confirm_loss(store, run))
+        return is_confirmed
 
     @contextmanager
     def pause_transactions(self, seconds: float) -> Iterator[None]:

@@ -188,20 +188,21 @@ def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
 def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
     """Deletes blobs of deleted runs, given with their owners. A blob that another run uses gets that run as owner."""
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
-    owned = []
+    owned_blobs = []
     for name in sorted({name for name, _ in names}):
         row = sql.execute(_SELECT_OWNER, (name,)).fetchone()
         if row is not None and (name, row[0]) in names:
-            owned.append((name, row[1], row[2]))
-    heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
+            owned_blobs.append((name, row[1], row[2]))
+    heirs = [(heir, name) for name, heir, _ in owned_blobs if heir is not None]
     sql.executemany("DELETE FROM blob_uses WHERE run = ? AND digest = ?", heirs)
     sql.executemany("UPDATE blobs SET run = ? WHERE digest = ?", heirs)
     sql.executemany(
         "UPDATE blobs SET run = '' WHERE digest = ?",
-        [(name,) for name, heir, pinned in owned if heir is None and pinned],
+        [(name,) for name, heir, is_pinned in owned_blobs if heir is None and is_pinned],
     )
     sql.executemany(
-        "DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned]
+        "DELETE FROM blobs WHERE digest = ?",
+        [(name,) for name, heir, is_pinned in owned_blobs if heir is None and not is_pinned],
     )
 
 

@@ -229,15 +229,15 @@ class SqliteReader(SqliteFile):
 
     def _check_run_index(self, condition: str, period: tuple[float, ...]) -> None:
         """Compares table and index of the list of runs, once per version of the file, for any number of pages."""
-        compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, period
-        if self._compared != compared:
+        index_state = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, period
+        if self._compared != index_state:
             scan_count, index_count = (
                 _count_rows(self.sql, f"runs {index}{condition}", *period)
                 for index in ("NOT INDEXED", "INDEXED BY runs_started")
             )
             if scan_count != index_count:
                 raise damaged_rows_error("the list of runs", "table and index differ")
-            self._compared = compared
+            self._compared = index_state
 
     def _latest_tagged(self, selection: RunSelection, limit: int) -> list[tuple[float, str]]:
         """Returns start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 if
