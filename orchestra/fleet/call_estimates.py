@@ -123,26 +123,26 @@ class CallEstimator:
             bound = max(bound, max_prompt_tokens(untuned_prompt.messages, template))
         if self._may_call_functions(choice):
             bound = max(bound, self._max_function_tokens(call, card, template))
-        price, unpriced = max_prices(self.config, choice.servers)
+        price, unpriced_server = max_prices(self.config, choice.servers)
         return CallEstimate(
             prompt_tokens=bound,
             max_output=max_output,
             min_output=least,
             token_prices=price,
-            unpriced_server=unpriced,
+            unpriced_server=unpriced_server,
             memo_key=memo,
         )
 
     def _untuned_prompt(self, call: CallRequest, card: Card, choice: ServerChoice) -> Prompt | None:
         """Returns the prompt of a model without the card's adapter; None if no server of the choice may get it."""
-        prepared = self.card_cache.get(card)
+        prepared_card = self.card_cache.get(card)
         targets = [self.config.servers[name] for name in choice.servers]
-        if prepared.untuned_prompt is prepared.prompt or all(
+        if prepared_card.untuned_prompt is prepared_card.prompt or all(
             isinstance(target, LocalServer) and self.adapter_bases.uses_adapter(choice.card, target)
             for target in targets
         ):
             return None
-        return prepared.untuned_prompt.render(
+        return prepared_card.untuned_prompt.render(
             call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none"
         )
 
@@ -201,7 +201,7 @@ def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, 
     without a price.
     """
     prompt = output = 0.0
-    unpriced = ""
+    unpriced_server = ""
     for name in names:
         server = config.servers[name]
         if isinstance(server, Endpoint):
@@ -209,8 +209,8 @@ def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, 
                 dearest = max(server.price.prompt, server.price.cached or 0.0)
                 prompt, output = max(prompt, dearest / 1e6), max(output, server.price.output / 1e6)
             elif server.external:
-                unpriced = name
-    return (prompt, output), unpriced
+                unpriced_server = name
+    return (prompt, output), unpriced_server
 
 
 def max_prompt_tokens(messages: Iterable[ChatMessage], template: int) -> int:

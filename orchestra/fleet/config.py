@@ -285,7 +285,7 @@ def _key_discriminator(*keys: str) -> Discriminator:
         def has(key: str) -> bool:
             return key in value if isinstance(value, Mapping) else hasattr(value, key)
 
-        present = next((combined for combined in keys if all(map(has, combined.split("+")))), None)
+        present = next((key for key in keys if all(map(has, key.split("+")))), None)
         return present and f"<{present}>"
 
     single = ", ".join(key for key in keys if "+" not in key)
@@ -399,10 +399,12 @@ class Price(FleetModel):
 
     def cost(self, usage: Usage) -> float:
         """Returns the cost of a call."""
-        cached = min(usage.cached_tokens, usage.prompt_tokens)
-        reused = self.prompt if self.cached is None else self.cached
+        cached_tokens = min(usage.cached_tokens, usage.prompt_tokens)
+        cached_price = self.prompt if self.cached is None else self.cached
         return (
-            (usage.prompt_tokens - cached) * self.prompt + cached * reused + usage.output_tokens * self.output
+            (usage.prompt_tokens - cached_tokens) * self.prompt
+            + cached_tokens * cached_price
+            + usage.output_tokens * self.output
         ) / 1e6
 
 

@@ -378,10 +378,10 @@ class Fleet:
                 result = replace(result, reason=f"{result.reason}; {error.code}: {error.message}", hint=error.hint)
             return _to_call_error(result, name, self._failure_usage(result, call, name, elapsed))
         card = choice.card
-        adapted = card.adapter is None or bool(result.adapter)
+        is_adapted = card.adapter is None or bool(result.adapter)
         reader = self._estimator.card_cache.get(card).reader
-        priced = msgspec.structs.replace(result, usage=_with_cost(result.usage, self.config.servers[name]))
-        return _parse_reply(reader, priced, name, call.inputs, adapted)
+        priced_result = msgspec.structs.replace(result, usage=_with_cost(result.usage, self.config.servers[name]))
+        return _parse_reply(reader, priced_result, name, call.inputs, is_adapted)
 
     async def _send_to_best(
         self, call: CallRequest, choice: ServerChoice, deadline: Deadline, on_text: TextCallback | None
@@ -393,7 +393,7 @@ class Fleet:
         """
         now, remaining_servers, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # for local servers that restart
-        reported: tuple[str, RequestError] | None = None
+        reported_error: tuple[str, RequestError] | None = None
         tries = sends = 0
         again: dict[str, float] = {}
         """Server to the earliest time of its next try."""
@@ -414,15 +414,15 @@ class Fleet:
                     or deadline.remaining <= 0
                 ):
                     return name, _with_resends(result, sends)
-                if reported is None or result.retryable or not reported[1].retryable:
-                    reported = name, result
+                if reported_error is None or result.retryable or not reported_error[1].retryable:
+                    reported_error = name, result
                 if not once or (result.code == "F216" and now() >= patient):
                     continue
                 if (pause := self._sender.resend_delay(name, result, tries)) is not None:
                     pauses[name], again[name] = pause, now() + pause
             remaining_servers, tries = tuple(pauses), tries + 1
-            if reported is not None and min(pauses.values(), default=inf) >= deadline.remaining:
-                return reported[0], _with_resends(reported[1], sends)
+            if reported_error is not None and min(pauses.values(), default=inf) >= deadline.remaining:
+                return reported_error[0], _with_resends(reported_error[1], sends)
             await self._clock.sleep(min(pauses.values()))
 
     def _failure_usage(self, fault: RequestError, call: CallRequest, server: str, seconds: float) -> Usage:
@@ -479,13 +479,13 @@ class Fleet:
                 return msgspec.structs.replace(result, text=text, tool_calls=())
             if not _may_refuse_functions(result) or deadline.remaining <= 0:
                 return result
-        prepared, constraint = (
+        prepared_card, constraint = (
             self._estimator.card_cache.get(card),
             supported_constraint(target, self.options.constraint),
         )
 
         def build(adapter: str) -> ChatRequest:
-            script = prepared.prompt if adapter else prepared.untuned_prompt
+            script = prepared_card.prompt if adapter else prepared_card.untuned_prompt
             prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
             return self._build_chat(prompt, call, card, target, live=live)
 
@@ -572,7 +572,7 @@ class Fleet:
         one_token = script.one_token and target.dialect == "vllm"
         if one_token and constraint is not None and constraint.kind == "choice":
             max_output = 1  # the savings are in docs/concepts/verification.md
-        ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
+        has_priority = isinstance(target, LocalServer) and target.scheduling == "priority"
         return ChatRequest(
             messages=_messages(prompt),
             max_output=max_output,
@@ -580,7 +580,7 @@ class Fleet:
             stop=prompt.stop,
             constraint={constraint.kind: constraint.value} if constraint else None,
             schema=prompt.response_schema if constraint else None,
-            priority=call.priority if ranked else None,
+            priority=call.priority if has_priority else None,
             cache_salt=self.options.tenant,
             stream=live and not one_token,  # streaming a call does not change its result
             logprobs=script.has_confidence,
@@ -661,11 +661,11 @@ def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAG
 
 
 def _parse_reply(
-    reader: OutputParser, completion: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
+    reader: OutputParser, completion: Completion, server: str, inputs: Mapping[str, Any], is_adapted: bool
 ) -> CallResult | CallError:
     """Parses a model's text. A text of another type becomes an error that another attempt may correct."""
     parsed_reply = reader.parse(
-        completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=adapted
+        completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=is_adapted
     )
     if isinstance(parsed_reply, ParsedOutput):
         return CallResult(

@@ -107,26 +107,26 @@ def member_calls(call: CallRequest, card: Card) -> list[CallRequest]:
     that use a model, if there are some. If a budget allows less output than all may write, each member gets its minimum
     and a share of the rest in proportion to what it may write.
     """
-    writing = [part for part in card.member_cards if part.kind == "model"]
+    model_cards = [part for part in card.member_cards if part.kind == "model"]
     again = bool(call.feedback) or call.sample > 0 or call.tier > 0
-    parts = writing if again and writing else card.member_cards
-    rooms = _output_limits(writing, call.max_output)
+    parts = model_cards if again and model_cards else card.member_cards
+    rooms = _output_limits(model_cards, call.max_output)
     return [
         msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name))
         for part in parts
     ]
 
 
-def _output_limits(writing: Sequence[Card], max_output: int | None) -> dict[str, int]:
+def _output_limits(model_cards: Sequence[Card], max_output: int | None) -> dict[str, int]:
     """Returns the output limit of each writing member if a budget bounds their sum."""
     if max_output is None:
         return {}
-    least = {part.name: min(part.min_output, part.max_output) for part in writing}
-    requests = {part.name: part.max_output - least[part.name] for part in writing}
+    least = {part.name: min(part.min_output, part.max_output) for part in model_cards}
+    requests = {part.name: part.max_output - least[part.name] for part in model_cards}
     spare = max(0, max_output - sum(least.values()))
     return {
-        name: least[name] + min(requested, spare * requested // max(1, sum(requests.values())))
-        for name, requested in requests.items()
+        name: least[name] + min(requested_tokens, spare * requested_tokens // max(1, sum(requests.values())))
+        for name, requested_tokens in requests.items()
     }
 
 
@@ -181,11 +181,11 @@ def _join_names(names: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(name for name in names if name))
 
 
-def _encode_by_member(parts: Sequence[Card], exchanged: Sequence[bytes]) -> bytes:
-    if not any(exchanged):
+def _encode_by_member(parts: Sequence[Card], blobs: Sequence[bytes]) -> bytes:
+    if not any(blobs):
         return b""
     return msgspec.json.encode(
-        {part.name: _raw_or_text(data) for part, data in zip(parts, exchanged, strict=False) if data}
+        {part.name: _raw_or_text(data) for part, data in zip(parts, blobs, strict=False) if data}
     )
 
 

@@ -111,9 +111,9 @@ class ServerReadiness:
             ):
                 self._start_tasks[name] = asyncio.create_task(self._start(name))
         while self._up.isdisjoint(names) and (
-            starting := [self._start_tasks[name] for name in names if self._is_starting(name)]
+            start_tasks := [self._start_tasks[name] for name in names if self._is_starting(name)]
         ):
-            await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(start_tasks, return_when=asyncio.FIRST_COMPLETED)
         up = tuple(name for name in names if name in self._up)
         if not up:
             self._start_tasks[names[0]].result()  # raises an exception that is not a `FleetError`

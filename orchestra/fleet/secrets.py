@@ -76,8 +76,8 @@ def key_in_headers(headers: Mapping[str, str]) -> str:
 
 def _looks_random(key: str) -> bool:
     """Whether a key looks random. `EMPTY`, `ollama` and `sk-no-key-required` are words for servers without keys."""
-    mixed = any(char.isupper() for char in key) and any(char.islower() for char in key)
-    return len(key) >= MIN_KEY_LENGTH and (mixed or any(char.isdigit() for char in key))
+    is_mixed = any(char.isupper() for char in key) and any(char.islower() for char in key)
+    return len(key) >= MIN_KEY_LENGTH and (is_mixed or any(char.isdigit() for char in key))
 
 
 def redact(text: str, key: str) -> str:

@@ -272,7 +272,7 @@ class Sender:
         is wrong.
         """
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
-        start_time, notified = self._clock.monotonic(), False
+        start_time, is_notified = self._clock.monotonic(), False
         while (remaining_time := start_time + seconds - self._clock.monotonic()) > 0:
             answer = await self._client.exchange(
                 root, request, NO_HEADERS, min(remaining_time, 2 * self.config.limits.connect_seconds)
@@ -283,8 +283,8 @@ class Sender:
                 or not (answer.policy.may_be_starting or answer.busy)
             ):
                 return
-            if not notified and seconds - remaining_time >= NOTIFY_AFTER:
-                notified = True
+            if not is_notified and seconds - remaining_time >= NOTIFY_AFTER:
+                is_notified = True
                 self._progress(
                     Progress(
                         "wait", f"{server} at {target.endpoint} does not answer yet: waiting for at most {seconds:g} s"

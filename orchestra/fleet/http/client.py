@@ -324,9 +324,9 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
 
 
 def _is_context_overflow(reason: str) -> bool:
-    lowered = reason.lower()
+    lower_reason = reason.lower()
     return any(
-        mark in lowered
+        mark in lower_reason
         for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size")
     )
 

@@ -358,8 +358,8 @@ def _to_usage(usage: _Usage | None, request_body: bytes, text: str) -> tuple[Usa
             prompt_tokens=max_tokens, output_tokens=output, calls=1, estimated_tokens=max_tokens + output
         ), False
     details = usage.prompt_tokens_details
-    cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
-    return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
+    cached_tokens = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
+    return Usage(prompt_tokens=prompt, cached_tokens=cached_tokens, output_tokens=output, calls=1), True
 
 
 def _reported_usage(response_body: bytes) -> Usage | None:

@@ -59,12 +59,12 @@ def decide(need: Need, limit: int | None, free: int | None, holders: Sequence[Ho
         least_idle: Seconds without a request after which a server may be stopped.
     """
 
-    def fits(stopped: Sequence[Holder]) -> bool:
-        remaining_holders = [holder for holder in holders if holder not in stopped]
+    def fits(stopped_holders: Sequence[Holder]) -> bool:
+        remaining_holders = [holder for holder in holders if holder not in stopped_holders]
         in_budget = limit is None or need.expected + sum(holder.bytes for holder in remaining_holders) <= limit
-        released = sum(holder.bytes - holder.unused for holder in stopped)
+        released_bytes = sum(holder.bytes - holder.unused for holder in stopped_holders)
         pending = sum(holder.unused for holder in remaining_holders)
-        return in_budget and (free is None or need.minimum + pending <= free + released)
+        return in_budget and (free is None or need.minimum + pending <= free + released_bytes)
 
     idle = sorted(
         (holder for holder in holders if holder.idle is not None and holder.idle >= least_idle),

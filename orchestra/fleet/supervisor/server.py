@@ -413,9 +413,9 @@ class ServerSupervisor:
 
     async def _probe(self, session: aiohttp.ClientSession) -> None:
         """Requests the health and the load."""
-        health, progressed = await asyncio.gather(self._probe_health(session), self._has_progressed(session))
+        health, has_progressed = await asyncio.gather(self._probe_health(session), self._has_progressed(session))
         self._liveness.observe_health(health, time.monotonic())
-        self._liveness.observe_load(busy=self.load.busy, progressed=progressed, now=time.monotonic())
+        self._liveness.observe_load(busy=self.load.busy, progressed=has_progressed, now=time.monotonic())
 
     async def _probe_generation(self, session: aiohttp.ClientSession) -> None:
         """Requests a token. A server with a good /health can hang."""
@@ -518,9 +518,9 @@ class ServerSupervisor:
             return None
         memory_bytes = self._measure_memory()
         busy = self.phase != "ready" or self.load.busy or self._liveness.has_requests
-        unused = max(0, self._reserved_bytes - memory_bytes) if self.phase in ("starting", "restarting") else 0
+        unused_bytes = max(0, self._reserved_bytes - memory_bytes) if self.phase in ("starting", "restarting") else 0
         return Holder(
-            self.name, max(self._reserved_bytes, memory_bytes), unused, None if busy else self._idle_seconds()
+            self.name, max(self._reserved_bytes, memory_bytes), unused_bytes, None if busy else self._idle_seconds()
         )
 
     async def release(self) -> None:

@@ -47,8 +47,8 @@ def int8_product(weight: torch.Tensor) -> Product:
     with warnings.catch_warnings():
         # A deprecation in a later PyTorch. This module is for known versions.
         warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
-        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-    packed_weight = torch.ops.quantized.linear_prepack(quantized, None)
+        quantized_weight = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    packed_weight = torch.ops.quantized.linear_prepack(quantized_weight, None)
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 
     def product(x: torch.Tensor, _weight: Any, bias: torch.Tensor | None) -> torch.Tensor:

@@ -56,8 +56,8 @@ def narrow(_context: Any, _number: Any, like: Any) -> Any:
         word = ir.IntType(32)
         bits = builder.bitcast(arguments[0], word)
         even = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        rounded = builder.add(bits, builder.add(even, ir.Constant(word, 0x7FFF)))
-        return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+        rounded_bits = builder.add(bits, builder.add(even, ir.Constant(word, 0x7FFF)))
+        return builder.trunc(builder.lshr(rounded_bits, ir.Constant(word, 16)), ir.IntType(16))
 
     return (
         (float32(float32, float32), generate_unchanged)

@@ -76,11 +76,11 @@ class NgramDrafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types he
         slot_mappings: Any = None,
     ) -> list[list[int]]:
         """Returns drafts for each request of the batch that has a token in this step."""
-        copied = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        copied_tokens = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
         batch, proposals = self._runner.input_batch, list[list[int]]()
         max_guesses = MAX_STEP_GUESSES // max(len(sampled_token_ids), 1)
         max_tokens = min(num_speculative_tokens, max_guesses) if max_guesses >= MIN_REQUEST_GUESSES else 0
-        for row, (tokens, row_tokens) in enumerate(zip(sampled_token_ids, copied, strict=True)):
+        for row, (tokens, row_tokens) in enumerate(zip(sampled_token_ids, copied_tokens, strict=True)):
             count = int(num_tokens_no_spec[row])
             room = min(max_tokens, self.max_model_len - count)
             name = batch.req_ids[row] if tokens else ""

