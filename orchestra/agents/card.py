@@ -674,10 +674,10 @@ def _to_input_error(error: ValidationError, model: type[BaseModel], yaml_documen
 
 def _merge_errors(errors: Sequence[InputError]) -> InputError:
     """Returns a single error, or all errors sorted by location."""
-    ordered = sorted(
+    ordered_errors = sorted(
         errors, key=lambda error: (error.location.line, error.location.column) if error.location else (0, 0)
     )
-    return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
+    return ordered_errors[0] if len(ordered_errors) == 1 else InputErrors(list(ordered_errors))
 
 
 def _located_error(entry: ErrorDetails, model: type[BaseModel], yaml_document: YamlDocument) -> InputError:

@@ -202,9 +202,9 @@ class _SchemaConverter:
         return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
 
 
-def _enum_values(declared: Mapping[str, Any]) -> list[Any]:
+def _enum_values(declaration: Mapping[str, Any]) -> list[Any]:
     """Returns the listed values of an argument, if any."""
-    enum_values = declared.get("enum")
+    enum_values = declaration.get("enum")
     if not isinstance(enum_values, list | tuple) or not enum_values:
         return []
     return [value for value in enum_values if value is None or isinstance(value, str | int | float | bool)]

@@ -151,9 +151,9 @@ def _restore_text(value: Any, names: list[str]) -> Any:
         case str():
             return unfence(restore(value), names) if "\u2060" in value else value
         case dict():
-            restored = {key: _restore_text(key, names) for key in value}
-            apart = len(set(restored.values())) == len(restored)
-            return {restored[key] if apart else key: _restore_text(item, names) for key, item in value.items()}
+            restored_value = {key: _restore_text(key, names) for key in value}
+            apart = len(set(restored_value.values())) == len(restored_value)
+            return {restored_value[key] if apart else key: _restore_text(item, names) for key, item in value.items()}
         case list():
             return [_restore_text(item, names) for item in value]
         case _:

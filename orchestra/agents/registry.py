@@ -57,11 +57,11 @@ class Registry:
         cards: dict[str, Card] = {}
         errors: dict[str, InputError] = {}
         beside: dict[Path, dict[str, Card]] = {}
-        places, packaged = [*folders], builtin_folder("agents")
-        if builtin and packaged.resolve() not in [
+        places, path = [*folders], builtin_folder("agents")
+        if builtin and path.resolve() not in [
             folder.resolve() for folder in places
         ]:  # in a checkout, the folder can be that of the package
-            places.append(packaged)
+            places.append(path)
         for folder in places:
             folder_cards, faulty = _load_folder(folder, known_types, check)
             beside[folder] = folder_cards

@@ -159,16 +159,16 @@ class Template:
         """
         name = self._name
         try:
-            rendered: str = self._environment.render_template(name, **values)
+            output: str = self._environment.render_template(name, **values)
         except TemplateError as error:
             raise _render_error(name, error) from error
-        if len(rendered) > MAX_CHARACTERS:
+        if len(output) > MAX_CHARACTERS:
             raise InputError(
                 "A007",
-                f"the prompt of {name!r} has {len(rendered):,} characters",
+                f"the prompt of {name!r} has {len(output):,} characters",
                 hint="shorten the inputs: at most 1 Mi characters",
             )
-        return rendered
+        return output
 
 
 def _render_error(name: str, error: TemplateError) -> InputError:

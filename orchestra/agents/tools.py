@@ -171,19 +171,19 @@ class ToolFunction:
             ToolError: T002.
         """
         if (fast_tests := self._fast_tests) is not None and (
-            converted := fast_arguments(inputs, *fast_tests)
+            converted_inputs := fast_arguments(inputs, *fast_tests)
         ) is not None:
-            return converted
+            return converted_inputs
         if fault := self._validators[0].check(dict(inputs)):
             raise ToolError("T002", f"{self.name}: {fault}", "compare with `orchestra agents show`")
-        converted = {}
+        converted_inputs = {}
         for name, value in inputs.items():
             try:
                 adapter, copies_first = self._argument_types[name]
-                converted[name] = decode_value(adapter, value, copy_first=copies_first)
+                converted_inputs[name] = decode_value(adapter, value, copy_first=copies_first)
             except (ValidationError, KeyError) as error:
                 raise ToolError("T002", f"{self.name}.{name}: {_first_error(error)}") from error
-        return converted
+        return converted_inputs
 
     def convert_result(self, value: Any) -> Any:
         """Converts the function's result to JSON.

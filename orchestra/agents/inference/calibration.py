@@ -40,10 +40,13 @@ class WordingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def probabilities(self, inputs: Mapping[str, Any]) -> list[float]:
         """Returns the probability of each choice by the words alone."""
         numbers = wording_features(str(inputs.get(self.claim, "")), str(inputs.get(self.evidence, "")))
-        scaled = [
+        scaled_numbers = [
             (number - mean) / spread for number, mean, spread in zip(numbers, self.mean, self.spread, strict=True)
         ]
-        sums = [sum(map(float.__mul__, row, scaled)) + bias for row, bias in zip(self.weights, self.bias, strict=True)]
+        sums = [
+            sum(map(float.__mul__, row, scaled_numbers)) + bias
+            for row, bias in zip(self.weights, self.bias, strict=True)
+        ]
         return softmax(sums)
 
 

@@ -96,7 +96,7 @@ class TaggerFeatures:
 
         near = {step: word(step) for step in _OFFSETS}
         looks = {step: shape(step) for step in _OFFSETS[1:-1]}
-        glued = (
+        glue_features = (
             int(before > 0 and words[at - 1].end == words[at].start),
             int(after > 0 and words[at + 1].start == words[at].end),
         )
@@ -105,7 +105,7 @@ class TaggerFeatures:
             f"length {short}",
             f"from start {min(before, 3)}",
             f"from end {min(after, 3)}",
-            f"glued {glued}",
+            f"glued {glue_features}",
         ]
         features += [f"word {step} {text}" for step, text in near.items()] + [
             f"shape {step} {look}" for step, look in looks.items()
@@ -192,8 +192,8 @@ def _log_sum_exp(values: NDArray[Any]) -> NDArray[Any]:
     import numpy
 
     peak = values.max(axis=0)
-    summed: NDArray[Any] = peak + numpy.log(numpy.exp(values - peak).sum(axis=0))
-    return summed
+    log_sums: NDArray[Any] = peak + numpy.log(numpy.exp(values - peak).sum(axis=0))
+    return log_sums
 
 
 def decode_slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -336,11 +336,13 @@ class Encoder:
     def _layer_norm(self, x: Array, name: str) -> Array:
         import numpy as np
 
-        centred: Array = x - x.mean(axis=-1, keepdims=True)
-        centred /= np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
-        centred *= self._arrays[f"{name}.weight"]
-        centred += self._arrays[f"{name}.bias"]
-        return centred
+        centred_rows: Array = x - x.mean(axis=-1, keepdims=True)
+        centred_rows /= np.sqrt(
+            (centred_rows * centred_rows).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon)
+        )
+        centred_rows *= self._arrays[f"{name}.weight"]
+        centred_rows += self._arrays[f"{name}.bias"]
+        return centred_rows
 
 
 def token_batches(lengths: Sequence[int], workers: int) -> list[list[int]]:

@@ -40,8 +40,8 @@ class NgramFeatures(FrozenModel):
         words: list[str] = _WORD.findall(text.lower())
         features = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
         for word in words:
-            padded = f" {word} "
-            features += ["c" + padded[i : i + n] for n in self.characters for i in range(len(padded) - n + 1)]
+            padded_word = f" {word} "
+            features += ["c" + padded_word[i : i + n] for n in self.characters for i in range(len(padded_word) - n + 1)]
         for i, first_word in enumerate(words):
             features += [f"s{first_word} {right}" for right in words[i + 2 : i + 2 + self.gap]]
         return features

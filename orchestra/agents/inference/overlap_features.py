@@ -52,11 +52,11 @@ def wording_features(claim: str, evidence: str) -> tuple[float, ...]:
 
     claim_stems, evidence_stems = _stems(claim), _stems(evidence)
     evidence_words, content = set(evidence_stems), [word for word in claim_stems if word not in STOP_WORDS]
-    denies, denied = not NEGATIONS.isdisjoint(claim_stems), not NEGATIONS.isdisjoint(evidence_words)
+    denies, evidence_denies = not NEGATIONS.isdisjoint(claim_stems), not NEGATIONS.isdisjoint(evidence_words)
     numbers = [number.strip(".,") for number in _NUMBER.findall(claim)]
     names = _PROPER_NAME.findall(claim[1:])
     speakers = [word for word in claim_stems if word in PERSONAL_PRONOUNS]
-    numbered = (
+    features = (
         _mean([word in evidence_words for word in content]),
         _ngram_overlap(claim_stems, evidence_stems, 2),
         _ngram_overlap(claim_stems, evidence_stems, 3),
@@ -69,15 +69,15 @@ def wording_features(claim: str, evidence: str) -> tuple[float, ...]:
         len(claim_stems),
         math.log1p(len(evidence_stems)),
         denies,
-        denied,
-        denies != denied,
+        evidence_denies,
+        denies != evidence_denies,
         len(speakers),
         sum(word not in evidence_words for word in speakers),
         "?" in claim,
         "!" in claim,
         bool(claim_stems) and claim_stems[0] in REPLY_OPENERS,
     )
-    return tuple(map(float, numbered))
+    return tuple(map(float, features))
 
 
 def _stems(text: str) -> list[str]:

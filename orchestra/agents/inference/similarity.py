@@ -90,8 +90,8 @@ class TextSimilarity:
         missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         tokens = [self.encoder.tokenize(text, self.config.tokens) for text in missing]
         for text, vector in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
-            centred = vector - self._centre
-            vectors[text] = centred / max(float(np.linalg.norm(centred)), 1e-9)
+            centred_rows = vector - self._centre
+            vectors[text] = centred_rows / max(float(np.linalg.norm(centred_rows)), 1e-9)
         with self._lock:
             self._kept.update((text, vectors[text]) for text in missing)
             while len(self._kept) > MAX_KEPT_VECTORS:

@@ -127,15 +127,15 @@ class SpanRanker:
         """Returns the best spans of a text that do not overlap, from its windows with their logits."""
         config = self.config
         silence = math.inf
-        scored: list[RankedSpan] = []
+        ranked_spans: list[RankedSpan] = []
         for window, logits in windows:
             silence = min(silence, float(logits[0].sum()) + config.silence)
-            scored += [
+            ranked_spans += [
                 RankedSpan(score, *expand_to_words(text, window.offsets[first][0], window.offsets[last][1]))
                 for score, first, last in self._candidates(logits[window.start : window.start + len(window.offsets)])
             ]
         best_spans: list[RankedSpan] = []
-        for span in sorted(scored, reverse=True):
+        for span in sorted(ranked_spans, reverse=True):
             if text[span.start : span.end].strip() and all(
                 span.end <= other_span.start or span.start >= other_span.end for other_span in best_spans
             ):

@@ -266,19 +266,19 @@ class McpClient:
 
     def _differences(self, pins: Mapping[str, ToolPin | InputError]) -> dict[str, str]:
         """Returns the difference from the pin for each tool that differs."""
-        changed: dict[str, str] = {}
+        differences: dict[str, str] = {}
         for name, pin in self.pins.items():
             today = pins.get(name)
             if today is None:
-                changed[name] = "is no longer one of the server's tools"
+                differences[name] = "is no longer one of the server's tools"
             elif isinstance(today, InputError):
-                changed[name] = f"differs from its pin: {today.message}"
+                differences[name] = f"differs from its pin: {today.message}"
             elif today.digest != pin.digest:
                 parts = [
                     part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)
                 ]
-                changed[name] = f"differs from its pin: it has another {' and another '.join(parts)}"
-        return changed
+                differences[name] = f"differs from its pin: it has another {' and another '.join(parts)}"
+        return differences
 
     async def _on_message(self, message: IncomingMessage) -> None:
         """Handles a notification that the tools have changed: the pins are checked again before the next call."""

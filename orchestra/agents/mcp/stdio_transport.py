@@ -88,9 +88,9 @@ async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> As
     Raises:
         OSError: If the server cannot be started.
     """
-    guarded = (sys.executable, "-I", str(GUARD_SCRIPT), str(os.getpid()), *launch.command)
+    guard_command = (sys.executable, "-I", str(GUARD_SCRIPT), str(os.getpid()), *launch.command)
     process = await asyncio.create_subprocess_exec(
-        *guarded,
+        *guard_command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -104,10 +104,10 @@ def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool =
         return None  # “over 3 years” and “over the two years” are periods, not bounds
     if (first_match := _first_match(_PATTERNS_BEFORE, before)) is None:
         return None
-    turned = (dated and text.isdigit() and _AGE_WORDS.search(first_match[1])) or (
+    age_match = (dated and text.isdigit() and _AGE_WORDS.search(first_match[1])) or (
         re.search(r":|hour|min|sec", text) and _SPEED_WORDS.search(first_match[1])
     )
-    return _INVERTED[first_match[0]] if turned else first_match[0]
+    return _INVERTED[first_match[0]] if age_match else first_match[0]
 
 
 def _first_match(patterns: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> tuple[str, str] | None:

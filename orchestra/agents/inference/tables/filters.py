@@ -56,11 +56,11 @@ def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int 
     logits = []
     for at, number in condition_choices(encoding):
         figure = encoding.locations[at].question_figure
-        worded = figure is not None and figure.bound == BOUNDS[number]
+        fits_bound = figure is not None and figure.bound == BOUNDS[number]
         logits.append(
             limits[at]
             + bounds[1 + number]
-            + (WORD_BONUS if worded else 0.0)
+            + (WORD_BONUS if fits_bound else 0.0)
             - (0.0 if at > after else IMPOSSIBLE_PENALTY)
         )
     return logits

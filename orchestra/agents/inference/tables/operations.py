@@ -96,8 +96,8 @@ def parse_figure(text: str, *, points: bool = False, minutes: bool = False) -> s
         points: Whether points separate thousands in ambiguous figures.
     """
     text = to_ascii_digits(text)
-    if (timed := _time_expression(" ".join(text.split()), minutes=minutes)) is not None:
-        return timed
+    if (time_expression := _time_expression(" ".join(text.split()), minutes=minutes)) is not None:
+        return time_expression
     match = _FIGURE.search(text)
     if match is None:
         return None

@@ -114,9 +114,9 @@ def question_figures(question: str) -> list[QuestionFigure]:
         if (sign := _SIGN.match(text)) is not None and (less or _MINUEND.search(before)):  # “the rent minus 10 percent”
             text = text[sign.end() :]
         measure = _normalize_measure(text)
-        dated = _DATE_OR_TIME.search(measure) is not None
+        is_dated = _DATE_OR_TIME.search(measure) is not None
         bound = (
-            None if text in PAIR_WORDS else find_bound(before, measure, after, dated=dated, spelt=text[:1].isalpha())
+            None if text in PAIR_WORDS else find_bound(before, measure, after, dated=is_dated, spelt=text[:1].isalpha())
         )
         if bound is None and re.fullmatch(_BOUND_ONLY, text):
             continue

@@ -203,7 +203,7 @@ def _parse_number(row: Sequence[str], at: int) -> tuple[int, int]:
 
 def _parse_below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
     """Parses `twenty five`, `twenty-fifth`, `nineteen`."""
-    value, following = SMALL_NUMBERS[row[at]], row[at + 1] if at + 1 < len(row) else ""
-    if 20 <= value < 100 and 0 < (ordinal := _ORDINALS.get(following, 0) or SMALL_NUMBERS.get(following, 0)) < 10:
+    value, next_word = SMALL_NUMBERS[row[at]], row[at + 1] if at + 1 < len(row) else ""
+    if 20 <= value < 100 and 0 < (ordinal := _ORDINALS.get(next_word, 0) or SMALL_NUMBERS.get(next_word, 0)) < 10:
         return value + ordinal, at + 2
     return value, at + 1
