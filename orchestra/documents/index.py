@@ -150,18 +150,18 @@ class FolderIndex:
             files, passages, characters = connection.execute(
                 "SELECT count(*), coalesce(sum(passages), 0), coalesce(sum(characters), 0) FROM files WHERE code = ''"
             ).fetchone()
-            encoded = _count_encoded(connection)
+            encoded_count = _count_encoded(connection)
             failed_rows = connection.execute(
                 "SELECT source, code, reason, hint FROM files WHERE code != '' ORDER BY source"
             ).fetchall()
-        return IndexState(files, passages, encoded, characters, [FileFailure(*row) for row in failed_rows])
+        return IndexState(files, passages, encoded_count, characters, [FileFailure(*row) for row in failed_rows])
 
     def count_changes(self) -> int:
         """Returns how many files are new, gone, or of another size or time than in the index."""
         with self._open() as connection:
             stored_stamps = {
-                source: (modified, size)
-                for source, modified, size in connection.execute("SELECT source, time, size FROM files")
+                source: (modified_time, size)
+                for source, modified_time, size in connection.execute("SELECT source, time, size FROM files")
             }
         stamps = {file.source: _stamp(file.path) for file in find_files(self.folder, MAX_FILES)}
         return sum(stored_stamps.get(source) != stamps.get(source) for source in stored_stamps.keys() | stamps.keys())
@@ -209,12 +209,12 @@ class FolderIndex:
             ]
             scores = Postings(arrays).scores(numbers, count)
             if embedder is None or _meta(connection, "encoder") != embedder.name:
-                ranked = [(at, float(scores[at])) for at in best(scores, top)]
+                ranked_passages = [(at, float(scores[at])) for at in best(scores, top)]
             else:
                 vector = embedder.embed(query)
                 nearest = VectorStore(arrays, len(vector)).nearest(vector, max(top, CANDIDATES))
-                ranked = fuse_rankings([best(scores, max(top, CANDIDATES)), nearest])[:top]
-            return _passages(connection, ranked)
+                ranked_passages = fuse_rankings([best(scores, max(top, CANDIDATES)), nearest])[:top]
+            return _passages(connection, ranked_passages)
 
     @contextmanager
     def _open(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
@@ -441,11 +441,11 @@ def _spans(data: bytes) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in np.frombuffer(data, np.uint32).reshape(-1, 2)]
 
 
-def _passages(connection: sqlite3.Connection, ranked: Sequence[tuple[int, float]]) -> list[Passage]:
+def _passages(connection: sqlite3.Connection, ranked_passages: Sequence[tuple[int, float]]) -> list[Passage]:
     """Returns the passages of these numbers with their scores."""
     passages: list[Passage] = []
     files: dict[str, tuple[Any, ...]] = {}
-    for at, score in ranked:
+    for at, score in ranked_passages:
         source, first = connection.execute(
             "SELECT source, first FROM files WHERE first <= ? AND passages > 0 ORDER BY first DESC LIMIT 1", (at,)
         ).fetchone()

@@ -102,8 +102,8 @@ def write_postings(folder: Path, files: Iterable[TermCounts], vocabulary: int) -
     mean = np.float32(lengths.mean() if len(lengths) else 1.0)
     norms = (K1 * (1 - B + B * lengths / max(mean, np.float32(1e-9)))).astype(np.float32)
     passages = passages[order]
-    repeated = counts[order].astype(np.float32)
-    weights = repeated / (repeated + norms[passages]) * np.repeat(rarity, array)
+    values = counts[order].astype(np.float32)
+    weights = values / (values + norms[passages]) * np.repeat(rarity, array)
     np.save(folder / STARTS_FILE, starts)
     np.save(folder / PASSAGES_FILE, passages)
     np.save(folder / WEIGHTS_FILE, weights.astype(np.float32))

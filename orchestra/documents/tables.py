@@ -140,8 +140,8 @@ def detect_column(name: str, texts: Sequence[str], *, decimal_comma: bool = Fals
     for month_first in (False, True):
         dates = [parse_date(text, month_first=month_first) for text in plain]
         if all(parsed_date is not None for parsed_date in dates):
-            timed = any(isinstance(parsed_date, datetime) for parsed_date in dates)
-            return Column(name=name, type="datetime" if timed else "date", month_first=month_first)
+            has_times = any(isinstance(parsed_date, datetime) for parsed_date in dates)
+            return Column(name=name, type="datetime" if has_times else "date", month_first=month_first)
     matches = [_match_number(text) for text in plain]
     numbers = [match for match in matches if match is not None]
     if len(numbers) < len(plain) or any(_is_code(match) for match in numbers):
@@ -259,15 +259,15 @@ def _column_names(header: Sequence[Sequence[str]], width: int) -> list[str]:
     spread = [_spread(line) if at < len(header) - 1 else list(line) for at, line in enumerate(header)]
     names: list[str] = []
     used_names: set[str] = set()
-    repeated: dict[str, int] = {}
+    repeat_counts: dict[str, int] = {}
     for index in range(width):
         parts = dict.fromkeys(" ".join(line[index].split()) for line in spread)
         name = " ".join(part for part in parts if part) or f"column {index + 1}"
-        base_name, number = name, repeated.get(name, 1)
+        base_name, number = name, repeat_counts.get(name, 1)
         while name in used_names:
             number += 1
             name = f"{base_name} {number}"
-        repeated[base_name] = number
+        repeat_counts[base_name] = number
         used_names.add(name)
         names.append(name)
     return names

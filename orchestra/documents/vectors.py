@@ -63,9 +63,9 @@ def quantize(vectors: Sequence[NDArray[numpy.float32]]) -> NDArray[numpy.int8]:
 
     if not vectors:
         return np.zeros((0, 0), np.int8)
-    stacked = np.stack(vectors)
-    largest = np.maximum(np.abs(stacked).max(axis=1, keepdims=True), np.float32(1e-9))
-    array: NDArray[numpy.int8] = np.rint(stacked / largest * 127).astype(np.int8)
+    matrix = np.stack(vectors)
+    largest = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), np.float32(1e-9))
+    array: NDArray[numpy.int8] = np.rint(matrix / largest * 127).astype(np.int8)
     return array
 
 
@@ -116,8 +116,8 @@ def _signs(rows: NDArray[numpy.int8]) -> NDArray[numpy.uint64]:
     import numpy as np
 
     packed_bits = np.packbits(rows > 0, axis=1)
-    padded = np.pad(packed_bits, ((0, 0), (0, -packed_bits.shape[1] % 8)))
-    words: NDArray[numpy.uint64] = padded.view(np.uint64)
+    padded_bits = np.pad(packed_bits, ((0, 0), (0, -packed_bits.shape[1] % 8)))
+    words: NDArray[numpy.uint64] = padded_bits.view(np.uint64)
     return words
 
 
@@ -145,5 +145,5 @@ def _count_bits(words: NDArray[numpy.uint64]) -> NDArray[numpy.uint8]:
     if hasattr(np, "bitwise_count"):
         bit_counts: NDArray[numpy.uint8] = np.bitwise_count(words)
         return bit_counts
-    summed: NDArray[numpy.uint8] = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)
-    return summed  # numpy 1
+    sums: NDArray[numpy.uint8] = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)
+    return sums  # numpy 1

@@ -39,10 +39,10 @@ def read(path: Path, source: str) -> FileContent:
         DocumentError: D003 for bytes that are no text, D005 for a text that is too long.
     """
     data = path.read_bytes()[:4096]
-    declared = _CHARSET.search(data)
-    if declared is not None and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+    match = _CHARSET.search(data)
+    if match is not None and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         try:
-            return parse(path.read_bytes().decode(declared[1].decode("ascii")), source)
+            return parse(path.read_bytes().decode(match[1].decode("ascii")), source)
         except (LookupError, UnicodeDecodeError):
             pass
     return parse(decode(path, source), source)
@@ -116,8 +116,8 @@ class _Cells:
             self._fill(self.rows[-1])
 
     def _fill(self, row: list[str]) -> None:
-        while (covered := self.pending.get(len(row))) is not None:
-            depth, content = covered
+        while (pending_cell := self.pending.get(len(row))) is not None:
+            depth, content = pending_cell
             if depth > 1:
                 self.pending[len(row)] = (depth - 1, content)
             else:
