@@ -112,13 +112,13 @@ def fit_calibration(
     best = minimize(
         loss, start, method="L-BFGS-B", bounds=[(0.0, None)] * len(voices) + [(None, None)] * len(choices)
     ).x
-    rounded = [round(float(value), 6) for value in best]
-    trust = TrustWeights(rounded[0], rounded[1] if words is not None else 0.0)
+    rounded_values = [round(float(value), 6) for value in best]
+    trust = TrustWeights(rounded_values[0], rounded_values[1] if words is not None else 0.0)
     name = f"{data.manifest.name} {data.manifest.digest}"
     return Calibration(
         choices=choices,
         trust=trust,
-        bias=tuple(rounded[len(voices) :]),
+        bias=tuple(rounded_values[len(voices) :]),
         words=words,
         adapter=card.weights_digest,
         rows=len(held),

@@ -115,9 +115,9 @@ def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[Dataset
             (number.regressor.predict_number(str(row.input[text])), float(row.output[label])) for row in tune
         ]
         return TrainedModel(number.config_json, number.arrays, len(rows), shares=share_thresholds(predictions))
-    labelled = [LabelledText(str(row.input[text]), name) for row, name in zip(rows, names, strict=True)]
+    labelled_texts = [LabelledText(str(row.input[text]), name) for row, name in zip(rows, names, strict=True)]
     fitted_classifier = fit_classifier(
-        labelled,
+        labelled_texts,
         (text, label),
         ClassifierHyperparameters(),
         ARRAYS_FILE,

@@ -104,13 +104,13 @@ class AttemptLogFile:
         Raises:
             InputError: V025 if the log is invalid.
         """
-        tested = digest(
+        answers_digest = digest(
             canonical(
                 [[[answer.id, [list(part) for part in answer.parts]] for answer in answers], found.alpha, found.seed]
             )
         )
         status: AttemptOutcome = "infeasible" if found.threshold is None else "certified"
-        return self._record(_TestedRows(name, rows, tested, found.alpha, 0.0), lambda number: (number, status))
+        return self._record(_TestedRows(name, rows, answers_digest, found.alpha, 0.0), lambda number: (number, status))
 
     def _record(self, test: _TestedRows, compute: Callable[[int], tuple[T, AttemptOutcome]]) -> T:
         """Runs a test as an attempt of the right number and records it on disk."""

@@ -93,8 +93,8 @@ async def find_accepted_outputs(
             if withheld_answers is not None:
                 answers += await withheld_answers.in_run(first, events, history)
             fresh = [(output, attempt) for output, attempt in answers if not attempt.reused_from]
-            if recalled := len(answers) - len(fresh):
-                outputs.skipped["answers recalled from another run"] += recalled
+            if recalled_count := len(answers) - len(fresh):
+                outputs.skipped["answers recalled from another run"] += recalled_count
             if fresh:
                 agent_inputs = await programs.agent_inputs(first, events)
                 for output, attempt in fresh:
@@ -255,10 +255,10 @@ def draw_sample(found: AcceptedOutputs, state: AuditState, count: int, seed: int
     for output in sorted(fresh, key=lambda output: digest(canonical([seed, output.run, output.node]))):
         if output.input_fingerprint not in input_fingerprints:
             sampled_outputs.setdefault(output.input_fingerprint, output)
-    ordered = [
+    ordered_outputs = [
         sampled_outputs[about] for about in sorted(sampled_outputs, key=lambda about: digest(canonical([seed, about])))
     ]
-    return AuditSample(ordered[:count], len(ordered), len(fresh) - len(ordered))
+    return AuditSample(ordered_outputs[:count], len(ordered_outputs), len(fresh) - len(ordered_outputs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,11 +82,11 @@ class AuditLogFile:
         """
         if not file.exists():
             return False
-        watched = self.certificate
-        now = (read_claims_certificate if isinstance(watched, ClaimsCertificate) else read_certificate)(
-            file, watched.agent
+        certificate = self.certificate
+        now = (read_claims_certificate if isinstance(certificate, ClaimsCertificate) else read_certificate)(
+            file, certificate.agent
         )
-        return now.original.digest != watched.original.digest
+        return now.original.digest != certificate.original.digest
 
     def record_sample(
         self, outputs: Sequence[SampledOutput], population: int, seed: int, period: tuple[str, str]

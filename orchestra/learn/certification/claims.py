@@ -122,9 +122,9 @@ class JudgedAnswerFile:
                     partial_answers.part_score(verdict)
                     for verdict in partial_answers.weakest_verdicts(row.parts, verdicts)
                 ]
-            rated = zip(scores, row.labels, strict=True)
+            rated_labels = zip(scores, row.labels, strict=True)
             calibration_answers.append(
-                CalibrationAnswer(row.id, tuple(Scored(score, not label.right) for score, label in rated))
+                CalibrationAnswer(row.id, tuple(Scored(score, not label.right) for score, label in rated_labels))
             )
         return calibration_answers
 
@@ -157,12 +157,14 @@ def read(path: Path, card: Card) -> JudgedAnswerFile:
         raise InputError("V006", f"{path} has no row", hint=HINT)
     if bare not in (0, len(rows)):
         raise InputError("V006", f"{bare} of {len(rows)} rows of {path.name} have no `claims`", hint=HINT)
-    scored = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
-    if len(scored) > 1:
+    score_kinds = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
+    if len(score_kinds) > 1:
         raise InputError(
             "V006", f"some claims of {path.name} have a score, and some have none", hint="score all claims, or none"
         )
-    return JudgedAnswerFile(path.name, digest(data), tuple(rows), not bare, scored == {False}, dataset_label_of(path))
+    return JudgedAnswerFile(
+        path.name, digest(data), tuple(rows), not bare, score_kinds == {False}, dataset_label_of(path)
+    )
 
 
 def _judged_answer(card: Card, line: _JudgedAnswerLine, location: SourceLocation) -> JudgedAnswer:

@@ -110,8 +110,8 @@ def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[
     combination_rows, left_out = list[CombinationRow](), Counter[str]()
     for row in rows:
         verdicts = {verdict.check: verdict for verdict in row.verdicts}
-        if denied := next((verdict.check for verdict in row.verdicts if is_veto(verdict)), ""):
-            left_out[f"{denied} fails"] += 1
+        if vetoing_check := next((verdict.check for verdict in row.verdicts if is_veto(verdict)), ""):
+            left_out[f"{vetoing_check} fails"] += 1
         elif unknown := next(
             (name for name in checks if name not in verdicts or verdicts[name].outcome == UNKNOWN), ""
         ):
@@ -132,11 +132,11 @@ def fit_combination(
     combination_rows, left_out = usable_rows(rows, checks)
     if unlabelled:
         return _fit_dawid_skene(combination_rows, checks, left_out, seed)
-    labelled = [row for row in combination_rows if row.is_correct is not None]
-    if len(labelled) < len(combination_rows):
-        left_out["it has no label"] += len(combination_rows) - len(labelled)
-    _check_row_counts(labelled, left_out)
-    return _fit_regression(labelled, checks, left_out, seed)
+    labelled_rows = [row for row in combination_rows if row.is_correct is not None]
+    if len(labelled_rows) < len(combination_rows):
+        left_out["it has no label"] += len(combination_rows) - len(labelled_rows)
+    _check_row_counts(labelled_rows, left_out)
+    return _fit_regression(labelled_rows, checks, left_out, seed)
 
 
 def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) -> None:
@@ -172,22 +172,24 @@ def _fit_regression(
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if not loud:
         raise InputError("N163", "every check gives every row the same score", hint="--checks confidence,entailment")
-    scaled = (places[:, loud] - mean[loud]) / spread[loud]
-    scores = _cross_validated_scores(scaled, right, seed)
+    scaled_scores = (places[:, loud] - mean[loud]) / spread[loud]
+    scores = _cross_validated_scores(scaled_scores, right, seed)
     lowest = np.array(
         [
             min(verdict.score if verdict.outcome == PASS else 0.0 for verdict in _ordered_verdicts(row, checks))
             for row in rows
         ]
     )
-    ranked = [_rank_score("all checks", scores, right), _rank_score("the lowest score", lowest, right)]
+    rankings = [_rank_score("all checks", scores, right), _rank_score("the lowest score", lowest, right)]
     for place, at in enumerate(loud if len(loud) > 1 else ()):
-        ranked.append(
+        rankings.append(
             _rank_score(
-                f"without {checks[at]}", _cross_validated_scores(np.delete(scaled, place, axis=1), right, seed), right
+                f"without {checks[at]}",
+                _cross_validated_scores(np.delete(scaled_scores, place, axis=1), right, seed),
+                right,
             )
         )
-    weights = _fit_logistic(scaled, right)[:-1] / spread[loud]
+    weights = _fit_logistic(scaled_scores, right)[:-1] / spread[loud]
     voices = tuple(CheckWeight(checks[at], weight=float(weight)) for at, weight in zip(loud, weights, strict=True))
     bias = -float(weights @ mean[loud])
     return CombinationFit(
@@ -199,7 +201,7 @@ def _fit_regression(
         int(right.sum()),
         left_out,
         silent,
-        tuple(ranked),
+        tuple(rankings),
     )
 
 
@@ -291,7 +293,7 @@ def _fit_dawid_skene(
         CheckWeight(checks[at], passed=math.log(yes / wrong), failed=math.log((1 - yes) / (1 - wrong)))
         for at, yes, wrong in zip(loud, map(float, good), map(float, bad), strict=True)
     )
-    bias, ranked = math.log(share / (1 - share)), tuple[ScoreRanking, ...]()
+    bias, rankings = math.log(share / (1 - share)), tuple[ScoreRanking, ...]()
     labels = [row for row in rows if row.is_correct is not None]
     if labels:
         right = np.array([bool(row.is_correct) for row in labels], dtype=float)
@@ -301,7 +303,7 @@ def _fit_dawid_skene(
                 for row in labels
             ]
         )
-        ranked = (_rank_score("all checks", sums, right),)
+        rankings = (_rank_score("all checks", sums, right),)
     return CombinationFit(
         "dawid-skene",
         bias,
@@ -311,7 +313,7 @@ def _fit_dawid_skene(
         sum(bool(row.is_correct) for row in labels),
         left_out,
         silent,
-        ranked,
+        rankings,
     )
 
 
@@ -347,11 +349,11 @@ def area_under_risk_coverage(scores: Sequence[float], right: Sequence[bool]) -> 
     """Returns the area under the risk-coverage curve: the risk at each score times the coverage that it adds; rows with
     equal scores are accepted together.
     """
-    ranked = sorted(zip(scores, right, strict=True), key=lambda item: -item[0])
+    ranked_scores = sorted(zip(scores, right, strict=True), key=lambda item: -item[0])
     area, before, wrong = 0.0, 0, 0
-    for number, (score, good) in enumerate(ranked, 1):
+    for number, (score, good) in enumerate(ranked_scores, 1):
         wrong += not good
-        if number == len(ranked) or ranked[number][0] != score:
-            area += wrong / number * (number - before) / len(ranked)
+        if number == len(ranked_scores) or ranked_scores[number][0] != score:
+            area += wrong / number * (number - before) / len(ranked_scores)
             before = number
     return area

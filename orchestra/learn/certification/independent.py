@@ -69,10 +69,10 @@ def select_independent(test: EvaluationSet, card: Card, seed: int, field: str = 
 
     unique_rows = _draw_one_per_key(test.rows, lambda row: fingerprint(row.input), seed)
     group_rows = _draw_one_per_key(unique_rows, lambda row: group_key(row, card, field), seed)
-    copies, grouped = len(test.rows) - len(unique_rows), len(unique_rows) - len(group_rows)
+    copies, group_count = len(test.rows) - len(unique_rows), len(unique_rows) - len(group_rows)
     group_field = field or ("" if any(row.group for row in test.rows) else card.evidence or "")
     return IndependentRows(
-        replace(test, rows=group_rows), copies, grouped, group_field, _find_repeated_input(group_rows, properties)
+        replace(test, rows=group_rows), copies, group_count, group_field, _find_repeated_input(group_rows, properties)
     )
 
 

@@ -251,9 +251,9 @@ def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
             if parts_of.setdefault(row.group, part) != part:
                 reason = f"the group {row.group!r} of {name} is in two splits, {parts_of[row.group]} and {part}"
                 raise InputError("N003", reason, hint="orchestra explain N003")
-    tested = {fingerprint(row.input): row for row in rows["test"]}
-    for row in (*rows["train"], *rows["tune"]) if tested else ():
-        if (dataset_row := tested.get(fingerprint(row.input))) is not None:
+    test_rows = {fingerprint(row.input): row for row in rows["test"]}
+    for row in (*rows["train"], *rows["tune"]) if test_rows else ():
+        if (dataset_row := test_rows.get(fingerprint(row.input))) is not None:
             reason = (
                 f"the row {dataset_row.id!r} of the test split of {name} has the input of {row.id!r} in "
                 f"{parts_of[row.group]}"

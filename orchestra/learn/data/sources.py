@@ -516,8 +516,8 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
 
 def _find_separator(text: str, path: Path) -> str:
     """Returns the separator of a table: the declared one, that of its suffix, or the detected one."""
-    if declared := _SEPARATOR_LINE.match(text):
-        return declared[1]
+    if match := _SEPARATOR_LINE.match(text):
+        return match[1]
     return "\t" if path.suffix.lower() == ".tsv" else _detect_separator(text)
 
 

@@ -159,15 +159,15 @@ async def ask_teacher(
         list[str](),
     )
     for label, label_rows in by_label.items():
-        labelled = runs.options(label=label)
-        results = await run_all(labelled, teacher.step, [label_rows[0].input], 1, on_run_end)
+        view = runs.options(label=label)
+        results = await run_all(view, teacher.step, [label_rows[0].input], 1, on_run_end)
         if (error := _unreachable_error(teacher, results[0])) is not None:
             if error.code != LABEL_NOT_ALLOWED or len(by_label) == 1:
                 raise error
             left_out[f"labelled {label}, which the teacher may not read"] += len(label_rows)
             reasons.append(error.message)
             continue
-        results += await run_all(labelled, teacher.step, [row.input for row in label_rows[1:]], concurrency, on_run_end)
+        results += await run_all(view, teacher.step, [row.input for row in label_rows[1:]], concurrency, on_run_end)
         for row, result in zip(label_rows, results, strict=True):
             output = card.output_form.select_written(result.value)
             if result.status == "done" and not outputs.check(output):

@@ -270,19 +270,22 @@ def _train_members(
     from orchestra.learn.encoders.member import embed_texts, train_member
 
     start = time.monotonic()
-    reader, frozen, number = (
+    reader, frozen_encoder, number = (
         Encoder.load(folder),
         tuned.FrozenEncoder.load(folder),
         {label: index for index, label in enumerate(labels)},
     )
-    texts, blocks = [*rows.own_rows, *rows.other_rows], min(settings.hyperparameters.blocks, frozen.shape.layers)
-    states = frozen.lower_block_states([_encode_row(reader, row, settings) for row in texts], blocks)
+    texts, blocks = (
+        [*rows.own_rows, *rows.other_rows],
+        min(settings.hyperparameters.blocks, frozen_encoder.shape.layers),
+    )
+    states = frozen_encoder.lower_block_states([_encode_row(reader, row, settings) for row in texts], blocks)
     pace = replace(settings.hyperparameters, blocks=blocks)
     if settings.minutes is not None:
         pace = replace(
             pace,
             epochs=_epochs_within_budget(
-                frozen, states, [number[row.label] for row in texts], pace, settings, checkpoint_folder, start
+                frozen_encoder, states, [number[row.label] for row in texts], pace, settings, checkpoint_folder, start
             ),
         )
     fold = [*assign_folds(rows.own_rows), *assign_folds(rows.other_rows)]
@@ -298,7 +301,9 @@ def _train_members(
         checkpoint = checkpoint_folder / f"member-{index}.safetensors"
         report = partial(on_step, index)
         inputs = [states[at] for at in indexes]
-        member = train_member(frozen, inputs, targets, len(labels), tuning, checkpoint, report, settings.warm_start)
+        member = train_member(
+            frozen_encoder, inputs, targets, len(labels), tuning, checkpoint, report, settings.warm_start
+        )
         rest = [at for at in range(len(rows.own_rows)) if fold[at] == index]
         with torch.no_grad():
             logits = member.logits(embed_texts(member, [states[at] for at in rest]))
@@ -320,7 +325,7 @@ def _encode_row(reader: Encoder, row: LabelledText, settings: CommitteeSettings)
 
 
 def _epochs_within_budget(
-    frozen: FrozenEncoder,
+    frozen_encoder: FrozenEncoder,
     states: Sequence[Tensor],
     labels: Sequence[int],
     hyperparameters: EncoderHyperparameters,
@@ -343,7 +348,7 @@ def _epochs_within_budget(
         start = time.monotonic()
         once, ignore_step = replace(hyperparameters, epochs=1), (lambda step: None)
         train_member(
-            frozen,
+            frozen_encoder,
             [states[at] for at in sample_indexes],
             [targets[labels[at]] for at in sample_indexes],
             len(targets),

@@ -93,7 +93,7 @@ def run(
     )
     card_fields = ClassifierFields.from_card(card, number)
     output = card_fields.output
-    labelled = [
+    labelled_texts = [
         LabelledText(
             str(row.input[card_fields.text]),
             str(row.output[output]),
@@ -101,7 +101,7 @@ def run(
         )
         for row in rows
     ]
-    _check_texts(labelled, output)
+    _check_texts(labelled_texts, output)
     outside = _find_out_of_scope_label(rows, output, number) if number else ""
     if fresh:
         shutil.rmtree(training.checkpoint_folder, ignore_errors=True)
@@ -113,11 +113,11 @@ def run(
     plan = (
         replace(_pair_settings(training), warm_start=warm_start)
         if card_fields.paired_text
-        else _text_settings(training, labelled, outside)
+        else _text_settings(training, labelled_texts, outside)
     )
     return train_committee(
         card,
-        CommitteeRows(labelled, (training.source,)),
+        CommitteeRows(labelled_texts, (training.source,)),
         base,
         plan,
         training.checkpoint_folder,

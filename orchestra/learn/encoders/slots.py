@@ -66,7 +66,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     places = TaggerFields.from_card(training.card)
     check_contract(training.card, training.data.manifest)
     labels = _slot_labels(training.build_examples(lambda row: row), places)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     overlap = min(SlotFillingConfig.model_fields["overlap"].default, training.tokens // 4)
     fields = {"input": places.input, "hint": places.hint, "output": places.output, "labels": labels, "overlap": overlap}
     layout = training.base_config(FORMAT, ARRAYS_FILE, fields)
@@ -74,7 +74,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     examples = [
         example for row in training.build_examples(lambda row: slot_examples(row, reader, draft)) for example in row
     ]
-    arrays = member_arrays(_train_member(training, frozen, examples, labels, on_step))
+    arrays = member_arrays(_train_member(training, frozen_encoder, examples, labels, on_step))
     fitted_settings, figures = _fit_temperature(SlotFiller(draft, arrays, reader), training.data.rows["tune"])
     return training.build_files(layout | fitted_settings, arrays, figures)
 
@@ -176,8 +176,8 @@ def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[di
 
     def predictions(heat: float) -> list[tuple[bool, float]]:
         reader.config = layout.model_copy(update={"heat": heat})
-        decoded = [(labels, *reader.decode(scores)) for labels, scores in readings]
-        return [(labels == expected_labels, sure) for labels, expected_labels, sure in decoded]
+        decoded_readings = [(labels, *reader.decode(scores)) for labels, scores in readings]
+        return [(labels == expected_labels, sure) for labels, expected_labels, sure in decoded_readings]
 
     heat = maximize_likelihood(TEMPERATURES, predictions)
     return {"heat": heat}, {"all slots": sum(is_right for is_right, _ in predictions(heat)) / len(readings)}

@@ -101,7 +101,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     data, fields_of_card = training.data, SpanFields.from_card(training.card)
     check_contract(training.card, data.manifest)
     rows = training.build_examples(lambda row: row)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     overlap = min(SpanExtractionConfig.model_fields["overlap"].default, training.tokens // 4)
     fields = {
         "question": fields_of_card.question,
@@ -112,7 +112,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     layout = training.base_config(FORMAT, ARRAYS_FILE, fields)
     draft = SpanExtractionConfig.model_validate({**layout, "sha256": "0" * 64})
     examples = [example for row in rows for example in span_examples(row, fields_of_card, reader, draft)]
-    member = _train_member(training, frozen, examples, on_step)
+    member = _train_member(training, frozen_encoder, examples, on_step)
     arrays = member_arrays(member)
     fitted_settings, figures = _fit_calibration(
         SpanExtractor(draft, arrays, reader),

@@ -102,17 +102,21 @@ def build_target(output: Mapping[str, Any], encoding: TableEncoding) -> TableTar
     answer_cells = {(int(row), int(column)) for row, column in output["cells"]}
     partial_target = TableTarget(OPERATIONS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
     if output["condition"] is not None:
-        if (bounded := _condition_target(output["condition"], encoding)) is None:
+        if (condition_target := _condition_target(output["condition"], encoding)) is None:
             return None
-        partial_target = replace(partial_target, condition=bounded)
+        partial_target = replace(partial_target, condition=condition_target)
         if output["also"] is not None:
-            if (second := _condition_target(output["also"], encoding)) is None or second.location <= bounded.location:
+            if (
+                second := _condition_target(output["also"], encoding)
+            ) is None or second.location <= condition_target.location:
                 return None
             before = frozenset(
-                choice for choice in bounded.choices if condition_choices(encoding)[choice][0] < second.location
+                choice
+                for choice in condition_target.choices
+                if condition_choices(encoding)[choice][0] < second.location
             )
             partial_target = replace(
-                partial_target, condition=replace(bounded, choices=before), second_condition=second
+                partial_target, condition=replace(condition_target, choices=before), second_condition=second
             )
     elif way in (COUNT, MOST, LEAST) and any(
         spot.question_figure is not None and spot.question_figure.bound is not None for spot in encoding.locations

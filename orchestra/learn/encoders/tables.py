@@ -85,13 +85,13 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     """
     card, rows = training.card, training.data.rows
     check_contract(card, training.data.manifest)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     warm_start = None if training.warm_start is None else training.warm_start.with_outputs(OUTPUT_NAMES)
     units = _fit_units(rows["train"], input_names(card)).model_dump()
     layout = training.base_config(FORMAT, ARRAYS_FILE, {"outputs": OUTPUT_NAMES, **input_names(card), "units": units})
     draft = TableReaderConfig.model_validate({**layout, "sha256": "0" * 64})
     examples = training.build_examples(lambda row: _build_example(row, reader, draft))
-    arrays = member_arrays(_train_member(training, frozen, examples, warm_start, on_step))
+    arrays = member_arrays(_train_member(training, frozen_encoder, examples, warm_start, on_step))
     fitted_settings, figures = _tune_settings(TableReader(draft, arrays, reader, card), rows["tune"])
     return training.build_files(layout | fitted_settings, arrays, figures)
 
@@ -136,11 +136,11 @@ def _list_depth(schema: Mapping[str, Any]) -> int:
 
 def _build_example(row: DatasetRow, encoder: Encoder, config: TableReaderConfig) -> TableExample | None:
     inputs = row.input
-    encoded = TableEncoding(
+    encoding = TableEncoding(
         encoder, str(inputs[config.question]), inputs[config.table], inputs[config.paragraphs], config.tokens
     )
-    target = build_target(row.output, encoded) if len(encoded.windows) <= MAX_TRAINING_WINDOWS else None
-    return None if target is None else TableExample(encoded, target)
+    target = build_target(row.output, encoding) if len(encoding.windows) <= MAX_TRAINING_WINDOWS else None
+    return None if target is None else TableExample(encoding, target)
 
 
 def _train_member(
@@ -184,15 +184,15 @@ def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) 
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    windows = [window for encoded in encodings for window in encoded.windows]
+    windows = [window for encoding in encodings for window in encoding.windows]
     tokens, mask = pad_tokens(windows)
     all_states = member.logits(member.base.embed_tokens(tokens), mask)
     outputs, at = [], 0
-    for encoded in encodings:
+    for encoding in encodings:
         outputs.append(
-            torch.cat([all_states[at + number, : len(window)] for number, window in enumerate(encoded.windows)])
+            torch.cat([all_states[at + number, : len(window)] for number, window in enumerate(encoding.windows)])
         )
-        at += len(encoded.windows)
+        at += len(encoding.windows)
     return outputs
 
 
@@ -216,7 +216,7 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     import torch
     from torch.nn import functional
 
-    encoded, target = example.encoding, example.target
+    encoding, target = example.encoding, example.target
     units = {SCALES.index(unit) for unit in UNITS}  # words determine the unit better than an encoder
     total = _any_of_loss(logits.operations, {target.operation}) + _any_of_loss(
         logits.scales, units if target.scale in units else {target.scale}
@@ -225,14 +225,14 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     if way in FILTERABLE_OPERATIONS and not target.may_have_condition:
         total = total + _condition_loss(logits, example)
     if way in PAIR_OPERATIONS:
-        fit = [spot.figure is not None for spot in encoded.locations]
+        fit = [spot.figure is not None for spot in encoding.locations]
         return (
             total
             + _any_of_loss(_mask_logits(logits.first, fit), target.first)
             + _any_of_loss(_mask_logits(logits.second, fit), target.second)
         )
     if way == TEXT:
-        prose = encoded.prose_mask().tolist()
+        prose = encoding.prose_mask().tolist()
         begins, ends = ({span[side] for span in target.spans} for side in (0, 1))
         return (
             total
@@ -242,7 +242,7 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     if way in (CELLS, SUM, MEAN) and target.condition is None:
         fit = [
             spot.question_figure is None and (spot.row >= 0 if way == CELLS else spot.figure is not None)
-            for spot in encoded.locations
+            for spot in encoding.locations
         ]
         free_cells = torch.tensor(
             [at for at, is_allowed in enumerate(fit) if is_allowed and at not in target.equivalent_cells]
@@ -252,7 +252,7 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
             target.cells
         )
         return total + cell_loss + _any_of_loss(_mask_logits(logits.cells, fit), target.cells | target.equivalent_cells)
-    matching_rows = [at for at in range(encoded.header_rows, len(encoded.table)) if target.satisfies_conditions(at)]
+    matching_rows = [at for at in range(encoding.header_rows, len(encoding.table)) if target.satisfies_conditions(at)]
     if matching_rows:  # there is no loss for rows without a condition
         free_cells = torch.tensor([float(at in target.rows) for at in matching_rows])
         total = (
@@ -268,7 +268,7 @@ def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tenso
     """Returns the negative log-likelihood of the conditions: figure, bound and column of each; or of their absence."""
     import torch
 
-    encoded, target, after = example.encoding, example.target, -1
+    encoding, target, after = example.encoding, example.target, -1
     total = logits.bounds.new_zeros(())
     for condition_target, columns, limits, bounds in (
         (target.condition, logits.condition_columns, logits.limits, logits.bounds),
@@ -277,10 +277,10 @@ def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tenso
         if (
             condition_target is None
             and after >= 0
-            and any(at > after and _sets_bound(encoded, at) for at in condition_locations(encoded))
+            and any(at > after and _sets_bound(encoding, at) for at in condition_locations(encoding))
         ):
             break  # there may be a second condition that the row does not name
-        choice = torch.stack([bounds[0], *choice_logits(encoded, limits, bounds, after)])
+        choice = torch.stack([bounds[0], *choice_logits(encoding, limits, bounds, after)])
         total = total + _any_of_loss(
             choice, {0} if condition_target is None else {1 + at for at in condition_target.choices}
         )
@@ -315,16 +315,20 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
     if len(rows) < LEAST_ROWS:
         return {}, {}
     readings = [
-        (encoded, reader.logits(encoded), row.output) for row in rows for encoded in (reader.encode_inputs(row.input),)
+        (encoding, reader.logits(encoding), row.output)
+        for row in rows
+        for encoding in (reader.encode_inputs(row.input),)
     ]
     plain = reader.config
 
     def predict(**options: float) -> list[tuple[bool, float]]:
         reader.config = plain.model_copy(update=options)
-        decoded = [(reader.decode(encoded, logits), encoded, expected) for encoded, logits, expected in readings]
+        decoded_readings = [
+            (reader.decode(encoding, logits), encoding, expected) for encoding, logits, expected in readings
+        ]
         return [
-            (answers_match(answer_fields(table_answer, scale, encoded), expected), table_answer.probability)
-            for (table_answer, scale), encoded, expected in decoded
+            (answers_match(answer_fields(table_answer, scale, encoding), expected), table_answer.probability)
+            for (table_answer, scale), encoding, expected in decoded_readings
         ]
 
     def count(**options: float) -> tuple[int, float]:

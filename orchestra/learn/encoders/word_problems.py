@@ -101,7 +101,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     """
     card = training.card
     check_contract(card, training.data.manifest)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     fields = {
         "input": next(iter(card.input_schema["properties"])),
         "output": card.output_form.single_field,
@@ -111,7 +111,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     draft = WordProblemConfig.model_validate({**layout, "sha256": "0" * 64})
     arrays = member_arrays(
         _train_member(
-            training, frozen, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step
+            training, frozen_encoder, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step
         )
     )
     fitted_settings, figures = _fit_confidence(
@@ -349,14 +349,14 @@ class Derivation:
         if len(group.terms) == 2 and not first.is_added:
             return  # both are subtracted: other steps derive the result
         operation, last = OPERATIONS.index(sign), group.key == self._root and len(group.terms) == 2
-        turned = sign != group.operators[0] and sum(part.is_added for part in group.terms) > 1
+        is_turned = sign != group.operators[0] and sum(part.is_added for part in group.terms) > 1
         for left in self._quantities_of(first):
             for right in self._quantities_of(second):
                 if sign == group.operators[0]:
                     yield DerivationStep(min(left, right), max(left, right), operation, last), first.is_added
                 elif left != right:
                     yield DerivationStep(left, right, operation, last), first.is_added
-                    if turned:  # `9-(5-2)` is 9 - 5 + 2: the result of 5 - 2 is subtracted
+                    if is_turned:  # `9-(5-2)` is 9 - 5 + 2: the result of 5 - 2 is subtracted
                         yield DerivationStep(right, left, operation, False), False
 
     def _quantities_of(self, part: _Term) -> tuple[int, ...]:

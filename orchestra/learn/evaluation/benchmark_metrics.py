@@ -114,11 +114,11 @@ def _augment_matching(number: int, fits: Sequence[Sequence[int]], matching: dict
     return False
 
 
-def _arguments_match(accepted: Mapping[str, Any], actual: Any) -> bool:
+def _arguments_match(arguments: Mapping[str, Any], actual: Any) -> bool:
     """Returns whether arguments have only accepted names and values, and all required ones."""
-    if not isinstance(actual, Mapping) or actual.keys() - accepted.keys():
+    if not isinstance(actual, Mapping) or actual.keys() - arguments.keys():
         return False
-    for name, values in accepted.items():
+    for name, values in arguments.items():
         options = values if isinstance(values, list | tuple) else [values]
         if not (
             any(_value_matches(option, actual[name]) for option in options)
@@ -129,20 +129,20 @@ def _arguments_match(accepted: Mapping[str, Any], actual: Any) -> bool:
     return True
 
 
-def _value_matches(accepted: Any, actual: Any) -> bool:
-    if isinstance(accepted, bool) or isinstance(actual, bool):
-        return accepted is actual
-    match accepted, actual:
+def _value_matches(option: Any, actual: Any) -> bool:
+    if isinstance(option, bool) or isinstance(actual, bool):
+        return option is actual
+    match option, actual:
         case int() | float(), int() | float():
-            return accepted == actual or math.isclose(_clamp(accepted), _clamp(actual), rel_tol=1e-9)
+            return option == actual or math.isclose(_clamp(option), _clamp(actual), rel_tol=1e-9)
         case str(), str():
-            return _normalize(accepted) == _normalize(actual)
+            return _normalize(option) == _normalize(actual)
         case list() | tuple(), list() | tuple():
-            return len(accepted) == len(actual) and all(map(_value_matches, accepted, actual))
+            return len(option) == len(actual) and all(map(_value_matches, option, actual))
         case Mapping(), Mapping():
-            return _arguments_match(accepted, actual)
+            return _arguments_match(option, actual)
         case _:
-            return bool(accepted == actual)
+            return bool(option == actual)
 
 
 def _clamp(value: float) -> float:

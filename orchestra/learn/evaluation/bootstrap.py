@@ -114,21 +114,21 @@ def paired_difference(
             metric.aggregate([after for _, after in pairs]) - metric.aggregate([before for before, _ in pairs])
         )
 
-    chance, observed = random.Random(seed), improvement(all_pairs)  # noqa: S311 - draws, not secrets
+    chance, observed_gain = random.Random(seed), improvement(all_pairs)  # noqa: S311 - draws, not secrets
     samples = sorted(value for _ in range(resamples) if (value := improvement(_resample(groups, chance))) == value)
     low, high = _percentile_interval(samples)
     if metric.is_proportion and low == high:  # all cases have the same score
-        width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < observed < 1 else 2)
+        width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < observed_gain < 1 else 2)
         low, high = max(-1.0, low - width), min(1.0, high + width)
     if metric.is_proportion and len(groups) == len(all_pairs) and all(map(_is_binary, chain(*all_pairs))):
         improvements = [change for before, after in all_pairs if (change := sign * (after[0] - before[0]))]
         return PairedDifference(
-            observed, low, high, binomial_tail(sum(change < 0 for change in improvements), len(improvements), 0.5)
+            observed_gain, low, high, binomial_tail(sum(change < 0 for change in improvements), len(improvements), 0.5)
         )
     exchanges = min(MAX_PERMUTATIONS, max(resamples, round(20 / level)))
     # `not <` instead of `>=`: a NaN, such as the AUROC of one label, is no evidence of an improvement
-    alike = sum(not improvement(_permute(groups, chance)) < observed for _ in range(exchanges))
-    return PairedDifference(observed, low, high, (alike + 1) / (exchanges + 1))
+    alike = sum(not improvement(_permute(groups, chance)) < observed_gain for _ in range(exchanges))
+    return PairedDifference(observed_gain, low, high, (alike + 1) / (exchanges + 1))
 
 
 def _group_values(parts: Sequence[tuple[str, T]]) -> list[list[T]]:

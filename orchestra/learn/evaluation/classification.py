@@ -57,8 +57,8 @@ class ClassificationReport:
                 for label in self.labels
             ],
             "confusions": [
-                {"expected": expected, "predicted": predicted, "rows": rows}
-                for expected, predicted, rows in self.confusions
+                {"expected": expected, "predicted": predicted_label, "rows": rows}
+                for expected, predicted_label, rows in self.confusions
             ],
         }
 
@@ -111,30 +111,32 @@ def classification_report(card: Card, evaluation: str, cases: Sequence[Case]) ->
     pairs: Counter[tuple[str, str]] = Counter()
     for case in cases:
         value = case.output.get(field) if case.output is not None else None
-        predicted = (
+        predicted_label = (
             NO_ANSWER
             if case.output is None
             else _label_text(measure.means.get(value, value) if measure and isinstance(value, str) else value)
         )
         right = case.expected.get(key)
         labels = [_label_text(item) for item in (right if isinstance(right, list) else [right])] or [NO_ANSWER]
-        pairs[predicted if predicted in labels else labels[0], predicted] += 1
+        pairs[predicted_label if predicted_label in labels else labels[0], predicted_label] += 1
     names = sorted({name for pair in pairs for name in pair} - {NO_ANSWER})
-    confused = [
-        (expected, predicted, count) for (expected, predicted), count in pairs.most_common() if expected != predicted
+    confusions = [
+        (expected, wrong_label, count)
+        for (expected, wrong_label), count in pairs.most_common()
+        if expected != wrong_label
     ]
-    return ClassificationReport(field, [_label_metrics(name, pairs) for name in names], confused[:MAX_CONFUSIONS])
+    return ClassificationReport(field, [_label_metrics(name, pairs) for name in names], confusions[:MAX_CONFUSIONS])
 
 
 def _label_metrics(name: str, pairs: Counter[tuple[str, str]]) -> LabelMetrics:
     right = pairs[name, name]
     actual_count = sum(count for (expected, _), count in pairs.items() if expected == name)
-    predicted = sum(count for (_, answer), count in pairs.items() if answer == name)
+    predicted_count = sum(count for (_, answer), count in pairs.items() if answer == name)
     return LabelMetrics(
         name,
-        right / predicted if predicted else None,
+        right / predicted_count if predicted_count else None,
         right / actual_count if actual_count else None,
-        2 * right / (actual_count + predicted),
+        2 * right / (actual_count + predicted_count),
         actual_count,
     )
 

@@ -124,9 +124,9 @@ def build_report(
     name: str, test: EvaluationSet, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0
 ) -> EvaluationReport:
     """Computes the results of some arms on a test of an agent or workflow."""
-    figured = [(arm, [estimate_interval(metric, arm.cases, seed=seed) for metric in metrics]) for arm in arms]
+    estimates_by_arm = [(arm, [estimate_interval(metric, arm.cases, seed=seed) for metric in metrics]) for arm in arms]
     return EvaluationReport(
-        name, test.name, len(test.rows), [metric.name for metric in metrics], figured, test.group_count
+        name, test.name, len(test.rows), [metric.name for metric in metrics], estimates_by_arm, test.group_count
     )
 
 

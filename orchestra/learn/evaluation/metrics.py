@@ -378,17 +378,17 @@ def auroc(parts: Sequence[tuple[float, bool]]) -> float:
     """Returns the probability that a positive case scores higher than a negative one; ties count half (the rank sum of
     Mann and Whitney, 1947).
     """
-    ordered = sorted(parts, key=lambda part: part[0])
-    positives = sum(part[1] for part in ordered)
-    negatives = len(ordered) - positives
+    sorted_parts = sorted(parts, key=lambda part: part[0])
+    positives = sum(part[1] for part in sorted_parts)
+    negatives = len(sorted_parts) - positives
     if not positives or not negatives:
         return float("nan")
     ranks, at = 0.0, 0
-    while at < len(ordered):
+    while at < len(sorted_parts):
         end = at
-        while end < len(ordered) and ordered[end][0] == ordered[at][0]:
+        while end < len(sorted_parts) and sorted_parts[end][0] == sorted_parts[at][0]:
             end += 1
-        ranks += (at + 1 + end) / 2 * sum(part[1] for part in ordered[at:end])
+        ranks += (at + 1 + end) / 2 * sum(part[1] for part in sorted_parts[at:end])
         at = end
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
 

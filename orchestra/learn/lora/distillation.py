@@ -153,5 +153,5 @@ class SoftTeacher:
         divergence = (
             functional.kl_div(student_log, teacher_log, reduction="sum", log_target=True) * self._temperature**2
         )
-        mixed: torch.Tensor = (1 - self._share) * labels + self._share * divergence
-        return mixed
+        mixed_loss: torch.Tensor = (1 - self._share) * labels + self._share * divergence
+        return mixed_loss

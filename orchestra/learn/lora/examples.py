@@ -128,8 +128,8 @@ def _order_fields(value: Any, schema: Mapping[str, Any]) -> Any:
 def _matching_branch(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the branch of a union of records that the constants of a record select."""
     for branch in schema.get("anyOf", ()):
-        fixed = {name: part["const"] for name, part in branch.get("properties", {}).items() if "const" in part}
-        if fixed and all(value.get(name) == constant for name, constant in fixed.items()):
+        constants = {name: part["const"] for name, part in branch.get("properties", {}).items() if "const" in part}
+        if constants and all(value.get(name) == constant for name, constant in constants.items()):
             nested_branch: Mapping[str, Any] = branch
             return nested_branch
     return schema

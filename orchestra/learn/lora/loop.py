@@ -223,8 +223,8 @@ class _TrainingLoop:
     def _evaluate(self, epoch_length: int) -> TrainingPoint:
         """Evaluates on the tune split, and stores the weights if they are the best so far."""
         state = self.state
-        measured = [self.learner.evaluate(batch) for batch in self.held_out_batches]
-        losses, counts, rows, right = (sum(column) for column in zip(*measured, strict=True))
+        measurements = [self.learner.evaluate(batch) for batch in self.held_out_batches]
+        losses, counts, rows, right = (sum(column) for column in zip(*measurements, strict=True))
         check_finite(losses, state.step)
         epoch = state.epoch + state.batch / epoch_length
         point = TrainingPoint(

@@ -67,9 +67,9 @@ class AdapterTraining:
             limits,
             BEST_RULE,
         )
-        taught = () if self.teacher is None else (self.teacher.plan_facts,)
+        teacher_fields = () if self.teacher is None else (self.teacher.plan_facts,)
         start_fields = () if self.start is None else (f"start {self.start.digest}",)
-        return digest(msgspec.json.encode((*facts, *taught, *start_fields)))
+        return digest(msgspec.json.encode((*facts, *teacher_fields, *start_fields)))
 
     @property
     def checkpoint_folder(self) -> Path:

@@ -428,8 +428,8 @@ class AdapterStore:
         """Replaces the line of the card that names its adapter."""
         path = self.folder / CARD_FILE
         text = path.read_text("utf-8")
-        updated = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
-        write_file(path, updated.rstrip("\n").encode() + b"\n")
+        new_text = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
+        write_file(path, new_text.rstrip("\n").encode() + b"\n")
 
     def _remove_learnt(self, previous_fleet_adapter: str) -> None:
         """Removes the adapter, and removes or restores its line in the card; or removes all arrays, so the agent is not
