@@ -464,17 +464,17 @@ def localize_references(schema: Schema, name: str) -> Schema:
 
     The whole schema, `#`, and parts of it become definitions with this name, numbered if there are several.
     """
-    led: dict[str, str] = {}
+    new_names: dict[str, str] = {}
     defs: dict[str, Any] = dict(schema.get("$defs", {}))
     for reference in _nonlocal_references(schema):
-        if reference not in led and (target := resolve_reference(reference, schema)) is not None:
+        if reference not in new_names and (target := resolve_reference(reference, schema)) is not None:
             number, free_name = 1, name
             while free_name in defs:
                 number += 1
                 free_name = f"{name}_{number}"
-            led[reference] = _REFERENCE_PREFIX + free_name
+            new_names[reference] = _REFERENCE_PREFIX + free_name
             defs[free_name] = {key: value for key, value in target.items() if key != "$defs"}
-    return _replace_references({**schema, "$defs": defs}, led) if led else schema
+    return _replace_references({**schema, "$defs": defs}, new_names) if new_names else schema
 
 
 def _nonlocal_references(schema: Any) -> Iterator[str]:
@@ -489,18 +489,20 @@ def _nonlocal_references(schema: Any) -> Iterator[str]:
             yield from _nonlocal_references(part)
 
 
-def _replace_references(schema: Any, led: Mapping[str, str]) -> Any:
+def _replace_references(schema: Any, new_names: Mapping[str, str]) -> Any:
     if not isinstance(schema, dict):
         return schema
     out = (
-        {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])}
+        {**schema, "$ref": new_names.get(schema["$ref"], schema["$ref"])}
         if isinstance(schema.get("$ref"), str)
         else dict(schema)
     )
-    out |= {key: _replace_references(out[key], led) for key in _SUBSCHEMA_KEYS if key in out}
-    out |= {key: [_replace_references(entry, led) for entry in out[key]] for key in _SUBSCHEMA_LIST_KEYS if key in out}
+    out |= {key: _replace_references(out[key], new_names) for key in _SUBSCHEMA_KEYS if key in out}
+    out |= {
+        key: [_replace_references(entry, new_names) for entry in out[key]] for key in _SUBSCHEMA_LIST_KEYS if key in out
+    }
     return out | {
-        key: {name: _replace_references(entry, led) for name, entry in out[key].items()}
+        key: {name: _replace_references(entry, new_names) for name, entry in out[key].items()}
         for key in (*_SUBSCHEMA_MAP_KEYS, "$defs")
         if key in out
     }

@@ -190,8 +190,8 @@ def _quoting_hint(text: str, column: int) -> str:
     """Returns a hint for an error at a column where a bracketed type or an expression lacks quotes, or where a quote
     inside an expression ended the string; otherwise empty.
     """
-    if typed := _UNQUOTED_TYPE.search(text, 0, column + 1):
-        typed_text = text[typed.start() :].partition("]")[0]
+    if type_match := _UNQUOTED_TYPE.search(text, 0, column + 1):
+        typed_text = text[type_match.start() :].partition("]")[0]
         typed_text += "]" * typed_text.count("[")
         quote = '"' if "'" in typed_text else "'"
         return f"put the type in quotes: {quote}{typed_text}{quote}"
