@@ -114,8 +114,8 @@ class Histogram:
     def cumulative(self) -> Iterator[tuple[str, int]]:
         """Yields the upper bound of each bucket, and the number of observations up to it."""
         count = 0
-        for bound, added in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            count += added
+        for bound, increment in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            count += increment
             yield bound, count
 
 
@@ -245,11 +245,11 @@ class RunMetrics:
 
     def _bounded(self, family: Family, values: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the values of the labels, with `other` for those beyond the limit."""
-        bounded = []
+        bounded_values = []
         for label, value in zip(family.labels, values, strict=True):
             label_values = self._values.setdefault((family, label), set())
             if value not in label_values and len(label_values) >= MAX_VALUES:
                 value = OTHER
             label_values.add(value)
-            bounded.append(value)
-        return tuple(bounded)
+            bounded_values.append(value)
+        return tuple(bounded_values)

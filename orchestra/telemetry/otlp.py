@@ -86,12 +86,12 @@ class OtlpSink:
         """Queues a span for the processors of the provider."""
         if self._tracer is None:  # `OTEL_SDK_DISABLED`
             return
-        sampled = TraceFlags(TraceFlags.SAMPLED)
+        trace_flags = TraceFlags(TraceFlags.SAMPLED)
         status = Status(StatusCode.ERROR, span.reason or span.error) if span.error else Status(StatusCode.UNSET)
         self._tracer.span_processor.on_end(
             ReadableSpan(
                 name=_text(span.name),
-                context=SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=sampled),
+                context=SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=trace_flags),
                 parent=_span_context(span.parent) if span.parent is not None else None,
                 resource=self._tracer.resource,
                 attributes=_attributes(span.attributes),

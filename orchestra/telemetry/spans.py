@@ -309,15 +309,15 @@ class RunSpans:
             spans.append(self._question_span(question, None, at))
         return spans
 
-    def _evaluations(self, verdicts: Iterable[Verdict], at: float, combined: str = "") -> Iterable[SpanEvent]:
+    def _evaluations(self, verdicts: Iterable[Verdict], at: float, check: str = "") -> Iterable[SpanEvent]:
         """Yields an event for each verdict, and for each verdict of a combined check."""
         for verdict in verdicts:
             attributes = {
                 **conventions.evaluation(verdict, explain=self._content),
                 "orchestra.check.deterministic": verdict.deterministic,
             }
-            if combined:
-                attributes["orchestra.check.combined"] = combined
+            if check:
+                attributes["orchestra.check.combined"] = check
             yield SpanEvent(conventions.EVALUATION_EVENT, at, attributes)
             yield from self._evaluations(verdict.parts, at, verdict.check)
 
@@ -491,8 +491,8 @@ class RunSpans:
         inner = path
         while outer := parent(inner):
             mark = inner[len(outer)]
-            if mark == "?" and (checked := self._attempts.get(outer)) is not None:
-                return self._attempt_id(outer, checked.number, checked.resumptions)
+            if mark == "?" and (attempt := self._attempts.get(outer)) is not None:
+                return self._attempt_id(outer, attempt.number, attempt.resumptions)
             if mark == "#" and (plan := self._plans.get(outer)) is not None:
                 return self._plan_id(outer, plan.version)
             inner = outer
