@@ -250,8 +250,8 @@ def encode_cassette(entries: Iterable[CassetteEntry]) -> bytes:
     Raises:
         CassetteError: C031, a record could not be read back.
     """
-    ordered = sorted(entries, key=lambda entry: (entry.kind, entry.name, canonical(entry.identity())))
-    lines = [msgspec.json.encode({"cassette": FORMAT}), *(_encode_entry(entry) for entry in ordered)]
+    cassette_entries = sorted(entries, key=lambda entry: (entry.kind, entry.name, canonical(entry.identity())))
+    lines = [msgspec.json.encode({"cassette": FORMAT}), *(_encode_entry(entry) for entry in cassette_entries)]
     data = b"\n".join(lines) + b"\n"
     parse_cassette(data, "what was recorded")
     return data

@@ -83,12 +83,12 @@ class VirtualLoop(base_events.BaseEventLoop):
         ready = self._ready
         handles: list[asyncio.Handle] = []
         if (count := len(ready)) > 1:
-            shuffled = list(ready)
-            self._order.shuffle(shuffled)
+            shuffled_handles = list(ready)
+            self._order.shuffle(shuffled_handles)
             keep = self._order.randint(1, count) if self._order.random() < self._hold_back else count
-            handles = shuffled[keep:]
+            handles = shuffled_handles[keep:]
             ready.clear()
-            ready.extend(shuffled[:keep])
+            ready.extend(shuffled_handles[:keep])
         super()._run_once()  # type: ignore[misc]  # an inner method, which typeshed does not list
         ready.extend(handles)
 

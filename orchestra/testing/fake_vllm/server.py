@@ -145,13 +145,13 @@ class SimulatedTokenizer:
         with the same salt.
         """
         ids = self.encode(text)
-        link, cached, is_hit = zlib.crc32(salt.encode()), 0, True
+        link, cached_tokens, is_hit = zlib.crc32(salt.encode()), 0, True
         for start in range(0, len(ids) - len(ids) % BLOCK_TOKENS, BLOCK_TOKENS):
             link = zlib.crc32(repr((link, ids[start : start + BLOCK_TOKENS])).encode())
             is_hit = is_hit and link in self._blocks
-            cached += BLOCK_TOKENS if is_hit else 0
+            cached_tokens += BLOCK_TOKENS if is_hit else 0
             self._blocks.add(link)
-        return len(ids), cached
+        return len(ids), cached_tokens
 
 
 VERSION = "0.32.0+simulated"
@@ -281,11 +281,11 @@ class SimulatedVLLM:
             self.fault_counts[fault] += 1
         self.running += 1
         self.max_running = max(self.max_running, self.running)
-        leaving = _ResponseGuard(self, _resetting_send(send, scope, fault))
+        response_guard = _ResponseGuard(self, _resetting_send(send, scope, fault))
         try:
-            await self._run_until_disconnect(request, answer(request, fault, leaving.send), receive)
+            await self._run_until_disconnect(request, answer(request, fault, response_guard.send), receive)
         finally:
-            leaving.finish()
+            response_guard.finish()
 
     def _parse_request(self, scope: Scope, body: bytes) -> SimulatedRequest:
         path = str(scope["path"])
@@ -305,17 +305,17 @@ class SimulatedVLLM:
 
     async def _run_until_disconnect(self, request: SimulatedRequest, work: Any, receive: Receive) -> None:
         """Runs the work, or cancels it if the client disconnects, as vLLM does."""
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
+        working, future = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, future), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 self.aborted.append(request)
                 return
             working.result()
         finally:
-            for task in (working, leaving):
+            for task in (working, future):
                 task.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+            await asyncio.gather(working, future, return_exceptions=True)
 
     # Generation
 
@@ -365,16 +365,16 @@ class SimulatedVLLM:
             raise ApiError(400, "BadRequestError", str(error)) from error
 
     def _usage(self, request: SimulatedRequest, output: int, fault: EndpointFault) -> dict[str, Any] | None:
-        prompt, cached = self._tokenizer.count_prompt(
+        prompt, cached_tokens = self._tokenizer.count_prompt(
             request.prompt, f"{request.model}|{request.body.get('cache_salt', '')}"
         )
         self.counts["prompt"] += prompt
-        self.counts["hits"] += cached
+        self.counts["hits"] += cached_tokens
         if fault == "missing_usage":
             return None
         if fault == "negative_usage":
             return {"prompt_tokens": -1, "total_tokens": -2, "completion_tokens": -1}
-        details = {"cached_tokens": cached}
+        details = {"cached_tokens": cached_tokens}
         return {
             "prompt_tokens": prompt,
             "total_tokens": prompt + output,
