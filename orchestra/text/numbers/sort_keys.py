@@ -218,11 +218,11 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
     """Returns the value of a numeric limit; None if it is not numeric, such as a time of day."""
     if _clock(limit) is not None or _date(limit) is not None:
         return None
-    lettered = _has_scale_letters(column)
+    has_letters = _has_scale_letters(column)
     magnitudes = [
         abs(value)
         for cell in column
-        if (value := _number(cell, points=number_format.decimal_comma, lettered=lettered)) is not None
+        if (value := _number(cell, points=number_format.decimal_comma, lettered=has_letters)) is not None
     ]
     if (minutes := _minutes_of(limit)) is not None:
         hours = _HOURS.search(head) or (
@@ -236,7 +236,7 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
     if edge is None or not magnitudes:
         return edge
     units = {
-        _multiplier(cell, match, lettered=lettered) for cell in column if (match := _NUMBER.search(cell)) is not None
+        _multiplier(cell, match, lettered=has_letters) for cell in column if (match := _NUMBER.search(cell)) is not None
     }
     if units != {1.0} or _scale_factor("\n".join(column)) > 1:  # the cells have a unit, and “over 5” omits it
         bare = len(units) == 1 and not re.search("[a-z]", limit)
@@ -428,11 +428,11 @@ def _multiplier(text: str, match: re.Match[str], *, lettered: bool) -> float:
         (lettered and letter["letter"]) or _PRICE.search(text[: match.start()]) or _PRICED.match(rest)
     ):
         return 10.0 ** SCALE_LETTERS[(letter["letter"] or letter["apart"]).lower()]
-    scaled = _SCALE_WORD.match(text, match.end())
+    scale_match = _SCALE_WORD.match(text, match.end())
     return (
         1.0
-        if scaled is None
-        else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
+        if scale_match is None
+        else 10.0 ** (SCALES[scale_match["scale"].lower()] + SCALES.get((scale_match["more"] or "").lower(), 0))
     )
 
 
