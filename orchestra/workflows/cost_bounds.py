@@ -132,12 +132,12 @@ def total(rows: list[CostBound], budget: int | None) -> tuple[int, int, int | No
     most expensive agent.
     """
     tokens = _sum_worst_case(rows, lambda row: math.inf if row.tokens is None else row.tokens)
-    bounded = min(tokens, budget if budget is not None else math.inf)
+    token_bound = min(tokens, budget if budget is not None else math.inf)
     calls, output_tokens = (
         _sum_worst_case(rows, lambda row: row.calls),
         _sum_worst_case(rows, lambda row: row.output_tokens),
     )
-    return int(calls), int(output_tokens), None if bounded == math.inf else int(bounded)
+    return int(calls), int(output_tokens), None if token_bound == math.inf else int(token_bound)
 
 
 def _sum_worst_case(rows: list[CostBound], of: Callable[[CostBound], float]) -> float:

@@ -117,7 +117,7 @@ def _layout(program: Program, levels: int) -> _Layout:
         rows.append([boxes["rest"]])
     boxes["output"] = _text_box("output", [format_type(program.output_schema)], rounded=True)
     rows.append([boxes["output"]])
-    edges = [_Edge([boxes[source], boxes[target]], dashed) for source, target, dashed in _edges(program, boxes)]
+    edges = [_Edge([boxes[source], boxes[target]], is_dashed) for source, target, is_dashed in _edges(program, boxes)]
     layout = _Layout(rows, edges)
     _add_lanes(layout)
     _order(layout)
@@ -170,8 +170,8 @@ def _node_box(program: Program, node: CompiledNode, levels: int) -> _Box:
 
 def _text_box(name: str, texts: Iterable[str], *, rounded: bool = False) -> _Box:
     """Returns a box with a name and lines of text, of the size that they need."""
-    wrapped = [line for text in (name, *texts) for line in wrap_text(sanitize(text), _COLUMNS)]
-    lines = wrapped if len(wrapped) <= _MAX_LINES else [*wrapped[: _MAX_LINES - 1], "…"]
+    wrapped_lines = [line for text in (name, *texts) for line in wrap_text(sanitize(text), _COLUMNS)]
+    lines = wrapped_lines if len(wrapped_lines) <= _MAX_LINES else [*wrapped_lines[: _MAX_LINES - 1], "…"]
     width = max(display_width(line) for line in lines) * _CHAR + 2 * _PAD + 6
     return _Box(max(60.0, width), len(lines) * _LINE + 2 * _PAD - 4, lines, round=rounded)
 

@@ -130,7 +130,7 @@ def _compile_evidence(
 ) -> Expression | None:
     """Compiles the evidence: `against` of the node, or the evidence input of its agent's card."""
     findings, checks = context.findings, compiled_checks.names
-    wanting, able = compiled_checks.evidence_checks
+    evidence_checks, able = compiled_checks.evidence_checks
     if node.against is not None:
         if EVIDENCE_READERS.isdisjoint(checks) and all(check in context.catalog.checks for check in checks):
             findings.error(
@@ -140,19 +140,19 @@ def _compile_evidence(
                 hint="checks: [quote]",
             )
         return try_compile(node.against, types, findings, (*path, "against"))
-    if not wanting and not able:
+    if not evidence_checks and not able:
         return None
     input_templates = getattr(node, "with_", {})
     if contract is not None and contract.tool_use is not None:
         return None  # the evidence is the results of its tools, which are unknown here
     if contract is not None and contract.evidence in input_templates:
         return try_compile(input_templates[contract.evidence], types, findings, (*path, "with", contract.evidence))
-    if not wanting:
+    if not evidence_checks:
         return None
     location = findings.location_of(*path, "checks", key=True) if node.checks else findings.location_of(*path, key=True)
     reason = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
     hint = "against: ${passage.text}, the text that the output must rest on"
-    findings.error("L117", f"the check {wanting[0]!r} needs `against`", location, hint=hint, why=reason)
+    findings.error("L117", f"the check {evidence_checks[0]!r} needs `against`", location, hint=hint, why=reason)
     return None
 
 
@@ -547,8 +547,8 @@ def _check_score_match(
 
 def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) -> CompiledBody:
     """Wraps the body of a workflow in one node that checks its output."""
-    enclosed = graph.as_single_node
-    name, node = next(iter(enclosed.nodes.items()))
+    enclosed_node = graph.as_single_node
+    name, node = next(iter(enclosed_node.nodes.items()))
     accept, certificate = graph.accept, None
     if accept == "certified":
         certificate = _workflow_certificate(context, graph.name, ("accept",))
@@ -557,7 +557,7 @@ def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) 
     draft = NodeDraft(
         kind="call", output=body.schema, body=body.to_program(graph.name), acceptance=acceptance, always_present=False
     )
-    output_expression = try_compile(enclosed.output, {name: body.schema}, context.findings, ("output",))
+    output_expression = try_compile(enclosed_node.output, {name: body.schema}, context.findings, ("output",))
     assert output_expression is not None, "it is one reference"
     only = draft.build_node(0, name, node, (), (), frozenset(), 1)
     return replace(

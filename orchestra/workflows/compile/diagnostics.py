@@ -124,11 +124,11 @@ class Findings:
         """Raises the recorded errors in the order of the file."""
         if not self.errors:
             return
-        ordered = sorted(
+        sorted_errors = sorted(
             self.errors.values(),
             key=lambda fault: (fault.location.line, fault.location.column) if fault.location else (0, 0),
         )
-        raise ordered[0] if len(ordered) == 1 else InputErrors(ordered)
+        raise sorted_errors[0] if len(sorted_errors) == 1 else InputErrors(sorted_errors)
 
 
 def try_compile(given: Any, types: Types, findings: Findings, path: KeyPath) -> Expression | None:

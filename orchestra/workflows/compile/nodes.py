@@ -438,10 +438,10 @@ def _compile_loop(
     body = context.compile_body(loop.nodes, loop.output, types, inner)
     if types["previous"] == NULL:
         types["previous"] = nullable(body.schema) if body.schema != ANY else ANY
-    shadowed = {type_name: types[type_name] for type_name in body.types if type_name in types}
+    shadowed_types = {type_name: types[type_name] for type_name in body.types if type_name in types}
     types.update(body.types)
     until = _compile_condition(context, loop.until, types, (*inner, "until"))
-    _restore_scope(types, body.types, shadowed)
+    _restore_scope(types, body.types, shadowed_types)
     _restore_scope(types, around, {word: schema for word, schema in around.items() if schema is not None})
     context.loop_depth -= 1
     if until is not None and not until.references <= body.present_nodes | types.keys() | {"turn", "previous"}:
@@ -457,10 +457,10 @@ def _compile_loop(
     )
 
 
-def _restore_scope(types: TypeScope, added: Mapping[str, Any], shadowed: Types) -> None:
-    for name in added:
+def _restore_scope(types: TypeScope, added_names: Mapping[str, Any], shadowed_types: Types) -> None:
+    for name in added_names:
         types.pop(name, None)
-    types.update(shadowed)
+    types.update(shadowed_types)
 
 
 def _compile_first_of(context: CompileContext, node: model.FirstOfNode, types: TypeScope, path: KeyPath) -> NodeDraft:
@@ -787,7 +787,7 @@ def bind_plain_inputs(
             return None
     if not paths:
         return _NO_INPUTS
-    fields, fitting, ends = wanted.fields, findings.assignable_pairs, findings.path_ends
+    fields, assignable_pairs, ends = wanted.fields, findings.assignable_pairs, findings.path_ends
     parts: dict[str, Expression] = {}
     for name, path in paths.items():
         if (field_schema := fields.get(name)) is None or (start := types.get(path.root)) is None:
@@ -814,7 +814,7 @@ def bind_plain_inputs(
             part = PathExpression(path.root, (), start, path.source, path.references)
         if (
             part.schema is not field_schema
-            and (id(part.schema), id(field_schema)) not in fitting
+            and (id(part.schema), id(field_schema)) not in assignable_pairs
             and not is_assignable(part.schema, field_schema, findings)
         ):
             return None

@@ -100,8 +100,8 @@ def node_references(node: AnyNode) -> NodeReferences:
         paths = _plain_paths(node.with_)
         if paths is not None and node.model_fields_set <= _PLAIN_CALL_FIELDS:
             roots = frozenset([path.root for path in paths.values()])
-            waited = frozenset(node.after) - roots if node.after else NO_NAMES
-            return NodeReferences(roots, waited, roots | waited if waited else roots, paths, True)
+            after_names = frozenset(node.after) - roots if node.after else NO_NAMES
+            return NodeReferences(roots, after_names, roots | after_names if after_names else roots, paths, True)
     return _collect_references(node, paths)
 
 
@@ -194,9 +194,9 @@ def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], 
                 heappush(ready, reader)
     if len(ordered_names) == len(wanted):
         return ordered_names, []
-    placed = frozenset(ordered_names)
+    placed_names = frozenset(ordered_names)
     return ordered_names, _find_cycle(
-        {name: needed_names - placed for name, needed_names in wanted.items() if name not in placed}
+        {name: needed_names - placed_names for name, needed_names in wanted.items() if name not in placed_names}
     )
 
 

@@ -38,12 +38,16 @@ def compile_tool_use(context: CompileContext, node: AgentNode, contract: Contrac
     _check_permitted_tools(context, node, tool_use, plain, path)
     if len(findings.errors) > before:
         return None
-    offered = tuple(
+    offered_capabilities = tuple(
         capability for capability in capabilities if not needs_permission(capability) or capability.name in node.tools
     )
     callees = tuple(contracts.values())
     return NodeToolUse(
-        tool_use, offered, (*callees, *card_judges(context, callees, (*path, "agent"))), plain, context.models
+        tool_use,
+        offered_capabilities,
+        (*callees, *card_judges(context, callees, (*path, "agent"))),
+        plain,
+        context.models,
     )
 
 
@@ -112,9 +116,9 @@ def acts_before_approval(program: Program) -> bool:
 
 def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
     """Yields the nodes of a workflow, bodies included, that may run before a person has answered."""
-    approved = _nodes_after_approval(program)
+    approved_nodes = _nodes_after_approval(program)
     for node in program.nodes:
-        if _waits_for(node, approved):
+        if _waits_for(node, approved_nodes):
             continue
         yield node
         if node.body is not None:
@@ -123,15 +127,15 @@ def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
 
 def _nodes_after_approval(program: Program) -> set[int]:
     """Returns the nodes that have a value only after a person answered. A node with a `fallback` always has one."""
-    approved: set[int] = set()
+    approved_nodes: set[int] = set()
     for node in program.nodes:
-        if node.fallback is None and (_waits_for(node, approved) or _asks_person(node)):
-            approved.add(node.index)
-    return approved
+        if node.fallback is None and (_waits_for(node, approved_nodes) or _asks_person(node)):
+            approved_nodes.add(node.index)
+    return approved_nodes
 
 
-def _waits_for(node: CompiledNode, approved: Set[int]) -> bool:
-    return any(need in approved and need not in node.soft_needs for need in node.needs)
+def _waits_for(node: CompiledNode, approved_nodes: Set[int]) -> bool:
+    return any(need in approved_nodes and need not in node.soft_needs for need in node.needs)
 
 
 def _asks_person(node: CompiledNode) -> bool:

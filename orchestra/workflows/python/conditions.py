@@ -93,11 +93,11 @@ def nodes_read_by(template: object, scope: TraceScope) -> list[TracedNode]:
 
 def _required_nodes(node: TracedNode) -> list[tuple[TracedNode, bool]]:
     """Returns the nodes whose values a node requires, and whether its condition reads them."""
-    frozen = node.freeze()
-    condition_names = referenced_names(frozen.when)
+    frozen_node = node.freeze()
+    condition_names = referenced_names(frozen_node.when)
     return [
         (traced_node, traced_node.name in condition_names)
-        for traced_node in _find_nodes(node_references(frozen).hard, node.scope)
+        for traced_node in _find_nodes(node_references(frozen_node).hard, node.scope)
     ]
 
 

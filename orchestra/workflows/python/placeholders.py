@@ -434,7 +434,7 @@ def _lift_collection(value: Any) -> PendingExpression:
     if isinstance(value, set | frozenset):
         raise trace_error("W007", "a set of values that are not known yet has no order", hint="pass a list")
     items = [lift(inner) for inner in value]
-    fixed = {
+    array_schema = {
         "type": "array",
         "prefixItems": [item.schema for item in items],
         "minItems": len(items),
@@ -444,7 +444,7 @@ def _lift_collection(value: Any) -> PendingExpression:
     return combine(
         cel,
         ATOM_PRECEDENCE,
-        bundle_definitions(fixed),
+        bundle_definitions(array_schema),
         items,
         template=[template_with_type(inner)[0] for inner in value],
     )

@@ -115,8 +115,8 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
         )
     hints = _hints(function, name, location)
     parameters = inspect.signature(function)
-    keyed = key and key in parameters.parameters
-    if keyed:
+    has_key = key and key in parameters.parameters
+    if has_key:
         parameters = parameters.replace(
             parameters=[parameter for name, parameter in parameters.parameters.items() if name != key]
         )
@@ -148,7 +148,7 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
     output = _type_schema(hints["return"], f"{name}: the output", "serialization", location)
     inputs = bundle_definitions(object_type(properties, required))
     types = {name: hints[name] for name in parameters.parameters}
-    return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if keyed else None)
+    return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if has_key else None)
 
 
 def signature_of_models(name: str, model: Any, output: Any) -> Signature:

@@ -103,8 +103,8 @@ class _FunctionWriter:
         if graph.accept is not None:
             keywords.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
         body = _BodyWriter(self, {}, graph.nodes)
-        described = [repr(graph.description)] if graph.description else []
-        lines = [*described, *body.lines(), f"return {body.optional_value(graph.output)}"]
+        description_arguments = [repr(graph.description)] if graph.description else []
+        lines = [*description_arguments, *body.lines(), f"return {body.optional_value(graph.output)}"]
         told_of = any(entry.description for entry in graph.input.values())
         imports = ["from typing import Annotated", "from pydantic import Field"] if told_of else []
         head = [
@@ -371,8 +371,8 @@ class _BodyWriter:
         """Returns the arms that may be missing by position, and the certain last one by name."""
         texts = [self.optional_value(arm) for arm in arms]
         last = _sole_node(arms[-1])
-        guarded = last is not None and self.names.get(last, last) != last
-        return texts if guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
+        is_guarded = last is not None and self.names.get(last, last) != last
+        return texts if is_guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
 
     def optional_value(self, template: Any) -> str:
         """Returns a value in a place that accepts missing ones: such a node by its bare name."""

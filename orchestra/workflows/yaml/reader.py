@@ -147,10 +147,10 @@ def _is_valid_call(node: Any) -> bool:
 
 def _merge_errors(errors: list[InputError]) -> InputError:
     unique = {(fault.code, fault.message, str(fault.location)): fault for fault in errors}
-    ordered = sorted(
+    sorted_errors = sorted(
         unique.values(), key=lambda fault: (fault.location.line, fault.location.column) if fault.location else (0, 0)
     )
-    return ordered[0] if len(ordered) == 1 else InputErrors(ordered)
+    return sorted_errors[0] if len(sorted_errors) == 1 else InputErrors(sorted_errors)
 
 
 class _ShapeChecker:
