@@ -131,8 +131,8 @@ class RequestIndex:
             ((start, stop) for start, stop in self.token_ends.items() if start <= number.start < stop), (begin, end)
         )
         content = any(start < number.start < stop for start, stop in self.quoted_spans)
-        dated = any(day.start <= number.start < day.start + len(day.text) for day in self.days)
-        scaled = _SCALE.match(self.text, end)
+        is_date = any(day.start <= number.start < day.start + len(day.text) for day in self.days)
+        scale_match = _SCALE.match(self.text, end)
         less = _NEGATING_PREFIX.search(self.text, max(0, begin - 10), begin)
         spelt = not any(map(str.isdigit, number.text))
         unsure = (
@@ -148,9 +148,9 @@ class RequestIndex:
         is_whole = begin in self.token_ends and (end in self.end_positions or last == end)
         # `5` is all of `5 euros`, but only part of `5 million` and `50 cents`.
         scales = number.plain != number.value or spelt or number.currency in currencies.SUBUNITS
-        stop = max(last, end if scales else 0, scaled.end() if scaled is not None else 0)
+        stop = max(last, end if scales else 0, scale_match.end() if scale_match is not None else 0)
         begin = min(begin, first, less.start() if less is not None else begin)
-        certain = is_whole and not (content or dated or scaled or less or unsure)
+        certain = is_whole and not (content or is_date or scale_match or less or unsure)
         return Amount(begin, stop, _passable_values(number) if certain else frozenset())
 
     def find(self, value: Any, kind: Schema) -> list[Span]:

@@ -312,8 +312,8 @@ def allowed_constants(kind: Schema, given: RequestIndex) -> list[Any]:
     if kind.get("type") in ("integer", "number"):
         number_constants: list[Any] = _number_constants(given)
     else:
-        dated = [f"{day.year:04}-{day.month:02}-{day.day:02}" for day in given.days if day.year and day.day]
-        number_constants = [*dict.fromkeys([*(given.text[start:end] for start, end in _text_spans(given)), *dated])]
+        dates = [f"{day.year:04}-{day.month:02}-{day.day:02}" for day in given.days if day.year and day.day]
+        number_constants = [*dict.fromkeys([*(given.text[start:end] for start, end in _text_spans(given)), *dates])]
     check = Validator(bundle_definitions(kind)).check
     return [
         constant for constant in number_constants if check(constant) is None and _is_stated_as(constant, kind, given)

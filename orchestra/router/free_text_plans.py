@@ -121,10 +121,10 @@ class _Reader:
 
     def _add(self, line: PlanLine, text: str) -> str:
         """Records a line in the notation. It is returned as it is unless it reads a name of the model's own."""
-        changed = self._resolve(line)
-        if isinstance(changed, PlanStep):
-            self.steps.append(changed)
-        return text if changed == line else str(changed)
+        resolved_line = self._resolve(line)
+        if isinstance(resolved_line, PlanStep):
+            self.steps.append(resolved_line)
+        return text if resolved_line == line else str(resolved_line)
 
     def _add_named(self, step: PlanStep, name: str) -> str:
         """Records a call without the name of a step, and returns its line; that of the step that makes the same call

@@ -65,14 +65,14 @@ def partial_workflow(steps: Sequence[PlanStep], capabilities: Capabilities, name
 def _build_workflow(
     steps: Sequence[PlanStep], answer: PlanAnswer, capabilities: Capabilities, name: str, description: str
 ) -> Graph:
-    mapped = {step.name for step in steps if step.each is not None}
+    mapped_steps = {step.name for step in steps if step.each is not None}
     input_names = {
         str(reference.path[0])
         for step in steps
         for reference in step.references
         if reference.root == "input" and reference.path
     }
-    nodes = {step.name: _node(step, capabilities, mapped) for step in steps}
+    nodes = {step.name: _node(step, capabilities, mapped_steps) for step in steps}
     if capabilities.confirm_effects and (
         effect_steps := [step for step in steps if capabilities.by_name[step.capability].has_effects]
     ):
@@ -86,7 +86,7 @@ def _build_workflow(
         "types": types,
         "nodes": nodes,
     }
-    answers = [_reference(value, mapped) for value in answer.values]
+    answers = [_reference(value, mapped_steps) for value in answer.values]
     names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
     output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
     return Graph.model_validate({**source, "output": output}, strict=False)
@@ -147,12 +147,14 @@ def _type_text(schema: Schema) -> str:
         return ""
 
 
-def _node(step: PlanStep, capabilities: Capabilities, mapped: set[str]) -> dict[str, Any]:
+def _node(step: PlanStep, capabilities: Capabilities, mapped_steps: set[str]) -> dict[str, Any]:
     node: dict[str, Any] = {capabilities.by_name[step.capability].kind: step.capability}
     if step.arguments:
-        node["with"] = {name: _argument(value, mapped) for name, value in step.arguments.items()}
+        node["with"] = {name: _argument(value, mapped_steps) for name, value in step.arguments.items()}
     if step.each is not None:
-        list_text = list_expression(step.each) if isinstance(step.each, PlanLiteral) else _reference(step.each, mapped)
+        list_text = (
+            list_expression(step.each) if isinstance(step.each, PlanLiteral) else _reference(step.each, mapped_steps)
+        )
         node |= {"each": list_text, "as": ELEMENT, "limit": capabilities.limits.width}
     if step.after:
         node["after"] = list(step.after)
@@ -217,12 +219,12 @@ def _is_scalar(kind: Schema) -> bool:
     )
 
 
-def _argument(value: Argument, mapped: set[str]) -> Any:
-    return escape_references(value.value) if isinstance(value, PlanLiteral) else _reference(value, mapped)
+def _argument(value: Argument, mapped_steps: set[str]) -> Any:
+    return escape_references(value.value) if isinstance(value, PlanLiteral) else _reference(value, mapped_steps)
 
 
-def _reference(reference: PlanReference, mapped: set[str]) -> str:
-    values = ".values" if reference.root in mapped else ""
+def _reference(reference: PlanReference, mapped_steps: set[str]) -> str:
+    values = ".values" if reference.root in mapped_steps else ""
     rest = str(PlanReference("", reference.path))
     return f"${{{reference.root}{values}{rest}}}"
 

@@ -181,9 +181,9 @@ def fit_cached_plan(
         capabilities.by_name[step.capability].has_effects for step in plan.steps
     ):
         raise CachedPlanError("it has effects, and the request is not identical")
-    fitted = _fit(plan, entry.request, request, capabilities, request_inputs)
-    _validate(fitted, capabilities)
-    return fitted, entry
+    fitted_plan = _fit(plan, entry.request, request, capabilities, request_inputs)
+    _validate(fitted_plan, capabilities)
+    return fitted_plan, entry
 
 
 def normalize_request(request: str) -> str:

@@ -314,15 +314,15 @@ def _plan_lines(reply: str) -> list[str]:
 def _reject(
     state: PlannerState, faults: tuple[Rejection, ...], *, step_started: bool = False
 ) -> tuple[PlannerState, PlannerAction]:
-    rejected = (*state.rejected, *faults)
+    rejections = (*state.rejected, *faults)
     repairs = state.request.repairs
     if state.repair_count >= (2 * repairs + 1 if state.escalated else repairs):
         if state.escalated or not state.request.has_larger_planner:
-            repeats = all(rejection.reason.startswith(REPEATED_CALL) for rejection in rejected)
+            repeats = all(rejection.reason.startswith(REPEATED_CALL) for rejection in rejections)
             plan = _plan_without_repeats(state) if repeats else _fallback_plan(state)
-            return state, plan or PlanNotFound(rejected, state.steps)
+            return state, plan or PlanNotFound(rejections, state.steps)
         state = replace(state, escalated=True)
-    return _ask(replace(state, rejected=rejected, repair_count=state.repair_count + 1), step_started=step_started)
+    return _ask(replace(state, rejected=rejections, repair_count=state.repair_count + 1), step_started=step_started)
 
 
 def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerState, PlannerAction]:

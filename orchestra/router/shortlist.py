@@ -40,9 +40,9 @@ def shortlist(capabilities: Capabilities, request: str, most: int = MAX_SHORTLIS
     if len(capabilities.by_name) <= most:
         return capabilities
     skills = list(capabilities.by_name.values())
-    ranked, places = bm25_scores([search_text(skill) for skill in skills], request), _tie_ranks(skills)
+    scores, places = bm25_scores([search_text(skill) for skill in skills], request), _tie_ranks(skills)
     order = [
-        skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], places[index], index))
+        skills[index] for index in sorted(range(len(skills)), key=lambda index: (-scores[index], places[index], index))
     ]
     candidates = order[: max(1, most * 2 // 3)]
     reading = [reader for name in capabilities.grounds for reader in readers(capabilities, order, name)]
