@@ -179,14 +179,14 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "RunEvent":
-        found = importlib.import_module("orchestra.core.events").Event
+        value = importlib.import_module("orchestra.core.events").Event
     else:
         module = next(
             (module for module, names in _NAMES_BY_MODULE.items() if name in names.split()), "workflows.python.dsl"
         )
-        found = getattr(importlib.import_module(f"orchestra.{module}"), name)
-    globals()[name] = found
-    return found
+        value = getattr(importlib.import_module(f"orchestra.{module}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -55,27 +55,32 @@ class Card(CardFile):
             InputError: A- and L-codes, with the location of the fault, or of all faults.
         """
         path = folder / CARD_FILE
-        marked = load_yaml(_read_file(folder, CARD_FILE, SourceLocation(str(path), 1)), str(path))
-        if not isinstance(marked.value, dict):
-            raise InputError("A002", "a card is a mapping", location=marked.location(()), hint="name: reader")
+        yaml_document = load_yaml(_read_file(folder, CARD_FILE, SourceLocation(str(path), 1)), str(path))
+        if not isinstance(yaml_document.value, dict):
+            raise InputError("A002", "a card is a mapping", location=yaml_document.location(()), hint="name: reader")
         try:
-            file = CardFile.model_validate(marked.value)
+            file = CardFile.model_validate(yaml_document.value)
         except ValidationError as error:
-            raise _to_input_error(error, CardFile, marked) from error
-        inputs, outputs = _read_types(file, models, marked)
-        text = _read_prompt(folder, file.prompt, marked) if file.kind == "model" else ""
-        check_card(file, inputs, outputs, text, folder / file.prompt, marked.locate)
+            raise _to_input_error(error, CardFile, yaml_document) from error
+        inputs, outputs = _read_types(file, models, yaml_document)
+        text = _read_prompt(folder, file.prompt, yaml_document) if file.kind == "model" else ""
+        check_card(file, inputs, outputs, text, folder / file.prompt, yaml_document.locate)
         if file.untuned is not None:
-            untuned = _read_prompt(folder, file.untuned, marked, "untuned")
-            template.check_system(untuned, inputs.get("properties", {}), SourceLocation(str(folder / file.untuned), 1))
-        location = marked.location(("calibration",))
-        if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, location)) is not None:
+            untuned_prompt = _read_prompt(folder, file.untuned, yaml_document, "untuned")
+            template.check_system(
+                untuned_prompt, inputs.get("properties", {}), SourceLocation(str(folder / file.untuned), 1)
+            )
+        location = yaml_document.location(("calibration",))
+        if (
+            file.calibration is not None
+            and (calibration_data := _read_if_exists(folder, file.calibration, location)) is not None
+        ):
             Calibration.read(
-                found,
+                calibration_data,
                 OutputForm.build(outputs, file.computed).choices,
                 SourceLocation(str(folder / file.calibration), 1),
             )
-        return cls._build(file, inputs, outputs, text, _data_digest(file, folder, marked), folder)
+        return cls._build(file, inputs, outputs, text, _data_digest(file, folder, yaml_document), folder)
 
     @classmethod
     def declare(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
@@ -122,11 +127,11 @@ class Card(CardFile):
         parts: tuple[Card, ...] = (),
     ) -> Card:
         # Not canonical JSON: a model writes the fields of an output in the order of the schema.
-        said = file.model_dump(
+        fields = file.model_dump(
             by_alias=True, exclude={*ELSEWHERE_KEYS, *(key for key in LATER_KEYS if not getattr(file, key))}
         )  # older cards keep their digests
-        mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
-        made = {
+        mark = digest(msgspec.json.encode([fields, inputs, outputs, text, data]))
+        attributes = {
             "input_schema": inputs,
             "output_schema": outputs,
             "template": text,
@@ -134,7 +139,7 @@ class Card(CardFile):
             "folder": folder,
             "digest": mark,
         }
-        return cls.model_validate({**dict(file), **made, "member_cards": parts})
+        return cls.model_validate({**dict(file), **attributes, "member_cards": parts})
 
     def with_members(self, parts: Sequence[Card]) -> Card:
         """Returns the ensemble with its members. `orchestra.agents.ensemble.join_members` finds and checks them."""
@@ -163,14 +168,20 @@ class Card(CardFile):
         return msgspec.json.encode(self._to_stored())
 
     def _to_stored(self) -> dict[str, Any]:
-        stored = {
+        stored_fields = {
             "settings": self._settings,
             "input": self.input_schema,
             "output": self.output_schema,
             "prompt": self.template,
         }
         members = {"members": [part._to_stored() for part in self.member_cards]} if self.member_cards else {}
-        return {"format": "orchestra/card/v1", **stored, "data": self.data_digest, "digest": self.digest, **members}
+        return {
+            "format": "orchestra/card/v1",
+            **stored_fields,
+            "data": self.data_digest,
+            "digest": self.digest,
+            **members,
+        }
 
     @classmethod
     def restore(cls, data: bytes, folder: Path | None = None, folders: Mapping[str, Path | None] | None = None) -> Card:
@@ -189,46 +200,61 @@ class Card(CardFile):
         if len(data) > MAX_STORED_BYTES:
             raise invalid_stored_card(f"it has more than {MAX_STORED_BYTES >> 20} MiB")
         try:
-            stored = _StoredCard.model_validate_json(data)
+            stored_card = _StoredCard.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise invalid_stored_card(
                 f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")
             ) from error
-        return cls._restored(stored, folder, folders or {})
+        return cls._restored(stored_card, folder, folders or {})
 
     @classmethod
-    def _restored(cls, stored: _StoredCard, folder: Path | None, folders: Mapping[str, Path | None]) -> Card:
-        file, name = stored.settings, stored.settings.name
+    def _restored(cls, stored_card: _StoredCard, folder: Path | None, folders: Mapping[str, Path | None]) -> Card:
+        file, name = stored_card.settings, stored_card.settings.name
         try:
-            where = SourceLocation(f"the agent {name!r}", 1)
+            location = SourceLocation(f"the agent {name!r}", 1)
             prompt = Path(f"the prompt of {name}")
-            check_card(file, stored.input, stored.output, stored.prompt, prompt, lambda *_: where, stored=True)
+            check_card(
+                file,
+                stored_card.input,
+                stored_card.output,
+                stored_card.prompt,
+                prompt,
+                lambda *_: location,
+                stored=True,
+            )
         except InputError as error:
             raise invalid_stored_card(error.message, name) from error
-        parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
-        known = tuple(part.name for part in parts) == file.members and _members_digest(parts) == stored.data
-        if (parts or (stored.data and file.kind == "ensemble")) and not known:
+        parts = tuple(cls._restored(member, folders.get(member.settings.name), {}) for member in stored_card.members)
+        members_match = (
+            tuple(part.name for part in parts) == file.members and _members_digest(parts) == stored_card.data
+        )
+        if (parts or (stored_card.data and file.kind == "ensemble")) and not members_match:
             raise invalid_stored_card("it has other members", name)
-        made = cls._build(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
-        if made.digest != stored.digest:
-            why = (
-                f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged"
+        restored_card = cls._build(
+            file, stored_card.input, stored_card.output, stored_card.prompt, stored_card.data, folder, parts
+        )
+        if restored_card.digest != stored_card.digest:
+            reason = (
+                f"its contents have the digest {restored_card.digest}, but it was stored as "
+                f"{stored_card.digest}, so it was damaged"
                 " or edited"
             )
-            raise invalid_stored_card(why, name)
-        named = file.kind in KINDS_WITH_ARRAYS or file.calibration is not None
+            raise invalid_stored_card(reason, name)
+        has_data = file.kind in KINDS_WITH_ARRAYS or file.calibration is not None
         if (
             folder is not None
-            and named
-            and (stored.data or file.kind in KINDS_WITH_ARRAYS)
-            and _data_digest(file, folder) != stored.data
+            and has_data
+            and (stored_card.data or file.kind in KINDS_WITH_ARRAYS)
+            and _data_digest(file, folder) != stored_card.data
         ):
-            read = " or ".join(
-                named for named in (file.data if file.kind in KINDS_WITH_ARRAYS else "", file.calibration) if named
+            text = " or ".join(
+                file_name
+                for file_name in (file.data if file.kind in KINDS_WITH_ARRAYS else "", file.calibration)
+                if file_name
             )
-            raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork RUN")
-        return made
+            raise InputError("A012", f"{name}: {text} has changed since the run began", hint="orchestra runs fork RUN")
+        return restored_card
 
     def with_settings(self, *, folder: Path | None = None, **settings: Any) -> Card:
         """Returns the card with other settings, or with the files of another folder. The digest is computed anew.
@@ -238,9 +264,9 @@ class Card(CardFile):
         """
         file = CardFile.model_validate({**self._settings, **settings})
         data = self.data_digest if file.kind in KINDS_WITH_ARRAYS or file.calibration or self.member_cards else ""
-        where = folder or (self.folder if "calibration" in settings else None)
-        if where is not None and file.kind in KINDS_WITH_ARRAYS:
-            data = _data_digest(file, where)
+        settings_folder = folder or (self.folder if "calibration" in settings else None)
+        if settings_folder is not None and file.kind in KINDS_WITH_ARRAYS:
+            data = _data_digest(file, settings_folder)
         return self._build(
             file, self.input_schema, self.output_schema, self.template, data, folder or self.folder, self.member_cards
         )
@@ -266,8 +292,8 @@ class Card(CardFile):
         """The bytes of the weights that this agent of the package and its members lack; 0 for other agents."""
         from orchestra.core.agent_weights import missing_weights
 
-        own = sum(missing_weights(self.folder).values())
-        return own + sum(part.missing_weights for part in self.member_cards)
+        own_bytes = sum(missing_weights(self.folder).values())
+        return own_bytes + sum(part.missing_weights for part in self.member_cards)
 
     def require_weights(self) -> None:
         """Raises `FleetError` A025 if the weights of this agent of the package are not installed."""
@@ -316,8 +342,10 @@ class Card(CardFile):
         )
         if data is None:
             return None  # the arrays were replaced after loading, and there is no calibration yet
-        found = Calibration.read(data, self.output_form.choices, SourceLocation(str(self.folder / self.calibration), 1))
-        return found if found.adapter == self.weights_digest else None
+        calibration = Calibration.read(
+            data, self.output_form.choices, SourceLocation(str(self.folder / self.calibration), 1)
+        )
+        return calibration if calibration.adapter == self.weights_digest else None
 
     @property
     def weights_digest(self) -> str:
@@ -377,7 +405,7 @@ class Card(CardFile):
             "max_output": max(tool_prompt.MAX_STEP_TOKENS, self.max_output),
             "min_output": tool_prompt.MIN_STEP_TOKENS,
         }
-        asked = self._build(
+        step_card = self._build(
             CardFile.model_validate({**bare, **unlearnt, **line}),
             tool_prompt.inject_inputs(self.input_schema, tool_prompt.GRAMMAR),
             {"type": "string"},
@@ -386,7 +414,7 @@ class Card(CardFile):
         )
         return (
             # not in the digest: the functions repeat what the tools and the grammar say, in the form of another server
-            asked.model_copy(update={"input_schema": tool_prompt.with_functions(asked.input_schema)}),
+            step_card.model_copy(update={"input_schema": tool_prompt.with_functions(step_card.input_schema)}),
             self._build(
                 CardFile.model_validate({**bare, "evidence": tool_prompt.RESULTS}),
                 tool_prompt.inject_inputs(self.input_schema, tool_prompt.RESULTS),
@@ -402,8 +430,8 @@ class Card(CardFile):
         if (forms := self.tool_use_cards) is None:
             return None
         limits = self.limits or ToolLimits()
-        said = {"steps": limits.steps, "width": limits.width, "shown": limits.shown, "repairs": limits.repairs}
-        return ToolUse(self.tools, self.agents, forms[0].contract, forms[1].contract, **said)
+        limit_fields = {"steps": limits.steps, "width": limits.width, "shown": limits.shown, "repairs": limits.repairs}
+        return ToolUse(self.tools, self.agents, forms[0].contract, forms[1].contract, **limit_fields)
 
     @property
     def contract(self) -> Contract:
@@ -444,10 +472,11 @@ class Card(CardFile):
         if self.member_cards:
             return "+".join(part._model_identity(models) for part in self.member_cards)
         data = self.data_digest if self.kind in KINDS_WITH_ARRAYS else ""
-        said = [template.normalize_template(text or "") for text in (self.system, self.template)]
+        templates = [template.normalize_template(text or "") for text in (self.system, self.template)]
         names = models.get(self.model, ()) if self.kind == "model" else ()
         return "+".join(
-            digest(msgspec.json.encode([self.kind, name, self.adapter, *said, data])) for name in names or (self.model,)
+            digest(msgspec.json.encode([self.kind, name, self.adapter, *templates, data]))
+            for name in names or (self.model,)
         )
 
     def locate(self, *path: str | int) -> SourceLocation:
@@ -518,62 +547,75 @@ def invalid_stored_card(why: str, name: str = "") -> InputError:
     return InputError("A012", f"{whose} stored with this run cannot be used: {why}", hint=hint)
 
 
-def _read_types(file: CardFile, models: Mapping[str, Schema] | None, marked: YamlDocument) -> tuple[Schema, Schema]:
-    known = resolve_types(file.types, {**project_models(), **(models or {})}, partial(marked.locate, "types"))
-    inputs = _input_schema(file, known, partial(marked.locate, "input"))
-    outputs = output_type(file.output, known, partial(marked.locate, "output"))
+def _read_types(
+    file: CardFile, models: Mapping[str, Schema] | None, yaml_document: YamlDocument
+) -> tuple[Schema, Schema]:
+    types = resolve_types(file.types, {**project_models(), **(models or {})}, partial(yaml_document.locate, "types"))
+    inputs = _input_schema(file, types, partial(yaml_document.locate, "input"))
+    outputs = output_type(file.output, types, partial(yaml_document.locate, "output"))
     return inputs, outputs
 
 
-def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], SourceLocation]) -> Schema:
+def _input_schema(file: CardFile, types: Mapping[str, Schema], at: Callable[[str], SourceLocation]) -> Schema:
     """Returns the inputs as a record schema in which inputs with a default are optional.
 
     Raises:
         InputError: A002 if a default is not of its type.
     """
     schema = record_schema(
-        {name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at
+        {
+            name: input_type if isinstance(input_type, str) else input_type.type
+            for name, input_type in file.input.items()
+        },
+        types,
+        at,
     )
-    for name, given in file.input.items():
-        if isinstance(given, str):
+    for name, input_type in file.input.items():
+        if isinstance(input_type, str):
             continue
         field = schema["properties"][name]
-        if fault := Validator(subschema(schema, field)).check(given.default):
+        if fault := Validator(subschema(schema, field)).check(input_type.default):
             raise InputError(
                 "A002",
                 f"the default of {name!r}: {fault}",
                 location=at(name),
                 hint="a default is a value of the input's type",
             )
-        schema["properties"][name] = {**field, "default": given.default}
+        schema["properties"][name] = {**field, "default": input_type.default}
         schema["required"].remove(name)
     return schema
 
 
-def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = None) -> str:
+def _data_digest(file: CardFile, folder: Path, yaml_document: YamlDocument | None = None) -> str:
     """Returns the digest of a card's data file, of its calibration, or of both. Empty if neither exists.
 
-    `marked` is the card's file at first loading, when the data file may not exist yet.
+    `yaml_document` is the card's file at first loading, when the data file may not exist yet.
 
     Raises:
         InputError: A003 or A004, as `_read_file`.
     """
-    named = ["data"] if file.kind in KINDS_WITH_ARRAYS else []
-    named += ["calibration"] if file.calibration is not None else []
-    found: list[str] = []
-    for key in named:
+    data_keys = ["data"] if file.kind in KINDS_WITH_ARRAYS else []
+    data_keys += ["calibration"] if file.calibration is not None else []
+    file_digests: list[str] = []
+    for key in data_keys:
         name = str(getattr(file, key))
-        location = SourceLocation(str(folder / CARD_FILE), 1) if marked is None else marked.location((key,))
-        read = _read_file if marked is None and key == "data" else _read_if_exists
-        if (data := read(folder, name, location, MAX_DATA_BYTES if marked is None else MAX_BYTES)) is not None:
-            found.append(digest(data))
+        location = (
+            SourceLocation(str(folder / CARD_FILE), 1) if yaml_document is None else yaml_document.location((key,))
+        )
+        read_file = _read_file if yaml_document is None and key == "data" else _read_if_exists
+        if (
+            data := read_file(folder, name, location, MAX_DATA_BYTES if yaml_document is None else MAX_BYTES)
+        ) is not None:
+            file_digests.append(digest(data))
         elif key == "data":  # a missing data file is made by training
             return ""
-    return found[0] if len(found) == 1 else digest(msgspec.json.encode(found)) if found else ""
+    return (
+        file_digests[0] if len(file_digests) == 1 else digest(msgspec.json.encode(file_digests)) if file_digests else ""
+    )
 
 
-def _read_prompt(folder: Path, name: str, marked: YamlDocument, key: str = "prompt") -> str:
-    location = marked.location((key,))
+def _read_prompt(folder: Path, name: str, yaml_document: YamlDocument, key: str = "prompt") -> str:
+    location = yaml_document.location((key,))
     try:
         return _read_file(folder, name, location, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -624,36 +666,46 @@ def _read_file(folder: Path, name: str, location: SourceLocation, limit: int = M
         ) from error
 
 
-def _to_input_error(error: ValidationError, model: type[BaseModel], marked: YamlDocument) -> InputError:
+def _to_input_error(error: ValidationError, model: type[BaseModel], yaml_document: YamlDocument) -> InputError:
     """Converts a validation error of a file to one error with a location for each fault."""
-    found = [_located_error(entry, model, marked) for entry in error.errors(include_url=False)]
-    return _merge_errors(found)
+    errors = [_located_error(entry, model, yaml_document) for entry in error.errors(include_url=False)]
+    return _merge_errors(errors)
 
 
-def _merge_errors(found: Sequence[InputError]) -> InputError:
+def _merge_errors(errors: Sequence[InputError]) -> InputError:
     """Returns a single error, or all errors sorted by location."""
-    ordered = sorted(found, key=lambda one: (one.location.line, one.location.column) if one.location else (0, 0))
-    return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
+    ordered_errors = sorted(
+        errors, key=lambda error: (error.location.line, error.location.column) if error.location else (0, 0)
+    )
+    return ordered_errors[0] if len(ordered_errors) == 1 else InputErrors(list(ordered_errors))
 
 
-def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocument) -> InputError:
-    path = marked.path(entry["loc"], missing=entry["type"] == "missing")
+def _located_error(entry: ErrorDetails, model: type[BaseModel], yaml_document: YamlDocument) -> InputError:
+    path = yaml_document.path(entry["loc"], missing=entry["type"] == "missing")
     name = ".".join(str(step) for step in path) or "the card"
     if entry["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
-        near, holder = closest_match(str(path[-1]), known), _parent_key(str(path[-1]), model) if len(path) == 1 else ""
-        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
+        known_keys = _known_keys(model, path[:-1])
+        near, holder = (
+            closest_match(str(path[-1]), known_keys),
+            _parent_key(str(path[-1]), model) if len(path) == 1 else "",
+        )
+        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known_keys)}" if known_keys else ""
         hint = f"it belongs in another key: `{holder}: {{{name}: …}}`" if holder else hint
-        return InputError("A002", f"a card has no key {name!r}", location=marked.location(path, key=True), hint=hint)
+        return InputError(
+            "A002", f"a card has no key {name!r}", location=yaml_document.location(path, key=True), hint=hint
+        )
     if entry["type"] == "missing":
         return InputError(
-            "A002", f"the key {name!r} is missing", location=marked.location(path[:-1]), hint=f"add `{path[-1]}:`"
+            "A002",
+            f"the key {name!r} is missing",
+            location=yaml_document.location(path[:-1]),
+            hint=f"add `{path[-1]}:`",
         )
     reason = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     return InputError(
         "A002",
         f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}",
-        location=marked.location(path),
+        location=yaml_document.location(path),
     )
 
 

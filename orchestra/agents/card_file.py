@@ -84,9 +84,9 @@ class OptionalInput(_FrozenModel):
     default: Any
 
 
-def _input_form(given: Any) -> str:
+def _input_form(value: Any) -> str:
     """Selects the form of an input declaration, so that errors concern this form only."""
-    return "optional" if isinstance(given, dict | OptionalInput) else "needed"
+    return "optional" if isinstance(value, dict | OptionalInput) else "needed"
 
 
 InputDeclaration: TypeAlias = Annotated[
@@ -210,35 +210,37 @@ def _check_schema(schema: Schema, location: SourceLocation) -> None:
 
 def _check_names(file: CardFile, names: Iterable[str], at: Callable[..., SourceLocation]) -> None:
     """Rejects input names that a prompt cannot read (A002)."""
-    if file.kind == "model" and (taken := next((name for name in names if name in RESERVED_NAMES), None)):
-        hint = f"rename it to {taken.lower()}_: {taken} is a reserved word of templates"
-        raise InputError("A002", f"the input {taken!r} has a reserved name", location=at("input", taken), hint=hint)
+    if file.kind == "model" and (reserved_name := next((name for name in names if name in RESERVED_NAMES), None)):
+        hint = f"rename it to {reserved_name.lower()}_: {reserved_name} is a reserved word of templates"
+        raise InputError(
+            "A002", f"the input {reserved_name!r} has a reserved name", location=at("input", reserved_name), hint=hint
+        )
 
 
 def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLocation]) -> None:
     """Rejects a default of an input that code reads; only inputs of a model's prompt may have one (A002)."""
-    read: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
-    read |= dict.fromkeys(file.calls.values(), "calls")
+    read_fields: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
+    read_fields |= dict.fromkeys(file.calls.values(), "calls")
     for name, field in inputs.get("properties", {}).items():
         if not isinstance(field, Mapping) or "default" not in field:
             continue
         if file.kind != "model":
-            why = f"an agent of kind {file.kind} always needs {name!r}"
-        elif name in read:
-            why = f"`{read[name]}:` names {name!r}, so every call needs it"
+            reason = f"an agent of kind {file.kind} always needs {name!r}"
+        elif name in read_fields:
+            reason = f"`{read_fields[name]}:` names {name!r}, so every call needs it"
         else:
             continue
         raise InputError(
             "A002",
-            f"{why}: it must not have a default",
+            f"{reason}: it must not have a default",
             location=at("input", name),
             hint=f"{name}: {format_type(subschema(inputs, field))}",
         )
 
 
-def _check_evidence(file: CardFile, given: Mapping[str, Schema], outputs: Schema, location: SourceLocation) -> None:
+def _check_evidence(file: CardFile, fields: Mapping[str, Schema], outputs: Schema, location: SourceLocation) -> None:
     """Rejects `evidence` that is not an input, and quotes without a text to quote from (A008)."""
-    names = list(given)
+    names = list(fields)
     if file.evidence is not None and file.evidence not in names:
         near = closest_match(file.evidence, names)
         hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
@@ -278,7 +280,7 @@ def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, location: Sour
     function_calls.check_call_fields(file.calls, inputs, OutputForm.build(outputs, file.computed).schema, location)
 
 
-def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema, location: SourceLocation) -> None:
+def _check_grammar(file: CardFile, fields: Mapping[str, Schema], outputs: Schema, location: SourceLocation) -> None:
     """Rejects a `grammar` that is not an input, and an output type that does not allow a grammar (A017)."""
     if file.grammar is None:
         return
@@ -289,8 +291,8 @@ def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema,
             location=location,
             hint="kind: model",
         )
-    if given.get(file.grammar, {}).get("type") != "string":
-        near = closest_match(file.grammar, given)
+    if fields.get(file.grammar, {}).get("type") != "string":
+        near = closest_match(file.grammar, fields)
         hint = f"did you mean {near!r}?" if near and near != file.grammar else f"input: {{{file.grammar}: str}}"
         raise InputError(
             "A017", f"grammar: there is no input {file.grammar!r} that is a text", location=location, hint=hint
@@ -307,16 +309,18 @@ def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema,
 def _check_lengths(file: CardFile, outputs: Schema, location: SourceLocation) -> None:
     """Rejects minimum text lengths that do not fit into `max_output` (A002)."""
     form = OutputForm.build(outputs, file.computed)
-    written = form.text_schema
-    if file.kind != "model" or form.single_field or is_plain_text(written):
+    text_schema = form.text_schema
+    if file.kind != "model" or form.single_field or is_plain_text(text_schema):
         return
-    length = longest_min_length(strip_unknown_formats(written))
-    if length > (most := free_text_limit(written, file.max_output)):
+    length = longest_min_length(strip_unknown_formats(text_schema))
+    if length > (max_length := free_text_limit(text_schema, file.max_output)):
         reason = (
             f"a text of at least {length:,} characters does not fit into max_output: {file.max_output}, which leaves it"
-            f" {most:,}"
+            f" {max_length:,}"
         )
-        raise InputError("A002", reason, location=location, hint=f"max_output: {required_max_output(written, length)}")
+        raise InputError(
+            "A002", reason, location=location, hint=f"max_output: {required_max_output(text_schema, length)}"
+        )
 
 
 def _check_tool_use(file: CardFile, names: Iterable[str], location: SourceLocation) -> None:
@@ -348,12 +352,16 @@ def _check_tool_use(file: CardFile, names: Iterable[str], location: SourceLocati
         raise InputError(
             "A018", f"{twice[0]!r} is named as a tool and as an agent", location=location, hint="remove one of them"
         )
-    if taken := next((name for name in names if tool_prompt.is_reserved(name)), None):
+    if reserved_name := next((name for name in names if tool_prompt.is_reserved(name)), None):
         hint = (
-            f"rename it to {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are added by the tool loop"
+            f"rename it to {reserved_name}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are added by "
+            "the tool loop"
         )
         raise InputError(
-            "A018", f"the input {taken!r} of an agent with tools has a reserved name", location=location, hint=hint
+            "A018",
+            f"the input {reserved_name!r} of an agent with tools has a reserved name",
+            location=location,
+            hint=hint,
         )
 
 
@@ -375,11 +383,13 @@ def _check_members(file: CardFile, location: SourceLocation) -> None:
         raise InputError(
             "A024", reason, location=location, hint="state one per member, in their order, or remove the key"
         )
-    stated = next((key for key in MEMBER_KEYS if getattr(file, key) != CardFile.model_fields[key].get_default()), None)
-    if stated:
+    member_key = next(
+        (key for key in MEMBER_KEYS if getattr(file, key) != CardFile.model_fields[key].get_default()), None
+    )
+    if member_key:
         raise InputError(
             "A024",
-            f"{stated}: an ensemble has no such key; its members have it",
+            f"{member_key}: an ensemble has no such key; its members have it",
             location=location,
-            hint=f"remove `{stated}:`",
+            hint=f"remove `{member_key}:`",
         )

@@ -32,7 +32,7 @@ KeyLocator = Callable[[str], SourceLocation | None]
 @cache
 def project_models() -> dict[str, Schema]:
     """Returns the types that every project has, and `Quote`."""
-    named = {
+    schemas = {
         model.__name__: schema_of(model, "validation")
         for model in (
             known.Document,
@@ -44,7 +44,7 @@ def project_models() -> dict[str, Schema]:
             known.Table,
         )
     }
-    return {"Quote": schema_of(known.Quote, "validation"), **named}
+    return {"Quote": schema_of(known.Quote, "validation"), **schemas}
 
 
 def resolve_types(
@@ -58,14 +58,14 @@ def resolve_types(
     Raises:
         InputError: L105 for an invalid or reserved name, A002 for an invalid field.
     """
-    found = dict(models)
+    resolved_types = dict(models)
     for name, body in types.items():
         if not name.isidentifier() or name in RESERVED_TYPE_NAMES:
             raise InputError("L105", invalid_type_name(name), location=at(name), hint=TYPE_NAME_HINT)
-        found[name] = (
-            _checked_schema(name, body, at(name)) if _is_schema(body) else record_schema(body, found, at, name)
+        resolved_types[name] = (
+            _checked_schema(name, body, at(name)) if _is_schema(body) else record_schema(body, resolved_types, at, name)
         )
-    return found
+    return resolved_types
 
 
 def invalid_type_name(name: str) -> str:

@@ -48,8 +48,8 @@ def code_digest(function: Callable[..., Any]) -> str:
     inner = unwrap(function)
     if not isinstance(inner, FunctionType):
         return ""
-    told = _CodeWalker(os.path.dirname(inner.__code__.co_filename), inner.__module__)
-    return digest("\n".join(told.walk_function(inner)).encode("utf-8", "surrogatepass"))
+    walker = _CodeWalker(os.path.dirname(inner.__code__.co_filename), inner.__module__)
+    return digest("\n".join(walker.walk_function(inner)).encode("utf-8", "surrogatepass"))
 
 
 class _CodeWalker:
@@ -67,8 +67,8 @@ class _CodeWalker:
         code = function.__code__
         names = sorted(set(_global_names(code)))
         yield from _code_lines(code)
-        for given in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            yield from self._walk_value("default", given)
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            yield from self._walk_value("default", default)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
                 yield from self._walk_value(name, cell.cell_contents)
@@ -76,20 +76,20 @@ class _CodeWalker:
                 continue  # not bound yet
         yield from self._walk_globals(function.__globals__, names)
 
-    def _walk_globals(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    def _walk_globals(self, namespace: Mapping[str, Any], names: list[str]) -> Iterator[str]:
         for name in names:
-            value = known.get(name)
+            value = namespace.get(name)
             if issubclass(type(value), ModuleType) and self._is_local(vars(value).get("__file__")):
                 yield from self._walk_module(vars(value), names)
-            elif name in known and (id(known), name) not in self._visited:
-                self._visited.add((id(known), name))
+            elif name in namespace and (id(namespace), name) not in self._visited:
+                self._visited.add((id(namespace), name))
                 yield from self._walk_value(name, value)
 
-    def _walk_module(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    def _walk_module(self, namespace: Mapping[str, Any], names: list[str]) -> Iterator[str]:
         """Describes the names of a module that a function uses. Other functions may use other names."""
-        if (key := (id(known), *names)) not in self._visited:
+        if (key := (id(namespace), *names)) not in self._visited:
             self._visited.add(key)
-            yield from self._walk_globals(known, names)
+            yield from self._walk_globals(namespace, names)
 
     def _walk_value(self, name: str, value: Any) -> Iterator[str]:
         """Describes a value by its type. Attributes of proxies are not accessed, because that may run code."""
@@ -105,14 +105,14 @@ class _CodeWalker:
             if isinstance(inner, FunctionType) and self._is_local(inner.__code__.co_filename):
                 yield f"uses {name}"
                 yield from self.walk_function(inner)
-        elif (said := _constant_text(value)) is not None:
-            yield f"{name} is {said}"
+        elif (constant_text := _constant_text(value)) is not None:
+            yield f"{name} is {constant_text}"
 
-    def _walk_class(self, found: type) -> Iterator[str]:
-        if found in self._visited:
+    def _walk_class(self, class_value: type) -> Iterator[str]:
+        if class_value in self._visited:
             return
-        self._visited.add(found)
-        for base in found.__mro__:
+        self._visited.add(class_value)
+        for base in class_value.__mro__:
             if base.__module__ == self._module or self._is_local(
                 vars(sys.modules.get(base.__module__, math)).get("__file__")
             ):
@@ -161,11 +161,11 @@ def _constant_text(value: Any, depth: int = 0) -> str | None:
         return f"{kind.__name__} {value!r}"
     if kind not in CONTAINER_TYPES or depth > MAX_DEPTH or len(value) > MAX_ITEMS:
         return None
-    parts = [_constant_text(one, depth + 1) for one in value]
+    parts = [_constant_text(item, depth + 1) for item in value]
     if kind is dict:
-        values = [_constant_text(one, depth + 1) for one in value.values()]
-        parts = [key and one and f"{key}: {one}" for key, one in zip(parts, values, strict=True)]
+        values = [_constant_text(item, depth + 1) for item in value.values()]
+        parts = [key and value_text and f"{key}: {value_text}" for key, value_text in zip(parts, values, strict=True)]
     if None in parts:
         return None
-    said = ", ".join(sorted(map(str, parts)) if kind in (set, frozenset) else map(str, parts))
-    return f"({said})" if kind in (tuple, list) else f"{{{said}}}"
+    text = ", ".join(sorted(map(str, parts)) if kind in (set, frozenset) else map(str, parts))
+    return f"({text})" if kind in (tuple, list) else f"{{{text}}}"

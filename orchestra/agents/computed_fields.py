@@ -96,16 +96,19 @@ class OutputForm:
         if not rules:
             return cls(output, "", rules)
         fields: Mapping[str, Any] = output.get("properties", {})
-        left = {name: schema for name, schema in fields.items() if name not in rules}
+        written_schemas = {name: schema for name, schema in fields.items() if name not in rules}
         for name, rule in rules.items():
             if name not in fields:
                 raise _field_error(f"there is no output {name!r}", name, fields, location)
-            for read in (rule.value, rule.otherwise):
-                if read is not None and read not in left:
+            for source_field in (rule.value, rule.otherwise):
+                if source_field is not None and source_field not in written_schemas:
                     raise _field_error(
-                        f"{name} depends on {read!r}, which the model does not write", read, left, location
+                        f"{name} depends on {source_field!r}, which the model does not write",
+                        source_field,
+                        written_schemas,
+                        location,
                     )
-        if not left:
+        if not written_schemas:
             raise InputError(
                 "A013",
                 "all output fields are computed, so the model has nothing to write",
@@ -114,10 +117,10 @@ class OutputForm:
             )
         schema = {
             **output,
-            "properties": left,
-            "required": [name for name in output.get("required", left) if name in left],
+            "properties": written_schemas,
+            "required": [name for name in output.get("required", written_schemas) if name in written_schemas],
         }
-        chosen, choices = _find_choice_field(left, output)
+        choice_field, choices = _find_choice_field(written_schemas, output)
         for name, rule in rules.items():
             if rule.probability is not None and rule.probability not in choices:
                 raise _field_error(
@@ -126,9 +129,14 @@ class OutputForm:
                     choices,
                     location,
                 )
-        only = next(iter(left)) if len(left) == 1 else ""
+        only = next(iter(written_schemas)) if len(written_schemas) == 1 else ""
         return cls(
-            schema, only if only and _is_bare_text(left[only], output) else "", rules, choices, chosen, tuple(fields)
+            schema,
+            only if only and _is_bare_text(written_schemas[only], output) else "",
+            rules,
+            choices,
+            choice_field,
+            tuple(fields),
         )
 
     @property
@@ -194,14 +202,14 @@ class OutputForm:
         """
         if not self.rules or not isinstance(written, Mapping):
             return written
-        made = dict(written)
+        output = dict(written)
         for name, rule in self.rules.items():
             if rule.value is not None:
                 value = expression_value(written.get(rule.value))
-                made[name] = written.get(rule.otherwise) if value is None and rule.otherwise is not None else value
+                output[name] = written.get(rule.otherwise) if value is None and rule.otherwise is not None else value
             else:
-                made[name] = None if probabilities is None else probabilities.get(str(rule.probability), 0.0)
-        return {name: made[name] for name in (*self.field_order, *made) if name in made}
+                output[name] = None if probabilities is None else probabilities.get(str(rule.probability), 0.0)
+        return {name: output[name] for name in (*self.field_order, *output) if name in output}
 
     def confidence(
         self, value: Any, probabilities: Mapping[str, float] | None, text_probability: float | None
@@ -211,10 +219,10 @@ class OutputForm:
         It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the
         lower of the two if the model wrote more than a choice.
         """
-        chosen = probabilities.get(str(value.get(self.choice_field))) if probabilities is not None else None
-        if chosen is None:
+        probability = probabilities.get(str(value.get(self.choice_field))) if probabilities is not None else None
+        if probability is None:
             return text_probability
-        return chosen if self.single_field or text_probability is None else min(chosen, text_probability)
+        return probability if self.single_field or text_probability is None else min(probability, text_probability)
 
     def choice_probabilities(self, text: str, tokens: Sequence[TokenAlternatives]) -> Mapping[str, float] | None:
         """Returns the probability of each choice among the choices, from the token at which they begin to differ; None
@@ -232,8 +240,8 @@ class OutputForm:
         """Returns the offset of the choice field's value in a model's text."""
         if self.single_field:
             return 0 if text in self.choices else len(text) - len(text.lstrip())
-        found = re.search(rf'"{re.escape(self.choice_field)}"\s*:\s*"', text)
-        return len(text) if found is None else found.end()
+        match = re.search(rf'"{re.escape(self.choice_field)}"\s*:\s*"', text)
+        return len(text) if match is None else match.end()
 
 
 def is_word_problem(inputs: Schema, form: OutputForm) -> bool:
@@ -261,17 +269,21 @@ def _choice_shares(choices: Sequence[str], before: str, top: Sequence[tuple[str,
     masses = dict.fromkeys(choices, 0.0)
     for text, logprob in top:
         rest = text.removeprefix(before) if text.startswith(before) else ""
-        meant = [choice for choice in choices if rest and (choice.startswith(rest) or rest.startswith(choice))]
-        if len(meant) == 1:
-            masses[meant[0]] += math.exp(min(0.0, logprob))
+        matching_choices = [
+            choice for choice in choices if rest and (choice.startswith(rest) or rest.startswith(choice))
+        ]
+        if len(matching_choices) == 1:
+            masses[matching_choices[0]] += math.exp(min(0.0, logprob))
     mass = sum(masses.values())
     return {choice: share / mass for choice, share in masses.items()} if mass >= MIN_CHOICE_MASS else None
 
 
 def _find_choice_field(fields: Mapping[str, Any], root: Schema) -> tuple[str, tuple[str, ...]]:
     """Returns the only field with choices, and its choices."""
-    found = [(name, choices) for name, schema in fields.items() if (choices := tuple(_enum_texts(schema, root)))]
-    return found[0] if len(found) == 1 else ("", ())
+    choice_fields = [
+        (name, choices) for name, schema in fields.items() if (choices := tuple(_enum_texts(schema, root)))
+    ]
+    return choice_fields[0] if len(choice_fields) == 1 else ("", ())
 
 
 def _enum_texts(schema: Schema, root: Schema) -> Iterator[str]:
@@ -281,18 +293,20 @@ def _enum_texts(schema: Schema, root: Schema) -> Iterator[str]:
 
 def _dereference(schema: Schema, root: Schema) -> Schema:
     """Resolves a schema that is only a reference."""
-    found = expand_schema(schema, root)
-    return dict(found[0] if len(found) == 1 else schema)
+    expansion = expand_schema(schema, root)
+    return dict(expansion[0] if len(expansion) == 1 else schema)
 
 
 def _is_bare_text(schema: Schema, root: Schema) -> bool:
     """Whether a field can be written without JSON: a text, a choice of texts, or a text with a pattern."""
-    found = _dereference(schema, root)
-    texts = found.get("type") == "string" or all(isinstance(value, str) for value in found.get("enum", [None]))
-    return texts and not found.keys() & {"format", "const", "anyOf", "oneOf", "allOf"}
+    expanded_schema = _dereference(schema, root)
+    texts = expanded_schema.get("type") == "string" or all(
+        isinstance(value, str) for value in expanded_schema.get("enum", [None])
+    )
+    return texts and not expanded_schema.keys() & {"format", "const", "anyOf", "oneOf", "allOf"}
 
 
-def _field_error(why: str, name: str, known: Collection[str], location: SourceLocation | None) -> InputError:
-    near = closest_match(name, list(known))
-    hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}"
-    return InputError("A013", f"computed: {why}", location=location, hint=hint)
+def _field_error(reason: str, name: str, fields: Collection[str], location: SourceLocation | None) -> InputError:
+    near = closest_match(name, list(fields))
+    hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(fields) or 'none'}"
+    return InputError("A013", f"computed: {reason}", location=location, hint=hint)

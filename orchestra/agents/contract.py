@@ -62,8 +62,8 @@ class Contract:
         """Returns the contract with a digest of kind, name, types, effect and version. An existing digest is kept."""
         if self.digest:
             return self
-        said = [self.kind, self.name, self.input, self.output, self.effect, self.version]
-        return replace(self, digest=digest(canonical(said)))
+        content = [self.kind, self.name, self.input, self.output, self.effect, self.version]
+        return replace(self, digest=digest(canonical(content)))
 
 
 def is_compatible(current: Contract, previous: Contract) -> bool:
@@ -73,19 +73,24 @@ def is_compatible(current: Contract, previous: Contract) -> bool:
     """
     if current.digest == previous.digest:
         return True
-    said = ("kind", "name", "output", "effect", "version")
-    if any(getattr(current, name) != getattr(previous, name) for name in said):
+    attributes = ("kind", "name", "output", "effect", "version")
+    if any(getattr(current, name) != getattr(previous, name) for name in attributes):
         return False
-    grown = ("properties", "$defs")
+    growing_keys = ("properties", "$defs")
     old, new = (
-        {key: part for key, part in one.input.items() if key not in (*grown, "required")} for one in (previous, current)
+        {key: part for key, part in contract.input.items() if key not in (*growing_keys, "required")}
+        for contract in (previous, current)
     )
-    kept = all(
+    keeps_inputs = all(
         current.input.get(group, {}).get(name) == part
-        for group in grown
+        for group in growing_keys
         for name, part in previous.input.get(group, {}).items()
     )
-    return old == new and kept and set(current.input.get("required", ())) <= set(previous.input.get("required", ()))
+    return (
+        old == new
+        and keeps_inputs
+        and set(current.input.get("required", ())) <= set(previous.input.get("required", ()))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,12 @@ def join_members(card: Card, cards: Mapping[str, Card]) -> Card:
                 location=card.locate("members", number),
                 hint=hint,
             )
-        if (why := _membership_error(card, part)) is not None:
-            said, location = f"members: {name} cannot be one of {card.name}: {why}", card.locate("members", number)
-            raise InputError("A024", said, location=location, hint="orchestra explain A024")
+        if (reason := _membership_error(card, part)) is not None:
+            message, location = (
+                f"members: {name} cannot be one of {card.name}: {reason}",
+                card.locate("members", number),
+            )
+            raise InputError("A024", message, location=location, hint="orchestra explain A024")
         parts.append(part)
     return card.with_members(parts)
 
@@ -45,8 +48,8 @@ def check_members(card: Card) -> Card:
         InputError: A012 if the members cannot form the ensemble.
     """
     for part in card.member_cards:
-        if (why := _membership_error(card, part)) is not None:
-            raise invalid_stored_card(f"{part.name} cannot be one of its members: {why}", card.name)
+        if (reason := _membership_error(card, part)) is not None:
+            raise invalid_stored_card(f"{part.name} cannot be one of its members: {reason}", card.name)
     return card
 
 
@@ -57,12 +60,12 @@ def _membership_error(card: Card, part: Card) -> str | None:
         return "it uses tools, and each of its calls is a step of its node"
     if not is_allowed(card.label, part.label):
         return f"it may see data up to {part.label}, and the ensemble up to {card.label}"
-    for what, mine, theirs in (
+    for side, own_schema, member_schema in (
         ("input", card.input_schema, part.input_schema),
         ("output", card.output_schema, part.output_schema),
     ):
-        if strip_annotations(mine) != strip_annotations(theirs):
-            return f"its {what} is {_describe_type(theirs)}, and the ensemble's {_describe_type(mine)}"
+        if strip_annotations(own_schema) != strip_annotations(member_schema):
+            return f"its {side} is {_describe_type(member_schema)}, and the ensemble's {_describe_type(own_schema)}"
     return None
 
 

@@ -97,8 +97,8 @@ def _source_rules(pieces: Sequence[str]) -> list[str]:
 
 
 def _quote_terminal(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str]:
-    counted = sum(map(len, pieces)) <= MAX_COUNTED_EVIDENCE
-    rest = f"{{0,{max(limit - 2, 0)}}}" if counted else "*"
+    is_counted = sum(map(len, pieces)) <= MAX_COUNTED_EVIDENCE
+    rest = f"{{0,{max(limit - 2, 0)}}}" if is_counted else "*"
     # A quote begins with a word or a bracket, not with a space, a stop or an escaped line break. It does not end with a
     # space.
     form = rf"/([^ \\.,;:!?)\]}}]|\\[^nrtbf])([\s\S]{rest}[^ ])?/"
@@ -149,13 +149,13 @@ class _GrammarWriter:
     def has_quote(self, schema: Mapping[str, Any]) -> bool:
         """Whether a type can contain a quote, also through references."""
         line: list[Mapping[str, Any]] = [schema]
-        seen: set[str] = set()
+        visited_references: set[str] = set()
         while line:
-            here = line.pop()
-            if schema_has_format({key: value for key, value in here.items() if key != "$defs"}, QUOTE_FORMAT):
+            subschema = line.pop()
+            if schema_has_format({key: value for key, value in subschema.items() if key != "$defs"}, QUOTE_FORMAT):
                 return True
-            for reference in _references(here) - seen:
-                seen.add(reference)
+            for reference in _references(subschema) - visited_references:
+                visited_references.add(reference)
                 if (target := resolve_reference(reference, self.root)) is not None:
                     line.append(target)
         return False
@@ -193,14 +193,20 @@ class _GrammarWriter:
 
     def union(self, options: Sequence[Mapping[str, Any]]) -> str | None:
         plain = [option for option in options if not self.has_quote(option)]
-        found = [self.rule(option) for option in options if self.has_quote(option)]
+        rules = [self.rule(option) for option in options if self.has_quote(option)]
         if nulls := [option for option in plain if option.get("type") == "null"]:
-            found.insert(0, grammar_literal("null"))
+            rules.insert(0, grammar_literal("null"))
             plain = [option for option in plain if option not in nulls]
         if plain:
-            found.append(self.json_rule({"anyOf": plain}) if len(plain) > 1 else self.rule(plain[0]))
-        known = [one for one in found if one is not None]
-        return None if not known else known[0] if len(known) == 1 else self.add_rule(" | ".join(known))
+            rules.append(self.json_rule({"anyOf": plain}) if len(plain) > 1 else self.rule(plain[0]))
+        quoting_rules = [rule for rule in rules if rule is not None]
+        return (
+            None
+            if not quoting_rules
+            else quoting_rules[0]
+            if len(quoting_rules) == 1
+            else self.add_rule(" | ".join(quoting_rules))
+        )
 
     def record(self, schema: Mapping[str, Any]) -> str | None:
         """Returns a rule for an object: fields in the order of the type, optional fields may be left out."""
@@ -213,11 +219,14 @@ class _GrammarWriter:
             if value is None:
                 continue
             key = json.dumps(name, ensure_ascii=False) + ": "
-            begun, joined = f"{grammar_literal(key)} {value} {later}", f"{grammar_literal(', ' + key)} {value} {later}"
+            first_field, joined_field = (
+                f"{grammar_literal(key)} {value} {later}",
+                f"{grammar_literal(', ' + key)} {value} {later}",
+            )
             if name in required:
-                first, later = self.add_rule(begun), self.add_rule(joined)
+                first, later = self.add_rule(first_field), self.add_rule(joined_field)
             else:
-                first, later = self.add_rule(f"{begun} | {first}"), self.add_rule(f"{joined} | {later}")
+                first, later = self.add_rule(f"{first_field} | {first}"), self.add_rule(f"{joined_field} | {later}")
         return self.add_rule(f"{grammar_literal('{')} {first}")
 
     def array(self, schema: Mapping[str, Any]) -> str | None:
@@ -225,15 +234,17 @@ class _GrammarWriter:
         item = self.rule(schema["items"])
         if item is None or high == 0:
             return grammar_literal("[]") if low == 0 else None
-        more = f"({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
-        full = f"{grammar_literal('[')} {item} {more} {grammar_literal(']')}"
+        repetition = (
+            f"({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
+        )
+        full = f"{grammar_literal('[')} {item} {repetition} {grammar_literal(']')}"
         return self.add_rule(full if low else f"{grammar_literal('[]')} | {full}")
 
 
 def _references(schema: Any) -> set[str]:
     if isinstance(schema, Mapping):
-        here = {schema["$ref"]} if isinstance(schema.get("$ref"), str) else set()
-        return here.union(*(_references(value) for key, value in schema.items() if key != "$defs"))
+        references = {schema["$ref"]} if isinstance(schema.get("$ref"), str) else set()
+        return references.union(*(_references(value) for key, value in schema.items() if key != "$defs"))
     if isinstance(schema, list | tuple):
         return set().union(*(_references(value) for value in schema))
     return set()
@@ -253,16 +264,16 @@ def required_max_output(schema: Mapping[str, Any], length: int) -> int:
 
 def longest_min_length(schema: Any) -> int:
     """Returns the largest `minLength` of the free texts of a schema; a limit below it would contradict the schema."""
-    found = 0
+    length = 0
 
     def visit(part: Any) -> Any:
-        nonlocal found
+        nonlocal length
         if _is_free(part):
-            found = max(found, int(part.get("minLength", 0)))
+            length = max(length, int(part.get("minLength", 0)))
         return _map_subschemas(part, visit)
 
     visit(schema)
-    return found
+    return length
 
 
 def _is_free(schema: Any) -> bool:

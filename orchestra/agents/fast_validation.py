@@ -61,14 +61,14 @@ def scalar_test(schema: Schema, hint: Any) -> Predicate | None:
     """Returns the test of a scalar type that is the same in Python and in JSON; None for other types and for types with
     bounds.
     """
-    said = {key: value for key, value in schema.items() if key not in _ANNOTATION_KEYS}
+    values = {key: value for key, value in schema.items() if key not in _ANNOTATION_KEYS}
     if hint is Any:
-        return _is_scalar if not said else None
+        return _is_scalar if not values else None
     if hint is None or hint is type(None):
-        return (lambda value: value is None) if said == {"type": "null"} else None
+        return (lambda value: value is None) if values == {"type": "null"} else None
     if hint in _SCALAR_TESTS if isinstance(hint, type) else False:
         name, passes = _SCALAR_TESTS[hint]
-        return passes if said == {"type": name} else None
+        return passes if values == {"type": name} else None
     return None
 
 
@@ -86,8 +86,8 @@ def list_test(schema: Schema, hint: Any) -> Predicate | None:
         passes := scalar_test(schema["items"], inner[0])
     ) is None:
         return None
-    one = passes
-    return lambda value: type(value) is list and all(map(one, value))
+    element_test = passes
+    return lambda value: type(value) is list and all(map(element_test, value))
 
 
 def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Predicate], int] | None:
@@ -105,7 +105,7 @@ def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str,
         return None
     fields: Mapping[str, Any] = schema.get("properties", {})
     required = list(schema.get("required", ()))
-    found: dict[str, Predicate] = {}
+    tests: dict[str, Predicate] = {}
     for name in [*required, *(name for name in fields if name not in required)]:
         part = fields.get(name)
         passes = (
@@ -115,20 +115,20 @@ def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str,
         )
         if passes is None:
             return None
-        found[name] = passes
-    return found, len(required)
+        tests[name] = passes
+    return tests, len(required)
 
 
 def fast_arguments(inputs: Mapping[str, Any], tests: Mapping[str, Predicate], required: int) -> dict[str, Any] | None:
     """Returns the inputs as arguments, with lists copied, if all tests pass and none is missing; otherwise None."""
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, passes in tests.items():
         if name in inputs:
             value = inputs[name]
             if not passes(value):
                 return None
-            found[name] = value[:] if type(value) is list else value
+            arguments[name] = value[:] if type(value) is list else value
         elif required > 0:
             return None
         required -= 1
-    return found if len(found) == len(inputs) else None
+    return arguments if len(arguments) == len(inputs) else None

@@ -58,12 +58,12 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, locati
         InputError: A015 for a field that does not list calls, or an input that does not list functions.
     """
     for name, source in fields.items():
-        known, given = output.get("properties", {}), inputs.get("properties", {})
-        if name not in known:
-            raise _unknown_field(f"there is no output {name!r}", name, known, location)
-        if source not in given:
-            raise _unknown_field(f"there is no input {source!r}", source, given, location)
-        if not any(_lists_calls(one, output) for one in expand_schema(known[name], output)):
+        output_fields, input_fields = output.get("properties", {}), inputs.get("properties", {})
+        if name not in output_fields:
+            raise _unknown_field(f"there is no output {name!r}", name, output_fields, location)
+        if source not in input_fields:
+            raise _unknown_field(f"there is no input {source!r}", source, input_fields, location)
+        if not any(_lists_calls(branch, output) for branch in expand_schema(output_fields[name], output)):
             hint = (
                 "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type:"
                 " object}}}"
@@ -74,7 +74,7 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, locati
                 location=location,
                 hint=hint,
             )
-        if not any(one.get("type") == "array" for one in expand_schema(given[source], inputs)):
+        if not any(branch.get("type") == "array" for branch in expand_schema(input_fields[source], inputs)):
             raise InputError(
                 "A015",
                 f"calls: the input {source!r} is not a list of functions",
@@ -85,7 +85,7 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, locati
 
 def _lists_calls(schema: Mapping[str, Any], root: Schema) -> bool:
     items = expand_schema(schema.get("items", {}), root) if schema.get("type") == "array" else ()
-    return any({"name", "arguments"} <= one.get("properties", {}).keys() for one in items)
+    return any({"name", "arguments"} <= item.get("properties", {}).keys() for item in items)
 
 
 def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any]) -> Schema:
@@ -95,15 +95,17 @@ def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any])
     Raises:
         InputError: A016 if an input has no functions, or their names are not distinct.
     """
-    kept = dict(schema["properties"])
+    properties = dict(schema["properties"])
     for name, source in fields.items():
         branches = _call_schemas(inputs.get(source), source)
-        limits = next((one for one in expand_schema(kept[name], schema) if one.get("type") == "array"), {})
+        limits = next(
+            (branch for branch in expand_schema(properties[name], schema) if branch.get("type") == "array"), {}
+        )
         bounds = {key: limits[key] for key in _BOUND_KEYS["array"] if key in limits}
-        kept[name] = (
+        properties[name] = (
             {"type": "array", **bounds, "items": {"anyOf": branches}} if branches else {"type": "array", "maxItems": 0}
         )
-    return {**schema, "properties": kept}
+    return {**schema, "properties": properties}
 
 
 def parameter_schemas(functions: Any, source: str) -> list[Schema]:
@@ -117,19 +119,19 @@ def parameter_schemas(functions: Any, source: str) -> list[Schema]:
     """
     if not isinstance(functions, list | tuple):
         raise _functions_error(source, "it is not a list")
-    seen: set[str] = set()
+    names: set[str] = set()
     parts = _SchemaConverter()
-    found = []
+    schemas = []
     for number, function in enumerate(functions):
         name = function.get("name") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not name:
             raise _functions_error(source, f"number {number + 1} has no name")
-        if name in seen:
+        if name in names:
             raise _functions_error(source, f"two functions are called {name!r}")
-        seen.add(name)
-        given = function.get("parameters")
-        found.append(parts.convert_arguments(given if isinstance(given, Mapping) else {}))
-    return found if parts.count <= MAX_TYPES else [{"type": "object"} for _ in found]
+        names.add(name)
+        parameters = function.get("parameters")
+        schemas.append(parts.convert_arguments(parameters if isinstance(parameters, Mapping) else {}))
+    return schemas if parts.count <= MAX_TYPES else [{"type": "object"} for _ in schemas]
 
 
 def _call_schemas(functions: Any, source: str) -> list[Schema]:
@@ -171,8 +173,8 @@ class _SchemaConverter:
             return {}
         if choices := _enum_values(declared):
             return {"enum": choices}
-        if isinstance(several := declared.get("anyOf", declared.get("oneOf")), list | tuple) and several:
-            return {"anyOf": [self.convert(one, depth + 1) for one in several]}
+        if isinstance(options := declared.get("anyOf", declared.get("oneOf")), list | tuple) and options:
+            return {"anyOf": [self.convert(option, depth + 1) for option in options]}
         names = declared.get("type")
         if isinstance(names, list | tuple) and names:
             return {"anyOf": [self.convert({**declared, "type": name}, depth + 1) for name in names]}
@@ -184,48 +186,50 @@ class _SchemaConverter:
         if kind == "object" and isinstance(declared.get("properties"), Mapping):
             return self.convert_record(declared, depth)
         bounds = {key: declared[key] for key in _BOUND_KEYS.get(kind, ()) if _is_bound(key, declared.get(key))}
-        more: Schema = {}
+        extra: Schema = {}
         if kind == "array" and isinstance(declared.get("items"), Mapping):
-            more = {"items": self.convert(declared["items"], depth + 1)}
+            extra = {"items": self.convert(declared["items"], depth + 1)}
         elif kind == "object" and isinstance(declared.get("additionalProperties"), Mapping):
-            more = {"additionalProperties": self.convert(declared["additionalProperties"], depth + 1)}
-        return {"type": kind, **bounds, **more}
+            extra = {"additionalProperties": self.convert(declared["additionalProperties"], depth + 1)}
+        return {"type": kind, **bounds, **extra}
 
     def convert_record(self, declared: Mapping[str, Any], depth: int) -> Schema:
         """Converts a record: its fields in order, no others."""
         properties = declared["properties"] if isinstance(declared["properties"], Mapping) else {}
-        fields = {str(name): self.convert(one, depth + 1) for name, one in properties.items()}
-        wanted = declared.get("required")
-        required = [name for name in fields if isinstance(wanted, list | tuple) and name in wanted]
+        fields = {str(name): self.convert(field_schema, depth + 1) for name, field_schema in properties.items()}
+        required_names = declared.get("required")
+        required = [name for name in fields if isinstance(required_names, list | tuple) and name in required_names]
         return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
 
 
-def _enum_values(declared: Mapping[str, Any]) -> list[Any]:
+def _enum_values(declaration: Mapping[str, Any]) -> list[Any]:
     """Returns the listed values of an argument, if any."""
-    listed = declared.get("enum")
-    if not isinstance(listed, list | tuple) or not listed:
+    enum_values = declaration.get("enum")
+    if not isinstance(enum_values, list | tuple) or not enum_values:
         return []
-    return [value for value in listed if value is None or isinstance(value, str | int | float | bool)]
+    return [value for value in enum_values if value is None or isinstance(value, str | int | float | bool)]
 
 
 def _is_bound(key: str, value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return (whole and value >= 0) if key in _BOUND_KEYS["array"] else whole or isinstance(value, float)
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return (is_integer and value >= 0) if key in _BOUND_KEYS["array"] else is_integer or isinstance(value, float)
 
 
-def _unknown_field(why: str, name: str, known: Mapping[str, Any], location: SourceLocation | None) -> InputError:
-    near = closest_match(name, list(known))
+def _unknown_field(
+    reason: str, name: str, known_fields: Mapping[str, Any], location: SourceLocation | None
+) -> InputError:
+    near = closest_match(name, list(known_fields))
     return InputError(
         "A015",
-        f"calls: {why}",
+        f"calls: {reason}",
         location=location,
-        hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}",
+        hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known_fields) or 'none'}",
     )
 
 
-def _functions_error(source: str, why: str) -> InputError:
+def _functions_error(source: str, reason: str) -> InputError:
     hint = (
         '[{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {...}, "required":'
         " [...]}}]"
     )
-    return InputError("A016", f"the input {source!r} does not list functions that can be called: {why}", hint=hint)
+    return InputError("A016", f"the input {source!r} does not list functions that can be called: {reason}", hint=hint)

@@ -98,8 +98,8 @@ class NativeTools(msgspec.Struct, frozen=True):
         """
         if calls := calls or parse_text_calls(text):
             return "\n".join(self._write_line(call, number) for number, call in enumerate(calls, self.step))
-        stripped = text.strip()
-        return text if not stripped or _LINE_START.match(stripped) else RETURN
+        stripped_text = text.strip()
+        return text if not stripped_text or _LINE_START.match(stripped_text) else RETURN
 
     def _write_line(self, call: ToolCall, number: int) -> str:
         names = {function.name: function.capability for function in self.functions}
@@ -110,8 +110,8 @@ class NativeTools(msgspec.Struct, frozen=True):
         try:
             arguments = parse_untrusted(raw) if raw.strip() else {}
         except StrictJsonError:
-            shown = " ".join(raw.split())
-            return [f"{RAW_ARGUMENTS}={shown if shown.startswith('{') else json.dumps(shown, ensure_ascii=False)}"]
+            text = " ".join(raw.split())
+            return [f"{RAW_ARGUMENTS}={text if text.startswith('{') else json.dumps(text, ensure_ascii=False)}"]
         if arguments is None:
             return []
         if not isinstance(arguments, dict):
@@ -135,16 +135,16 @@ def parse_text_calls(text: str) -> list[ToolCall]:
     """Returns the calls `{"name", "arguments"}` that a text is, alone, in a list, in a code block or in a tag; none for
     another text. Llama 3 writes `parameters` in place of `arguments`.
     """
-    stripped = text.strip()
-    if (start := _CALL_START.match(stripped)) is None:
+    stripped_text = text.strip()
+    if (start := _CALL_START.match(stripped_text)) is None:
         return []
     try:
-        value = parse_untrusted(_CALL_END.split(stripped[start.end() :])[0])
+        value = parse_untrusted(_CALL_END.split(stripped_text[start.end() :])[0])
     except StrictJsonError:
         return []
-    parsed = [_parse_text_call(item) for item in (value if isinstance(value, list) else [value])]
-    calls = [call for call in parsed if call is not None]
-    return calls if len(calls) == len(parsed) else []
+    tool_calls = [_parse_text_call(item) for item in (value if isinstance(value, list) else [value])]
+    calls = [call for call in tool_calls if call is not None]
+    return calls if len(calls) == len(tool_calls) else []
 
 
 def _parse_text_call(value: Any) -> ToolCall | None:
@@ -162,12 +162,12 @@ def _parse_text_call(value: Any) -> ToolCall | None:
 def function_names(capabilities: Iterable[str]) -> dict[str, str]:
     """Returns the function name of each capability: its name with other characters replaced, distinct, and short."""
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken_names: set[str] = set()
     for capability in capabilities:
         short = _INVALID_CHARACTERS.sub("_", capability)[: MAX_NAME_LENGTH - 4]
-        numbered = chain([short], (f"{short}_{number}" for number in count(2)))
-        name = next(candidate for candidate in numbered if candidate not in taken)
-        taken.add(name)
+        numbered_names = chain([short], (f"{short}_{number}" for number in count(2)))
+        name = next(candidate for candidate in numbered_names if candidate not in taken_names)
+        taken_names.add(name)
         names[capability] = name
     return names
 

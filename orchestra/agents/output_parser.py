@@ -72,14 +72,14 @@ class OutputParser:
         Raises:
             InputError: A016 if `inputs` hold no valid functions.
         """
-        written = self.parse_written(text, finish_reason, inputs)
-        if isinstance(written, InvalidOutput):
-            return written
+        result = self.parse_written(text, finish_reason, inputs)
+        if isinstance(result, InvalidOutput):
+            return result
         confidence = text_probability(text, tokens) if self._has_confidence else None
         if not self._form.rules:
-            return ParsedOutput(written.value, confidence)
+            return ParsedOutput(result.value, confidence)
         probabilities = self._form.choice_probabilities(text, tokens) if self._form.needs_logprobs else None
-        value = written.value
+        value = result.value
         if probabilities is not None and with_adapter and self._calibration is not None:
             probabilities = self._calibration.calibrate(probabilities, inputs)
             value = {**value, self._form.choice_field: max(probabilities, key=lambda choice: probabilities[choice])}
@@ -87,8 +87,8 @@ class OutputParser:
         value = self._form.fill(value, probabilities)
         if self._output_validator is None:
             self._output_validator = Validator(self._card.output_schema)
-        found = self._validate(value, self._output_validator)
-        return found if isinstance(found, InvalidOutput) else ParsedOutput(found.value, confidence)
+        validation = self._validate(value, self._output_validator)
+        return validation if isinstance(validation, InvalidOutput) else ParsedOutput(validation.value, confidence)
 
     def parse_written(
         self, text: str, finish_reason: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS
@@ -105,13 +105,13 @@ class OutputParser:
             reason = f"{card.name} was cut off after max_output tokens, in {_preview(text)}"
             return InvalidOutput("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
         choices = self._form.choices if alone else ()
-        said = text if text in choices else text.strip()
-        if not said and said not in choices:
+        choice = text if text in choices else text.strip()
+        if not choice and choice not in choices:
             return InvalidOutput("M004", f"{card.name} wrote nothing", "try another sampling, or a larger model")
         if len(text) * 4 > MAX_BYTES and len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             return InvalidOutput("M001", f"{card.name} wrote more than 1 MiB", "lower max_output")
         if self._is_text or alone:
-            value: Any = said
+            value: Any = choice
         else:
             try:
                 value = parse_untrusted(text)
@@ -125,9 +125,9 @@ class OutputParser:
             value = _restore_text(value, [*card.input_schema.get("properties", {}), FEEDBACK])
         if self._written_validator is None:
             self._written_validator = Validator(self._form.schema)
-        found = self._validate({alone: value} if alone else value, self._written_validator)
-        if isinstance(found, InvalidOutput) or not inputs or not card.calls:
-            return found
+        result = self._validate({alone: value} if alone else value, self._written_validator)
+        if isinstance(result, InvalidOutput) or not inputs or not card.calls:
+            return result
         return self._validate(value, Validator(function_calls.narrow_output(self._form.schema, card.calls, inputs)))
 
     def _validate(self, value: Any, validator: Validator) -> ParsedOutput | InvalidOutput:
@@ -151,9 +151,9 @@ def _restore_text(value: Any, names: list[str]) -> Any:
         case str():
             return unfence(restore(value), names) if "\u2060" in value else value
         case dict():
-            own = {key: _restore_text(key, names) for key in value}
-            apart = len(set(own.values())) == len(own)
-            return {own[key] if apart else key: _restore_text(item, names) for key, item in value.items()}
+            restored_value = {key: _restore_text(key, names) for key in value}
+            apart = len(set(restored_value.values())) == len(restored_value)
+            return {restored_value[key] if apart else key: _restore_text(item, names) for key, item in value.items()}
         case list():
             return [_restore_text(item, names) for item in value]
         case _:

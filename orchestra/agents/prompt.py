@@ -133,45 +133,47 @@ class CompiledPrompt:
         """
         names, inputs = self._section_names, {**self._defaults, **inputs}
         safe = {name: _fence_values(inputs.get(name), names) for name in self._input_names}
-        written = (
+        narrowed_schema = (
             function_calls.narrow_output(self._text_schema, self.card.calls, inputs)
             if self.card.calls
             else self._text_schema
         )
-        said = [_render_message(role, text, safe) for role, text in self._messages]
-        begun = said.pop() if len(said) > 1 and said[-1].role == "assistant" else None
+        chat_messages = [_render_message(role, text, safe) for role, text in self._messages]
+        reply_start = chat_messages.pop() if len(chat_messages) > 1 and chat_messages[-1].role == "assistant" else None
         if feedback:
-            said[-1] = ChatMessage(said[-1].role, f"{said[-1].content}\n\n{_feedback_section(feedback, names)}")
-        if begun is not None and begun.content:
-            said.append(begun)
+            chat_messages[-1] = ChatMessage(
+                chat_messages[-1].role, f"{chat_messages[-1].content}\n\n{_feedback_section(feedback, names)}"
+            )
+        if reply_start is not None and reply_start.content:
+            chat_messages.append(reply_start)
         first = _render_message("system", self._system, safe) if self._system is not None else None
         return Prompt(
-            messages=(first, *said) if first is not None and first.content else tuple(said),
-            constraint=self._build_constraint(written, inputs, evidence, constraint),
-            response_schema=strip_unknown_formats(written) if self.card.calls else self._response_schema,
+            messages=(first, *chat_messages) if first is not None and first.content else tuple(chat_messages),
+            constraint=self._build_constraint(narrowed_schema, inputs, evidence, constraint),
+            response_schema=strip_unknown_formats(narrowed_schema) if self.card.calls else self._response_schema,
             max_output=self.card.max_output,
             sampling=self.card.sampling,
-            continues=begun is not None and bool(begun.content),
+            continues=reply_start is not None and bool(reply_start.content),
         )
 
     def _build_constraint(
-        self, written: Schema, inputs: Mapping[str, Any], evidence: Sequence[EvidenceSource], mode: ConstraintMode
+        self, text_schema: Schema, inputs: Mapping[str, Any], evidence: Sequence[EvidenceSource], mode: ConstraintMode
     ) -> Constraint | None:
         if mode == "none":
             return None
         if self.card.grammar is not None:
-            held = inputs.get(self.card.grammar) if mode == "evidence" else None
-            return Constraint("grammar", str(held)) if held else None
+            evidence_value = inputs.get(self.card.grammar) if mode == "evidence" else None
+            return Constraint("grammar", str(evidence_value)) if evidence_value else None
         if mode == "evidence" and (self._has_quotes or self.card.calls):
             texts = [source.text for source in quote_sources(self.card, inputs, evidence)]
             try:
                 return Constraint(
-                    "grammar", evidence_grammar(written, texts if self._has_quotes else (), self._text_limit)
+                    "grammar", evidence_grammar(text_schema, texts if self._has_quotes else (), self._text_limit)
                 )
             except QuoteGrammarError:  # the check of quotes decides instead
                 pass
         return (
-            Constraint("json", limit_texts(strip_unknown_formats(written), self._text_limit))
+            Constraint("json", limit_texts(strip_unknown_formats(text_schema), self._text_limit))
             if self.card.calls
             else self._type_constraint
         )
@@ -203,9 +205,9 @@ def _text_constraint(schema: Schema) -> Constraint | None:
 
 def _strip_anchors(pattern: str) -> str:
     """Removes the anchors `^` and `$` at the ends of a pattern. An escaped `$` is not an anchor."""
-    whole = pattern.removeprefix("^")
-    body = whole.removesuffix("$")
-    return whole if (len(body) - len(body.rstrip("\\"))) % 2 else body
+    stripped_pattern = pattern.removeprefix("^")
+    body = stripped_pattern.removesuffix("$")
+    return stripped_pattern if (len(body) - len(body.rstrip("\\"))) % 2 else body
 
 
 def _fence_values(value: Any, names: Sequence[str]) -> Any:
@@ -223,5 +225,5 @@ def _fence_values(value: Any, names: Sequence[str]) -> Any:
 
 
 def _feedback_section(feedback: Sequence[str], names: Sequence[str]) -> str:
-    said = "\n".join(f"- {neutralize(fence(reason, names))}" for reason in feedback)
-    return f"<{FEEDBACK}>\nYour earlier answer was not accepted:\n{said}\n</{FEEDBACK}>"
+    text = "\n".join(f"- {neutralize(fence(reason, names))}" for reason in feedback)
+    return f"<{FEEDBACK}>\nYour earlier answer was not accepted:\n{text}\n</{FEEDBACK}>"

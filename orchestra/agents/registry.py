@@ -53,30 +53,30 @@ class Registry:
         Args:
             check: Raises `InputError` for the folder of a card that must not be read.
         """
-        known = {**project_models(), **(models or {})}
+        known_types = {**project_models(), **(models or {})}
         cards: dict[str, Card] = {}
-        broken: dict[str, InputError] = {}
+        errors: dict[str, InputError] = {}
         beside: dict[Path, dict[str, Card]] = {}
-        places, packaged = [*folders], builtin_folder("agents")
-        if builtin and packaged.resolve() not in [
+        places, path = [*folders], builtin_folder("agents")
+        if builtin and path.resolve() not in [
             folder.resolve() for folder in places
         ]:  # in a checkout, the folder can be that of the package
-            places.append(packaged)
+            places.append(path)
         for folder in places:
-            here, faulty = _load_folder(folder, known, check)
-            beside[folder] = here
-            taken = {*cards, *broken}
-            cards |= {name: card for name, card in here.items() if name not in taken}
-            broken |= {name: error for name, error in faulty.items() if name not in taken}
-        made: dict[str, Card] = {}
+            folder_cards, faulty = _load_folder(folder, known_types, check)
+            beside[folder] = folder_cards
+            taken_names = {*cards, *errors}
+            cards |= {name: card for name, card in folder_cards.items() if name not in taken_names}
+            errors |= {name: error for name, error in faulty.items() if name not in taken_names}
+        loaded_cards: dict[str, Card] = {}
         for name, card in cards.items():
             try:
-                made[name] = _join_members(
-                    card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, broken
+                loaded_cards[name] = _join_members(
+                    card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, errors
                 )
             except InputError as error:
-                broken[name] = error
-        return cls(cards=made, models=known, broken=broken)
+                errors[name] = error
+        return cls(cards=loaded_cards, models=known_types, broken=errors)
 
     def with_cards(self, cards: Iterable[Card]) -> Registry:
         """Returns the registry with these agents.
@@ -84,19 +84,24 @@ class Registry:
         Raises:
             InputError: A019 if a member of an ensemble does not exist, A024 if an agent cannot be a member.
         """
-        every = {**self.cards, **{card.name: card for card in cards}}
-        broken = {name: error for name, error in self.broken.items() if name not in every}
+        all_cards = {**self.cards, **{card.name: card for card in cards}}
+        errors = {name: error for name, error in self.broken.items() if name not in all_cards}
         return replace(
-            self, cards={name: _join_members(card, every, broken) for name, card in every.items()}, broken=broken
+            self,
+            cards={name: _join_members(card, all_cards, errors) for name, card in all_cards.items()},
+            broken=errors,
         )
 
     def with_tools(self, tools: Iterable[ToolDeclaration | ToolFunction]) -> Registry:
         """Returns the registry with these tools, including agents in Python (contracts of kind `agent`)."""
-        made = [_to_function(tool) for tool in tools]
+        functions = [_to_function(tool) for tool in tools]
         return replace(
             self,
-            tools=self.tools.extend({tool.name: tool for tool in made if tool.contract.kind == "tool"}),
-            python_agents={**self.python_agents, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
+            tools=self.tools.extend({tool.name: tool for tool in functions if tool.contract.kind == "tool"}),
+            python_agents={
+                **self.python_agents,
+                **{tool.name: tool for tool in functions if tool.contract.kind == "agent"},
+            },
         )
 
     def with_lazy_tools(self, names: Iterable[str], load: Callable[[str], ToolDeclaration]) -> Registry:
@@ -183,42 +188,42 @@ def _load_folder(
 ) -> tuple[dict[str, Card], dict[str, InputError]]:
     """Loads the cards of a folder of agents. Returns the valid ones and the errors of the others, by name."""
     cards: dict[str, Card] = {}
-    broken: dict[str, InputError] = {}
+    errors: dict[str, InputError] = {}
     for path in _card_folders(folder):
         try:
             if check is not None:
                 check(path)
         except InputError as error:
-            broken[path.name] = error
+            errors[path.name] = error
             continue
         try:
             card = Card.load(path, models)
         except InputError as error:
-            broken[_stated_name(path)] = error
+            errors[_stated_name(path)] = error
             continue
         if card.name in cards:
             hint = f"{cards[card.name].folder}/{CARD_FILE} has it already; rename one"
-            broken[card.name] = InputError(
+            errors[card.name] = InputError(
                 "A009",
                 f"two agents are named {card.name!r}",
                 location=SourceLocation(str(path / CARD_FILE), 1),
                 hint=hint,
             )
         cards[card.name] = card
-    return {name: card for name, card in cards.items() if name not in broken}, broken
+    return {name: card for name, card in cards.items() if name not in errors}, errors
 
 
 def _stated_name(path: Path) -> str:
     """Returns the name that a broken card states, or the name of its folder if it states no valid one."""
     try:
-        stated = load_yaml((path / CARD_FILE).read_bytes(), str(path / CARD_FILE)).value
+        value = load_yaml((path / CARD_FILE).read_bytes(), str(path / CARD_FILE)).value
     except (OSError, InputError):
         return path.name
-    name = stated.get("name") if isinstance(stated, dict) else None
+    name = value.get("name") if isinstance(value, dict) else None
     return name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else path.name
 
 
-def _join_members(card: Card, cards: Mapping[str, Card], broken: Mapping[str, InputError]) -> Card:
+def _join_members(card: Card, cards: Mapping[str, Card], errors: Mapping[str, InputError]) -> Card:
     """Returns an ensemble with its members. Agents of the same folder come first, so that a project's agents do not
     change a packaged ensemble.
 
@@ -226,9 +231,9 @@ def _join_members(card: Card, cards: Mapping[str, Card], broken: Mapping[str, In
         InputError: A019, A024, or the error of a broken member.
     """
     if not card.member_cards and (
-        name := next((name for name in card.members if name in broken and name not in cards), None)
+        name := next((name for name in card.members if name in errors and name not in cards), None)
     ):
-        raise broken[name].with_traceback(None)
+        raise errors[name].with_traceback(None)
     return join_members(card, cards)
 
 
@@ -237,7 +242,7 @@ def _card_folders(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if (path / CARD_FILE).is_file())
 
 
-def _name_hint(name: str, known: Iterable[str], what: str) -> str:
-    names = sorted(known)
+def _name_hint(name: str, tools: Iterable[str], kind: str) -> str:
+    names = sorted(tools)
     near = closest_match(name, names)
-    return f"did you mean {near!r}?" if near else f"{what}: {', '.join(names) or 'none'}"
+    return f"did you mean {near!r}?" if near else f"{kind}: {', '.join(names) or 'none'}"

@@ -68,13 +68,13 @@ def _parse_role(word: str) -> Role:
 def normalize_template(template: str) -> str:
     """Returns a template without comments and with normalized white space, to compare templates."""
     bare = re.sub(r"\{#.*?#\}", " ", template, flags=re.DOTALL)
-    tight = re.sub(r"(\{[{%])[-+]?\s*|\s*[-+]?([}%]\})", lambda found: found[1] or found[2], bare)
+    tight = re.sub(r"(\{[{%])[-+]?\s*|\s*[-+]?([}%]\})", lambda match: match[1] or match[2], bare)
     return " ".join(tight.split())
 
 
 def check(template: str, names: Iterable[str], file: Path) -> None:
     """Rejects a template that cannot be rendered: A005 for its syntax, A006 for a name that is not an input."""
-    known = list(names)
+    name_list = list(names)
     parts = split_messages(template)
     if not parts:
         raise InputError(
@@ -103,7 +103,7 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
         def at(row: int, word: str, first: int = line) -> SourceLocation:
             return _location(template, first + row, file, word)
 
-        _check_message(text, known, at, "prompt")
+        _check_message(text, name_list, at, "prompt")
 
 
 def check_system(text: str, names: Iterable[str], location: SourceLocation) -> None:
@@ -111,7 +111,7 @@ def check_system(text: str, names: Iterable[str], location: SourceLocation) -> N
     _check_message(text, list(names), lambda row, word: location, "system text")
 
 
-def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], SourceLocation], what: str) -> None:
+def _check_message(text: str, names: Sequence[str], at: Callable[[int, str], SourceLocation], part: str) -> None:
     """Rejects an invalid message: A005 for its syntax, A006 for a name that is not an input.
 
     Args:
@@ -120,16 +120,16 @@ def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], Sou
     environment = _environment()
     try:
         environment.add_template("prompt", text)
-        wanted = environment.undeclared_variables_in_str(text)
+        undeclared_names = environment.undeclared_variables_in_str(text)
     except TemplateError as error:
         reason = (error.detail or error.message).partition("\n")[0]
         raise InputError(
-            "A005", f"the {what}'s syntax: {reason}", location=at(*_error_location(error, text)), hint="{{ input }}"
+            "A005", f"the {part}'s syntax: {reason}", location=at(*_error_location(error, text)), hint="{{ input }}"
         ) from error
-    for name in sorted(wanted - TEMPLATE_FUNCTIONS - set(known)):
+    for name in sorted(undeclared_names - TEMPLATE_FUNCTIONS - set(names)):
         row = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
-        near = closest_match(name, known)
-        hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(known) or 'none'}"
+        near = closest_match(name, names)
+        hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names) or 'none'}"
         raise InputError("A006", f"the card has no input {name!r}", location=at(row, name), hint=hint)
 
 
@@ -159,16 +159,16 @@ class Template:
         """
         name = self._name
         try:
-            rendered: str = self._environment.render_template(name, **values)
+            output: str = self._environment.render_template(name, **values)
         except TemplateError as error:
             raise _render_error(name, error) from error
-        if len(rendered) > MAX_CHARACTERS:
+        if len(output) > MAX_CHARACTERS:
             raise InputError(
                 "A007",
-                f"the prompt of {name!r} has {len(rendered):,} characters",
+                f"the prompt of {name!r} has {len(output):,} characters",
                 hint="shorten the inputs: at most 1 Mi characters",
             )
-        return rendered
+        return output
 
 
 def _render_error(name: str, error: TemplateError) -> InputError:

@@ -62,14 +62,14 @@ def inject_inputs(schema: Schema, last: str) -> Schema:
     """Returns the inputs of an agent with the added ones. `last` is `GRAMMAR` for a line or `RESULTS` for the
     answer.
     """
-    added = {
+    injected_inputs = {
         **dict.fromkeys((TOOLS, VALUES, STEPS), _TEXT_SCHEMA),
         last: _TEXT_SCHEMA if last == GRAMMAR else {"type": "array", "items": _RESULT_SCHEMA},
     }
     return {
         **schema,
-        "properties": {**schema.get("properties", {}), **added},
-        "required": [*schema.get("required", ()), *added],
+        "properties": {**schema.get("properties", {}), **injected_inputs},
+        "required": [*schema.get("required", ()), *injected_inputs],
     }
 
 
@@ -77,11 +77,11 @@ def injected_names(schema: Schema) -> frozenset[str]:
     """Returns the names of the added inputs when an agent with tools is requested for its answer; none for other
     agents.
     """
-    added = (TOOLS, VALUES, STEPS, RESULTS)
+    names = (TOOLS, VALUES, STEPS, RESULTS)
     results, required = schema.get("properties", {}).get(RESULTS), schema.get("required", ())
     return (
-        frozenset(added)
-        if results == {"type": "array", "items": _RESULT_SCHEMA} and set(added) <= set(required)
+        frozenset(names)
+        if results == {"type": "array", "items": _RESULT_SCHEMA} and set(names) <= set(required)
         else frozenset()
     )
 

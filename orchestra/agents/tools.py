@@ -119,8 +119,8 @@ class ToolFunction:
         """
         inputs, outputs = signature_schemas(function, keyed=effect == "keyed")
         text = inspect.getdoc(function) or ""
-        said = text.partition("\n\n")[0].replace("\n", " ")
-        contract = Contract(name or function.__name__, "tool", inputs, outputs, said, effect, label=label)
+        summary = text.partition("\n\n")[0].replace("\n", " ")
+        contract = Contract(name or function.__name__, "tool", inputs, outputs, summary, effect, label=label)
         return cls(contract, function, version)
 
     @property
@@ -142,8 +142,8 @@ class ToolFunction:
     @cached_property
     def _argument_types(self) -> dict[str, tuple[TypeAdapter[Any], bool]]:
         """The types of the inputs, and the inputs that are copied so that a tool cannot modify the run's values."""
-        known = self.contract.input.get("properties", {})
-        names = [name for name in inspect.signature(self.function).parameters if name in known]
+        argument_schemas = self.contract.input.get("properties", {})
+        names = [name for name in inspect.signature(self.function).parameters if name in argument_schemas]
         types: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(self._hints[name]) for name in names}
         return {name: (adapter, may_alias_input(adapter)) for name, adapter in types.items()}
 
@@ -170,18 +170,20 @@ class ToolFunction:
         Raises:
             ToolError: T002.
         """
-        if (known := self._fast_tests) is not None and (found := fast_arguments(inputs, *known)) is not None:
-            return found
+        if (fast_tests := self._fast_tests) is not None and (
+            converted_inputs := fast_arguments(inputs, *fast_tests)
+        ) is not None:
+            return converted_inputs
         if fault := self._validators[0].check(dict(inputs)):
             raise ToolError("T002", f"{self.name}: {fault}", "compare with `orchestra agents show`")
-        found = {}
+        converted_inputs = {}
         for name, value in inputs.items():
             try:
-                adapter, kept = self._argument_types[name]
-                found[name] = decode_value(adapter, value, copy_first=kept)
+                adapter, copies_first = self._argument_types[name]
+                converted_inputs[name] = decode_value(adapter, value, copy_first=copies_first)
             except (ValidationError, KeyError) as error:
                 raise ToolError("T002", f"{self.name}.{name}: {_first_error(error)}") from error
-        return found
+        return converted_inputs
 
     def convert_result(self, value: Any) -> Any:
         """Converts the function's result to JSON.
@@ -257,8 +259,8 @@ class ToolFunction:
             else:
                 import asyncio  # asyncio is loaded when this runs; modules that only declare tools do not need it
 
-                called = partial(copy_context().run, _call_function, self.function, arguments)
-                value = await asyncio.get_running_loop().run_in_executor(pool, called)
+                run_in_context = partial(copy_context().run, _call_function, self.function, arguments)
+                value = await asyncio.get_running_loop().run_in_executor(pool, run_in_context)
                 if inspect.isawaitable(value):  # from a coroutine function behind a plain decorator
                     value = await value
         except InputError as error:
@@ -377,12 +379,14 @@ _TYPE_MISMATCH = re.compile(
 
 def _type_mismatches(text: str) -> str:
     """Returns pydantic's type mismatches without the values; empty if an error is of another kind."""
-    found = [match.groupdict("") for match in map(_TYPE_MISMATCH.search, text.splitlines()) if match is not None]
-    if not found:
+    mismatches = [match.groupdict("") for match in map(_TYPE_MISMATCH.search, text.splitlines()) if match is not None]
+    if not mismatches:
         return ""
-    field, got = found[0]["field"], found[0]["got"]
-    wanted = dict.fromkeys(one["wanted"] for one in found if (one["field"], one["got"]) == (field, got))
-    return f"{field + ': ' if field else ''}expected {' or '.join(wanted)}, got {got}"
+    field, actual_type = mismatches[0]["field"], mismatches[0]["got"]
+    expected_types = dict.fromkeys(
+        mismatch["wanted"] for mismatch in mismatches if (mismatch["field"], mismatch["got"]) == (field, actual_type)
+    )
+    return f"{field + ': ' if field else ''}expected {' or '.join(expected_types)}, got {actual_type}"
 
 
 def _first_error(error: Exception) -> str:

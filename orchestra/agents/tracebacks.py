@@ -22,37 +22,37 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
     """Returns the traceback's lines of user code and the line that raised, the outermost first, as `FILE:LINE in
     FUNCTION`.
     """
-    found = _tool_frames(error)
-    kept = _user_code(found)
-    kept += [place for place in found[-1:] if place not in kept[-1:]]
-    lines = [to_storable(f"{code.co_filename}:{line} in {code.co_qualname}") for code, line in kept]
+    tool_frames = _tool_frames(error)
+    user_code_frames = _user_code(tool_frames)
+    user_code_frames += [place for place in tool_frames[-1:] if place not in user_code_frames[-1:]]
+    lines = [to_storable(f"{code.co_filename}:{line} in {code.co_qualname}") for code, line in user_code_frames]
     return tuple(lines if len(lines) <= MAX_FRAMES else [*lines[: MAX_FRAMES // 2], *lines[-MAX_FRAMES // 2 :]])
 
 
 def last_user_line(error: BaseException) -> str:
     """Returns the last line of user code as ` (FILE:LINE in FUNCTION)` without its folder; empty if there is none."""
-    own = _user_code(_tool_frames(error))
-    return "".join(f" ({Path(code.co_filename).name}:{line} in {code.co_qualname})" for code, line in own[-1:])
+    frames = _user_code(_tool_frames(error))
+    return "".join(f" ({Path(code.co_filename).name}:{line} in {code.co_qualname})" for code, line in frames[-1:])
 
 
 def _tool_frames(error: BaseException) -> list[CodeLine]:
     """Returns all lines from the function on that Orchestra called."""
-    found: list[CodeLine] = []
+    tool_frames: list[CodeLine] = []
     trace = error.__traceback__
     while trace is not None:
-        if found or not _is_internal(trace.tb_frame.f_code.co_filename):
-            found.append((trace.tb_frame.f_code, trace.tb_lineno))
+        if tool_frames or not _is_internal(trace.tb_frame.f_code.co_filename):
+            tool_frames.append((trace.tb_frame.f_code, trace.tb_lineno))
         trace = trace.tb_next
-    return found
+    return tool_frames
 
 
-def _user_code(found: list[CodeLine]) -> list[CodeLine]:
+def _user_code(tool_frames: list[CodeLine]) -> list[CodeLine]:
     """Returns the lines that are not in libraries. For an installed tool, its own package counts as user code."""
-    beside = Path(found[0][0].co_filename).parent if found else None
+    beside = Path(tool_frames[0][0].co_filename).parent if tool_frames else None
     python, packages = _library_folders()
     return [
         (code, line)
-        for code, line in found
+        for code, line in tool_frames
         if Path(code.co_filename).parent == beside
         or not code.co_filename.startswith((PACKAGE_FOLDER, "<frozen", *python, *packages))
     ]

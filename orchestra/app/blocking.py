@@ -39,6 +39,8 @@ def blocking(
         text: Called with each piece of text that models write, on the thread that called `run`; not verified
         (`Run.text`).
     """
-    opened = Orchestra.open_sync(config, project=project, fleet=fleet, workers=workers, progress=progress, text=text)
-    with opened as orchestra:
+    blocking_orchestra = Orchestra.open_sync(
+        config, project=project, fleet=fleet, workers=workers, progress=progress, text=text
+    )
+    with blocking_orchestra as orchestra:
         yield orchestra

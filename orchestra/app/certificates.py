@@ -108,11 +108,11 @@ class AgentCertificates(_AgentFiles["Certificate"]):
     def _read_valid(self, registry: Registry, path: Path, agent: str) -> Certificate:
         location, certificate = SourceLocation(str(path), 1), read_certificate(path, agent)
         if certificate.void_reason:
-            why = f"the certificate of {agent!r} is void: {certificate.void_reason}"
-            raise InputError("V002", why, location=location, hint=certificate.renew_command)
-        if changed := certificate.dependencies.changes(dependency_digests(self._settings, registry, agent)):
-            why = f"the certificate of {agent!r} is void: {' and '.join(changed)} changed since it was made"
-            raise InputError("V002", why, location=location, hint=certificate.renew_command)
+            message = f"the certificate of {agent!r} is void: {certificate.void_reason}"
+            raise InputError("V002", message, location=location, hint=certificate.renew_command)
+        if changes := certificate.dependencies.changes(dependency_digests(self._settings, registry, agent)):
+            message = f"the certificate of {agent!r} is void: {' and '.join(changes)} changed since it was made"
+            raise InputError("V002", message, location=location, hint=certificate.renew_command)
         return certificate
 
 
@@ -123,17 +123,17 @@ class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
 
     def _read_valid(self, registry: Registry, path: Path, agent: str) -> ClaimsCertificate:
         location, certificate = SourceLocation(str(path), 1), read_claims_certificate(path, agent)
-        changed = certificate.void_reason or " and ".join(
+        void_reason = certificate.void_reason or " and ".join(
             certificate.changes(
                 dependency_digests(self._settings, registry, agent),
                 dependency_digests(self._settings, registry, certificate.judge),
             )
         )
-        if changed:
-            why = changed if certificate.void_reason else f"{changed} changed since it was made"
+        if void_reason:
+            reason = void_reason if certificate.void_reason else f"{void_reason} changed since it was made"
             raise InputError(
                 "V002",
-                f"the certificate of {agent!r} about claims is void: {why}",
+                f"the certificate of {agent!r} about claims is void: {reason}",
                 location=location,
                 hint=certificate.renew_command,
             )
@@ -172,14 +172,15 @@ def read_combination(settings: Settings, registry: Registry, path: Path, agent: 
     from orchestra.verification.certificates.combination import Combination
 
     location = SourceLocation(str(path), 1)
-    found = Combination.from_bytes(_read_bytes(path, agent or "AGENT"), location)
+    combination = Combination.from_bytes(_read_bytes(path, agent or "AGENT"), location)
     if agent:
-        _require_agent(found, agent, location)
-    judges = {name: judge_dependency_digests(settings, registry, name) for name in found.judge_dependencies}
-    if changed := found.changes(dependency_digests(settings, registry, found.agent), judges):
-        why = f"the combination of checks of {found.agent!r} is void: {' and '.join(changed)} changed since it was made"
-        raise InputError("V002", why, location=location, hint=found.renew_command)
-    return found
+        _require_agent(combination, agent, location)
+    judges = {name: judge_dependency_digests(settings, registry, name) for name in combination.judge_dependencies}
+    if changed_parts := combination.changes(dependency_digests(settings, registry, combination.agent), judges):
+        changes = f"{' and '.join(changed_parts)} changed since it was made"
+        message = f"the combination of checks of {combination.agent!r} is void: {changes}"
+        raise InputError("V002", message, location=location, hint=combination.renew_command)
+    return combination
 
 
 def _read_bytes(path: Path, agent: str) -> bytes:
@@ -218,8 +219,8 @@ def default_path(settings: Settings, registry: Registry, agent: str, file: str =
     """
     card = registry.cards.get(agent)
     if card is not None and card.folder is not None:
-        own = card.folder.resolve()
-        if any(own.is_relative_to(folder.resolve()) for folder in settings.agents):
+        agent_folder = card.folder.resolve()
+        if any(agent_folder.is_relative_to(folder.resolve()) for folder in settings.agents):
             return card.folder / file
     return settings.agents[0] / agent / file
 
@@ -229,8 +230,8 @@ def writable_path(settings: Settings, registry: Registry, agent: str, file: str 
     the user's, else the default path.
     """
     path = find_certificate(settings, registry, agent, file)
-    own = path is not None and any(path.resolve().is_relative_to(folder.resolve()) for folder in settings.agents)
-    return path if path is not None and own else default_path(settings, registry, agent, file)
+    is_own = path is not None and any(path.resolve().is_relative_to(folder.resolve()) for folder in settings.agents)
+    return path if path is not None and is_own else default_path(settings, registry, agent, file)
 
 
 def dependency_digests(settings: Settings, registry: Registry, agent: str) -> DependencyDigests:
@@ -250,17 +251,17 @@ def dependency_digests(settings: Settings, registry: Registry, agent: str) -> De
         )
     if card.member_cards:
         return _ensemble_digests(settings, card)
-    said, checks = _card_digest(card), checks_digest()
+    card_digest, checks = _card_digest(card), checks_digest()
     if card.kind == "model":
-        return DependencyDigests(said, *_model_and_adapter_digests(settings, card), checks)
+        return DependencyDigests(card_digest, *_model_and_adapter_digests(settings, card), checks)
     if card.kind in KINDS_WITH_ARRAYS:
-        return DependencyDigests(said, "", card.data_digest, checks)
+        return DependencyDigests(card_digest, "", card.data_digest, checks)
     version = code.contract.version if code is not None else ""
     if not version:
         raise InputError(
             "V007", f"the code of {agent!r} has no version, and may change unseen", hint='@agent(version="1")'
         )
-    return DependencyDigests(said, "", version, checks)
+    return DependencyDigests(card_digest, "", version, checks)
 
 
 def judge_dependency_digests(settings: Settings, registry: Registry, judge: str) -> DependencyDigests:
@@ -286,13 +287,13 @@ def _ensemble_digests(settings: Settings, card: Card) -> DependencyDigests:
     """Returns the digests of an ensemble's members, also if other agents have their names."""
     from orchestra.verification.certificates.file import DependencyDigests
 
-    served = [
+    digest_pairs = [
         _model_and_adapter_digests(settings, part) if part.kind == "model" else ("", part.data_digest)
         for part in card.member_cards
     ]
-    models, learnt = (digest(canonical(list(one))) for one in zip(*served, strict=True))
-    said = [[_card_digest(part) for part in card.member_cards], list(card.weights), card.enough, card.evidence]
-    return DependencyDigests(digest(canonical(said)), models, learnt, checks_digest())
+    models, adapters_digest = (digest(canonical(list(digests))) for digests in zip(*digest_pairs, strict=True))
+    content = [[_card_digest(part) for part in card.member_cards], list(card.weights), card.enough, card.evidence]
+    return DependencyDigests(digest(canonical(content)), models, adapters_digest, checks_digest())
 
 
 def _card_digest(card: Card) -> str:
@@ -306,14 +307,22 @@ def dependency_stamps(settings: Settings, registry: Registry, program: Program) 
 
     A long-lived process compiles a program again when the stamps change. Empty without certificates.
     """
-    wholes = any(one.whole_workflow for one in program.certified_acceptances)
-    made = [one.certificate for one in program.certified_acceptances if one.certificate and not one.whole_workflow]
-    names = {one.agent for one in made} | ({name for name, _ in program.possible_agents} if wholes else set())
-    if made:
+    wholes = any(acceptance.whole_workflow for acceptance in program.certified_acceptances)
+    certificates = [
+        acceptance.certificate
+        for acceptance in program.certified_acceptances
+        if acceptance.certificate and not acceptance.whole_workflow
+    ]
+    names = {certificate.agent for certificate in certificates} | (
+        {name for name, _ in program.possible_agents} if wholes else set()
+    )
+    if certificates:
         from orchestra.verification.certificates.claims_file import ClaimsCertificate
 
-        names |= {one.judge for one in made if isinstance(one, ClaimsCertificate)}
-    for combination in (one.combination for one in program.certified_acceptances if one.combination):
+        names |= {certificate.judge for certificate in certificates if isinstance(certificate, ClaimsCertificate)}
+    for combination in (
+        acceptance.combination for acceptance in program.certified_acceptances if acceptance.combination
+    ):
         from orchestra.verification.custom_checks import tool_name
 
         names |= {combination.agent, *(judge for judge in combination.judge_dependencies if not tool_name(judge))}
@@ -324,9 +333,13 @@ def dependency_stamps(settings: Settings, registry: Registry, program: Program) 
             for file in (CERTIFICATE_FILE, CLAIMS_FILE, COMBINATION_FILE)
         ]
         card = registry.cards.get(name)
-        for one in () if card is None else (card, *card.member_cards):
-            if one.folder is not None:
-                paths += [path for path in sorted((one.folder / (one.adapter or "")).glob("*")) if path.is_file()]
+        for member_card in () if card is None else (card, *card.member_cards):
+            if member_card.folder is not None:
+                paths += [
+                    path
+                    for path in sorted((member_card.folder / (member_card.adapter or "")).glob("*"))
+                    if path.is_file()
+                ]
     if names:
         paths.append(settings.resources("configs").get(settings.fleet))
     return tuple(map(file_stamp, paths))
@@ -360,17 +373,17 @@ def _model_and_adapter_digests(settings: Settings, card: Card) -> tuple[str, str
     fleet = configured_fleet(settings)
     names = fleet.servers_for(card.model)
     marks = ModelDigests(ModelStore.from_environment(hub=settings.hub or None))
-    models, learnt = set(), set()
+    models, adapters = set(), set()
     for name in names:
         target = fleet.servers[name]
         model, adapter = marks.base_digest(name, target), marks.adapter_digest(name, target, card)
         if not model or not adapter:
             local = not isinstance(target, Endpoint)
-            why = "its files are not here" if local else "its endpoint has no `revision:`"
+            reason = "its files are not here" if local else "its endpoint has no `revision:`"
             hint = "orchestra fleet start" if local else f"write revision: under servers.{name} of the fleet file"
-            raise InputError("V007", f"the model {name!r} of {card.name!r} is unknown: {why}", hint=hint)
+            raise InputError("V007", f"the model {name!r} of {card.name!r} is unknown: {reason}", hint=hint)
         models.add(f"{model} {supported_constraint(target, settings.constraint)}")
-        learnt.add(adapter)
+        adapters.add(adapter)
     if not names:
         raise InputError("V007", f"the fleet {fleet.name!r} has no model {card.model!r}", hint="orchestra explain F201")
-    return digest(canonical([CONSTRAINT_VERSION, sorted(models)])), digest(canonical(sorted(learnt)))
+    return digest(canonical([CONSTRAINT_VERSION, sorted(models)])), digest(canonical(sorted(adapters)))

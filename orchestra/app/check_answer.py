@@ -82,10 +82,10 @@ async def run_checks(
     """Runs checks to their end. `run` returns what runs a step for a sample of a question."""
     result = await run_off_loop(clock, start, request)
     while isinstance(result, ChecksPending):
-        asked = [
+        judge_calls = [
             ask_judge(run(question.sample or None), project, question, own, label) for question in result.questions
         ]
-        result = await run_off_loop(clock, advance, request, result, await asyncio.gather(*asked))
+        result = await run_off_loop(clock, advance, request, result, await asyncio.gather(*judge_calls))
     return result
 
 
@@ -104,16 +104,16 @@ def verification_request(
     Raises `InputError` V014 for an `accept` or a confidence outside of [0, 1], V036 for an empty list of checks, and
     the errors of `plain_request` and `combined_request`.
     """
-    names, own = _check_names(project, checks)
+    names, own_steps = _check_names(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
         if number is not None and not 0 <= number <= 1:
             raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
     if combined:
-        return combined_request(project, answer, combined, names, accept, back_off=back_off), own
+        return combined_request(project, answer, combined, names, accept, back_off=back_off), own_steps
     if names is not None and not names:
-        said = "no check is stated, and nothing would be held against the answer"
-        raise InputError("V036", said, hint='checks="quote", or leave `checks` out')
-    return plain_request(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own
+        message = "no check is stated, and nothing would be held against the answer"
+        raise InputError("V036", message, hint='checks="quote", or leave `checks` out')
+    return plain_request(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own_steps
 
 
 def _check_names(
@@ -122,23 +122,25 @@ def _check_names(
     """Returns checks as text, and the agents that they define; registers these and their tools with the project. None
     if no checks are stated.
     """
-    found, own = list[str](), dict[str, Step[..., Any]]()
-    one: object
-    for one in (
+    named_checks, own_steps = list[str](), dict[str, Step[..., Any]]()
+    candidate: object
+    for candidate in (
         () if checks is None else [checks] if not isinstance(checks, Iterable) or isinstance(checks, str) else checks
     ):
-        if isinstance(one, str):
-            found.append(one)
-        elif isinstance(one, Check | Tool):
-            check = one.as_check()
+        if isinstance(candidate, str):
+            named_checks.append(candidate)
+        elif isinstance(candidate, Check | Tool):
+            check = candidate.as_check()
             for step in check.steps:
                 project.register_by_name(step)
-            own |= {step.name: step for step in check.steps if not isinstance(step, Tool)}
-            found += check.names
+            own_steps |= {step.name: step for step in check.steps if not isinstance(step, Tool)}
+            named_checks += check.names
         else:
-            hint = "@tool(effect='pure') makes one of a function" if callable(one) else 'checks="quote | entailment"'
-            raise InputError("V010", f"checks={one!r} are no checks", hint=hint)
-    return None if checks is None else tuple(found), own
+            hint = (
+                "@tool(effect='pure') makes one of a function" if callable(candidate) else 'checks="quote | entailment"'
+            )
+            raise InputError("V010", f"checks={candidate!r} are no checks", hint=hint)
+    return None if checks is None else tuple(named_checks), own_steps
 
 
 async def ask_tool(project: Project, tool: str, inputs: Mapping[str, Any], label: Label) -> JudgeReply:
@@ -183,14 +185,14 @@ def plain_request(
 
     Raises `InputError` E013 for an answer that is not JSON, V010 for an invalid check, V011 for an unknown agent.
     """
-    known = project.catalog()
-    names, judges = validate_checks(checks, known.agents, known.tools)
-    untyped = isinstance(answer.value, str | dict | list)
+    catalog = project.catalog()
+    names, judges = validate_checks(checks, catalog.agents, catalog.tools)
+    is_untyped = isinstance(answer.value, str | dict | list)
     return VerificationRequest(
         value=_answer_json(answer.value),
         schema=(
             infer_schema(answer.value, check_names(names))
-            if untyped
+            if is_untyped
             else schema_of(type(answer.value), "serialization")
         ),
         evidence=collect_sources(to_jsonable(answer.against)),
@@ -226,25 +228,25 @@ def combined_request(
         not of this agent.
     """
     if back_off:
-        said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
-        raise InputError("L076", said, hint="leave one of them out")
+        message = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
+        raise InputError("L076", message, hint="leave one of them out")
     combination = _find_combination(project, which)
     card = project.registry.card(combination.agent)
     if checks is not None and frozenset(map(str, parse_checks(checks))) != frozenset(combination.checks):
-        expected, stated = ", ".join(combination.checks), ", ".join(checks)
-        said = f"the combination of {card.name!r} uses the checks {expected}, and not {stated}"
-        raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
+        expected, stated_checks = ", ".join(combination.checks), ", ".join(checks)
+        message = f"the combination of {card.name!r} uses the checks {expected}, and not {stated_checks}"
+        raise InputError("V005", message, hint="leave the checks out: they are those of the combination")
     value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:
         raise InputError(
             "V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}"
         )
-    own = not _is_file(which)
-    certificate = _find_certificate(project, combination, own=own) if accept is None else None
+    is_agent = not _is_file(which)
+    certificate = _find_certificate(project, combination, is_own=is_agent) if accept is None else None
     if accept is None:
         accept = certificate.threshold if certificate is not None else DEFAULT_THRESHOLD
-    known = project.catalog()
-    names, judges = validate_checks(combination.checks, known.agents, known.tools)
+    catalog = project.catalog()
+    names, judges = validate_checks(combination.checks, catalog.agents, catalog.tools)
     situation = VerificationRequest(
         value=value,
         schema=card.output_schema,
@@ -259,8 +261,8 @@ def combined_request(
         combination=combination,
     )
     if missing := dict(_missing_inputs(situation, card.contract)):
-        said = f"the combination of {card.name!r} needs what is not given for this answer: {', '.join(missing)}"
-        raise InputError("V012", said, hint="; ".join(dict.fromkeys(missing.values())))
+        message = f"the combination of {card.name!r} needs what is not given for this answer: {', '.join(missing)}"
+        raise InputError("V012", message, hint="; ".join(dict.fromkeys(missing.values())))
     return situation
 
 
@@ -274,25 +276,25 @@ def _answer_json(value: Any) -> Any:
     return plain
 
 
-def _is_file(which: str | Path) -> bool:
-    return isinstance(which, Path) or looks_like_path(which) or which.endswith(".json")
+def _is_file(reference: str | Path) -> bool:
+    return isinstance(reference, Path) or looks_like_path(reference) or reference.endswith(".json")
 
 
-def _find_combination(project: Project, which: str | Path) -> Combination:
-    if _is_file(which):
-        return certificates.read_combination(project.settings, project.registry, Path(which))
-    agent = project.registry.card(str(which)).name
-    found: Combination | None = project.catalog().combinations.get(agent)
-    if found is None:
+def _find_combination(project: Project, reference: str | Path) -> Combination:
+    if _is_file(reference):
+        return certificates.read_combination(project.settings, project.registry, Path(reference))
+    agent = project.registry.card(str(reference)).name
+    combination: Combination | None = project.catalog().combinations.get(agent)
+    if combination is None:
         raise InputError(
             "L076",
             f"there is no combination of checks for {agent!r}",
             hint=f"orchestra learn combine {agent} --data FILE",
         )
-    return found
+    return combination
 
 
-def _find_certificate(project: Project, combination: Combination, *, own: bool) -> Certificate | None:
+def _find_certificate(project: Project, combination: Combination, *, is_own: bool) -> Certificate | None:
     """Returns the certificate of the combined score; None if the agent's certificate is for another one. An outdated
     certificate of the agent's own combination is an error. Raises `InputError` V002 to V008.
     """
@@ -302,13 +304,13 @@ def _find_certificate(project: Project, combination: Combination, *, own: bool) 
     if not about:
         return None
     if about == combination.digest:
-        found: Certificate = project.catalog().certificates[agent]
-        return found
-    if own:
-        said = f"the certificate of {agent!r} is about a combination of checks that is not the one of today"
+        certificate: Certificate = project.catalog().certificates[agent]
+        return certificate
+    if is_own:
+        message = f"the certificate of {agent!r} is about a combination of checks that is not the one of today"
         raise InputError(
             "V005",
-            said,
+            message,
             hint=f"orchestra certify {agent} --data FILE --combined, or say from which score on: accept=0.8",
         )
     return None
@@ -316,14 +318,14 @@ def _find_certificate(project: Project, combination: Combination, *, own: bool) 
 
 def _missing_inputs(situation: VerificationRequest, producer: Contract) -> Iterator[tuple[str, str]]:
     """Yields the checks that need more than is given, each with the parameter that gives it."""
-    lacking = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
-    asked = "what the agent was asked: inputs={...}, or --input KEY=VALUE"
-    for check in (one for rule in parse_checks(situation.checks) for one in check_calls(rule)):
+    missing_names = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
+    description = "what the agent was asked: inputs={...}, or --input KEY=VALUE"
+    for check in (call for rule in parse_checks(situation.checks) for call in check_calls(rule)):
         if check.check == CONFIDENCE and situation.confidence is None:
             yield str(check), "how sure the agent was of it: confidence=0.9, or --confidence 0.9"
-        elif check.check == AGREE and lacking:
-            yield str(check), asked
+        elif check.check == AGREE and missing_names:
+            yield str(check), description
         elif check.check in (REDERIVE, TOOL):
-            said = MODEL_CHECKS[check.check].build_questions(check, situation)
-            if isinstance(said, Verdict) and said.outcome == UNKNOWN:
-                yield str(check), asked
+            questions = MODEL_CHECKS[check.check].build_questions(check, situation)
+            if isinstance(questions, Verdict) and questions.outcome == UNKNOWN:
+                yield str(check), description

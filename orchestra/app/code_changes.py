@@ -35,11 +35,11 @@ def require_unchanged_tools(
     for contract in _remaining_contracts(program, events):
         if project.find_card(contract) is not None:
             continue  # A card is stored with the run.
-        known = project.registry.tools if contract.kind == "tool" else project.registry.python_agents
-        if (current := known.get(contract.name)) is not None:
+        functions = project.registry.tools if contract.kind == "tool" else project.registry.python_agents
+        if (current := functions.get(contract.name)) is not None:
             if contract.digest and current.contract.digest != contract.digest:
-                said = "its types, its effect or its version have changed"
-                reason = f"the {contract.kind} {contract.name!r} is not the one that run {run} began with: {said}"
+                change = "its types, its effect or its version have changed"
+                reason = f"the {contract.kind} {contract.name!r} is not the one that run {run} began with: {change}"
                 hint = f"bring the earlier code back, and resume; or go on with today's: orchestra runs fork {run}"
                 raise InputError("T009", reason, hint=hint)
         elif missing and contract.kind == "tool":
@@ -55,16 +55,16 @@ class CodeChanges:
 
     def add_changes(self, program: Program, found: Sequence[NodeChange]) -> list[NodeChange]:
         """Returns the changes of a program, with the nodes of these tools."""
-        told, more = {change.node for change in found}, []
+        nodes, changes = {change.node for change in found}, []
         for path, node in walk_nodes(program):
-            for one in reachable_contracts(node) if path not in told else ():
-                if one.kind == "tool" and one.name in self.changed:
-                    more.append(NodeChange(path, f"the code of its tool {one.name} has changed"))
-                elif one.kind == "tool" and one.name in self.unknown:
-                    more.append(
-                        NodeChange(path, f"whether the code of its tool {one.name} has changed is not on record")
+            for contract in reachable_contracts(node) if path not in nodes else ():
+                if contract.kind == "tool" and contract.name in self.changed:
+                    changes.append(NodeChange(path, f"the code of its tool {contract.name} has changed"))
+                elif contract.kind == "tool" and contract.name in self.unknown:
+                    changes.append(
+                        NodeChange(path, f"whether the code of its tool {contract.name} has changed is not on record")
                     )
-        return [*found, *more]
+        return [*found, *changes]
 
 
 async def compare_code(project: Project, journal: Journal, started: RunStarted, program: Program) -> CodeChanges:
@@ -72,15 +72,15 @@ async def compare_code(project: Project, journal: Journal, started: RunStarted, 
     read.
     """
     then = await stored_code_digests(journal, started)
-    changed, unknown = set(), set()
-    for name in {one.name for one in called_contracts(program) if is_unversioned_tool(one)}:
+    changed_nodes, unknown = set(), set()
+    for name in {contract.name for contract in called_contracts(program) if is_unversioned_tool(contract)}:
         if (tool := project.registry.tools.get(name)) is None:
             continue
         if not tool.source_digest or not then.get(name):
             unknown.add(name)
         elif tool.source_digest != then[name]:
-            changed.add(name)
-    return CodeChanges(tuple(sorted(changed)), tuple(sorted(unknown)))
+            changed_nodes.add(name)
+    return CodeChanges(tuple(sorted(changed_nodes)), tuple(sorted(unknown)))
 
 
 async def require_resumable(project: Project, journal: Journal, events: Sequence[Event]) -> None:
@@ -104,16 +104,16 @@ def remaining_agents(program: Program, events: Sequence[Event]) -> list[AgentIde
         for contract in _remaining_contracts(program, events)
         if contract.kind == "agent"
     }
-    return [one for one in program.required_agents if one in ahead]
+    return [agent for agent in program.required_agents if agent in ahead]
 
 
 def _remaining_contracts(program: Program, events: Sequence[Event]) -> Iterator[Contract]:
     """Yields what may still be called: neither nodes that have ended, nor what is inside them."""
-    ended = {
+    nodes = {
         event.node
         for event in events
         if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
     }
     for path, node in walk_nodes(program):
-        if path.partition("/")[0] not in ended:
+        if path.partition("/")[0] not in nodes:
             yield from reachable_contracts(node)

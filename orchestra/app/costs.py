@@ -67,41 +67,45 @@ async def costs(
     names = cost_keys((by,) if isinstance(by, str) else by)
     counting = CostCounter(names, unpriced_server(fleet))
     begin, end = to_timestamp(since, -inf), to_timestamp(until, inf)
-    wanted = validate_tags(tags or {})
-    async with aclosing(query_usages(journal, RunSelection(tags=wanted, since=begin, until=end))) as runs:
-        async for run, _, used, fault in runs:
+    filter_tags = validate_tags(tags or {})
+    async with aclosing(query_usages(journal, RunSelection(tags=filter_tags, since=begin, until=end))) as runs:
+        async for run, _, run_usage, fault in runs:
             if fault is not None:
                 counting.skip_run(run, fault.code, fault.message)
-            elif used is None or (workflow in ("", used.workflow) and has_tags(used.tags, wanted)):
-                stands = (
+            elif run_usage is None or (workflow in ("", run_usage.workflow) and has_tags(run_usage.tags, filter_tags)):
+                status = (
                     await _current_status(journal, run)
-                    if "status" in names and used is not None and not used.status
+                    if "status" in names and run_usage is not None and not run_usage.status
                     else ""
                 )
-                counting.add_usage(run, used, stands)
+                counting.add_usage(run, run_usage, status)
     return counting.report()
 
 
 async def _current_status(journal: Journal, run: str) -> str:
     """Returns the status of a run without an end, which its events do not tell: it is running, or it waits."""
-    found = await journal.summary(run)
-    return summary_at(found, time()).status if found is not None else ""
+    run_summary = await journal.summary(run)
+    return summary_at(run_summary, time()).status if run_summary is not None else ""
 
 
 def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     """Returns the servers of the fleet file, and of the project's other fleets, with which runs may have been made; of
     the package's fleets the local servers, which are free. Raises `InputError` if the fleet file cannot be read.
     """
-    found = dict(configured_fleet(settings).servers)
-    own = settings.own_resources("configs")
-    for path in (*own, *settings.resources("configs").values()):
+    servers = dict(configured_fleet(settings).servers)
+    own_paths = settings.own_resources("configs")
+    for path in (*own_paths, *settings.resources("configs").values()):
         with suppress(InputError):
-            known = read_config(path).servers
-            found = {
-                **{name: one for name, one in known.items() if path in own or isinstance(one, LocalServer)},
-                **found,
+            file_servers = read_config(path).servers
+            servers = {
+                **{
+                    name: server
+                    for name, server in file_servers.items()
+                    if path in own_paths or isinstance(server, LocalServer)
+                },
+                **servers,
             }
-    return found
+    return servers
 
 
 def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usage], str]:
@@ -133,11 +137,13 @@ def cost_keys(names: Iterable[str]) -> tuple[CostKey, ...]:
     """Returns the keys without repetitions. Raises `InputError` C043 for none, or for a key that is neither in
     `COST_KEYS` nor `tag:NAME`.
     """
-    known: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # One column has both.
-    asked = tuple(names) or ("",)
-    known |= {one: one for one in asked if one.startswith(TAG_PREFIX) and is_tag_name(one.removeprefix(TAG_PREFIX))}
-    if (wrong := next((one for one in asked if one not in known), None)) is not None:
+    keys_by_name: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # One column has both.
+    key_names = tuple(names) or ("",)
+    keys_by_name |= {
+        key: key for key in key_names if key.startswith(TAG_PREFIX) and is_tag_name(key.removeprefix(TAG_PREFIX))
+    }
+    if (wrong := next((key for key in key_names if key not in keys_by_name), None)) is not None:
         near = closest_match(wrong, COST_KEYS)
         hint = f"did you mean {near!r}?" if near else f"one of: {', '.join(COST_KEYS)}, {TAG_PREFIX}NAME"
         raise InputError("C043", f"costs are not summed up by {wrong!r}", hint=hint)
-    return tuple(dict.fromkeys(known[one] for one in asked))
+    return tuple(dict.fromkeys(keys_by_name[key] for key in key_names))

@@ -38,17 +38,17 @@ async def run_until_disconnected(
     Raises:
         OrchestraError: As `await run`.
     """
-    waiting = asyncio.ensure_future(run)
+    task = asyncio.ensure_future(run)
     try:
-        while not waiting.done():
-            await asyncio.wait({waiting}, timeout=interval)
-            if not waiting.done() and await is_disconnected():
+        while not task.done():
+            await asyncio.wait({task}, timeout=interval)
+            if not task.done() and await is_disconnected():
                 return None
-        return waiting.result()
+        return task.result()
     finally:
-        if not waiting.done():
+        if not task.done():
             if isinstance(run, Run):
                 run.cancel(CLIENT)
             else:
-                waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

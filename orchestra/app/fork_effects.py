@@ -52,29 +52,34 @@ class EffectHistory:
             return None
         at = _call_site(self.program, call.node).path
         for place in (call.node, workflow_path(at), ""):
-            if (known := self.answers.get(_effect_key(call.name, place, call.inputs))) is not None:
-                return known
+            if (call_result := self.answers.get(_effect_key(call.name, place, call.inputs))) is not None:
+                return call_result
         run = self.made_calls.get((at, call.name))
         if run is None and call.name not in self.unknown_tools:
             return None
-        gone = "the run that may have called it is gone, or cannot be read"
-        why = f"run {run} has called it here, with other inputs or without an answer" if run else gone
+        explanation = "the run that may have called it is gone, or cannot be read"
+        reason = f"run {run} has called it here, with other inputs or without an answer" if run else explanation
         hint = f"see what {call.name} has done; to call it again: orchestra runs fork RUN --again"
         if root_name(at) == at:
             hint += f"; to say what {'it' if at == call.node else at} gave: orchestra runs fork RUN --set {at}=VALUE"
-        return CallError(code=ALREADY_CALLED, reason=f"{call.name} has effects, and {why}", hint=hint)
+        return CallError(code=ALREADY_CALLED, reason=f"{call.name} has effects, and {reason}", hint=hint)
 
     def add(self, run: str, old: Program, events: Sequence[Event]) -> None:
         """Adds the effects of a run, after those added before."""
-        lasting = effect_tools(old)
-        if not lasting:
+        effect_names = effect_tools(old)
+        if not effect_names:
             return
-        for call, finished in replay(old, events).calls.values():
-            if call.name in lasting and call.kind == "tool" and finished is not None and not finished.error:
-                done = _recorded_result(run, finished)
+        for call, finish_event in replay(old, events).calls.values():
+            if (
+                call.name in effect_names
+                and call.kind == "tool"
+                and finish_event is not None
+                and not finish_event.error
+            ):
+                result = _recorded_result(run, finish_event)
                 for at in (call.node, workflow_path(self._current_path(old, call.node, call.name))):
-                    self.answers.setdefault(_effect_key(call.name, at, call.inputs), done)
-        for node, name in _possible_calls(events, lasting):
+                    self.answers.setdefault(_effect_key(call.name, at, call.inputs), result)
+        for node, name in _possible_calls(events, effect_names):
             self.made_calls.setdefault((self._current_path(old, node, name) or node, name), run)
 
     def mark_lost(self) -> None:
@@ -85,11 +90,11 @@ class EffectHistory:
         """Returns where the call of an old program would be made today; empty if no such place calls the tool any
         more.
         """
-        found = _call_site(self.program, _call_site(old, path).path)
-        calls = found.node is not None and any(
-            one.kind == "tool" and one.name == tool for one in reachable_contracts(found.node)
+        call_site = _call_site(self.program, _call_site(old, path).path)
+        calls = call_site.node is not None and any(
+            contract.kind == "tool" and contract.name == tool for contract in reachable_contracts(call_site.node)
         )
-        return found.path if calls else ""
+        return call_site.path if calls else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ def _call_site(program: Program, path: str) -> _CallSite:
     """Returns the place of a call in a program."""
     before, part = "", program
     for step in path.split("/"):
-        node = next((one for one in part.nodes if one.name == workflow_path(step)), None)
+        node = next((part_node for part_node in part.nodes if part_node.name == workflow_path(step)), None)
         if node is not None and (node.plan_settings is not None or node.tool_use is not None):
             return _CallSite(before + without_turn(step), node)
         if node is None or node.body is None:
@@ -116,45 +121,47 @@ def _call_site(program: Program, path: str) -> _CallSite:
     return _CallSite(path, None)
 
 
-def _possible_calls(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, str]]:
+def _possible_calls(events: Sequence[Event], effect_names: frozenset[str]) -> set[tuple[str, str]]:
     """Returns nodes and tools of calls that happened or may have happened, without failed ones. Independent of what the
     engine would do today, which may not replay the whole record.
     """
     open_: dict[tuple[str, int], str] = {}
-    found: set[tuple[str, str]] = set()
+    calls: set[tuple[str, str]] = set()
     for event in events:
-        if isinstance(event, AttemptStarted) and event.name in lasting:
+        if isinstance(event, AttemptStarted) and event.name in effect_names:
             open_[event.node, event.attempt] = event.name
         elif isinstance(event, AttemptFinished):
             name = open_.pop((event.node, event.attempt), event.name)
-            if name in lasting and (not event.error or event.error in IN_DOUBT_CODES):
-                found.add((event.node, name))
-    return found | {(node, name) for (node, _), name in open_.items()}
+            if name in effect_names and (not event.error or event.error in IN_DOUBT_CODES):
+                calls.add((event.node, name))
+    return calls | {(node, name) for (node, _), name in open_.items()}
 
 
 def has_effects(events: Sequence[Event], lasting: Collection[str]) -> bool:
     """Whether a run itself had, or may have had, an effect with the tools `lasting`; reused answers are another run's
     effects.
     """
-    recalled = {(one.node, one.attempt) for one in events if isinstance(one, AttemptFinished) and one.reused_from}
-    own = [
-        one
-        for one in events
-        if not isinstance(one, AttemptStarted | AttemptFinished) or (one.node, one.attempt) not in recalled
+    recalled_calls = {
+        (event.node, event.attempt) for event in events if isinstance(event, AttemptFinished) and event.reused_from
+    }
+    new_events = [
+        event
+        for event in events
+        if not isinstance(event, AttemptStarted | AttemptFinished) or (event.node, event.attempt) not in recalled_calls
     ]
-    return bool(_possible_calls(own, frozenset(lasting)))
+    return bool(_possible_calls(new_events, frozenset(lasting)))
 
 
-def _recorded_result(run: str, found: AttemptFinished) -> CallResult:
-    recalled, said = found.reused_from or run, found.overridden_by
-    given = OverrideSource(said.by, said.run or run) if said is not None else None
+def _recorded_result(run: str, finish_event: AttemptFinished) -> CallResult:
+    reused_from, source = finish_event.reused_from or run, finish_event.overridden_by
+    override_source = OverrideSource(source.by, source.run or run) if source is not None else None
     return CallResult(
-        value=found.value,
-        confidence=found.confidence,
-        server=found.server,
-        model=found.model,
-        reused_from=recalled,
-        overridden_by=given,
+        value=finish_event.value,
+        confidence=finish_event.confidence,
+        server=finish_event.server,
+        model=finish_event.model,
+        reused_from=reused_from,
+        overridden_by=override_source,
     )
 
 
@@ -165,7 +172,9 @@ def _effect_key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:
 def effect_tools(program: Program) -> frozenset[str]:
     """Returns the tools with lasting effects that a program may call."""
     return frozenset(
-        one.name for one in called_contracts(program) if one.kind == "tool" and one.effect in LASTING_EFFECTS
+        contract.name
+        for contract in called_contracts(program)
+        if contract.kind == "tool" and contract.effect in LASTING_EFFECTS
     )
 
 
@@ -186,13 +195,13 @@ async def fork_workers(
     old = await restore_program(project, engine.journal, first, will_call=False)
     effects = EffectHistory(new, again)
     effects.add(first.run, old, events)
-    parent, seen = first.parent, {first.run}
-    while parent and parent not in seen:
-        seen.add(parent)
-        if (begun := await _add_ancestor(project, engine, parent, effects)) is None:
+    parent, visited_runs = first.parent, {first.run}
+    while parent and parent not in visited_runs:
+        visited_runs.add(parent)
+        if (start_event := await _add_ancestor(project, engine, parent, effects)) is None:
             effects.mark_lost()
             break
-        parent = begun.parent
+        parent = start_event.parent
     code = await compare_code(project, engine.journal, first, old)
     workers = RecallingWorkers(
         engine.workers, first.run, reusable_answers(old, events, code.changed), effects.recorded_reply
@@ -204,12 +213,12 @@ async def _add_ancestor(project: Project, engine: Engine, run: str, effects: Eff
     """Adds the effects of an ancestor and returns its first event; None if it is missing or unreadable."""
     try:
         events = await engine.journal.read(run)
-        if not events or not isinstance(begun := events[0], RunStarted):
+        if not events or not isinstance(start_event := events[0], RunStarted):
             return None
-        effects.add(run, await restore_program(project, engine.journal, begun, will_call=False), events)
+        effects.add(run, await restore_program(project, engine.journal, start_event, will_call=False), events)
     except OrchestraError:
         return None
-    return begun
+    return start_event
 
 
 async def restore_fork_workers(

@@ -60,73 +60,79 @@ def collect_overrides(
 
     Raises `InputError` E033 for a value that no node of the program accepts.
     """
-    first, events, changed = parent.started, parent.events, parent.changes
-    values, held, let_go = options.checked_values, _inherited_overrides(first), options.unset_nodes
-    if unheld := let_go - held.keys():
-        hint = f"it was given: {', '.join(sorted(held))}" if held else ""
+    first, events, changes = parent.started, parent.events, parent.changes
+    values, inherited_overrides, let_go = options.checked_values, _inherited_overrides(first), options.unset_nodes
+    if unheld := let_go - inherited_overrides.keys():
+        hint = f"it was given: {', '.join(sorted(inherited_overrides))}" if inherited_overrides else ""
         raise InputError("E033", f"run {first.run} was given no value of {min(unheld)} that could be let go", hint=hint)
-    held = {name: one for name, one in held.items() if name not in let_go}
+    inherited_overrides = {name: override for name, override in inherited_overrides.items() if name not in let_go}
     names = {node.name for node in program.nodes}
-    found: dict[str, Override] = {}
+    collected_overrides: dict[str, Override] = {}
     if events is not None:
-        again = {*values, *let_go, *(root_name(change.node) for change in changed)}
-        other = _dependents(program, again)
-        effects = names if options.again else other | _dependents_of_new_values(program, events)
-        found |= _reusable_answers(
-            first, events, names - other - _prerequisites_of_effects(program, effects - values.keys())
+        again = {*values, *let_go, *(root_name(change.node) for change in changes)}
+        dependents = _dependents(program, again)
+        effects = names if options.again else dependents | _dependents_of_new_values(program, events)
+        collected_overrides |= _reusable_answers(
+            first, events, names - dependents - _prerequisites_of_effects(program, effects - values.keys())
         )
-    _require_nodes(program, held, values.keys(), changed)
-    found |= {name: one for name, one in held.items() if name in names}
+    _require_nodes(program, inherited_overrides, values.keys(), changes)
+    collected_overrides |= {name: override for name, override in inherited_overrides.items() if name in names}
     lists = {node.name for node in program.nodes if node.at_least == "all"}
-    found |= {
+    collected_overrides |= {
         name: Override(to_jsonable(value), OverrideSource(options.by), requires_all=name in lists)
         for name, value in values.items()
     }
-    for name, one in found.items():
-        if not one.question_digest and (fault := _override_error(program, name, one, inputs)):
-            said = f", given in run {one.source.run}" if one.source.run else ""
+    for name, override in collected_overrides.items():
+        if not override.question_digest and (fault := _override_error(program, name, override, inputs)):
+            origin = f", given in run {override.source.run}" if override.source.run else ""
             hint = f"{name}: {format_type(node_type(program, name))}"
             hint += (
                 f"; another one: orchestra runs fork RUN --set {name}=VALUE; without one: --unset {name}"
-                if said
+                if origin
                 else ""
             )
-            raise InputError("E033", f"the value of {name}{said}: {fault}", hint=hint)
-    return found
+            raise InputError("E033", f"the value of {name}{origin}: {fault}", hint=hint)
+    return collected_overrides
 
 
 def _inherited_overrides(first: RunStarted) -> dict[str, Override]:
     """Returns the values that persons gave in a run, without answers, each with the run in which it was given."""
-    before = {name: one for name, one in (first.overrides or {}).items() if not one.question_digest}
+    before = {name: override for name, override in (first.overrides or {}).items() if not override.question_digest}
     return {
-        name: msgspec.structs.replace(one, source=OverrideSource(one.source.by, one.source.run or first.run))
-        for name, one in before.items()
+        name: msgspec.structs.replace(
+            override, source=OverrideSource(override.source.by, override.source.run or first.run)
+        )
+        for name, override in before.items()
     }
 
 
 def _require_nodes(
-    program: Program, held: Mapping[str, Override], values: Set[str], changed: Sequence[NodeChange]
+    program: Program, overrides: Mapping[str, Override], values: Set[str], changes: Sequence[NodeChange]
 ) -> None:
     """Raises `InputError` E033 if the node of an inherited value is gone and no new node gets one: a renamed node would
     be called.
     """
-    lost = held.keys() - values - {node.name for node in program.nodes}
-    fresh = [node.name for node in program.nodes if any(one.node == node.name and one.reason == NEW for one in changed)]
-    if len(lost) <= sum(name in values for name in fresh):
+    removed_names = overrides.keys() - values - {node.name for node in program.nodes}
+    fresh = [
+        node.name
+        for node in program.nodes
+        if any(change.node == node.name and change.reason == NEW for change in changes)
+    ]
+    if len(removed_names) <= sum(name in values for name in fresh):
         return
-    name = min(lost)
-    untold = [one for one in fresh if one not in values]
+    name = min(removed_names)
+    untold = [new_name for new_name in fresh if new_name not in values]
     new = (closest_match(name, untold) or untold[0]) if untold else "NODE"
-    said = f"the value of {name}, given in run {held[name].source.run}, has no node any more in {program.name}"
+    message = f"the value of {name}, given in run {overrides[name].source.run}, has no node any more in {program.name}"
     hint = f"under its new name: orchestra runs fork RUN --set {new}=VALUE; without it: --unset {name}"
-    raise InputError("E033", said, hint=hint)
+    raise InputError("E033", message, hint=hint)
 
 
-def _override_error(program: Program, name: str, said: Override, inputs: Mapping[str, Any]) -> str | None:
+def _override_error(program: Program, name: str, override: Override, inputs: Mapping[str, Any]) -> str | None:
     """Returns why a node does not accept a value. A list may have as many elements as the node, and needs all if their
     number follows from the inputs.
     """
-    schema, value = node_type(program, name), said.value
+    schema, value = node_type(program, name), override.value
     if fault := storage_error(value) or Validator(schema).check(value):
         return fault
     node = next(node for node in program.nodes if node.name == name)
@@ -136,7 +142,7 @@ def _override_error(program: Program, name: str, said: Override, inputs: Mapping
         return f"{pluralize(len(value), 'element')}, and the limit is {node.limit:,}"
     if isinstance(node.at_least, int) and len(value) < node.at_least:
         return f"{pluralize(len(value), 'element')}, and {node.at_least:,} are needed"
-    return incomplete_reason(node, value, {"input": inputs}) if said.requires_all else None
+    return incomplete_reason(node, value, {"input": inputs}) if override.requires_all else None
 
 
 def node_type(program: Program, name: str) -> Schema:
@@ -144,7 +150,7 @@ def node_type(program: Program, name: str) -> Schema:
     node = next((node for node in program.nodes if node.name == name), None)
     if node is not None:
         return node.output if node.each is None else bundle_definitions({"type": "array", "items": node.output})
-    names = [one.name for one in program.nodes]
+    names = [compiled_node.name for compiled_node in program.nodes]
     outer = root_name(name)
     if outer != name and outer in names:
         raise InputError(
@@ -175,19 +181,19 @@ def _node_tools(node: CompiledNode) -> Iterator[Contract]:
 def _dependents(program: Program, names: Iterable[str]) -> set[str]:
     """Returns these nodes and all that depend on them."""
     line = [node for node in program.nodes if node.name in set(names)]
-    found = {node.name for node in line}
+    dependents = {node.name for node in line}
     while line:
         for child in (program.nodes[index] for index in line.pop().children):
-            if child.name not in found:
-                found.add(child.name)
+            if child.name not in dependents:
+                dependents.add(child.name)
                 line.append(child)
-    return found
+    return dependents
 
 
 def _dependents_of_new_values(program: Program, events: Sequence[Event]) -> set[str]:
     """Returns the nodes that depend on a node without a value in the parent: the fork gives it one."""
-    known = {row.path for row in History.of(events).rows if isinstance(row.outcome, SETTLED)}
-    children = (index for node in program.nodes if node.name not in known for index in node.children)
+    paths = {row.path for row in History.of(events).rows if isinstance(row.outcome, SETTLED)}
+    children = (index for node in program.nodes if node.name not in paths for index in node.children)
     return _dependents(program, {program.nodes[index].name for index in children})
 
 
@@ -198,26 +204,28 @@ def _prerequisites_of_effects(program: Program, names: Set[str]) -> set[str]:
         for node in program.nodes
         if node.name in names and any(tool.effect != "pure" for tool in _node_tools(node))
     ]
-    found: set[str] = set()
+    prerequisites: set[str] = set()
     while line:
         for index in line.pop().needs:
             node = program.nodes[index]
-            if node.name not in found:
-                found.add(node.name)
+            if node.name not in prerequisites:
+                prerequisites.add(node.name)
                 line.append(node)
-    return found
+    return prerequisites
 
 
 def _reusable_answers(first: RunStarted, events: Sequence[Event], nodes: Iterable[str]) -> dict[str, Override]:
     """Returns the answers of persons in these nodes, by path. Each applies if the same question is asked again."""
-    kept = frozenset(nodes)
-    found = {path: one for path, one in (first.overrides or {}).items() if one.question_digest}
-    asked: dict[str, QuestionAsked] = {}
+    reused_nodes = frozenset(nodes)
+    overrides = {path: override for path, override in (first.overrides or {}).items() if override.question_digest}
+    questions: dict[str, QuestionAsked] = {}
     for event in events:
         if isinstance(event, QuestionAsked):
-            asked[event.node] = event
-        elif isinstance(event, QuestionAnswered) and not event.decline_reason and asked[event.node].kind == "answer":
-            found[event.node] = Override(
-                event.value, OverrideSource(event.by, first.run), asked[event.node].question_digest
+            questions[event.node] = event
+        elif (
+            isinstance(event, QuestionAnswered) and not event.decline_reason and questions[event.node].kind == "answer"
+        ):
+            overrides[event.node] = Override(
+                event.value, OverrideSource(event.by, first.run), questions[event.node].question_digest
             )
-    return {path: one for path, one in found.items() if root_name(path) in kept}
+    return {path: override for path, override in overrides.items() if root_name(path) in reused_nodes}

@@ -30,9 +30,9 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
         raise InputError(
             "E012", f"{program.name} takes {len(names)} inputs, and got {len(args)}", hint=_signature(program)
         )
-    given = dict(zip(names, args, strict=False))
+    values = dict(zip(names, args, strict=False))
     for name, value in inputs.items():
-        if name in given:
+        if name in values:
             raise InputError("E012", f"{program.name} got {name!r} twice", hint=_signature(program))
         if name not in program.inputs:
             near = closest_match(name, names)
@@ -41,12 +41,12 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
                 f"{program.name} has no input {name!r}",
                 hint=f"did you mean {near!r}?" if near else _signature(program),
             )
-        given[name] = value
-    found: dict[str, Any] = {}
+        values[name] = value
+    arguments: dict[str, Any] = {}
     for name, field in program.inputs.items():
-        if name in given:
-            found[name] = _checked_input(program.name, name, given[name])
-            if fault := Validator(field.schema).check(found[name]):
+        if name in values:
+            arguments[name] = _checked_input(program.name, name, values[name])
+            if fault := Validator(field.schema).check(arguments[name]):
                 raise InputError(
                     "E013",
                     f"the input {name!r} of {program.name}: {fault}",
@@ -55,14 +55,14 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
         elif field.required:
             raise InputError("E012", f"{program.name} needs the input {name!r}", hint=_signature(program))
         else:
-            found[name] = field.default
-    if len(given) > 1 and (size := len(canonical(found))) > MAX_INPUT_BYTES:
+            arguments[name] = field.default
+    if len(values) > 1 and (size := len(canonical(arguments))) > MAX_INPUT_BYTES:
         raise InputError(
             "E013",
             f"the inputs of {program.name} have {size:,} bytes as JSON; at most {MAX_INPUT_BYTES:,} are kept",
             hint=TOO_LARGE_HINT,
         )
-    return found
+    return arguments
 
 
 def _checked_input(program: str, name: str, value: Any) -> Any:
@@ -109,12 +109,15 @@ def open_questions(events: Sequence[Event]) -> list[QuestionAsked]:
 
 def unanswered_questions(asked: Sequence[QuestionAsked], messages: Sequence[InboxMessage]) -> list[QuestionAsked]:
     """Returns the questions that none of these unread inbox messages answers."""
-    return [one for one in asked if not any(map(_answer_message(one).answers_same_question, messages))]
+    return [question for question in asked if not any(map(_answer_message(question).answers_same_question, messages))]
 
 
-def _answer_message(asked: QuestionAsked) -> InboxMessage:
+def _answer_message(question: QuestionAsked) -> InboxMessage:
     return InboxMessage(
-        kind="answer", node=asked.node, question_digest=asked.question_digest, question_seq=question_number(asked)
+        kind="answer",
+        node=question.node,
+        question_digest=question.question_digest,
+        question_seq=question_number(question),
     )
 
 
@@ -134,45 +137,49 @@ def find_question(
         InputError: E021: there is none; E037: the question that the person saw is closed, or it is unclear which one it
         was.
     """
-    asked = open_questions(events)
+    questions = open_questions(events)
     if number:
-        found = [one for one in asked if one.seq == number and node in ("", one.node)]
-        if not found:
-            hint = f"orchestra runs show {run}{'  has what it asks now' if asked else ''}"
+        numbered_questions = [
+            candidate for candidate in questions if candidate.seq == number and node in ("", candidate.node)
+        ]
+        if not numbered_questions:
+            hint = f"orchestra runs show {run}{'  has what it asks now' if questions else ''}"
             raise InputError("E037", f"run {run} asks the question of its event {number} no more", hint=hint)
-        return select_question(found, run, found[0].node, messages)
-    one = select_question(asked, run, node, messages)
-    seen = [
+        return select_question(numbered_questions, run, numbered_questions[0].node, messages)
+    question = select_question(questions, run, node, messages)
+    seqs = [
         event.seq
         for event in events
-        if isinstance(event, QuestionAsked) and (event.node, event.question_digest) == (one.node, shown)
+        if isinstance(event, QuestionAsked) and (event.node, event.question_digest) == (question.node, shown)
     ]
-    if len(seen) > 1:
-        numbers = ", ".join(map(str, seen))
-        reason = f"which question is answered? {one.node} of run {run} asked it in the events {numbers}"
+    if len(seqs) > 1:
+        numbers = ", ".join(map(str, seqs))
+        reason = f"which question is answered? {question.node} of run {run} asked it in the events {numbers}"
         raise InputError("E037", reason, hint="state the question: orchestra.answer(..., question_seq=question.seq)")
-    return one
+    return question
 
 
 def select_question(
     asked: Sequence[QuestionAsked], run: str, node: str, messages: Sequence[InboxMessage]
 ) -> QuestionAsked:
     """Returns the question that is meant, of those without an answer in the inbox. Raises `InputError` E021."""
-    left = unanswered_questions(asked, messages)
-    found = [one for one in left if not node or one.node == node]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        for one in asked:
-            if (not node or one.node == node) and (
-                first := next(filter(_answer_message(one).answers_same_question, messages), None)
+    questions = unanswered_questions(asked, messages)
+    node_questions = [question for question in questions if not node or question.node == node]
+    if len(node_questions) == 1:
+        return node_questions[0]
+    if not node_questions:
+        for question in asked:
+            if (not node or question.node == node) and (
+                first := next(filter(_answer_message(question).answers_same_question, messages), None)
             ) is not None:
                 raise _already_answered_error(run, first)
-        nodes = ", ".join(one.node for one in asked)
-        said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
-        raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
+        nodes = ", ".join(question.node for question in asked)
+        message = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
+        raise InputError("E021", message, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
     raise InputError(
-        "E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}"
+        "E021",
+        f"run {run} asks {len(node_questions)} things",
+        hint=f"name the node: {', '.join(question.node for question in node_questions)}",
     )
 
 
@@ -204,7 +211,14 @@ async def send_answer(journal: Journal, run: str, message: InboxMessage, since: 
     except JournalError as error:
         if error.code != RUN_ENDED:  # By the other answer.
             raise
-    first = next((one for one in await journal.inbox(run, since) if message.answers_same_question(one)), None)
+    first = next(
+        (
+            inbox_message
+            for inbox_message in await journal.inbox(run, since)
+            if message.answers_same_question(inbox_message)
+        ),
+        None,
+    )
     if first is None:
         raise InputError("E021", f"run {run} has ended, and asks nothing", hint=f"orchestra runs show {run}")
     raise _already_answered_error(run, first)

@@ -84,7 +84,7 @@ class LoopThread:
             hint = "open another one: Orchestra.open_sync(); or call it inside of its  with blocking():"
             return OrchestraError("E028", "this Orchestra is closed", hint=hint)
         try:
-            own = asyncio.get_running_loop() is self._loop
+            is_own_loop = asyncio.get_running_loop() is self._loop
         except RuntimeError:  # No loop runs on this thread.
             return None
         hint = (
@@ -92,7 +92,7 @@ class LoopThread:
         )
         return (
             OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint)
-            if own
+            if is_own_loop
             else None
         )
 

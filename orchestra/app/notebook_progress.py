@@ -146,13 +146,13 @@ class NotebookProgress:
 
     def line(self) -> str:
         """Returns the line."""
-        took = format_duration(self._monotonic() - self._began)
+        duration = format_duration(self._monotonic() - self._began)
         if self._end is not None:
             usage = self._end.usage
-            paid = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
-            parts = [f"{self._end.status} in {took}", f"{pluralize(usage.calls, 'call')}{paid}"]
+            cost_text = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
+            parts = [f"{self._end.status} in {duration}", f"{pluralize(usage.calls, 'call')}{cost_text}"]
         else:
-            parts = [took, f"{pluralize(self._finished, 'node')} finished"]
+            parts = [duration, f"{pluralize(self._finished, 'node')} finished"]
             if self._question is not None:
                 parts.append(f"{self._question.node} waits for a person: {self._question.question}")
             else:

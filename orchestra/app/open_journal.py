@@ -28,7 +28,7 @@ async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
         InputError: C040: asyncpg is not installed; C060: the journal is outside of an untrusted project.
     """
     settings.require_trust("journal")
-    journal_setting, heard = settings.journal, create_fault_logger(settings.log, form=settings.log_as)
+    journal_setting, fault_logger = settings.journal, create_fault_logger(settings.log, form=settings.log_as)
     if journal_setting == "off":
         from orchestra.journal.memory import MemoryJournal
 
@@ -36,13 +36,13 @@ async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
     elif isinstance(journal_setting, Path):
         from orchestra.journal.sqlite.journal import SqliteJournal
 
-        async with SqliteJournal.open(journal_setting, durability=settings.durability, alarm=heard) as journal:
+        async with SqliteJournal.open(journal_setting, durability=settings.durability, alarm=fault_logger) as journal:
             yield journal
     else:
         address = database_address(journal_setting)
         from orchestra.journal.postgres.journal import PostgresJournal
 
-        async with PostgresJournal.open(address, durability=settings.durability, alarm=heard) as database:
+        async with PostgresJournal.open(address, durability=settings.durability, alarm=fault_logger) as database:
             yield database
 
 
@@ -59,13 +59,13 @@ async def probe_database(journal_setting: str) -> str:
 
     from orchestra.journal.postgres import connections, errors
 
-    where = connections.redact_dsn(address)
+    redacted_address = connections.redact_dsn(address)
     try:
         connection = await asyncpg.connect(connections.split_dsn(address)[0], timeout=CONNECT_TIMEOUT)
         await connection.close(timeout=CONNECT_TIMEOUT)
     except (*errors.POSTGRES_ERRORS, ValueError) as error:
-        raise errors.unreachable_error(error, where) from error
-    return where
+        raise errors.unreachable_error(error, redacted_address) from error
+    return redacted_address
 
 
 def database_address(address: str) -> str:
@@ -92,11 +92,11 @@ def journal_exists(settings: Settings) -> bool:
         raise InputError(
             "C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off"
         )
-    if (lacking := missing_folder(settings)) is not None:
-        hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {lacking}"
+    if (missing_path := missing_folder(settings)) is not None:
+        hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {missing_path}"
         raise InputError(
             "C051",
-            f"the journal's folder is not there: {lacking}",
+            f"the journal's folder is not there: {missing_path}",
             why=f"set by {settings.sources['journal']}",
             hint=hint,
         )

@@ -148,14 +148,14 @@ class Orchestra:
         from orchestra.engine.engine import Engine
 
         settings = load_settings(config, project)
-        loaded = Project.load(settings)
+        loaded_project = Project.load(settings)
         async with AsyncExitStack() as stack:
             if journal is None:
                 journal = await stack.enter_async_context(open_journal(settings))
             project_workers: ProjectWorkers | None = None
             if workers is None:
                 workers = project_workers = await stack.enter_async_context(
-                    ProjectWorkers.open(loaded, mode=fleet, progress=progress)
+                    ProjectWorkers.open(loaded_project, mode=fleet, progress=progress)
                 )
             strict = settings.durability == "strict"
             tracer: RunTracer | None = None
@@ -174,7 +174,7 @@ class Orchestra:
                 tracer=tracer,
             )
             stack.push_async_callback(engine.close)
-            yield cls(loaded, engine, project_workers, LoopAffinity())
+            yield cls(loaded_project, engine, project_workers, LoopAffinity())
 
     @classmethod
     def open_sync(
@@ -205,12 +205,12 @@ class Orchestra:
         from orchestra.app.loop_thread import LoopThread
         from orchestra.app.notebook_progress import NotebookProgress
 
-        shown = NotebookProgress.find()
-        if progress is None and shown is not None:
-            progress = shown.on_fleet
-        opened = cls.open(config, project=project, fleet=fleet, workers=workers, journal=journal, progress=progress)
+        notebook = NotebookProgress.find()
+        if progress is None and notebook is not None:
+            progress = notebook.on_fleet
+        context = cls.open(config, project=project, fleet=fleet, workers=workers, journal=journal, progress=progress)
         loop = LoopThread()
-        return BlockingOrchestra(loop.enter(opened), loop, text, shown)
+        return BlockingOrchestra(loop.enter(context), loop, text, notebook)
 
     @property
     def registry(self) -> Registry:
@@ -261,14 +261,14 @@ class Orchestra:
     def program(self, step: Step[..., Any], /) -> Program:
         """Compiles a step. Raises `InputError` or `InputErrors` if it does not compile."""
         program = self._project.program(step, self._options.accept)
-        told = plan_limit_options(
+        limit_options = plan_limit_options(
             self._project,
             program,
             self._options.data_label(program),
             fleet=self._workers is not None,
             fresh=not self._options.memo,
         )
-        return apply_plan_limits(program, told)
+        return apply_plan_limits(program, limit_options)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end.
@@ -348,24 +348,24 @@ class Orchestra:
         self._affinity.check()
         request.options.reject_fork_options()
         step = self.find(request.workflow) if isinstance(request.workflow, str) else request.workflow
-        compiled = self._project.compile_step(step, request.options.accept)
-        program, snapshot = compiled.program, get_snapshot(self._project, compiled)
+        workflow_program = self._project.compile_step(step, request.options.accept)
+        program, snapshot = workflow_program.program, get_snapshot(self._project, workflow_program)
         bound = bind_arguments(program, args, request.inputs)
         if self._workers is not None:
-            needed: Program | None = program
+            required_program: Program | None = program
             if len(program.nodes) == 1 and program.nodes[0].plan_settings is not None:
                 from orchestra.app.planner_limits import needed_program
 
-                needed = needed_program(program, bound)
-            if needed is not None:
-                await self._workers.prepare(stop_at_plan(program) if request.plan_only else needed)
+                required_program = needed_program(program, bound)
+            if required_program is not None:
+                await self._workers.prepare(stop_at_plan(program) if request.plan_only else required_program)
         graph, versions = snapshot.put(self.journal)
         request = msgspec.structs.replace(
             request, inputs=bound, graph=graph, versions=versions, label=request.options.data_label(program)
         )
         execution = await self._start_once(request.options.apply(program), request)
-        known = None if request.options.idempotency_key else snapshot
-        return Run(execution, step.read, known, by=request.options.by)
+        workflow_snapshot = None if request.options.idempotency_key else snapshot
+        return Run(execution, step.read, workflow_snapshot, by=request.options.by)
 
     def _begin(self, program: Program, request: RunRequest, workers: Workers | None) -> Execution:
         fresh = not (request.options.memo or request.parent)
@@ -435,16 +435,16 @@ class Orchestra:
         return Run(execution.enable_text_stream(self._options.live), identity, by=by or self._options.by)
 
     async def _take_over(
-        self, run: str, started: RunStarted, options: RunOptions, *, require_fleet: bool = False
+        self, run: str, start_event: RunStarted, options: RunOptions, *, require_fleet: bool = False
     ) -> Execution:
         from orchestra.app.code_changes import remaining_agents, require_unchanged_tools
         from orchestra.app.fork_effects import restore_fork_workers
 
-        program, events = await restore_program(self._project, self.journal, started), await self._read_events(run)
+        program, events = await restore_program(self._project, self.journal, start_event), await self._read_events(run)
         require_unchanged_tools(self._project, program, run, events, missing=self._workers is not None)
         if self._workers is not None:
             await self._workers.prepare(program, remaining_agents(program, events) if require_fleet else ())
-        workers = await restore_fork_workers(self._project, self._engine, self._read_run, started, program)
+        workers = await restore_fork_workers(self._project, self._engine, self._read_run, start_event, program)
         try:
             return await self._engine.resume(program, run, by=options.by, workers=workers, stream_text=options.live)
         except OrchestraError as error:
@@ -523,8 +523,8 @@ class Orchestra:
         from orchestra.app.run_status import RunListQuery, latest_runs
 
         self._affinity.check()
-        wanted = RunListQuery.of(limit, workflow, status, tags, since, until, before)
-        return await latest_runs(self.journal, self._engine.clock.now(), wanted)
+        list_query = RunListQuery.of(limit, workflow, status, tags, since, until, before)
+        return await latest_runs(self.journal, self._engine.clock.now(), list_query)
 
     async def questions(self, run: str) -> list[QuestionAsked]:
         """Returns the open questions of a run to persons. Raises `InputError` E020 for an unknown run."""
@@ -561,32 +561,32 @@ class Orchestra:
             asked again and `question_seq` is missing; T009: a tool that the run may still call has changed.
         """
         events, now = await self._read_events(run), self._engine.clock.now()
-        one = find_question(
+        question = find_question(
             events, run, await self.journal.inbox(run, last_read_message(events)), node, question_digest, question_seq
         )
-        told: dict[str, Any] = {
-            "question_digest": question_digest or one.question_digest,
-            "question_seq": question_number(one),
+        fields: dict[str, Any] = {
+            "question_digest": question_digest or question.question_digest,
+            "question_seq": question_number(question),
             "at": now,
             "decline_reason": decline_reason or "",
             "call_happened": call_happened,
         }
         message = InboxMessage(
             kind="answer",
-            node=one.node,
+            node=question.node,
             value=None if decline_reason else to_jsonable(value),
             by=by or self._options.by,
-            **told,
+            **fields,
         )
-        if refusal := self._engine.rejection_reason(one, message):
-            raise answer_error(one, run, refusal, late=0 < one.due <= now, call_happened=call_happened)
+        if refusal := self._engine.rejection_reason(question, message):
+            raise answer_error(question, run, refusal, late=0 < question.due <= now, call_happened=call_happened)
         if (handle := self._engine.find_run(run)) is None:
             from orchestra.app.code_changes import require_resumable
 
             await require_resumable(self._project, self.journal, events)
         await send_answer(self.journal, run, message, last_read_message(events))
         if handle is not None:
-            handle.mark_answered(one)
+            handle.mark_answered(question)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """Starts a new run with the inputs of an existing run: of its workflow as it is today, or of `step`.
@@ -612,22 +612,22 @@ class Orchestra:
         if self._options.accept is None and (accept := stored_accept(first)) is not None:
             return await self.options(accept=accept).fork(run, step, **inputs)
         step = step or self.find(first.workflow)
-        made = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
-        program = made.program
-        given = bind_arguments(
+        workflow_program = self._project.compile_with_prompts(step, self._options.accept, self._options.prompts or {})
+        program = workflow_program.program
+        arguments = bind_arguments(
             program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs}
         )
         if self._workers is not None:
             await self._workers.prepare(stop_at_plan(program) if first.plan_only else program)
-        graph, versions = get_snapshot(self._project, made).put(self.journal)
+        graph, versions = get_snapshot(self._project, workflow_program).put(self.journal)
         program = self._options.apply(program)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
         values = collect_overrides(
-            program, self._options, ParentRun(first, None if inputs else events, old.changes), given
+            program, self._options, ParentRun(first, None if inputs else events, old.changes), arguments
         )
         request = RunRequest(
             workflow=step,
-            inputs=given,
+            inputs=arguments,
             options=self._options.replace(
                 tags={**first.tags, **(self._options.tags or {})},
                 purpose=PLANNING_PURPOSE if first.plan_only else None,
@@ -639,8 +639,8 @@ class Orchestra:
             overrides=values,
             plan_only=first.plan_only,
         )
-        forked: Run[Any] = Run(await self._start_once(program, request, old.workers), step.read, by=self._options.by)
-        return Fork(await forked.wait_started(has_key=self.has_key), old.changes, values)
+        fork: Run[Any] = Run(await self._start_once(program, request, old.workers), step.read, by=self._options.by)
+        return Fork(await fork.wait_started(has_key=self.has_key), old.changes, values)
 
     async def whatif(
         self, run: str, replacements: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = ""
@@ -723,9 +723,9 @@ class Orchestra:
         from orchestra.app import check_answer
 
         self._options.reject_fork_options()
-        given = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
-        situation, own = check_answer.verification_request(
-            self._project, given, checks, accept, combined=combined, back_off=back_off
+        claim = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
+        situation, own_steps = check_answer.verification_request(
+            self._project, claim, checks, accept, combined=combined, back_off=back_off
         )
         # The key and the acceptance apply to one run only.
         alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)
@@ -735,7 +735,7 @@ class Orchestra:
             self._engine.clock,
             self._project,
             situation,
-            own,
+            own_steps,
             self.label,
             lambda sample: view.options(sample=sample).run,
         )
@@ -792,8 +792,8 @@ def _blocking_method(
     """Returns a method of `BlockingOrchestra` that waits for a method of `Orchestra`."""
 
     @wraps(method)
-    def wait(self: BlockingOrchestra, /, *args: P.args, **named: P.kwargs) -> T:
-        return self._loop.run(method(self.inner, *args, **named))
+    def wait(self: BlockingOrchestra, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.run(method(self.inner, *args, **kwargs))
 
     return wait
 

@@ -49,32 +49,39 @@ def planner_limits(
     """
     plans = [
         node.plan_settings
-        for one in reachable_programs(program)
-        for node in one.nodes
+        for part in reachable_programs(program)
+        for node in part.nodes
         if node.plan_settings is not None
     ]
     calls = fresh and any(
-        one.budget is not None and one.budget.calls is not None for one in reachable_programs(program)
+        part.budget is not None and part.budget.calls is not None for part in reachable_programs(program)
     )
-    said = (
+    limits = (
         msgspec.structs.replace(_fleet_limits(fleet, known, program, plans, label), enforce_calls=calls)
         if plans
         else PlannerLimits()
     )
-    told: dict[str, Any] = msgspec.to_builtins(
-        msgspec.structs.replace(said, blocked_tools=_blocked_tools(program, label))
+    limit_fields: dict[str, Any] = msgspec.to_builtins(
+        msgspec.structs.replace(limits, blocked_tools=_blocked_tools(program, label))
     )
-    return {PLANS: told} if told else {}
+    return {PLANS: limit_fields} if limit_fields else {}
 
 
 def _blocked_tools(program: Program, label: Label) -> dict[str, Label]:
     """Returns the tools that plans and agents with tools may call in a program, and that are not cleared for data with
     this label.
     """
-    found = (
-        contract for one in reachable_programs(program) for node in one.nodes for contract in _callable_contracts(node)
+    contracts = (
+        contract
+        for part in reachable_programs(program)
+        for node in part.nodes
+        for contract in _callable_contracts(node)
     )
-    return {one.name: one.label for one in found if one.kind == "tool" and not is_allowed(label, one.label)}
+    return {
+        contract.name: contract.label
+        for contract in contracts
+        if contract.kind == "tool" and not is_allowed(label, contract.label)
+    }
 
 
 def _callable_contracts(node: CompiledNode) -> Iterator[Contract]:
@@ -83,21 +90,29 @@ def _callable_contracts(node: CompiledNode) -> Iterator[Contract]:
         yield from node.tool_use.capabilities
     if node.plan_settings is not None:
         yield from node.plan_settings.capabilities
-        for called in node.plan_settings.workflows.values():
-            yield from called.program.required_tools
+        for workflow in node.plan_settings.workflows.values():
+            yield from workflow.program.required_tools
 
 
 def _fleet_limits(
-    fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, plans: list[PlanSettings], label: Label
+    fleet: FleetConfig | None,
+    cards_by_name: Mapping[str, Card],
+    program: Program,
+    plans: list[PlanSettings],
+    label: Label,
 ) -> PlannerLimits:
     """Returns what the fleet allows; everything without a fleet."""
     if fleet is None:
         return PlannerLimits()
-    cards = {name: card for name, _ in program.possible_agents if (card := known.get(name)) is not None}
-    cleared = {name: clearance(fleet, card) for name, card in cards.items()}
-    planners = {one.name for plan in plans for one in (plan.router, plan.larger) if one is not None}
-    barred = {name: most for name, most in cleared.items() if not is_allowed(label, most) and name not in planners}
-    return PlannerLimits(barred, prompt_room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
+    cards = {name: card for name, _ in program.possible_agents if (card := cards_by_name.get(name)) is not None}
+    clearances = {name: clearance(fleet, card) for name, card in cards.items()}
+    planners = {contract.name for plan in plans for contract in (plan.router, plan.larger) if contract is not None}
+    max_labels = {
+        name: max_label
+        for name, max_label in clearances.items()
+        if not is_allowed(label, max_label) and name not in planners
+    }
+    return PlannerLimits(max_labels, prompt_room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
 
 
 def clearance(fleet: FleetConfig, card: Card) -> Label:
@@ -139,39 +154,48 @@ def apply_limits(program: Program, told: Mapping[str, Any]) -> Program:
         ) from error
 
 
-def _limit_program(program: Program, said: PlannerLimits, calls: int | None) -> Program:
-    own = program.budget.calls if said.enforce_calls and program.budget is not None else None
-    least = min((one for one in (own, calls) if one is not None), default=None)
-    return replace(program, nodes=tuple(_limit_node(node, said, least) for node in program.nodes))
+def _limit_program(program: Program, limits: PlannerLimits, calls: int | None) -> Program:
+    call_limit = program.budget.calls if limits.enforce_calls and program.budget is not None else None
+    least = min((limit for limit in (call_limit, calls) if limit is not None), default=None)
+    return replace(program, nodes=tuple(_limit_node(node, limits, least) for node in program.nodes))
 
 
-def _limit_node(node: CompiledNode, said: PlannerLimits, calls: int | None) -> CompiledNode:
-    body = node.body if node.body is None else _limit_program(node.body, said, calls)
+def _limit_node(node: CompiledNode, limits: PlannerLimits, calls: int | None) -> CompiledNode:
+    body = node.body if node.body is None else _limit_program(node.body, limits, calls)
     planning = (
-        node.plan_settings if node.plan_settings is None else _limit_plan_settings(node.plan_settings, said, calls)
+        node.plan_settings if node.plan_settings is None else _limit_plan_settings(node.plan_settings, limits, calls)
     )
-    using = node.tool_use if node.tool_use is None else _limit_tool_use(node.tool_use, said)
-    if body is node.body and planning is node.plan_settings and using is node.tool_use:
+    tool_use = node.tool_use if node.tool_use is None else _limit_tool_use(node.tool_use, limits)
+    if body is node.body and planning is node.plan_settings and tool_use is node.tool_use:
         return node
-    return msgspec.structs.replace(node, body=body, plan_settings=planning, tool_use=using)
+    return msgspec.structs.replace(node, body=body, plan_settings=planning, tool_use=tool_use)
 
 
-def _limit_tool_use(using: NodeToolUse, said: PlannerLimits) -> NodeToolUse:
+def _limit_tool_use(tool_use: NodeToolUse, limits: PlannerLimits) -> NodeToolUse:
     """Returns what an agent may use, without the tools that must not see the run's data."""
-    skills = tuple(one for one in using.capabilities if one.kind != "tool" or one.name not in said.blocked_tools)
-    return using if len(skills) == len(using.capabilities) else msgspec.structs.replace(using, capabilities=skills)
+    skills = tuple(
+        capability
+        for capability in tool_use.capabilities
+        if capability.kind != "tool" or capability.name not in limits.blocked_tools
+    )
+    return (
+        tool_use
+        if len(skills) == len(tool_use.capabilities)
+        else msgspec.structs.replace(tool_use, capabilities=skills)
+    )
 
 
-def _limit_plan_settings(planning: PlanSettings, said: PlannerLimits, calls: int | None) -> PlanSettings:
-    called = {
-        name: replace(one, program=_limit_program(one.program, said, calls)) for name, one in planning.workflows.items()
+def _limit_plan_settings(planning: PlanSettings, limits: PlannerLimits, calls: int | None) -> PlanSettings:
+    workflows = {
+        name: replace(workflow, program=_limit_program(workflow.program, limits, calls))
+        for name, workflow in planning.workflows.items()
     }
     return msgspec.structs.replace(
         planning,
-        workflows=called,
-        blocked_agents=said.blocked_agents,
-        blocked_tools=said.blocked_tools,
-        prompt_tokens=said.prompt_tokens,
+        workflows=workflows,
+        blocked_agents=limits.blocked_agents,
+        blocked_tools=limits.blocked_tools,
+        prompt_tokens=limits.prompt_tokens,
         call_limit=calls,
     )
 

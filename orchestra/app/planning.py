@@ -151,7 +151,7 @@ class PlanResult:
     @property
     def declined(self) -> bool:
         """Whether the router found that no capability serves the request."""
-        return self.plan is None and any(one.code == DECLINED_CODE for one in self.rejections)
+        return self.plan is None and any(rejection.code == DECLINED_CODE for rejection in self.rejections)
 
     @property
     def unserved_parts(self) -> UncoveredParts | None:
@@ -166,12 +166,12 @@ class PlanResult:
     def graph(self) -> Graph:
         """The plan as a workflow. Raises `InputError` R007 if there is no plan."""
         if self.plan is None:
-            why = "; ".join(map(str, self.rejections)) or "it wrote nothing"
-            raise InputError(NO_PLAN, f"the router gave no plan: {why}", hint=f"orchestra explain {NO_PLAN}")
+            reason = "; ".join(map(str, self.rejections)) or "it wrote nothing"
+            raise InputError(NO_PLAN, f"the router gave no plan: {reason}", hint=f"orchestra explain {NO_PLAN}")
         if self.recorded_graph is None:
             return to_workflow(self.plan, self.capabilities, PLAN_WORKFLOW, self.request[:200])
-        named = {"name": PLAN_WORKFLOW, "description": self.request[:200]}
-        return Graph.model_validate({**self.recorded_graph, **named}, strict=False)
+        header = {"name": PLAN_WORKFLOW, "description": self.request[:200]}
+        return Graph.model_validate({**self.recorded_graph, **header}, strict=False)
 
 
 @dataclass(frozen=True)
@@ -253,15 +253,15 @@ def request_workflow(
     )
     returns: dict[str, Any] = {"returns": ANYTHING}
     if options.returns:
-        returned, more = declare_inputs({"returned": options.returns})
-        returns, types = {"returns": returned["returned"]["type"]}, {**types, **more}
+        return_inputs, extra_inputs = declare_inputs({"returned": options.returns})
+        returns, types = {"returns": return_inputs["returned"]["type"]}, {**types, **extra_inputs}
     by_rule = options.rules and options.router == ROUTER and options.votes == 1 and not options.returns
-    untrained = GENERAL_SKILLS if options.router == ROUTER and not by_rule else frozenset[str]()
+    general_skills = GENERAL_SKILLS if options.router == ROUTER and not by_rule else frozenset[str]()
     node = {
         "plan": f"${{input.{REQUEST}}}",
         "with": {name: f"${{input.{name}}}" for name in values},
         **_capability_names(
-            orchestra, options.only or [name for name in _effect_free(orchestra) if name not in untrained]
+            orchestra, options.only or [name for name in _effect_free(orchestra) if name not in general_skills]
         ),
         **returns,
         "limits": options.limits,
@@ -270,11 +270,13 @@ def request_workflow(
         **{key: getattr(options, key) for key in _NODE_KEYS},
         "rules": by_rule,
     }
-    said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
+    description = (
+        "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
+    )
     graph = {
         "schema": "orchestra/v1",
         "name": ASK_WORKFLOW,
-        "description": said,
+        "description": description,
         "input": inputs,
         "types": types,
         "nodes": {NODE: node},
@@ -289,33 +291,33 @@ def require_request(request: str) -> str:
     return request
 
 
-def _planner_name(orchestra: OpenOrchestra, named: str | Agent[..., Any]) -> str:
+def _planner_name(orchestra: OpenOrchestra, router: str | Agent[..., Any]) -> str:
     """Returns the name of a planning agent; registers one that is declared in Python.
 
     Raises:
         InputError: C004: there is no such agent; W021: its name now means another agent.
     """
-    if not isinstance(named, str):
-        orchestra.program(named)
-        if named.card is not None and orchestra.registry.card(named.name).digest != named.card.digest:
-            raise ambiguous_name_error(named)
-        return named.name
-    if named not in orchestra.registry.agents:
-        other = orchestra.find(named)
+    if not isinstance(router, str):
+        orchestra.program(router)
+        if router.card is not None and orchestra.registry.card(router.name).digest != router.card.digest:
+            raise ambiguous_name_error(router)
+        return router.name
+    if router not in orchestra.registry.agents:
+        step = orchestra.find(router)
         raise InputError(
-            "C004", f"{other.name} is no agent, and cannot plan", hint="orchestra agents list  tells what there is"
+            "C004", f"{step.name} is no agent, and cannot plan", hint="orchestra agents list  tells what there is"
         )
-    return named
+    return router
 
 
 def _capability_names(orchestra: OpenOrchestra, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Returns capabilities by the key of the node that lists them. Raises `InputError` C004 for an unknown name."""
-    found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
+    places: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
     for name in names:
         step = orchestra.find(name)
         key = "workflows" if isinstance(step, Workflow) else "tools" if isinstance(step, Tool) else "agents"
-        found[key][name] = None
-    return {key: tuple(names) for key, names in found.items()}
+        places[key][name] = None
+    return {key: tuple(names) for key, names in places.items()}
 
 
 def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
@@ -335,18 +337,20 @@ def _effect_free(orchestra: OpenOrchestra) -> Iterable[str]:
         and (name not in DEMONSTRATIONS or _is_of_project(orchestra, "agents", name))
     }
     fetches, models = not orchestra.settings.endpoint, _model_names(orchestra)
-    offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)}
-    members = {part.digest for card in offered.values() for part in card.member_cards}
+    offered_cards = {
+        name: card for name, card in cards.items() if card.is_trained and _is_available(card, may_fetch=fetches)
+    }
+    members = {part.digest for card in offered_cards.values() for part in card.member_cards}
     for name in orchestra.workflows():
         if name in DEMONSTRATIONS and not _is_of_project(orchestra, "workflows", name):
             continue
         if name not in PLANNERS and (program := _effect_free_program(orchestra, name)) is not None:
-            needed = [registry.cards[agent] for agent, _ in program.possible_agents if agent in registry.cards]
-            if not all(_has_model(card, models) for card in needed):
+            required_cards = [registry.cards[agent] for agent, _ in program.possible_agents if agent in registry.cards]
+            if not all(_has_model(card, models) for card in required_cards):
                 continue
-            if fetches or all(_is_available(card, may_fetch=False) for card in needed):
+            if fetches or all(_is_available(card, may_fetch=False) for card in required_cards):
                 yield name
-    yield from (name for name, card in offered.items() if card.digest not in members)
+    yield from (name for name, card in offered_cards.items() if card.digest not in members)
     tools = [
         name
         for name in registry.tools
@@ -372,8 +376,8 @@ def _model_names(orchestra: OpenOrchestra) -> Collection[str]:
 
 def _is_of_project(orchestra: OpenOrchestra, kind: str, name: str) -> bool:
     """Whether the project has a file of this name, and not only the package."""
-    own = orchestra.settings.own_resources(kind)  # type: ignore[arg-type]
-    return any(name == (path.stem if path.is_file() else path.name) for path in own)
+    paths = orchestra.settings.own_resources(kind)  # type: ignore[arg-type]
+    return any(name == (path.stem if path.is_file() else path.name) for path in paths)
 
 
 def _is_available(card: Card, *, may_fetch: bool) -> bool:
@@ -420,11 +424,11 @@ async def plan_result(
     orchestra: OpenOrchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]
 ) -> PlanResult:
     """Returns the plan result of a run of a request workflow, from its events so far."""
-    started = next((event for event in events if isinstance(event, RunStarted)), None)
-    node = _run_node(orchestra, asked, started)
-    given = started.inputs if started is not None else {}
-    wanted, votes = (
-        plan_module.limit_calls(plan_module.build_request(node, request), node, lambda: given),
+    start_event = next((event for event in events if isinstance(event, RunStarted)), None)
+    node = _run_node(orchestra, asked, start_event)
+    inputs = start_event.inputs if start_event is not None else {}
+    plan_request, votes = (
+        plan_module.limit_calls(plan_module.build_request(node, request), node, lambda: inputs),
         plan_module.require_node_plan_settings(node).votes,
     )
     turns = [
@@ -432,14 +436,16 @@ async def plan_result(
         for event in events
         if isinstance(event, TurnStarted) and event.node == NODE and event.draft
     ]
-    known = [one for _, one in turns]
-    questions = sum(not plan_module.is_complete(one) for one in known)
-    remarks = tuple(one.warning for one in known if one.warning)
-    last = known[-1] if known else PlanDraft(None, version=1)
-    calls = (one.usage for one in events if isinstance(one, AttemptFinished) and one.node.startswith(f"{NODE}#"))
+    drafts = [turn_draft for _, turn_draft in turns]
+    questions = sum(not plan_module.is_complete(turn_draft) for turn_draft in drafts)
+    remarks = tuple(turn_draft.warning for turn_draft in drafts if turn_draft.warning)
+    last = drafts[-1] if drafts else PlanDraft(None, version=1)
+    calls = (
+        event.usage for event in events if isinstance(event, AttemptFinished) and event.node.startswith(f"{NODE}#")
+    )
     draft = PlanResult(
         request,
-        wanted.capabilities,
+        plan_request.capabilities,
         None,
         (),
         questions,
@@ -450,31 +456,37 @@ async def plan_result(
         rule=last.rule,
     )
     if plan_module.is_complete(last):
-        sampled = len(last.sampled_plans) or votes
-        won = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
-        recalled = await _recalled_from(orchestra, last) if last.reused_from else None
-        made = build_plan([parse_line(line) for line in last.lines])
-        return replace(draft, plan=made, recalled=recalled, vote=won, recorded_graph=last.graph)
-    ended = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
-    if not isinstance(ended, FailedOutcome) or ended.code != NO_PLAN:
+        sample_count = len(last.sampled_plans) or votes
+        vote_result = (
+            None if last.agreement is None else VoteResult(0, round(last.agreement * sample_count), sample_count)
+        )
+        recalled_plan = await _recalled_from(orchestra, last) if last.reused_from else None
+        built_plan = build_plan([parse_line(line) for line in last.lines])
+        return replace(draft, plan=built_plan, recalled=recalled_plan, vote=vote_result, recorded_graph=last.graph)
+    outcome = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
+    if not isinstance(outcome, FailedOutcome) or outcome.code != NO_PLAN:
         return draft
-    unplanned, won = _unplanned_reason(wanted, turns, votes, events)
-    return replace(draft, rejections=_rejections_with_hint(orchestra, node, wanted, unplanned), vote=won)
+    not_found, vote_result = _unplanned_reason(plan_request, turns, votes, events)
+    return replace(draft, rejections=_rejections_with_hint(orchestra, node, plan_request, not_found), vote=vote_result)
 
 
-def _run_node(orchestra: OpenOrchestra, asked: Workflow[..., Any], started: RunStarted | None) -> CompiledNode:
+def _run_node(orchestra: OpenOrchestra, workflow: Workflow[..., Any], start_event: RunStarted | None) -> CompiledNode:
     """Returns the `plan` node of a request workflow, with the options of its run."""
-    program = orchestra.program(asked)
-    whole = program.nodes[0].body  # with the option `accept`, the workflow is judged as one node
-    program = program if whole is None else whole
-    return (program if started is None else apply_run_options(program, started)).nodes[0]
+    program = orchestra.program(workflow)
+    body = program.nodes[0].body  # with the option `accept`, the workflow is judged as one node
+    program = program if body is None else body
+    return (program if start_event is None else apply_run_options(program, start_event)).nodes[0]
 
 
-async def _recalled_from(orchestra: OpenOrchestra, known: PlanDraft) -> RecalledPlan:
+async def _recalled_from(orchestra: OpenOrchestra, draft: PlanDraft) -> RecalledPlan:
     """Returns the origin of a plan from the memo."""
-    began = next(iter(await orchestra.journal.read(known.reused_from)), None)
-    said = began.inputs.get(REQUEST, "") if isinstance(began, RunStarted) and isinstance(began.inputs, Mapping) else ""
-    return RecalledPlan(known.reused_from, str(said), known.saved_usage)
+    start_event = next(iter(await orchestra.journal.read(draft.reused_from)), None)
+    original_request = (
+        start_event.inputs.get(REQUEST, "")
+        if isinstance(start_event, RunStarted) and isinstance(start_event.inputs, Mapping)
+        else ""
+    )
+    return RecalledPlan(draft.reused_from, str(original_request), draft.saved_usage)
 
 
 def _unplanned_reason(
@@ -484,31 +496,31 @@ def _unplanned_reason(
     request.
     """
     if not turns:
-        _, wanted = start(request)
+        _, result = start(request)
         # Without a question to the router, a rule found that no capability serves the request.
-        return (wanted if isinstance(wanted, PlanNotFound) else declined_result(request)), None
+        return (result if isinstance(result, PlanNotFound) else declined_result(request)), None
     replies = {event.node: event.value for event in events if isinstance(event, AttemptFinished) and not event.error}
     latest = turns[-1][1]
     # The turn of the last sequential sample contains the plans of those before it.
     last = (
-        {told.sample: (turn, told) for turn, told in turns if told.version == latest.version}
+        {draft.sample: (turn, draft) for turn, draft in turns if draft.version == latest.version}
         if latest.parallel
         else {0: turns[-1]}
     )
-    plans, won = latest.sampled_plans, None
-    state, wanted, heard = PlannerState(request), PlanNotFound(()), False
-    for _, (turn, told) in sorted(last.items()):
-        before = plan_module.planner_state(request, told)
+    plans, vote_result = latest.sampled_plans, None
+    state, result, is_answered = PlannerState(request), PlanNotFound(()), False
+    for _, (turn, draft) in sorted(last.items()):
+        before = plan_module.planner_state(request, draft)
         reply = replies.get(f"{NODE}#{turn}/{LINE_NODE}")
-        after, came = (before, PlanNotFound(())) if reply is None else advance(before, str(reply))
-        if isinstance(came, PlannerQuestion):
+        after, next_result = (before, PlanNotFound(())) if reply is None else advance(before, str(reply))
+        if isinstance(next_result, PlannerQuestion):
             return PlanNotFound(()), None
-        plans = (*plans, plan_module.sample_lines(came))
-        if reply is not None or not heard:
-            state, wanted, heard = after, came, reply is not None
+        plans = (*plans, plan_module.sample_lines(next_result))
+        if reply is not None or not is_answered:
+            state, result, is_answered = after, next_result, reply is not None
     if votes > 1:
-        state, wanted, won = plan_module.elect_plan(state, wanted, plans)
-    return (wanted if isinstance(wanted, PlanNotFound) else PlanNotFound(())), won
+        state, result, vote_result = plan_module.elect_plan(state, result, plans)
+    return (result if isinstance(result, PlanNotFound) else PlanNotFound(())), vote_result
 
 
 async def plan(
@@ -537,55 +549,58 @@ def keep_plan(orchestra: OpenOrchestra, asked: Workflow[..., Any], draft: PlanRe
 
     It is on disk with the journal's next commit, and deleted with its run.
     """
-    started = next((event for event in events if isinstance(event, RunStarted)), None)
-    if started is None or draft.plan is None or draft.recalled is not None:
+    start_event = next((event for event in events if isinstance(event, RunStarted)), None)
+    if start_event is None or draft.plan is None or draft.recalled is not None:
         return
-    node = _run_node(orchestra, asked, started)
+    node = _run_node(orchestra, asked, start_event)
     if not plan_module.require_node_plan_settings(node).cache:
         return
-    shape = plan_module.cache_shape(node, draft.request, started.label)
-    stored = plan_cache.build_entry(draft.plan, draft.request, shape, draft.usage, draft.vote)
+    shape = plan_module.cache_shape(node, draft.request, start_event.label)
+    cached_entry = plan_cache.build_entry(draft.plan, draft.request, shape, draft.usage, draft.vote)
     for key in plan_cache.cache_keys(draft.request, shape):
-        orchestra.journal.put_memo(key, started.run, stored)
+        orchestra.journal.put_memo(key, start_event.run, cached_entry)
 
 
 def _rejections_with_hint(
-    orchestra: OpenOrchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound
+    orchestra: OpenOrchestra, node: CompiledNode, request: PlanRequest, not_found: PlanNotFound
 ) -> tuple[Rejection, ...]:
     """Returns why there is no plan; if the router declined, with the nearest capability."""
-    if not unplanned.is_declined:
-        return unplanned.rejections
-    left = find_uncovered(
+    if not not_found.is_declined:
+        return not_found.rejections
+    uncovered_parts = find_uncovered(
         request.capabilities.request_parts,
-        unplanned.steps,
-        PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps)),
+        not_found.steps,
+        PlanAnswer(tuple(PlanReference(step.name) for step in not_found.steps)),
     )
-    wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
-    nearest_text = _nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)
+    text = " ".join(uncovered_parts.parts) if uncovered_parts is not None and not_found.steps else request.text
+    nearest_text = _nearest(orchestra, node, plan_module.all_capabilities(node, request.text), text)
     hint = f"{nearest_text}; --partial plans what can be done"
-    return tuple(replace(one, hint=hint) for one in unplanned.rejections)
+    return tuple(replace(rejection, hint=hint) for rejection in not_found.rejections)
 
 
 def _nearest(orchestra: OpenOrchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
     """Describes the capability that is nearest to the request, what it does, and which inputs are missing. It may be
     one with effects. If none is near, lists a few examples.
     """
-    acting = [one for one in _capabilities_with_effects(orchestra) if one.name not in offer.by_name]
-    one = nearest([*offer.by_name.values(), *acting], request)
-    if one is None:
-        there = "; ".join(_description(one, briefly=True) for one in _broadest(node, offer)) or "nothing"
-        return f"nothing is near; there is {there}"
+    capabilities = [
+        capability for capability in _capabilities_with_effects(orchestra) if capability.name not in offer.by_name
+    ]
+    best_match = nearest([*offer.by_name.values(), *capabilities], request)
+    if best_match is None:
+        text = "; ".join(_description(capability, briefly=True) for capability in _broadest(node, offer)) or "nothing"
+        return f"nothing is near; there is {text}"
     needs = [
         f"{name}: {prompt.type_text(kind)}"
-        for name, kind in one.fields.items()
-        if name in one.required and not statable_types(kind)
+        for name, kind in best_match.fields.items()
+        if name in best_match.required and not statable_types(kind)
     ]
     missing = [need for need in needs if need.partition(":")[0] not in offer.inputs]
-    wanting = f", which needs {' and '.join(missing)}" if missing else ""
-    if one in acting:
-        does = "may have effects or ask a person" if one.kind == "call" else "has effects"
-        return f"the nearest is {_description(one)}{wanting}; it {does}, and is used only with --only {one.name}"
-    return f"the nearest is {_description(one)}{wanting}"
+    needs_text = f", which needs {' and '.join(missing)}" if missing else ""
+    if best_match in capabilities:
+        does = "may have effects or ask a person" if best_match.kind == "call" else "has effects"
+        permission = f"it {does}, and is used only with --only {best_match.name}"
+        return f"the nearest is {_description(best_match)}{needs_text}; {permission}"
+    return f"the nearest is {_description(best_match)}{needs_text}"
 
 
 def nearest_capability(orchestra: OpenOrchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
@@ -599,9 +614,9 @@ def nearest_capability(orchestra: OpenOrchestra, asked: Workflow[..., Any], requ
 
 def _description(skill: Capability, *, briefly: bool = False) -> str:
     """Returns the name of a capability and what it does."""
-    said = prompt.first_sentence(skill.description).rstrip(".")
-    said = _CLAUSE.split(said)[0] if briefly else said
-    return f"{skill.name} ({said[:1].lower()}{said[1:]})" if said else skill.name
+    first_sentence = prompt.first_sentence(skill.description).rstrip(".")
+    first_sentence = _CLAUSE.split(first_sentence)[0] if briefly else first_sentence
+    return f"{skill.name} ({first_sentence[:1].lower()}{first_sentence[1:]})" if first_sentence else skill.name
 
 
 def _capabilities_with_effects(orchestra: OpenOrchestra) -> Iterator[Capability]:
@@ -624,12 +639,14 @@ def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
     """Returns a few capabilities as examples: those of the project first, and workflows before their parts."""
     parts = {
         agent
-        for called in plan_module.require_node_plan_settings(node).workflows.values()
-        for agent, _ in called.program.possible_agents
+        for workflow in plan_module.require_node_plan_settings(node).workflows.values()
+        for agent, _ in workflow.program.possible_agents
     }
     agents = {path.name for path in builtin_folder("agents").iterdir()}
-    packaged = {*agents, *(path.stem for path in builtin_folder("workflows").iterdir()), *PACKAGE_TOOLS}
-    order = sorted(offer.by_name.values(), key=lambda one: (one.name in packaged, one.name in parts))
+    packaged_names = {*agents, *(path.stem for path in builtin_folder("workflows").iterdir()), *PACKAGE_TOOLS}
+    order = sorted(
+        offer.by_name.values(), key=lambda capability: (capability.name in packaged_names, capability.name in parts)
+    )
     return order[:MAX_BROADEST]
 
 

@@ -134,18 +134,18 @@ class Project:
         from orchestra.tools import BUILTIN_TOOLS, load_tool
 
         modules = installed_modules() if settings.trust_error("modules") else load_modules(settings)
-        declared = [step for module in modules for step in _module_steps(module)]
-        known = {**declared_models(*declared), **project_models()}
-        registry = Registry.load(settings.agents, models=known, check=settings.check_path)
+        declared_steps = [step for module in modules for step in _module_steps(module)]
+        models = {**declared_models(*declared_steps), **project_models()}
+        registry = Registry.load(settings.agents, models=models, check=settings.check_path)
         project = cls(settings, registry.with_lazy_tools(BUILTIN_TOOLS, load_tool).with_tools(PLANNING))
         if settings.mcp:
             from orchestra.agents.mcp.tool import McpToolset
 
             project.toolbox = McpToolset(settings, create_line_logger(settings.log, form=settings.log_as))
             project.registry = project.registry.with_tools(project.toolbox.tools)
-        for step in declared:
+        for step in declared_steps:
             project.register(step)
-        project._declared = resolve_names(*declared)
+        project._declared = resolve_names(*declared_steps)
         return project
 
     def register(self, step: Step[..., Any]) -> None:
@@ -154,13 +154,13 @@ class Project:
         """
         match step:
             case Tool():
-                known = self.registry.tools.get(step.name)
-                self._require_free_name(step, known)
-                if known is None:
+                function = self.registry.tools.get(step.name)
+                self._require_free_name(step, function)
+                if function is None:
                     self.registry = self.registry.with_tools([step])
             case Agent():
-                for used in step.declared_callees:
-                    self.register(used)
+                for callee in step.declared_callees:
+                    self.register(callee)
                 if step.card is not None:
                     self._register_card(step, step.card)
             case Workflow() if step not in self._registered:
@@ -168,8 +168,8 @@ class Project:
                 if step.function is not None and self._owns_name(step):
                     self._name_generation += self._workflows.get(step.name, step) is not step
                     self._workflows[step.name] = step
-                for called in step.steps:
-                    self.register(called)
+                for substep in step.steps:
+                    self.register(substep)
             case _:
                 pass
 
@@ -189,8 +189,8 @@ class Project:
 
     def _owns_name(self, step: Step[..., Any]) -> bool:
         """Whether a step may have its name: not if a module declares another one."""
-        other = self._declared.get((step.kind, step.name))
-        return other is None or other.is_same(step)
+        declared_step = self._declared.get((step.kind, step.name))
+        return declared_step is None or declared_step.is_same(step)
 
     def register_by_name(self, step: Step[..., Any]) -> None:
         """Registers an agent or a tool to which a check or a plan refers by name. Raises `InputError` W021 if the name
@@ -217,10 +217,10 @@ class Project:
 
     def replacement_contracts(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
         """Returns the contracts of replacement agents; registers their cards."""
-        for one in agents.values():
-            if isinstance(one, Card):
-                self.keep_card(one)
-        return {name: self.contract(one) if isinstance(one, Card) else one for name, one in agents.items()}
+        for agent in agents.values():
+            if isinstance(agent, Card):
+                self.keep_card(agent)
+        return {name: self.contract(agent) if isinstance(agent, Card) else agent for name, agent in agents.items()}
 
     def contract(self, card: Card) -> Contract:
         """Returns the contract of a card in the project's fleet."""
@@ -236,13 +236,13 @@ class Project:
     @property
     def _has_several_models(self) -> bool:
         """Whether cards use more than one name of a model."""
-        used = {
+        models = {
             part.model
             for card in (*self.cards.values(), *self.cards_by_digest.values())
             for part in (card.member_cards or (card,))
             if part.kind == "model"
         }
-        return len(used) > 1
+        return len(models) > 1
 
     def tiers(self, program: Program) -> tuple[str, ...]:
         """Returns the fleet's larger models for a program, in the order of escalation; empty if it does not
@@ -270,8 +270,8 @@ class Project:
         for form in card.tool_use_cards or ():
             self.cards_by_digest[form.digest] = form
 
-    def _require_free_name(self, step: Tool[..., Any], known: ToolFunction | None) -> None:
-        if known is not None and known.function is not step.function:
+    def _require_free_name(self, step: Tool[..., Any], function: ToolFunction | None) -> None:
+        if function is not None and function.function is not step.function:
             hint = "rename one: @tool(effect=..., name='another_name')"
             raise InputError("C009", f"two tools are named {step.name!r}", hint=hint)
 
@@ -292,11 +292,11 @@ class Project:
             return self.agent(name)
         if (tool := self.registry.tools.get(name)) is not None:
             return self._tool(tool)
-        known = sorted(
+        names = sorted(
             {*self._workflows, *self.settings.resources("workflows"), *self.registry.agents, *self.registry.tools}
         )
-        near = closest_match(name, known)
-        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+        near = closest_match(name, names)
+        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(names)}"
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
 
     def agent(self, name: str) -> Agent[..., Any]:
@@ -304,28 +304,28 @@ class Project:
         of its card.
         """
         self.registry.check_usable(name)
-        found = self.registry.cards.get(name) or self.registry.python_agents.get(name)
-        if found is None:
+        callee = self.registry.cards.get(name) or self.registry.python_agents.get(name)
+        if callee is None:
             raise InputError(
                 "A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}"
             )
-        known = self._agents.get(name)
-        if known is None or known[0] is not found:
-            known = self._agents[name] = found, Agent.from_contract(found.contract)
-        return known[1]
+        cached_agent = self._agents.get(name)
+        if cached_agent is None or cached_agent[0] is not callee:
+            cached_agent = self._agents[name] = callee, Agent.from_contract(callee.contract)
+        return cached_agent[1]
 
     def _tool(self, tool: ToolFunction) -> Tool[..., Any]:
-        known = self._tools.get(tool.name)
-        if known is None or known[0] is not tool:
-            known = self._tools[tool.name] = tool, Tool.from_contract(tool.contract, tool.function)
-        return known[1]
+        cached_tool = self._tools.get(tool.name)
+        if cached_tool is None or cached_tool[0] is not tool:
+            cached_tool = self._tools[tool.name] = tool, Tool.from_contract(tool.contract, tool.function)
+        return cached_tool[1]
 
     def _workflow_file(self, path: Path) -> Workflow[..., Any]:
         """Returns the workflow of a file. Raises `InputError` C003 if it cannot be read."""
-        source, known = self._source(path), self._files.get(path.absolute())
-        if known is None or known.graph is not source.graph:
-            known = self._files[path.absolute()] = Workflow.from_graph(source.graph)
-        return known
+        source, workflow = self._source(path), self._files.get(path.absolute())
+        if workflow is None or workflow.graph is not source.graph:
+            workflow = self._files[path.absolute()] = Workflow.from_graph(source.graph)
+        return workflow
 
     def judge_step(self, judge: str, own: Mapping[str, Step[..., Any]] | None = None) -> Step[..., Any]:
         """Returns the judge of a check as a step without checks: an agent by name, first of the check's `own`, or
@@ -346,21 +346,21 @@ class Project:
         """Returns an agent as a step without its checks. An agent with its own card is that agent, even if its name
         has another meaning now. Raises `InputError` A001.
         """
-        name, own = (
+        name, declared_card = (
             (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
         )
-        card = own or self.registry.cards.get(name)
+        card = declared_card or self.registry.cards.get(name)
         if card is None or not card.checks:
-            return self.agent(name) if own is None or isinstance(agent, str) else agent
-        known = self._unchecked.get(card.digest)
-        if known is None:
+            return self.agent(name) if declared_card is None or isinstance(agent, str) else agent
+        cached_agent = self._unchecked.get(card.digest)
+        if cached_agent is None:
             bare = card.with_settings(checks=(), accept=None, otherwise=())
             self.keep_card(bare)
             while len(self._unchecked) >= MAX_UNCHECKED:  # A long-lived process makes agents for single requests.
                 del self._unchecked[next(iter(self._unchecked))]
-            known = self._unchecked[card.digest] = bare, Agent.from_contract(bare.contract)
-            self._unchecked_cards[known[1]] = bare
-        return known[1]
+            cached_agent = self._unchecked[card.digest] = bare, Agent.from_contract(bare.contract)
+            self._unchecked_cards[cached_agent[1]] = bare
+        return cached_agent[1]
 
     def program(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> Program:
         """Compiles a step. An agent or a tool becomes a workflow with one node. Raises `InputError` or
@@ -373,11 +373,13 @@ class Project:
         Raises as `program`, and `InputError` V029 if the step does not take `accept`.
         """
         programs = self._programs.setdefault(step, {})
-        known = programs.get(accept)
-        if known is not None and known.file_stamps == self._file_stamps(step, known.program):
-            return known
-        made = programs[accept] = self._compile(step, accept)
-        return made
+        compiled_workflow = programs.get(accept)
+        if compiled_workflow is not None and compiled_workflow.file_stamps == self._file_stamps(
+            step, compiled_workflow.program
+        ):
+            return compiled_workflow
+        new_workflow = programs[accept] = self._compile(step, accept)
+        return new_workflow
 
     def compile_with_prompts(
         self, step: Step[..., Any], accept: AcceptThreshold | None, prompts: Mapping[str, str]
@@ -390,20 +392,20 @@ class Project:
         cards = [_with_prompt(self.registry.card(name), text) for name, text in prompts.items()]
         for card in cards:
             self.keep_card(card)
-        made = self._compile(step, accept, cards)
-        called = {
+        compiled_workflow = self._compile(step, accept, cards)
+        digests = {
             contract.digest
-            for part in reachable_programs(made.program)
+            for part in reachable_programs(compiled_workflow.program)
             for node in part.nodes
             for contract in node_contracts(node)
         }
         for card in cards:
-            if self.contract(card).digest not in called:
+            if self.contract(card).digest not in digests:
                 raise InputError(
                     "E041", f"{step.name} does not call {card.name} as it is in the project",
                     hint="name an agent that the workflow calls",
                 )  # fmt: skip
-        return made
+        return compiled_workflow
 
     def _compile(
         self, step: Step[..., Any], accept: AcceptThreshold | None, cards: Sequence[Card] = ()
@@ -439,12 +441,12 @@ class Project:
             return (names,)
         from orchestra.app.certificates import dependency_stamps
 
-        found = dependency_stamps(self.settings, self.registry, program)
-        if any(one.whole_workflow for one in program.certified_acceptances):
+        stamps = dependency_stamps(self.settings, self.registry, program)
+        if any(certified_acceptance.whole_workflow for certified_acceptance in program.certified_acceptances):
             from orchestra.app.workflow_certificates import workflow_certificate_stamps as wholes
 
-            found = (*found, *wholes(self, program))
-        return (names, *found)
+            stamps = (*stamps, *wholes(self, program))
+        return (names, *stamps)
 
     def catalog(
         self, own: NamedSteps | None = None, graph: Graph | None = None, replacements: Sequence[Card] = ()
@@ -453,14 +455,14 @@ class Project:
         `graph` is the workflow, which may accept its own output by its certificate. `replacements` are cards in place
         of those of their names.
         """
-        cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
-        others = [card for card in cards if self.cards[card.name].digest != card.digest]
-        others = [*others, *replacements]
-        graphs = {one.name: one.graph for one in (own or {}).values() if isinstance(one, Workflow)}
-        mine = self.registry.with_cards(others) if others else None
+        cards = [step.card for step in (own or {}).values() if isinstance(step, Agent) and step.card is not None]
+        other_cards = [card for card in cards if self.cards[card.name].digest != card.digest]
+        other_cards = [*other_cards, *replacements]
+        graphs = {step.name: step.graph for step in (own or {}).values() if isinstance(step, Workflow)}
+        own_registry = self.registry.with_cards(other_cards) if other_cards else None
 
         def registry() -> Registry:
-            return mine or self.registry
+            return own_registry or self.registry
 
         def certificates() -> Mapping[str, Any]:
             from orchestra.app.certificates import AgentCertificates
@@ -484,31 +486,35 @@ class Project:
                 self, _WorkflowGraphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__
             )
 
-        known = registry().catalog(_WorkflowGraphs(self, graphs))
+        catalog = registry().catalog(_WorkflowGraphs(self, graphs))
         if self._has_several_models:  # the fleet file is read for the agents of the step only
-            contracts, registered = known.agents, registry().cards
+            contracts, registered_cards = catalog.agents, registry().cards
 
             def served_contract(name: str) -> Contract:
-                return self.contract(registered[name]) if name in registered else contracts[name]
+                return self.contract(registered_cards[name]) if name in registered_cards else contracts[name]
 
-            known = replace(known, agents=LazyMapping((*contracts, *registered), served_contract))
-        held = replace(
-            known,
+            catalog = replace(catalog, agents=LazyMapping((*contracts, *registered_cards), served_contract))
+        full_catalog = replace(
+            catalog,
             certificates=_LazyMapping(certificates),
             claims_certificates=_LazyMapping(claims),
             combinations=_LazyMapping(combinations),
         )
-        return replace(held, workflow_certificates=_LazyMapping(workflow_certificates))
+        return replace(full_catalog, workflow_certificates=_LazyMapping(workflow_certificates))
 
     def file_of(self, graph: Graph) -> Path | None:
         """Returns the file of a workflow, regardless of its acceptance; None for one in Python."""
 
-        def without_accept(one: Graph) -> Graph:
-            return one if one.accept is None else one.model_copy(update={"accept": None})
+        def without_accept(other_graph: Graph) -> Graph:
+            return other_graph if other_graph.accept is None else other_graph.model_copy(update={"accept": None})
 
-        known = ((path, source.graph) for path, source in self._sources.items())
+        graphs = ((path, source.graph) for path, source in self._sources.items())
         return next(
-            (path for path, one in known if one.name == graph.name and without_accept(one) == without_accept(graph)),
+            (
+                path
+                for path, source_graph in graphs
+                if source_graph.name == graph.name and without_accept(source_graph) == without_accept(graph)
+            ),
             None,
         )
 
@@ -527,8 +533,8 @@ class Project:
         untrusted project.
         """
         path = path.absolute()
-        if (known := self._sources.get(path)) is not None:
-            return known
+        if (workflow_source := self._sources.get(path)) is not None:
+            return workflow_source
         self.settings.check_path(path)
         try:
             if path.exists() and not path.is_file():

@@ -47,17 +47,17 @@ class Result(Generic[R]):
     @cached_property
     def usage_by_node(self) -> Mapping[str, Usage]:
         """The usage of each node, by path."""
-        found: dict[str, Usage] = {}
+        usage: dict[str, Usage] = {}
         for event in self.events:
             if isinstance(event, AttemptFinished):
-                found[event.node] = found.get(event.node, NO_USAGE) + event.usage
-        return found
+                usage[event.node] = usage.get(event.node, NO_USAGE) + event.usage
+        return usage
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """The evidence of accepted outputs, in the order of acceptance."""
-        judged = [event for event in self.events if isinstance(event, OutputJudged) and event.accepted]
-        return tuple(found for event in judged for verdict in event.verdicts for found in verdict.evidence)
+        judgements = [event for event in self.events if isinstance(event, OutputJudged) and event.accepted]
+        return tuple(evidence for event in judgements for verdict in event.verdicts for evidence in verdict.evidence)
 
     @cached_property
     def guarantees(self) -> Mapping[str, str]:
@@ -71,16 +71,20 @@ class Result(Generic[R]):
     @cached_property
     def left_out(self) -> Mapping[str, str]:
         """The elements that failed and are missing in their lists, by path, with the reason."""
-        failed: dict[str, outcomes.FailedOutcome] = {}
+        failed_outcomes: dict[str, outcomes.FailedOutcome] = {}
         for event in self.events:
             if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.FailedOutcome):
-                failed[event.node] = event.outcome
-        elements = {path: f"{one.code}: {one.reason}" for path, one in failed.items() if path.endswith("]")}
+                failed_outcomes[event.node] = event.outcome
+        elements = {
+            path: f"{failed_outcome.code}: {failed_outcome.reason}"
+            for path, failed_outcome in failed_outcomes.items()
+            if path.endswith("]")
+        }
         # An element of a list that failed as a whole is not left out of anything.
         return {
-            path: why
-            for path, why in elements.items()
-            if not any(path[:at] in failed for at, sign in enumerate(path) if sign == "[")
+            path: reason
+            for path, reason in elements.items()
+            if not any(path[:at] in failed_outcomes for at, sign in enumerate(path) if sign == "[")
         }
 
     @cached_property
@@ -155,12 +159,12 @@ class Result(Generic[R]):
 
     def _error_frames(self, code: str, node: str) -> tuple[str, ...]:
         """Returns where the tool's own code raised that made the run fail."""
-        raised = (
+        finish_events = (
             event
             for event in reversed(self.events)
             if isinstance(event, AttemptFinished) and event.error == code and event.frames
         )
-        return next((event.frames for event in raised if event.node == node or is_inside(event.node, node)), ())
+        return next((event.frames for event in finish_events if event.node == node or is_inside(event.node, node)), ())
 
 
 def run_content(result: Result[Any]) -> RunContent:
@@ -184,16 +188,16 @@ def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | N
     """
     if not isinstance(outcome, outcomes.AbstainedOutcome):
         return _cap_by_confidence(outcome.score, events) if isinstance(outcome, outcomes.ValueOutcome) else None
-    judged = next(
+    judgement = next(
         (event for event in reversed(events) if isinstance(event, OutputJudged) and event.node == outcome.origin), None
     )
-    if judged is None or outcome.score != 0:
+    if judgement is None or outcome.score != 0:
         return outcome.score
-    if any(one.check != "confidence" for one in judged.verdicts if one.outcome != "pass"):
+    if any(verdict.check != "confidence" for verdict in judgement.verdicts if verdict.outcome != "pass"):
         return outcome.score
-    attempts = (event for event in events if isinstance(event, AttemptFinished) and event.node == judged.node)
-    sure = next((event.confidence for event in attempts if event.attempt == judged.attempt), None)
-    scores = [one.score for one in judged.verdicts if one.outcome == "pass"]
+    attempts = (event for event in events if isinstance(event, AttemptFinished) and event.node == judgement.node)
+    sure = next((event.confidence for event in attempts if event.attempt == judgement.attempt), None)
+    scores = [verdict.score for verdict in judgement.verdicts if verdict.outcome == "pass"]
     return outcome.score if sure is None else min([sure, *scores])
 
 
@@ -201,11 +205,11 @@ def _cap_by_confidence(score: float | None, events: Sequence[Event]) -> float | 
     """Caps the score of a value by the confidence of its producer, if the run judged one value. A combination of checks
     already includes the confidence.
     """
-    judged = [event for event in events if isinstance(event, OutputJudged)]
-    if score is None or not judged or any(event.node != judged[0].node for event in judged):
+    judgements = [event for event in events if isinstance(event, OutputJudged)]
+    if score is None or not judgements or any(event.node != judgements[0].node for event in judgements):
         return score
-    last = judged[-1]
-    if last.score != score or score != min((one.score for one in last.verdicts), default=None):
+    last = judgements[-1]
+    if last.score != score or score != min((verdict.score for verdict in last.verdicts), default=None):
         return score
     attempts = (event for event in events if isinstance(event, AttemptFinished) and event.node == last.node)
     sure = next((event.confidence for event in attempts if event.attempt == last.attempt), None)

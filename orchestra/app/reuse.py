@@ -43,25 +43,25 @@ class RecallingWorkers:
         self, call: CallRequest, on_text: TextCallback | None = None
     ) -> Coroutine[Any, Any, CallResult | CallError]:
         """Answers the call or passes it on. A known answer has no text."""
-        known = self._known_reply(call)
-        return self._inner.call(call, on_text) if known is None else self._return_reply(known)
+        result = self._known_reply(call)
+        return self._inner.call(call, on_text) if result is None else self._return_reply(result)
 
     def _known_reply(self, call: CallRequest) -> CallResult | CallError | None:
         """Returns the known answer of a call, or the error for a call that must not be made; None for a call to
         make.
         """
-        if (found := self._answers.get(_call_key(call))) is None:
+        if (finish_event := self._answers.get(_call_key(call))) is None:
             return None if self._effects is None else self._effects(call)
         return CallResult(
-            value=found.value,
-            confidence=found.confidence,
-            server=found.server,
-            model=found.model,
+            value=finish_event.value,
+            confidence=finish_event.confidence,
+            server=finish_event.server,
+            model=finish_event.model,
             reused_from=self._run,
         )
 
-    async def _return_reply(self, known: CallResult | CallError) -> CallResult | CallError:
-        return known
+    async def _return_reply(self, result: CallResult | CallError) -> CallResult | CallError:
+        return result
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Estimates the cost of a call; nothing if its answer is known."""
@@ -79,12 +79,12 @@ def reusable_answers(
     """Returns the answers of a run's pure calls that may be reused, except for the tools in `anew`. Checks judge them
     again.
     """
-    pure = {one for one in _pure_calls(program) if one[0] != "tool" or one[1] not in anew}
-    found: dict[bytes, AttemptFinished] = {}
-    for call, finished in replay(program, events).calls.values():
-        if finished is not None and not finished.error and (call.kind, call.name) in pure:
-            found[_call_key(call)] = finished
-    return found
+    pure = {pure_call for pure_call in _pure_calls(program) if pure_call[0] != "tool" or pure_call[1] not in anew}
+    finish_events: dict[bytes, AttemptFinished] = {}
+    for call, finish_event in replay(program, events).calls.values():
+        if finish_event is not None and not finish_event.error and (call.kind, call.name) in pure:
+            finish_events[_call_key(call)] = finish_event
+    return finish_events
 
 
 def fork_label(parent: RunStarted, own: Label) -> Label:
@@ -112,15 +112,15 @@ def _call_key(call: CallRequest) -> bytes:
 
 def walk_nodes(program: Program, prefix: str = "") -> Iterator[tuple[str, CompiledNode]]:
     """Yields the nodes of a program with their paths, those of bodies after their own; each body once."""
-    seen: set[int] = set()
+    visited_nodes: set[int] = set()
     line = [(prefix, program)]
     while line:
         before, part = line.pop()
         for node in part.nodes:
             path = f"{before}{node.name}"
             yield path, node
-            if node.body is not None and id(node.body) not in seen:
-                seen.add(id(node.body))
+            if node.body is not None and id(node.body) not in visited_nodes:
+                visited_nodes.add(id(node.body))
                 line.append((f"{path}/", node.body))
 
 
@@ -137,72 +137,91 @@ def program_changes(old: Program, new: Program) -> list[NodeChange]:
     return _compare_programs(old, new, {})
 
 
-def _compare_programs(old: Program, new: Program, known: ComparisonCache) -> list[NodeChange]:
+def _compare_programs(old: Program, new: Program, comparisons: ComparisonCache) -> list[NodeChange]:
     before, after = dict(walk_nodes(old)), dict(walk_nodes(new))
-    found = [NodeChange(path, "is gone") for path in before if path not in after]
+    changes = [NodeChange(path, "is gone") for path in before if path not in after]
     for path, node in after.items():
-        if (was := before.get(path)) is None:
-            found.append(NodeChange(path, NEW))
-        elif node.kind != was.kind:
-            found.append(NodeChange(path, f"was `{was.kind}`, is `{node.kind}`"))
-        elif _node_source(node) != _node_source(was):
-            found.append(NodeChange(path, "is written otherwise"))
-        elif node.contract is not None and was.contract is not None and node.contract.digest != was.contract.digest:
-            found.append(NodeChange(path, f"its {node.contract.kind} {node.contract.name} has changed"))
-        elif judge := _changed_judge(was, node):
-            found.append(NodeChange(path, f"its check asks {judge}, which has changed"))
-        elif said := _changed_contract(was, node) or _changed_plan_workflow(was, node, known):
-            found.append(NodeChange(path, f"{said}, which has changed"))
-        elif certificate_digest(node) != certificate_digest(was):
-            found.append(NodeChange(path, "its certificate has changed"))
-        elif _combination_digest(node) != _combination_digest(was):
-            found.append(NodeChange(path, "the combination of its checks has changed"))
+        if (old_node := before.get(path)) is None:
+            changes.append(NodeChange(path, NEW))
+        elif node.kind != old_node.kind:
+            changes.append(NodeChange(path, f"was `{old_node.kind}`, is `{node.kind}`"))
+        elif _node_source(node) != _node_source(old_node):
+            changes.append(NodeChange(path, "is written otherwise"))
+        elif (
+            node.contract is not None
+            and old_node.contract is not None
+            and node.contract.digest != old_node.contract.digest
+        ):
+            changes.append(NodeChange(path, f"its {node.contract.kind} {node.contract.name} has changed"))
+        elif judge := _changed_judge(old_node, node):
+            changes.append(NodeChange(path, f"its check asks {judge}, which has changed"))
+        elif change := _changed_contract(old_node, node) or _changed_plan_workflow(old_node, node, comparisons):
+            changes.append(NodeChange(path, f"{change}, which has changed"))
+        elif certificate_digest(node) != certificate_digest(old_node):
+            changes.append(NodeChange(path, "its certificate has changed"))
+        elif _combination_digest(node) != _combination_digest(old_node):
+            changes.append(NodeChange(path, "the combination of its checks has changed"))
     if _output_source(old) != _output_source(new):
-        found.append(NodeChange("output", "is written otherwise"))
-    return found
+        changes.append(NodeChange("output", "is written otherwise"))
+    return changes
 
 
-def _changed_judge(was: CompiledNode, node: CompiledNode) -> str:
+def _changed_judge(old_node: CompiledNode, node: CompiledNode) -> str:
     """Returns the first changed judge of a node's checks; empty if there is none."""
-    before, after = (one.acceptance.judges if one.acceptance is not None else {} for one in (was, node))
+    before, after = (
+        compared_node.acceptance.judges if compared_node.acceptance is not None else {}
+        for compared_node in (old_node, node)
+    )
     return next((name for name, judge in after.items() if name in before and before[name].digest != judge.digest), "")
 
 
-def _changed_contract(was: CompiledNode, node: CompiledNode) -> str:
+def _changed_contract(old_node: CompiledNode, node: CompiledNode) -> str:
     """Returns, as text, the first changed agent or tool that a node's plan or agent may call; empty if there is
     none.
     """
-    before = {(one.kind, one.name): one.digest for one in node_contracts(was)}
-    found = next(
-        (one for one in node_contracts(node) if before.get((one.kind, one.name), one.digest) != one.digest), None
+    before = {
+        (node_contract.kind, node_contract.name): node_contract.digest for node_contract in node_contracts(old_node)
+    }
+    contract = next(
+        (
+            node_contract
+            for node_contract in node_contracts(node)
+            if before.get((node_contract.kind, node_contract.name), node_contract.digest) != node_contract.digest
+        ),
+        None,
     )
-    if found is None:
+    if contract is None:
         return ""
     if node.plan_settings is None:
-        return f"it may call {found.name}"
+        return f"it may call {contract.name}"
     planners = (node.plan_settings.router, node.plan_settings.larger)
-    return f"its plan is made by {found.name}" if found in planners else f"its plan may call {found.name}"
+    return f"its plan is made by {contract.name}" if contract in planners else f"its plan may call {contract.name}"
 
 
-def _changed_plan_workflow(was: CompiledNode, node: CompiledNode, known: ComparisonCache) -> str:
+def _changed_plan_workflow(old_node: CompiledNode, node: CompiledNode, comparisons: ComparisonCache) -> str:
     """Returns the same for workflows that the node's plan may call."""
-    before, after = (one.plan_settings.workflows if one.plan_settings is not None else {} for one in (was, node))
+    before, after = (
+        compared_node.plan_settings.workflows if compared_node.plan_settings is not None else {}
+        for compared_node in (old_node, node)
+    )
     return next(
         (
             f"its plan may call {name}"
-            for name, one in after.items()
-            if name in before and _is_changed_workflow(before[name], one, known)
+            for name, called_workflow in after.items()
+            if name in before and _is_changed_workflow(before[name], called_workflow, comparisons)
         ),
         "",
     )
 
 
-def _is_changed_workflow(was: CalledWorkflow, one: CalledWorkflow, known: ComparisonCache) -> bool:
+def _is_changed_workflow(
+    old_workflow: CalledWorkflow, new_workflow: CalledWorkflow, comparisons: ComparisonCache
+) -> bool:
     """Whether a workflow has changed. Each pair is compared once: many paths may lead to the same workflow."""
-    pair = id(was.program), id(one.program)
-    if pair not in known:
-        known[pair] = bool(_compare_programs(was.program, one.program, known))
-    return known[pair]
+    pair = id(old_workflow.program), id(new_workflow.program)
+    if pair not in comparisons:
+        comparisons[pair] = bool(_compare_programs(old_workflow.program, new_workflow.program, comparisons))
+    return comparisons[pair]
 
 
 def _combination_digest(node: CompiledNode) -> str:
@@ -211,11 +230,11 @@ def _combination_digest(node: CompiledNode) -> str:
 
 
 def _node_source(node: CompiledNode) -> Any:
-    whole = node.source.model_dump(mode="json", by_alias=True)
+    source_fields = node.source.model_dump(mode="json", by_alias=True)
     for inner in ("call", "loop"):
-        if isinstance(whole.get(inner), dict):
-            whole[inner] = {key: value for key, value in whole[inner].items() if key != "nodes"}
-    return whole
+        if isinstance(source_fields.get(inner), dict):
+            source_fields[inner] = {key: value for key, value in source_fields[inner].items() if key != "nodes"}
+    return source_fields
 
 
 def _output_source(program: Program) -> Any:
@@ -235,12 +254,14 @@ def compare_runs(before: Sequence[Event], after: Sequence[Event]) -> list[NodeDi
     """Returns the nodes with different outcomes, in the order of the second run; first the outcome of the whole run,
     under an empty name.
     """
-    one, two = History.of(before), History.of(after)
-    rows = {row.path: row.outcome for row in one.rows}
-    found = [] if one.outcome == two.outcome else [NodeDifference("", one.outcome, two.outcome)]
+    first_history, two = History.of(before), History.of(after)
+    rows = {row.path: row.outcome for row in first_history.rows}
+    differences = (
+        [] if first_history.outcome == two.outcome else [NodeDifference("", first_history.outcome, two.outcome)]
+    )
     for row in two.rows:
-        was = rows.pop(row.path, None)
-        if was != row.outcome:
-            found.append(NodeDifference(row.path, was, row.outcome))
-    found += [NodeDifference(path, outcome, None) for path, outcome in rows.items() if outcome is not None]
-    return found
+        old_outcome = rows.pop(row.path, None)
+        if old_outcome != row.outcome:
+            differences.append(NodeDifference(row.path, old_outcome, row.outcome))
+    differences += [NodeDifference(path, outcome, None) for path, outcome in rows.items() if outcome is not None]
+    return differences

@@ -66,9 +66,9 @@ class Run(Generic[R]):
             return error
         from orchestra.journal.errors import lease_held_error
 
-        other = lease_held_error(self.id)
-        other.__cause__ = error
-        return other
+        lease_error = lease_held_error(self.id)
+        lease_error.__cause__ = error
+        return lease_error
 
     async def _wait_for_success(self) -> Result[R]:
         result = await self._result(await self._execution.wait())
@@ -86,25 +86,25 @@ class Run(Generic[R]):
 
     async def wait_until_blocked(self) -> Result[R] | None:
         """Returns the result; or None as soon as the run only waits for persons. `questions` are then the open ones."""
-        finished = await self._execution.wait_until_blocked()
-        return None if finished is None else await self._result(finished)
+        finish_event = await self._execution.wait_until_blocked()
+        return None if finish_event is None else await self._result(finish_event)
 
     @property
     def questions(self) -> tuple[QuestionAsked, ...]:
         """The open questions to persons, while the run waits for nothing else. `Orchestra.answer` answers them."""
         return self._execution.questions
 
-    async def _result(self, finished: RunFinished) -> Result[R]:
+    async def _result(self, finish_event: RunFinished) -> Result[R]:
         events = await self._execution.history()
         if self._snapshot is not None:
-            found = self._snapshot.workflows
+            workflows = self._snapshot.workflows
         else:
-            found = (
+            workflows = (
                 await stored_workflows(self._execution.journal, events[0])
                 if events and isinstance(events[0], RunStarted)
                 else {}
             )
-        return build_result(finished, events, self.id, self._decode, found)
+        return build_result(finish_event, events, self.id, self._decode, workflows)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()

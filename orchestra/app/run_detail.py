@@ -397,27 +397,30 @@ class RecordedRun:
     async def read(cls, journal: Journal, run: str, now: float) -> RecordedRun:
         """Reads a run. Raises `InputError` E020 for an unknown run."""
         summary, events = await journal.summary(run), await journal.read(run)
-        if summary is None or not events or not isinstance(started := events[0], RunStarted):
+        if summary is None or not events or not isinstance(start_event := events[0], RunStarted):
             raise run_not_found(run)
-        history, asked = History.of(events), tuple[QuestionAsked, ...]()
+        history, questions = History.of(events), tuple[QuestionAsked, ...]()
         if history.finished is None:
             messages = await journal.inbox(run, last_read_message(events))
-            asked = tuple(unanswered_questions(history.open_questions, messages))
+            questions = tuple(unanswered_questions(history.open_questions, messages))
         status, holder = history.status, ""
         if history.finished is None:
             status, holder = summary_at(summary, now).status, summary.holder or ""
-        stored, held = await stored_workflows(journal, started), await read_certificates(journal, events)
-        return cls(run, started, events, history, status, asked, stored, held, holder)
+        workflow_data, certificates = (
+            await stored_workflows(journal, start_event),
+            await read_certificates(journal, events),
+        )
+        return cls(run, start_event, events, history, status, questions, workflow_data, certificates, holder)
 
     @classmethod
     async def of_result(cls, journal: Journal, result: Result[Any]) -> RecordedRun:
         """Returns the run of a result, whose events are known already. Raises `InputError` E020 if it has none."""
         events = result.events
-        if not events or not isinstance(started := events[0], RunStarted):
+        if not events or not isinstance(start_event := events[0], RunStarted):
             raise run_not_found(result.run)
-        held = await read_certificates(journal, events)
+        certificates = await read_certificates(journal, events)
         history = History.of(events)
-        return cls(result.run, started, events, history, result.status, (), result.workflows, held)
+        return cls(result.run, start_event, events, history, result.status, (), result.workflows, certificates)
 
     @cached_property
     def claims(self) -> tuple[OutputClaim, ...]:
@@ -442,12 +445,12 @@ class RecordedRun:
     def answer_fields(self, tags: Mapping[str, str]) -> dict[str, Any]:
         """Returns the fields of a `RunAnswer`, with these tags instead of all."""
         last, history = self.events[-1], self.history
-        error, withheld, left_out = None, None, dict[str, str]()
+        error, withheld_answer, left_out = None, None, dict[str, str]()
         if isinstance(last, RunFinished):
             result = build_result(last, self.events, self.run, identity, self.workflows)
             left_out = dict(result.left_out)
             if isinstance(last.outcome, AbstainedOutcome):
-                withheld = Withheld(reason=last.outcome.reason, node=last.outcome.origin, score=self.confidence)
+                withheld_answer = Withheld(reason=last.outcome.reason, node=last.outcome.origin, score=self.confidence)
             elif (fault := result.error) is not None:
                 error = RunError(code=fault.code, message=fault.message, hint=fault.hint, node=fault.node)
         return {
@@ -462,7 +465,7 @@ class RecordedRun:
             "plan_only": self.started.plan_only,
             "output": history.outcome.value if isinstance(history.outcome, ValueOutcome) else None,
             "confidence": self.confidence,
-            "withheld": withheld,
+            "withheld": withheld_answer,
             "error": error,
             "claims": self.claims,
             "dropped": self.dropped,
@@ -480,8 +483,10 @@ class RecordedRun:
 
     def guarantees(self) -> Iterator[Guarantee]:
         """Yields the guarantees of the nodes' values, with the figures of their certificates."""
-        for path, sentence, one in iter_guarantees(self.history, self.certificates):
-            yield Guarantee(node=path, guarantee=sentence, certificate=None if one is None else dict(one.summary))
+        for path, sentence, certificate in iter_guarantees(self.history, self.certificates):
+            yield Guarantee(
+                node=path, guarantee=sentence, certificate=None if certificate is None else dict(certificate.summary)
+            )
 
     def detail(
         self,
@@ -519,69 +524,69 @@ class RecordedRun:
             plans=tuple(self._plan_stages(plan_graph)),
             tiers=tuple(
                 TierTotal(
-                    name=one.name,
-                    calls=one.calls,
-                    accepted=one.accepted,
-                    skipped=one.skipped,
-                    usage=UsageTotal.of(one.usage),
+                    name=usage.name,
+                    calls=usage.calls,
+                    accepted=usage.accepted,
+                    skipped=usage.skipped,
+                    usage=UsageTotal.of(usage.usage),
                 )
-                for one in usage_by_tier(history)
+                for usage in usage_by_tier(history)
             ),
             timeline=tuple(map(_incident, history.external_events)),
             cancelled_by=history.cancelled_by,
             overrides={
-                path: GivenValue(value=one.value, by=one.source.by, run=one.source.run)
-                for path, one in (self.started.overrides or {}).items()
+                path: GivenValue(value=override.value, by=override.source.by, run=override.source.run)
+                for path, override in (self.started.overrides or {}).items()
             },
         )
 
     def node(self, row: NodeRow, blobs: Mapping[str, bytes], *, with_sources: bool = True) -> NodeDetail:
         """Returns a node with its attempts. `blobs` has what they sent and received, as far as it is included."""
-        guarantee = next((one for one in self.guarantees() if one.node == row.path), None)
-        given, corrected = row.overridden_by, row.correction
+        guarantee = next((item for item in self.guarantees() if item.node == row.path), None)
+        override_source, correction = row.overridden_by, row.correction
         return NodeDetail(
             **msgspec.structs.asdict(node_summary(row)),
-            attempts=tuple(self._attempt(tried, blobs) for tried in row.attempts),
+            attempts=tuple(self._attempt(attempt, blobs) for attempt in row.attempts),
             outcome=row.outcome,
             original_outcome=row.original_outcome,
             fallback_reason=row.fallback_reason,
             choice_reason=row.choice_reason,
             correction=None
-            if corrected is None
-            else Correction(value=corrected.value, by=corrected.by, at=corrected.at),
+            if correction is None
+            else Correction(value=correction.value, by=correction.by, at=correction.at),
             unanswered_reason=row.unanswered_reason,
-            overridden_by=None if given is None else Author(by=given.by, run=given.run),
+            overridden_by=None if override_source is None else Author(by=override_source.by, run=override_source.run),
             guarantee=guarantee.guarantee if guarantee is not None else "",
             certificate=guarantee.certificate if guarantee is not None else None,
             sources=self.sources((), (row,)) if with_sources else (),
         )
 
-    def _attempt(self, tried: NodeAttempt, blobs: Mapping[str, bytes]) -> Attempt:
+    def _attempt(self, attempt: NodeAttempt, blobs: Mapping[str, bytes]) -> Attempt:
         return Attempt(
-            number=tried.number,
-            name=tried.name,
-            started=tried.started,
-            seconds=tried.seconds,
-            value=tried.value,
-            error=tried.error,
-            reason=tried.reason,
-            hint=tried.hint,
-            frames=tried.frames,
-            usage=UsageTotal.of(tried.usage),
-            server=tried.server,
-            model=tried.model,
-            tier=tried.tier,
-            tier_name=tier_name(self.history.tiers, tried.tier),
-            escalated=tried.escalated,
-            escalation_reason=tried.escalation_reason,
-            reused_from=tried.reused_from,
-            accepted=tried.accepted,
-            score=tried.score,
-            rejection_reason=tried.rejection_reason,
-            guarantee=tried.guarantee,
-            verdicts=tuple(map(self._verdict, tried.verdicts)),
-            sent=_message(tried.sent, blobs),
-            received=_message(tried.received, blobs),
+            number=attempt.number,
+            name=attempt.name,
+            started=attempt.started,
+            seconds=attempt.seconds,
+            value=attempt.value,
+            error=attempt.error,
+            reason=attempt.reason,
+            hint=attempt.hint,
+            frames=attempt.frames,
+            usage=UsageTotal.of(attempt.usage),
+            server=attempt.server,
+            model=attempt.model,
+            tier=attempt.tier,
+            tier_name=tier_name(self.history.tiers, attempt.tier),
+            escalated=attempt.escalated,
+            escalation_reason=attempt.escalation_reason,
+            reused_from=attempt.reused_from,
+            accepted=attempt.accepted,
+            score=attempt.score,
+            rejection_reason=attempt.rejection_reason,
+            guarantee=attempt.guarantee,
+            verdicts=tuple(map(self._verdict, attempt.verdicts)),
+            sent=_message(attempt.sent, blobs),
+            received=_message(attempt.received, blobs),
         )
 
     def _verdict(self, verdict: Verdict) -> CheckVerdict:
@@ -597,15 +602,15 @@ class RecordedRun:
         )
 
     def _located(self, verdict: Verdict) -> Iterator[LocatedEvidence]:
-        for one in verdict.evidence:
-            place = self.texts.locate(one.quote, one.source, one.start, one.end)
-            start, end, source = one.start, one.end, one.source
+        for evidence in verdict.evidence:
+            place = self.texts.locate(evidence.quote, evidence.source, evidence.start, evidence.end)
+            start, end, source = evidence.start, evidence.end, evidence.source
             if isinstance(place, TextSpan):
                 start, end, source = place.start, place.end, place.source
             yield LocatedEvidence(
-                check=one.check,
-                field=one.field,
-                quote=one.quote,
+                check=evidence.check,
+                field=evidence.field,
+                quote=evidence.quote,
                 source=source,
                 start=start,
                 end=end,
@@ -614,19 +619,19 @@ class RecordedRun:
 
     def sources(self, claims: Iterable[OutputClaim], rows: Iterable[NodeRow]) -> tuple[SourceText, ...]:
         """Returns the texts into which the evidence of claims and nodes points."""
-        places = [address for claim in claims for one in claim.evidence for address in _addresses(one)]
+        places = [address for claim in claims for evidence in claim.evidence for address in _addresses(evidence)]
         for row in rows:
-            for tried in row.attempts:
-                for verdict in _flatten(tried.verdicts):
-                    places += [one.where for one in self._located(verdict)]
-        return tuple(text for where in dict.fromkeys(places) if (text := self._source(where)) is not None)
+            for attempt in row.attempts:
+                for verdict in _flatten(attempt.verdicts):
+                    places += [located_evidence.where for located_evidence in self._located(verdict)]
+        return tuple(text for location in dict.fromkeys(places) if (text := self._source(location)) is not None)
 
-    def _source(self, where: str) -> SourceText | None:
-        text = self.texts.get(where) if where else None
+    def _source(self, location: str) -> SourceText | None:
+        text = self.texts.get(location) if location else None
         if text is None:
             return None
         table = tuple(tuple(row) for row in text.table) if text.table else None
-        return SourceText(where=where, name=text.name, text=text.text, offset=text.offset, table=table)
+        return SourceText(where=location, name=text.name, text=text.text, offset=text.offset, table=table)
 
     def _plan_stages(self, plan_graph: GraphBuilder) -> Iterator[PlanStage]:
         turns = [(event, event.draft) for event in self.events if isinstance(event, TurnStarted) and event.draft]
@@ -659,22 +664,22 @@ def sent_and_received(rows: Iterable[NodeRow]) -> list[str]:
     """Returns the digests of everything that nodes sent and received."""
     return list(
         dict.fromkeys(
-            digest for row in rows for tried in row.attempts for digest in (tried.sent, tried.received) if digest
+            digest for row in rows for attempt in row.attempts for digest in (attempt.sent, attempt.received) if digest
         )
     )
 
 
 async def read_blobs(journal: Journal, digests: Iterable[str]) -> dict[str, bytes]:
     """Reads blobs; missing ones are left out."""
-    found = {digest: await journal.get_blob(digest) for digest in digests}
-    return {digest: data for digest, data in found.items() if data is not None}
+    blobs = {digest: await journal.get_blob(digest) for digest in digests}
+    return {digest: data for digest, data in blobs.items() if data is not None}
 
 
 def node_summary(row: NodeRow) -> NodeSummary:
     """Returns a node without its attempts."""
-    tried = row.attempts[-1] if row.attempts else None
+    attempt = row.attempts[-1] if row.attempts else None
     outcomes = [verdict.outcome for verdict in row.verdicts]
-    score = tried.score if tried is not None else None
+    score = attempt.score if attempt is not None else None
     if score is None and isinstance(row.outcome, ValueOutcome | AbstainedOutcome):
         score = row.outcome.score
     return NodeSummary(
@@ -696,8 +701,8 @@ def node_summary(row: NodeRow) -> NodeSummary:
             passed=outcomes.count("pass"), fail=outcomes.count("fail"), unknown=outcomes.count("unknown")
         ),
         error=row.error,
-        escalated=any(one.escalated for one in row.attempts),
-        reused=any(one.reused_from for one in row.attempts),
+        escalated=any(row_attempt.escalated for row_attempt in row.attempts),
+        reused=any(row_attempt.reused_from for row_attempt in row.attempts),
     )
 
 

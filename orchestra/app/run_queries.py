@@ -24,25 +24,25 @@ async def run_pages(journal: Journal, size: int, where: RunSelection) -> AsyncGe
     if not isinstance(journal, IndexedJournal):
         yield await _select_runs(journal, where)
         return
-    while some := await journal.query_runs(size, where):
-        yield some
-        if len(some) < size:
+    while summaries := await journal.query_runs(size, where):
+        yield summaries
+        if len(summaries) < size:
             return
-        where = replace(where, before=(some[-1].started, some[-1].run))
+        where = replace(where, before=(summaries[-1].started, summaries[-1].run))
 
 
-async def _select_runs(journal: Journal, where: RunSelection) -> list[RunSummary]:
-    runs = [run for run in await journal.list_runs(NO_LIMIT) if where.since <= run.started < where.until]
-    if where.before is not None:
-        runs = [run for run in runs if (run.started, run.run) < where.before]
-    if not where.tags:
+async def _select_runs(journal: Journal, selection: RunSelection) -> list[RunSummary]:
+    runs = [run for run in await journal.list_runs(NO_LIMIT) if selection.since <= run.started < selection.until]
+    if selection.before is not None:
+        runs = [run for run in runs if (run.started, run.run) < selection.before]
+    if not selection.tags:
         return runs
-    tagged = set[str]()
-    async with aclosing(scan(journal, where.since)) as found:
-        async for run, _, events, _ in found:
-            if events and isinstance(first := events[0], RunStarted) and has_tags(first.tags, where.tags):
-                tagged.add(run)
-    return [run for run in runs if run.run in tagged]
+    tagged_runs = set[str]()
+    async with aclosing(scan(journal, selection.since)) as pages:
+        async for run, _, events, _ in pages:
+            if events and isinstance(first := events[0], RunStarted) and has_tags(first.tags, selection.tags):
+                tagged_runs.add(run)
+    return [run for run in runs if run.run in tagged_runs]
 
 
 async def query_usages(journal: Journal, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
@@ -50,44 +50,44 @@ async def query_usages(journal: Journal, where: RunSelection) -> AsyncGenerator[
     its error. Raises `JournalError` if the whole journal cannot be read.
     """
     if isinstance(journal, IndexedJournal):
-        async with aclosing(journal.query_usages(where)) as found:
-            async for one in found:
-                yield one
+        async with aclosing(journal.query_usages(where)) as usages:
+            async for usage_result in usages:
+                yield usage_result
         return
     async with aclosing(scan(journal, where.since)) as runs:
-        async for run, started, events, fault in runs:
-            if started >= where.until or not (events or fault):
+        async for run, start_time, events, fault in runs:
+            if start_time >= where.until or not (events or fault):
                 continue
-            used = usage_of(events)
-            if fault is not None or used is None or has_tags(used.tags, where.tags):
-                yield RunUsageResult(run, started, used, fault)
+            run_usage = usage_of(events)
+            if fault is not None or run_usage is None or has_tags(run_usage.tags, where.tags):
+                yield RunUsageResult(run, start_time, run_usage, fault)
 
 
 async def first_and_last_events(journal: Journal, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
     """Returns the first and the last event of each of these runs; unreadable ones are left out."""
     if isinstance(journal, IndexedJournal):
         return await journal.first_and_last_events(runs)
-    found = dict[str, tuple[Event, Event]]()
+    events_by_run = dict[str, tuple[Event, Event]]()
     for run in runs:
         try:
             events = await journal.read(run)
         except JournalError:
             continue
         if events:
-            found[run] = events[0], events[-1]
-    return found
+            events_by_run[run] = events[0], events[-1]
+    return events_by_run
 
 
 async def derived_runs(journal: Journal, runs: Collection[str]) -> list[str]:
     """Returns other runs that contain data of these runs: forks, and runs that reused an answer or a plan."""
     if isinstance(journal, IndexedJournal):
         return await journal.derived_runs(runs)
-    found = list[str]()
-    async with aclosing(scan(journal)) as skimmed:
-        async for run, _, events, _ in skimmed:
+    run_names = list[str]()
+    async with aclosing(scan(journal)) as pages:
+        async for run, _, events, _ in pages:
             if run not in runs and any(not source_runs(event).isdisjoint(runs) for event in events):
-                found.append(run)
-    return sorted(found)
+                run_names.append(run)
+    return sorted(run_names)
 
 
 async def existing_runs(journal: Journal, runs: Collection[str]) -> set[str]:
@@ -101,8 +101,8 @@ async def get_memos(journal: Journal, memos: Collection[str]) -> dict[str, tuple
     """Returns the memo entries under these keys."""
     if isinstance(journal, IndexedJournal):
         return await journal.get_memos(memos)
-    found = [(memo, await journal.get_memo(memo)) for memo in memos]
-    return {memo: answer for memo, answer in found if answer is not None}
+    memo_values = [(memo, await journal.get_memo(memo)) for memo in memos]
+    return {memo: answer for memo, answer in memo_values if answer is not None}
 
 
 async def delete_runs(journal: Journal, runs: Sequence[str]) -> list[OrchestraError | None]:

@@ -76,25 +76,28 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 async def read_run_record(journal: Journal, run: str, now: float, *, with_blobs: bool = False) -> RunRecord:
     """Returns the record of a run, without changing it. Raises `InputError` E020 for an unknown run."""
-    recorded = await RecordedRun.read(journal, run, now)
-    first, events, history = recorded.started, recorded.events, recorded.history
+    recorded_run = await RecordedRun.read(journal, run, now)
+    first, events, history = recorded_run.started, recorded_run.events, recorded_run.history
     blobs, left_out = await _read_blobs(journal, sent_and_received(history.rows)) if with_blobs else (None, 0)
     return RunRecord(
         format=FORMAT,
         run=run,
         workflow=first.workflow,
-        status=recorded.status,
+        status=recorded_run.status,
         seq=events[-1].seq,
         label=first.label,
         tags=dict(first.tags),
-        confidence=recorded.confidence,
-        holder=recorded.holder,
-        open_questions=tuple(question.seq for question in recorded.questions),
-        workflows={name.partition("/")[2]: _parse(data) for name, data in recorded.workflows.items() if data},
+        confidence=recorded_run.confidence,
+        holder=recorded_run.holder,
+        open_questions=tuple(question.seq for question in recorded_run.questions),
+        workflows={name.partition("/")[2]: _parse(data) for name, data in recorded_run.workflows.items() if data},
         cards=await _read_cards(journal, first),
-        claims=recorded.claims,
-        dropped=recorded.dropped,
-        certificates=tuple(NodeCertificate(one.node, one.guarantee, one.certificate) for one in recorded.guarantees()),
+        claims=recorded_run.claims,
+        dropped=recorded_run.dropped,
+        certificates=tuple(
+            NodeCertificate(guarantee.node, guarantee.guarantee, guarantee.certificate)
+            for guarantee in recorded_run.guarantees()
+        ),
         tiers=tuple(usage_by_tier(history)),
         events=tuple(msgspec.Raw(encode(event)) for event in events),
         blobs=blobs,
@@ -108,21 +111,21 @@ def encode_record(record: RunRecord) -> bytes:
 
 
 async def _read_blobs(journal: Journal, digests: Iterable[str]) -> tuple[dict[str, BlobText], int]:
-    found, room, left_out = dict[str, BlobText](), MAX_BLOBS_BYTES, 0
+    blob_texts, room, left_out = dict[str, BlobText](), MAX_BLOBS_BYTES, 0
     for digest in digests:
         data = await journal.get_blob(digest) if room > 0 else None
         if data is None:
             left_out += 1
             continue
-        cut = data[: min(MAX_BLOB_BYTES, room)]
-        room -= len(cut)
-        found[digest] = BlobText(cut.decode("utf-8", "backslashreplace"), len(data))
-    return found, left_out
+        excerpt = data[: min(MAX_BLOB_BYTES, room)]
+        room -= len(excerpt)
+        blob_texts[digest] = BlobText(excerpt.decode("utf-8", "backslashreplace"), len(data))
+    return blob_texts, left_out
 
 
-async def _read_cards(journal: Journal, started: RunStarted) -> dict[str, Any]:
+async def _read_cards(journal: Journal, start_event: RunStarted) -> dict[str, Any]:
     cards = dict[str, Any]()
-    for name, digest in started.versions.items():
+    for name, digest in start_event.versions.items():
         kind, _, agent = name.partition("/")
         if kind == CARD and (data := await journal.get_blob(digest)) is not None:
             cards[agent] = _parse(data)
@@ -147,7 +150,7 @@ class PromptDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 async def prompt_differences(journal: Journal, one: RunStarted, other: RunStarted) -> tuple[PromptDifference, ...]:
     """Returns the agents of two runs whose stored prompts differ."""
-    before, after = [await _stored_prompts(journal, started) for started in (one, other)]
+    before, after = [await _stored_prompts(journal, start_event) for start_event in (one, other)]
     return tuple(
         PromptDifference(agent=name, before=before[name], after=after[name])
         for name in sorted(before.keys() & after.keys())
@@ -155,6 +158,6 @@ async def prompt_differences(journal: Journal, one: RunStarted, other: RunStarte
     )
 
 
-async def _stored_prompts(journal: Journal, started: RunStarted) -> dict[str, str]:
-    cards = await _read_cards(journal, started)
+async def _stored_prompts(journal: Journal, start_event: RunStarted) -> dict[str, str]:
+    cards = await _read_cards(journal, start_event)
     return {name: str(card["prompt"]) for name, card in cards.items() if isinstance(card, dict) and card.get("prompt")}

@@ -77,11 +77,11 @@ async def view_run(journal: Journal, run: str, now: float) -> RunView:
     if summary is None or not events or not isinstance(first := events[0], RunStarted):
         raise run_not_found(run)
     if not isinstance(last := events[-1], RunFinished):
-        asked = tuple(
+        questions = tuple(
             unanswered_questions(History.of(events).open_questions, await journal.inbox(run, last_read_message(events)))
         )
         status = cast(RunStatus, summary_at(summary, now).status)
-        return RunView(run, first.workflow, status, first.label, first.at, None, asked, None, first.tags, events)
+        return RunView(run, first.workflow, status, first.label, first.at, None, questions, None, first.tags, events)
     result = build_result(last, events, run, identity, await stored_workflows(journal, first))
     return RunView(run, first.workflow, result.status, first.label, first.at, last.at, (), result, first.tags, events)
 
@@ -112,11 +112,11 @@ class RunListQuery:
         before: str,
     ) -> RunListQuery:
         """Builds a query. Raises `InputError` C010 for an invalid status or time, E040 for invalid tags."""
-        named = (status,) if isinstance(status, str) else tuple(status or ())
+        statuses = (status,) if isinstance(status, str) else tuple(status or ())
         return cls(
             limit,
             workflow,
-            check_statuses(named),
+            check_statuses(statuses),
             validate_tags(tags or {}),
             to_timestamp(since, -inf),
             to_timestamp(until, inf),
@@ -139,8 +139,8 @@ class RunListQuery:
 
 def check_statuses(statuses: Iterable[str]) -> tuple[str, ...]:
     """Returns the statuses; an empty one means any. Raises `InputError` C010 for an invalid one."""
-    named = tuple(status for status in statuses if status)
-    for status in named:
+    valid_statuses = tuple(status for status in statuses if status)
+    for status in valid_statuses:
         if status not in STATUSES:
             near = closest_match(status, STATUSES)
             raise InputError(
@@ -148,31 +148,31 @@ def check_statuses(statuses: Iterable[str]) -> tuple[str, ...]:
                 f"no run is {status!r}",
                 hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}",
             )
-    return named
+    return valid_statuses
 
 
 async def latest_runs(journal: Journal, now: float, wanted: RunListQuery) -> Sequence[RunSummary]:
     """Returns the latest matching runs, newest first. Raises `InputError` E020 if the run `before` is unknown."""
-    where = RunSelection(tags=wanted.tags, since=wanted.since, until=wanted.until)
+    selection = RunSelection(tags=wanted.tags, since=wanted.since, until=wanted.until)
     if wanted.before:
         if (last := await journal.summary(wanted.before)) is None:
             raise run_not_found(wanted.before)
-        where = replace(where, before=(last.started, last.run))
-    found = list[RunSummary]()
+        selection = replace(selection, before=(last.started, last.run))
+    summaries = list[RunSummary]()
     size = max(0, wanted.limit) if wanted.is_unfiltered else max(PAGE_SIZE, wanted.limit)
-    async with aclosing(run_pages(journal, size, where)) as some:
-        async for page in some:
-            found += filter(wanted.matches, (summary_at(run, now) for run in page))
-            if len(found) >= wanted.limit:
+    async with aclosing(run_pages(journal, size, selection)) as pages:
+        async for page in pages:
+            summaries += filter(wanted.matches, (summary_at(run, now) for run in page))
+            if len(summaries) >= wanted.limit:
                 break
-    return found[: max(0, wanted.limit)]
+    return summaries[: max(0, wanted.limit)]
 
 
 async def started_events(journal: Journal, runs: Sequence[RunSummary]) -> AsyncGenerator[tuple[str, RunStarted], None]:
     """Yields the first events of these runs, in the same order, without large inputs; unreadable ones are left out."""
     for start in range(0, len(runs), PAGE_SIZE):
         names = [run.run for run in runs[start : start + PAGE_SIZE]]
-        found = await first_and_last_events(journal, names)
+        events_by_run = await first_and_last_events(journal, names)
         for run in names:
-            if run in found and isinstance(first := found[run][0], RunStarted):
+            if run in events_by_run and isinstance(first := events_by_run[run][0], RunStarted):
                 yield run, first

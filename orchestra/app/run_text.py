@@ -37,4 +37,6 @@ def describe_choices(rows: Iterable[NodeRow]) -> Iterator[str]:
     for row in rows:
         if row.choice_reason:
             yield f"{row.path}: chose {row.choice_reason}"
-        yield from (f"{row.path}: {describe_model_choice(tried)}" for tried in row.attempts if tried.escalation_reason)
+        yield from (
+            f"{row.path}: {describe_model_choice(attempt)}" for attempt in row.attempts if attempt.escalation_reason
+        )

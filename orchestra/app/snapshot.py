@@ -29,9 +29,13 @@ class WorkflowSnapshot:
     @classmethod
     def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> WorkflowSnapshot:
         """Returns the snapshot of these bytes."""
-        called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
+        workflow_data = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
         return cls(
-            graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called}
+            graph,
+            parts,
+            digest(graph),
+            {name: digest(data) for name, data in parts.items()},
+            {"": graph, **workflow_data},
         )
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:

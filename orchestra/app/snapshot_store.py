@@ -49,8 +49,8 @@ async def stored_workflows(journal: Journal, started: RunStarted) -> dict[str, b
         "": started.graph,
         **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")},
     }
-    found = {name: await journal.get_blob(mark) for name, mark in marks.items() if mark}
-    return {name: data for name, data in found.items() if data is not None}
+    blobs = {name: await journal.get_blob(mark) for name, mark in marks.items() if mark}
+    return {name: data for name, data in blobs.items() if data is not None}
 
 
 def get_snapshot(project: Project, made: CompiledWorkflow) -> WorkflowSnapshot:
@@ -89,11 +89,11 @@ def _build_snapshot(project: Project, program: Program, models: Mapping[str, Sch
                 parts[f"{COMBINATION}/{combination.agent}"] = combination.to_bytes()
     if code:
         parts[CODE] = msgspec.json.encode(code, order="sorted")
-    if any(part.startswith(f"{CARD}/") for part in parts) and (shared := project.served_names):
-        parts[SERVED] = msgspec.json.encode(shared, order="sorted")
-    known = {**project.catalog().models, **models}
-    if known:
-        parts[TYPES] = msgspec.json.encode(known)
+    if any(part.startswith(f"{CARD}/") for part in parts) and (served_names := project.served_names):
+        parts[SERVED] = msgspec.json.encode(served_names, order="sorted")
+    all_models = {**project.catalog().models, **models}
+    if all_models:
+        parts[TYPES] = msgspec.json.encode(all_models)
     return WorkflowSnapshot.of(_encode_graph(program.graph) if program.graph is not None else b"", parts)
 
 
@@ -113,8 +113,8 @@ async def stored_code_digests(journal: Journal, started: RunStarted) -> dict[str
 def reachable_contracts(node: CompiledNode) -> Iterator[Contract]:
     """Yields what a node may call, with what the workflows call that its plan may call; without its body."""
     yield from node_contracts(node)
-    for one in node.plan_settings.callable_workflows.values() if node.plan_settings is not None else ():
-        yield from called_contracts(one.program)
+    for workflow in node.plan_settings.callable_workflows.values() if node.plan_settings is not None else ():
+        yield from called_contracts(workflow.program)
 
 
 def called_contracts(program: Program) -> Iterator[Contract]:
@@ -163,22 +163,22 @@ async def restore_program(
 async def _catalog(
     project: Project,
     journal: Journal,
-    started: RunStarted,
+    start_event: RunStarted,
     replacements: Mapping[str, Contract],
-    held: Mapping[tuple[str, str], Any],
+    certificates_by_kind: Mapping[tuple[str, str], Any],
     *,
     will_call: bool,
 ) -> Catalog:
     """Returns the catalog of everything that the workflow of a run names, as stored."""
-    run = started.run
+    run = start_event.run
     agents: dict[str, Contract] = {}
     tools: dict[str, Contract] = {}
     workflows: dict[str, Graph] = {}
     models: dict[str, Schema] = {}
     certificates: dict[str, dict[str, Any]] = {kind: {} for kind in _CERTIFICATE_KINDS}
-    mark = started.versions.get(SERVED)
-    shared = _decode(run, await _read_blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
-    for name, mark in started.versions.items():
+    mark = start_event.versions.get(SERVED)
+    served_names = _decode(run, await _read_blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
+    for name, mark in start_event.versions.items():
         data = await _read_blob(journal, run, mark)
         kind, _, rest = name.partition("/")
         if kind == "card" and rest in replacements:
@@ -188,7 +188,7 @@ async def _catalog(
                 card = _restore_card(project, rest, data, will_call=will_call)
                 if will_call:
                     project.keep_card(card)
-                agents[rest] = card.served_contract(shared)
+                agents[rest] = card.served_contract(served_names)
             case "contract":
                 contract = _restore_contract(project, run, data)
                 (tools if contract.kind == "tool" else agents)[contract.name] = contract
@@ -205,11 +205,11 @@ async def _catalog(
             case _:
                 raise _unreadable_error(run, f"it names {name!r}, which this version does not know")
     for name, contract in replacements.items():  # In the fleet with which the run began, as the other agents.
-        other = project.find_card(contract)
-        agents[name] = other.served_contract(shared) if other is not None else contract
+        current_card = project.find_card(contract)
+        agents[name] = current_card.served_contract(served_names) if current_card is not None else contract
     workflow_certificates = certificates.pop(WORKFLOW_CERTIFICATE)
-    _transfer_certificates(certificates, replacements, held)
-    found = Catalog(
+    _transfer_certificates(certificates, replacements, certificates_by_kind)
+    catalog = Catalog(
         agents,
         tools,
         workflows,
@@ -218,7 +218,7 @@ async def _catalog(
         claims_certificates=certificates[CLAIMS],
         combinations=certificates[COMBINATION],
     )
-    return replace(found, workflow_certificates=workflow_certificates, stored=True)
+    return replace(catalog, workflow_certificates=workflow_certificates, stored=True)
 
 
 def _restore_contract(project: Project, run: str, data: bytes) -> Contract:
@@ -241,15 +241,13 @@ def _decode_certificate(kind: str, data: bytes) -> CertificateFile:
 def _transfer_certificates(
     certificates: Mapping[str, dict[str, Any]],
     replacements: Mapping[str, Contract],
-    held: Mapping[tuple[str, str], Any],
+    certificates_by_kind: Mapping[tuple[str, str], Any],
 ) -> None:
-    """Gives replacements their own certificates (`held`, by kind and name), or else those of the agents that they
-    replace.
-    """
+    """Gives replacements their own certificates, by kind and name, or else those of the agents that they replace."""
     for name, contract in replacements.items():
         for kind, by_name in certificates.items():
-            if (own := held.get((kind, contract.name))) is not None:
-                by_name[contract.name] = own
+            if (own_certificate := certificates_by_kind.get((kind, contract.name))) is not None:
+                by_name[contract.name] = own_certificate
             elif name in by_name:
                 by_name.setdefault(contract.name, by_name[name])
 
@@ -263,11 +261,11 @@ def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) 
     if not will_call or current is None:
         return check_members(Stored.restore(data))
     beside = {part.name: part.folder for part in current.member_cards}
-    folders = {**{one.name: one.folder for one in project.cards.values()}, **beside}
-    found = check_members(Stored.restore(data, current.folder, folders))
+    folders = {**{project_card.name: project_card.folder for project_card in project.cards.values()}, **beside}
+    card = check_members(Stored.restore(data, current.folder, folders))
     # Older cards lack the keys: then the prompt alone was asked wherever the adapter's base model was not.
-    kept = {"elsewhere": current.elsewhere, "untuned": current.untuned}
-    return found.model_copy(update=kept) if found.digest == current.digest else found
+    marks = {"elsewhere": current.elsewhere, "untuned": current.untuned}
+    return card.model_copy(update=marks) if card.digest == current.digest else card
 
 
 def apply_run_options(program: Program, started: RunStarted) -> Program:
@@ -307,10 +305,10 @@ def plan_limit_options(project: Project, program: Program, label: Label, *, flee
 
 def stored_accept(started: RunStarted) -> AcceptThreshold | None:
     """Returns how a run's output is accepted as a whole; None if its options do not state it."""
-    said = started.options.get("accept")
-    if said == "certified":
+    option = started.options.get("accept")
+    if option == "certified":
         return "certified"
-    return float(said) if isinstance(said, int | float) and 0 <= said <= 1 else None
+    return float(option) if isinstance(option, int | float) and 0 <= option <= 1 else None
 
 
 async def stored_graph(journal: Journal, started: RunStarted) -> Graph:
@@ -338,19 +336,19 @@ def _decode(run: str, data: bytes, kind: type[T]) -> T:
         raise _unreadable_error(run, str(error)) from error
 
 
-def _sample_number(stated: Any) -> int:
+def _sample_number(option: Any) -> int:
     """Returns a sample number; 0 for an invalid one."""
-    return stated if isinstance(stated, int) and 0 < stated <= MAX_SAMPLE else 0
+    return option if isinstance(option, int) and 0 < option <= MAX_SAMPLE else 0
 
 
-def _decode_budget(run: str, stated: Any) -> Budget:
+def _decode_budget(run: str, budget: Any) -> Budget:
     try:
-        return Budget.model_validate(stated)
+        return Budget.model_validate(budget)
     except ValidationError as error:
         raise _unreadable_error(run, str(error.errors(include_url=False)[0]["msg"])) from error
 
 
-def _unreadable_error(run: str, why: str) -> OrchestraError:
+def _unreadable_error(run: str, reason: str) -> OrchestraError:
     return OrchestraError(
-        "E019", f"the workflow that run {run} stored cannot be read: {why}", hint=f"orchestra runs fork {run}"
+        "E019", f"the workflow that run {run} stored cannot be read: {reason}", hint=f"orchestra runs fork {run}"
     )

@@ -18,17 +18,17 @@ StoredCertificate: TypeAlias = Certificate | ClaimsCertificate
 
 async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[StoredCertificate]:
     """The certificates that a run started with. Missing or unreadable ones are left out."""
-    started = events[0] if events else None
-    found: list[StoredCertificate] = []
-    for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
+    start_event = events[0] if events else None
+    certificates: list[StoredCertificate] = []
+    for name, mark in start_event.versions.items() if isinstance(start_event, RunStarted) else ():
         kind = name.partition("/")[0]
         data = await journal.get_blob(mark) if kind in (CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE) else None
         if data is not None:
             try:
-                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).from_bytes(data))
+                certificates.append((ClaimsCertificate if kind == CLAIMS else Certificate).from_bytes(data))
             except InputError:
                 continue
-    return found
+    return certificates
 
 
 def iter_guarantees(
@@ -36,13 +36,16 @@ def iter_guarantees(
 ) -> Iterator[tuple[str, str, StoredCertificate | None]]:
     """The nodes with a guarantee, its sentence, and its certificate; None if that is unknown."""
     for row in history.rows:
-        said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
-        same = [one for one in certificates if one.guarantee == said]
-        if said:
+        guarantee = next((attempt.guarantee for attempt in reversed(row.attempts) if attempt.guarantee), "")
+        candidates = [certificate for certificate in certificates if certificate.guarantee == guarantee]
+        if guarantee:
             yield (
                 row.path,
-                said,
-                next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None),
+                guarantee,
+                next(
+                    (certificate for certificate in candidates if certificate.agent == row.name),
+                    candidates[0] if len(candidates) == 1 else None,
+                ),
             )
 
 
@@ -50,4 +53,8 @@ def certificates_by_node(
     history: History, certificates: Sequence[StoredCertificate]
 ) -> Mapping[str, Mapping[str, Any]]:
     """The certificates behind guarantees, by the path of their node."""
-    return {path: one.summary for path, _, one in iter_guarantees(history, certificates) if one is not None}
+    return {
+        path: certificate.summary
+        for path, _, certificate in iter_guarantees(history, certificates)
+        if certificate is not None
+    }

@@ -132,8 +132,8 @@ class Thread:
 
     async def turns(self, limit: int = 50) -> list[Turn]:
         """Returns the latest turns from the journal, the oldest first."""
-        found = await self._orchestra.runs(tags={THREAD_TAG: self.id}, limit=limit)
-        status = {one.run: one.status for one in found}
+        run_summaries = await self._orchestra.runs(tags={THREAD_TAG: self.id}, limit=limit)
+        status = {run_summary.run: run_summary.status for run_summary in run_summaries}
         events = await first_and_last_events(self._orchestra.journal, list(status))
         turns = [
             read_turn(first, last, status[run])
@@ -165,13 +165,13 @@ class Thread:
             resolution = _resolve(text, earlier, values)
             if not resolution.can_run:
                 return Turn(0, text, resolution)
-            started = await self._start(text, resolution, earlier, values)
+            started_turn = await self._start(text, resolution, earlier, values)
             try:
-                result = await started.run.wait()
+                result = await started_turn.run.wait()
             except asyncio.CancelledError:
-                started.run.cancel("the caller of the thread")
+                started_turn.run.cancel("the caller of the thread")
                 raise
-            return _ended(started.turn, result)
+            return _ended(started_turn.turn, result)
 
     async def start(
         self, text: str, values: Mapping[str, Any], resolution: Resolution | None = None
@@ -195,12 +195,12 @@ class Thread:
     ) -> StartedTurn:
         number = max((turn.number for turn in earlier), default=0) + 1
         # A computation of stated numbers reads no document.
-        used = {} if plain_expression(resolution.request) is not None else dict(values)
+        used_values = {} if plain_expression(resolution.request) is not None else dict(values)
         record = {FOLLOW_UP: follow_up_record(text, number, resolution)}
-        step = request_workflow(self._orchestra, resolution.request, used, self._options, record)
+        step = request_workflow(self._orchestra, resolution.request, used_values, self._options, record)
         label = join((self._orchestra.label, *(turn.label for turn in earlier)))
         view = self._orchestra.options(tags=self._tags, label=label, budget=await self._remaining())
-        run = await view.start(step, **{REQUEST: resolution.request, **record, **used})
+        run = await view.start(step, **{REQUEST: resolution.request, **record, **used_values})
         turn = Turn(number, text, resolution, run.id, "running", label=label)
         return StartedTurn(turn, step, run)
 
@@ -208,8 +208,8 @@ class Thread:
         """The budget of the next turn. Raises `BudgetExceeded` E042 if nothing is left."""
         if self._budget is None:
             return None
-        used = (await self._orchestra.costs(tags={THREAD_TAG: self.id})).total.usage
-        return remaining_budget(self._budget, used, self.id)
+        usage = (await self._orchestra.costs(tags={THREAD_TAG: self.id})).total.usage
+        return remaining_budget(self._budget, usage, self.id)
 
     async def delete(self) -> int:
         """Deletes the thread: its runs, with what they read and answered. Returns their number.
@@ -217,7 +217,7 @@ class Thread:
         Raises:
             OrchestraError: The first error of a run that cannot be deleted, such as one that goes on.
         """
-        runs = [one.run for one in await self._orchestra.runs(tags={THREAD_TAG: self.id}, limit=NO_LIMIT)]
+        runs = [run.run for run in await self._orchestra.runs(tags={THREAD_TAG: self.id}, limit=NO_LIMIT)]
         for error in await delete_runs(self._orchestra.journal, runs):
             if error is not None:
                 raise error
@@ -253,14 +253,17 @@ def follow_up_record(text: str, number: int, resolution: Resolution) -> dict[str
         "number": number,
         "status": resolution.status,
         "turn": resolution.turn,
-        "replaced": "; ".join(f"{one.before} -> {one.after} ({one.kind})" for one in resolution.replacements),
+        "replaced": "; ".join(
+            f"{replacement.before} -> {replacement.after} ({replacement.kind})"
+            for replacement in resolution.replacements
+        ),
         "reason": resolution.reason,
     }
 
 
 def remaining_budget(budget: Budget, used: Usage, thread: str) -> Budget:
     """Returns what is left of a budget. Raises `BudgetExceeded` E042 if a limit is reached."""
-    spent = {
+    amounts = {
         "tokens": used.prompt_tokens + used.output_tokens,
         "calls": used.calls,
         "seconds": used.seconds,
@@ -269,27 +272,27 @@ def remaining_budget(budget: Budget, used: Usage, thread: str) -> Budget:
     }
     limits = budget.model_dump(exclude_none=True)
     for name, limit in limits.items():
-        if spent[name] >= limit:
+        if amounts[name] >= limit:
             raise BudgetExceeded(
                 EXHAUSTED,
-                f"the thread {thread} has used {spent[name]:g} of {limit:g} {name}",
+                f"the thread {thread} has used {amounts[name]:g} of {limit:g} {name}",
                 hint="start another thread, or give this one a larger budget",
             )
-    return Budget(**{name: limit - spent[name] for name, limit in limits.items()})
+    return Budget(**{name: limit - amounts[name] for name, limit in limits.items()})
 
 
 def answer_values(output: Any) -> Iterator[str]:
     """Yields the values of an answer that later turns may refer to, such as names and numbers; at most `MAX_VALUES`."""
-    found = dict.fromkeys(value for value in _values(output) if value and len(value) <= MAX_VALUE)
-    yield from list(found)[:MAX_VALUES]
+    values = dict.fromkeys(value for value in _values(output) if value and len(value) <= MAX_VALUE)
+    yield from list(values)[:MAX_VALUES]
 
 
 def _values(output: Any) -> Iterator[str]:
     match output:
         case {"findings": [_, *_] as findings}:
-            for one in findings:
-                if isinstance(one, Mapping) and isinstance(one.get("answer"), str):
-                    yield one["answer"].strip()
+            for finding in findings:
+                if isinstance(finding, Mapping) and isinstance(finding.get("answer"), str):
+                    yield finding["answer"].strip()
         case {"text": _, "findings": _} | None:
             return
         case Mapping():
@@ -297,12 +300,12 @@ def _values(output: Any) -> Iterator[str]:
                 if name in output and not isinstance(output[name], Mapping):
                     yield from _values(output[name])
                     return
-            for one in output.values():
-                if isinstance(one, Mapping):
-                    yield from _values(one)
+            for finding in output.values():
+                if isinstance(finding, Mapping):
+                    yield from _values(finding)
         case list():
-            for one in output:
-                yield from _values(one)
+            for finding in output:
+                yield from _values(finding)
         case bool():
             return
         case float() if output.is_integer():
@@ -321,11 +324,11 @@ def _texts(output: Any) -> Iterator[str]:
         case {"text": None}:
             return
         case Mapping() | list():
-            for one in output.values() if isinstance(output, Mapping) else output:
-                if isinstance(one, Mapping | list):
-                    yield from _texts(one)
-                elif isinstance(one, str):
-                    yield one
+            for item in output.values() if isinstance(output, Mapping) else output:
+                if isinstance(item, Mapping | list):
+                    yield from _texts(item)
+                elif isinstance(item, str):
+                    yield item
         case str():
             yield output
         case _:
@@ -340,7 +343,7 @@ def tables_of(values: Mapping[str, Any]) -> Iterator[Table]:
         if all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value):
             yield Table(name=name, cells=value)
         elif isinstance(value[0], Mapping) and "cells" in value[0]:
-            yield from (Table.model_validate(one) for one in value)
+            yield from (Table.model_validate(item) for item in value)
 
 
 def _resolve(text: str, earlier: Iterable[Turn], values: Mapping[str, Any]) -> Resolution:

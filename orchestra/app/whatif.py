@@ -189,10 +189,10 @@ class _ReplayQueue:
 
     async def _serve(self) -> None:
         while self.waiting:
-            come, still = self.arrivals, 0
+            arrivals, still = self.arrivals, 0
             while still < QUIET_TURNS:  # The consequences of the last answer may include an earlier call.
                 await asyncio.sleep(0)
-                come, still = self.arrivals, still + 1 if come == self.arrivals else 0
+                arrivals, still = self.arrivals, still + 1 if arrivals == self.arrivals else 0
             _, _, free = heapq.heappop(self.waiting)
             if not free.done():  # Otherwise the caller has given up.
                 free.set_result(None)
@@ -222,26 +222,28 @@ class RecordedWorkers:
         """Builds the workers from a replayed run. The agents in `asked` and the tools in `altered` are called again."""
         records: dict[bytes, dict[str, _RecordedAnswer]] = {}
         unknown = {("agent", name) for name in asked} | {("tool", name) for name in altered}
-        for call, finished in found.calls.values():
-            if finished is None or (call.kind, call.name) in unknown:
+        for call, finish_event in found.calls.values():
+            if finish_event is None or (call.kind, call.name) in unknown:
                 continue
-            record = records.setdefault(_call_key(call), {}).setdefault(call.node, _RecordedAnswer(finished))
-            record.usage += finished.usage
+            record = records.setdefault(_call_key(call), {}).setdefault(call.node, _RecordedAnswer(finish_event))
+            record.usage += finish_event.usage
             if record.answer.error:
-                record.answer = finished
+                record.answer = finish_event
         pure = (
-            (one.kind, one.name) for one in called_contracts(program) if one.kind == "agent" or one.effect == "pure"
+            (contract.kind, contract.name)
+            for contract in called_contracts(program)
+            if contract.kind == "agent" or contract.effect == "pure"
         )
         return cls(inner, records, frozenset(pure), {_call_key(call): tokens for call, tokens in found.token_counts})
 
     async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Answers a call or passes it on."""
-        known = await self._recall(call)
-        return await self.inner.call(call, on_text) if known is None else known
+        result = await self._recall(call)
+        return await self.inner.call(call, on_text) if result is None else result
 
     async def _recall(self, call: CallRequest) -> CallResult | CallError | None:
-        if (known := self.records.get(_call_key(call))) is not None:
-            record = known.get(call.node) or next(iter(known.values()))
+        if (recorded_answers := self.records.get(_call_key(call))) is not None:
+            record = recorded_answers.get(call.node) or next(iter(recorded_answers.values()))
             self.recalled[call.node, call.attempt] = record.usage
             then = record.answer
             await self.queue.wait_turn(then.seq)
@@ -250,13 +252,13 @@ class RecordedWorkers:
                 return CallError(
                     code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage
                 )
-            said = {
+            fields = {
                 "value": then.value,
                 "confidence": then.confidence,
                 "reused_from": then.reused_from,
                 "overridden_by": then.overridden_by,
             }
-            return CallResult(**said, server=server, model=model, usage=usage)
+            return CallResult(**fields, server=server, model=model, usage=usage)
         if (call.kind, call.name) in self.allowed_calls:
             self.new_calls.add((call.node, call.attempt))
             return None
@@ -273,8 +275,8 @@ class RecordedWorkers:
 
     async def count_tokens(self, call: CallRequest) -> int | None:
         """Returns the tokens of a call's prompt, from the record if a server counted them."""
-        known = self.token_counts.get(_call_key(call))
-        return await self.inner.count_tokens(call) if known is None else known
+        token_count = self.token_counts.get(_call_key(call))
+        return await self.inner.count_tokens(call) if token_count is None else token_count
 
 
 def _call_key(call: CallRequest) -> bytes:
@@ -313,7 +315,7 @@ async def whatif(
         run = first.run if isinstance(first, RunStarted) else ""
         raise InputError("E025", f"run {run} has not ended", hint=f"orchestra runs show {run}")
     old = await restore_program(project, engine.journal, first, will_call=False)
-    given: Mapping[str, Any] = first.inputs
+    inputs: Mapping[str, Any] = first.inputs
     code, rests = CodeChanges((), ()), CertificateCoverage()
     if replacements is not None:
         rests = certificate_coverage(project, old, replacements)
@@ -324,41 +326,43 @@ async def whatif(
             replacements=project.replacement_contracts(replacements),
             held=rests.certificates,
         )
-        asks = any(isinstance(one, Card) and one.uses_model for one in replacements.values())
+        asks = any(isinstance(replacement, Card) and replacement.uses_model for replacement in replacements.values())
     else:
         program = apply_run_options(
             project.program(_current_step(project, first, workflow), stored_accept(first)), first
         )
-        given = bind_arguments(program, (), {name: value for name, value in given.items() if name in program.inputs})
+        inputs = bind_arguments(program, (), {name: value for name, value in inputs.items() if name in program.inputs})
         code = await compare_code(project, engine.journal, first, old)
         asks = bool(program_changes(old, program)) or bool(code.changed)
     if workers is not None and asks:
         await workers.prepare(program)
-    found = await simulate_run(
-        engine, RecordedRun(old, first, events), program, given, replacements or (), code.changed, label=label
+    result = await simulate_run(
+        engine, RecordedRun(old, first, events), program, inputs, replacements or (), code.changed, label=label
     )
-    after = replace(found.after, accepted_nodes=0) if rests.uncertified else found.after
+    after = replace(result.after, accepted_nodes=0) if rests.uncertified else result.after
     return replace(
-        found, after=after, changed_tools=code.changed, unknown_tools=code.unknown, uncertified=rests.uncertified
+        result, after=after, changed_tools=code.changed, unknown_tools=code.unknown, uncertified=rests.uncertified
     )
 
 
-def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., Any]:
-    """Returns a run's workflow as it is today. Raises `InputError` C004 if its name is unknown, or `named` is another
-    workflow.
+def _current_step(project: Project, first: RunStarted, workflow: str) -> Step[..., Any]:
+    """Returns a run's workflow as it is today.
+
+    Raises:
+        InputError: C004 if its name is unknown, or `workflow` is the file of another one.
     """
     hint = f"name its file: orchestra whatif {first.run} --workflow FILE"
     try:
-        step = project.find(named or first.workflow)
+        step = project.find(workflow or first.workflow)
     except InputError as error:
-        if named or error.code != "C004":
+        if workflow or error.code != "C004":
             raise
         raise InputError(
             "C004", f"run {first.run} ran {first.workflow!r}, which is not a workflow of this project", hint=hint
         ) from error
     if step.name != first.workflow:
         raise InputError(
-            "C004", f"run {first.run} ran {first.workflow!r}, and {named} is the workflow {step.name!r}", hint=hint
+            "C004", f"run {first.run} ran {first.workflow!r}, and {workflow} is the workflow {step.name!r}", hint=hint
         )
     return step
 
@@ -374,7 +378,9 @@ class RecordedRun:
     @property
     def active_seconds(self) -> float:
         """Seconds in which it was executed, without the time before it was resumed."""
-        return sum(max(0.0, two.at - one.at) for one, two in pairwise(self.events) if not isinstance(two, RunResumed))
+        return sum(
+            max(0.0, two.at - event.at) for event, two in pairwise(self.events) if not isinstance(two, RunResumed)
+        )
 
 
 async def simulate_run(
@@ -392,11 +398,11 @@ async def simulate_run(
 
     Its label is the strictest of the run's, the program's and `label`: new calls contain data of all three.
     """
-    first, found = recorded.started, replay(recorded.program, recorded.events)
-    sealed = RecordedWorkers.of(engine.workers, program, found, asked, altered)
-    stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
+    first, replay_result = recorded.started, replay(recorded.program, recorded.events)
+    recorded_workers = RecordedWorkers.of(engine.workers, program, replay_result, asked, altered)
+    stage = Engine(engine.clock, MemoryJournal(), recorded_workers, concurrency=engine.concurrency)
     names = {node.name for node in program.nodes}
-    values = {path: one for path, one in (first.overrides or {}).items() if root_name(path) in names}
+    values = {path: override for path, override in (first.overrides or {}).items() if root_name(path) in names}
     strictest = join((first.label, program.label, label))
     try:
         request = RunRequest(
@@ -414,66 +420,70 @@ async def simulate_run(
         events = list(await run.history())
     finally:
         await stage.close()
-    stops += sealed.stops.values()
-    spent = _usage_of(events, sealed.new_calls)
+    stops += recorded_workers.stops.values()
+    usage = _usage_of(events, recorded_workers.new_calls)
     before, after = History.of(recorded.events), History.of(events)
     return WhatifResult(
         run=first.run,
         workflow=first.workflow,
         before=_summarize(before, before.usage),
-        after=_summarize(after, sum(sealed.recalled.values(), spent)),
+        after=_summarize(after, sum(recorded_workers.recalled.values(), usage)),
         differences=tuple(_differences(before, after, stops)),
         stops=tuple(stops),
-        recalled_calls=len(sealed.recalled),
-        new_calls=len(sealed.new_calls),
-        new_usage=spent,
-        replay_gap=found.reason if found.first_difference is not None else "",
-        timed_out=tuple(dict.fromkeys((*found.timed_out, *([""] if _is_out_of_time(recorded) else [])))),
+        recalled_calls=len(recorded_workers.recalled),
+        new_calls=len(recorded_workers.new_calls),
+        new_usage=usage,
+        replay_gap=replay_result.reason if replay_result.first_difference is not None else "",
+        timed_out=tuple(dict.fromkeys((*replay_result.timed_out, *([""] if _is_out_of_time(recorded) else [])))),
     )
 
 
-def _is_out_of_time(recorded: RecordedRun) -> bool:
+def _is_out_of_time(recorded_run: RecordedRun) -> bool:
     """Whether the budget of seconds of a run was exhausted."""
-    budget = recorded.program.budget
-    return budget is not None and budget.seconds is not None and recorded.active_seconds >= budget.seconds
+    budget = recorded_run.program.budget
+    return budget is not None and budget.seconds is not None and recorded_run.active_seconds >= budget.seconds
 
 
-async def _replay_answers(stage: Engine, run: Execution, recorded: Sequence[Event]) -> list[StoppedNode]:
+async def _replay_answers(stage: Engine, run: Execution, events: Sequence[Event]) -> list[StoppedNode]:
     """Answers questions to persons as recorded, until the run ends or asks a new one; returns the questions without a
     recorded answer.
     """
     questions: dict[str, QuestionAsked] = {}
-    known: dict[tuple[str, str], QuestionAnswered] = {}
-    for event in recorded:
+    answer_events: dict[tuple[str, str], QuestionAnswered] = {}
+    for event in events:
         if isinstance(event, QuestionAsked):
             questions[event.node] = event
         elif isinstance(event, QuestionAnswered) and questions[event.node].kind != "effect":
-            known[questions[event.node].question_digest, event.node] = event
-    posted: set[tuple[str, str]] = set()
+            answer_events[questions[event.node].question_digest, event.node] = event
+    posted_answers: set[tuple[str, str]] = set()
     patience = ANSWER_TIMEOUT
     while await run.wait_until_blocked() is None:
-        fresh = [one for one in run.questions if (one.question_digest, one.node) not in posted]
-        told = [
-            (one, known[one.question_digest, one.node]) for one in fresh if (one.question_digest, one.node) in known
+        fresh = [
+            question for question in run.questions if (question.question_digest, question.node) not in posted_answers
         ]
-        for one, answer in told:
-            posted.add((one.question_digest, one.node))
-            at, value, declined, by = stage.clock.now(), answer.value, answer.decline_reason, answer.by
+        answers = [
+            (question, answer_events[question.question_digest, question.node])
+            for question in fresh
+            if (question.question_digest, question.node) in answer_events
+        ]
+        for question, answer in answers:
+            posted_answers.add((question.question_digest, question.node))
+            at, value, decline_reason, by = stage.clock.now(), answer.value, answer.decline_reason, answer.by
             message = InboxMessage(
                 kind="answer",
-                node=one.node,
+                node=question.node,
                 at=at,
                 value=value,
-                decline_reason=declined,
+                decline_reason=decline_reason,
                 by=by,
-                question_digest=one.question_digest,
+                question_digest=question.question_digest,
             )
             await stage.journal.send(run.id, message)
-        patience = ANSWER_TIMEOUT if told else patience - POLL_INTERVAL
-        if (fresh and not told) or patience < 0:
+        patience = ANSWER_TIMEOUT if answers else patience - POLL_INTERVAL
+        if (fresh and not answers) or patience < 0:
             open_ = fresh or run.questions
             run.cancel("whatif")
-            return [StoppedNode(one.node, "a person", one.question) for one in open_]
+            return [StoppedNode(question.node, "a person", question.question) for question in open_]
         await stage.clock.sleep(POLL_INTERVAL)
     return []
 
@@ -495,18 +505,18 @@ def _differences(before: History, after: History, stops: Sequence[StoppedNode]) 
     nodes that ended before: a missing value after the stop means nothing.
     """
     rows = {row.path: row.outcome for row in before.rows}
-    found: dict[str, NodeDifference] = {}
+    differences: dict[str, NodeDifference] = {}
     for row in after.rows:
-        was = rows.pop(row.path, None)
+        old_outcome = rows.pop(row.path, None)
         if CHECK_MARKER in row.path:
             continue
-        if not is_same_outcome(was, row.outcome) and not (stops and not isinstance(row.outcome, ValueOutcome)):
-            found[row.path] = NodeDifference(row.path, was, row.outcome)
+        if not is_same_outcome(old_outcome, row.outcome) and not (stops and not isinstance(row.outcome, ValueOutcome)):
+            differences[row.path] = NodeDifference(row.path, old_outcome, row.outcome)
     if not stops:
-        gone = {path: outcome for path, outcome in rows.items() if outcome is not None and CHECK_MARKER not in path}
-        found |= {path: NodeDifference(path, outcome, None) for path, outcome in gone.items()}
+        outcomes = {path: outcome for path, outcome in rows.items() if outcome is not None and CHECK_MARKER not in path}
+        differences |= {path: NodeDifference(path, outcome, None) for path, outcome in outcomes.items()}
     outer: set[str] = set()
-    for path in found:
+    for path in differences:
         while path := parent(path):
             outer.add(path)
-    return [change for path, change in found.items() if path not in outer]
+    return [change for path, change in differences.items() if path not in outer]

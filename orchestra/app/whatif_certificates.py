@@ -55,12 +55,14 @@ def certificate_coverage(
     """Returns the coverage of a program with replaced agents."""
     if not program.certified_acceptances:
         return CertificateCoverage()
-    held: CertificateMap = {}
-    return CertificateCoverage(held, tuple(_find_uncertified(project, program, replacements, held)))
+    certificate_files: CertificateMap = {}
+    return CertificateCoverage(
+        certificate_files, tuple(_find_uncertified(project, program, replacements, certificate_files))
+    )
 
 
 def _find_uncertified(
-    project: Project, program: Program, instead: Mapping[str, Card | Contract], held: CertificateMap
+    project: Project, program: Program, instead: Mapping[str, Card | Contract], certificate_files: CertificateMap
 ) -> Iterator[UncertifiedNode]:
     for path, node in walk_nodes(program):
         if node.acceptance is not None and node.acceptance.whole_workflow:
@@ -69,17 +71,21 @@ def _find_uncertified(
         rests = _certificates_of(node)
         name = node.contract.name if node.contract is not None else ""
         for kind, before in rests.items():
-            if (other := instead.get(name)) is not None:
+            if (other_contract := instead.get(name)) is not None:
                 try:
-                    held[kind, other.name] = _current_certificate(project, kind, other, before)
+                    certificate_files[kind, other_contract.name] = _current_certificate(
+                        project, kind, other_contract, before
+                    )
                 except InputError as error:
-                    yield UncertifiedNode(path, other.name, error.code, error.message, error.hint)
-        for judge, was in node.acceptance.judges.items() if rests and node.acceptance is not None else ():
-            asked = instead.get(judge)
-            if asked is not None and asked.digest != was.digest:
-                replacement = _replacement_text(asked, judge)
-                why = f"the acceptance of {name!r} rests on checks by {judge}, and not by {replacement}"
-                yield UncertifiedNode(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
+                    yield UncertifiedNode(path, other_contract.name, error.code, error.message, error.hint)
+        for judge, old_contract in node.acceptance.judges.items() if rests and node.acceptance is not None else ():
+            judge_replacement = instead.get(judge)
+            if judge_replacement is not None and judge_replacement.digest != old_contract.digest:
+                replacement = _replacement_text(judge_replacement, judge)
+                reason = f"the acceptance of {name!r} rests on checks by {judge}, and not by {replacement}"
+                yield UncertifiedNode(
+                    path, judge_replacement.name, "V002", reason, f"orchestra certify {name} --data FILE"
+                )
 
 
 def _uncertified_in_workflow(
@@ -90,18 +96,21 @@ def _uncertified_in_workflow(
     if certificate is None or node.body is None:
         return
     before = {
-        one.name: one for part in reachable_programs(node.body) for inner in part.nodes for one in node_contracts(inner)
+        contract.name: contract
+        for part in reachable_programs(node.body)
+        for inner in part.nodes
+        for contract in node_contracts(inner)
     }
-    for name, other in instead.items():
-        if name in before and before[name].digest != other.digest:
-            replacement = _replacement_text(other, name)
-            whole = f"the certificate of the workflow {certificate.agent!r}"
-            why = f"{whole} is about {name} as it was, and not {replacement}"
-            yield UncertifiedNode(path, other.name, "V002", why, certificate.renew_command)
+    for name, other_contract in instead.items():
+        if name in before and before[name].digest != other_contract.digest:
+            replacement = _replacement_text(other_contract, name)
+            subject = f"the certificate of the workflow {certificate.agent!r}"
+            reason = f"{subject} is about {name} as it was, and not {replacement}"
+            yield UncertifiedNode(path, other_contract.name, "V002", reason, certificate.renew_command)
 
 
-def _replacement_text(asked: Card | Contract, judge: str) -> str:
-    return f"another {judge}" if asked.name == judge else asked.name
+def _replacement_text(contract: Card | Contract, judge: str) -> str:
+    return f"another {judge}" if contract.name == judge else contract.name
 
 
 def _certificates_of(node: CompiledNode) -> dict[str, Any]:
@@ -116,37 +125,39 @@ def _certificates_of(node: CompiledNode) -> dict[str, Any]:
     return ({kind: certificate} if certificate else {}) | ({COMBINATION: combination} if combination else {})
 
 
-def _current_certificate(project: Project, kind: str, other: Card | Contract, before: Any) -> Any:
+def _current_certificate(project: Project, kind: str, contract: Card | Contract, before: Any) -> Any:
     """Returns what applies to a replacement. Raises `InputError` L119 or L076 if there is nothing, V002 to V007 if it
     is invalid, V005 if it is for other checks.
     """
     from orchestra.app.certificates import AgentCertificates, AgentCombinations, ClaimsCertificates
 
-    registry = project.registry.with_cards([other]) if isinstance(other, Card) else project.registry
+    registry = project.registry.with_cards([contract]) if isinstance(contract, Card) else project.registry
     beside: dict[str, Callable[..., Mapping[str, Any]]] = {
         CERTIFICATE: AgentCertificates,
         CLAIMS: ClaimsCertificates,
         COMBINATION: AgentCombinations,
     }
-    found = beside[kind](project.settings, lambda: registry).get(other.name)
-    if found is None and kind == COMBINATION:
-        hint = f"orchestra learn combine {other.name} --data FILE"
-        raise InputError("L076", f"there is no combination of checks for {other.name!r}", hint=hint)
-    if found is None:
+    certificate = beside[kind](project.settings, lambda: registry).get(contract.name)
+    if certificate is None and kind == COMBINATION:
+        hint = f"orchestra learn combine {contract.name} --data FILE"
+        raise InputError("L076", f"there is no combination of checks for {contract.name!r}", hint=hint)
+    if certificate is None:
         option = " --claims" if kind == CLAIMS else ""
-        hint = f"orchestra certify {other.name}{option} --data FILE"
-        raise InputError("L119", f"there is no certificate for {other.name!r}", hint=hint)
-    if kind == CLAIMS and found.check != before.check:
+        hint = f"orchestra certify {contract.name}{option} --data FILE"
+        raise InputError("L119", f"there is no certificate for {contract.name!r}", hint=hint)
+    if kind == CLAIMS and certificate.check != before.check:
         raise InputError(
             "V005",
-            f"the certificate of {other.name!r} is about claims that {found.check} scores",
-            hint=found.renew_command,
+            f"the certificate of {contract.name!r} is about claims that {certificate.check} scores",
+            hint=certificate.renew_command,
         )
-    if kind != CLAIMS and frozenset(found.checks) != frozenset(before.checks):
-        wrong, right = join_names(found.checks), join_names(before.checks)
-        reason = f"the {found.title} of {other.name!r} is about the checks {wrong}, and this node has {right}"
+    if kind != CLAIMS and frozenset(certificate.checks) != frozenset(before.checks):
+        wrong, right = join_names(certificate.checks), join_names(before.checks)
+        reason = f"the {certificate.title} of {contract.name!r} is about the checks {wrong}, and this node has {right}"
         makes = "learn combine" if kind == COMBINATION else "certify"
         raise InputError(
-            "V005", reason, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'"
+            "V005",
+            reason,
+            hint=f"orchestra {makes} {contract.name} --data FILE --checks '{','.join(before.checks)}'",
         )
-    return found
+    return certificate

@@ -110,12 +110,12 @@ class ProjectWorkers:
         """Returns the tokens of a call's prompt as its server counts them; None if no server can."""
         card = self._card(call)
         if card is not None and card.member_cards:
-            counted = [
-                await self.count_tokens(asked)
-                for asked in ensemble_calls.member_calls(call, card)
-                if card.is_model_member(asked.name)
+            token_counts = [
+                await self.count_tokens(member_call)
+                for member_call in ensemble_calls.member_calls(call, card)
+                if card.is_model_member(member_call.name)
             ]
-            return None if None in counted else sum(one for one in counted if one is not None)
+            return None if None in token_counts else sum(count for count in token_counts if count is not None)
         if card is None or card.kind != "model":
             return None
         try:
@@ -132,7 +132,7 @@ class ProjectWorkers:
                 from orchestra.fleet.dispatch import Fleet, FleetOptions
 
                 estimator = self._get_estimator()
-                opened = Fleet.open(
+                context_manager = Fleet.open(
                     estimator.config,
                     cards=estimator.cards,
                     cards_by_digest=estimator.cards_by_digest,
@@ -141,7 +141,7 @@ class ProjectWorkers:
                     model_store=estimator.model_store,
                     options=FleetOptions(constraint=estimator.constraint),
                 )
-                self._fleet = await self._stack.enter_async_context(opened)
+                self._fleet = await self._stack.enter_async_context(context_manager)
             return self._fleet
 
     def _get_estimator(self) -> CallEstimator:
@@ -236,11 +236,11 @@ class ProjectWorkers:
 
     def _cards(self, agents: Iterable[AgentIdentity]) -> Iterator[Card]:
         """Yields the cards of these agents in these versions, and of an ensemble's members."""
-        cards, kept = self._project.registry.cards, self._project.cards_by_digest
+        cards, cards_by_digest = self._project.registry.cards, self._project.cards_by_digest
         for name, mark in agents:
             card = cards.get(name)
             if card is None or card.digest != mark:
-                card = kept.get(mark, card)
+                card = cards_by_digest.get(mark, card)
             if card is not None:
                 yield from (card, *card.member_cards)
 

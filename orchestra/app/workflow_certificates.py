@@ -86,13 +86,13 @@ class WorkflowTarget:
     @cached_property
     def settings(self) -> Settings:
         """The settings with the folders in which its own folder may be."""
-        chosen = self.project.settings
+        settings = self.project.settings
         beside = (
             (self.file.parent,)
             if self.file is not None and not self.file.is_relative_to(builtin_folder("workflows"))
             else ()
         )
-        return chosen.model_copy(update={"agents": tuple(dict.fromkeys((*beside, *chosen.workflows)))})
+        return settings.model_copy(update={"agents": tuple(dict.fromkeys((*beside, *settings.workflows)))})
 
     @cached_property
     def card(self) -> Card:
@@ -103,7 +103,9 @@ class WorkflowTarget:
             {"title": "input", **object_type(fields, [name for name, entry in inputs.items() if entry.required])}
         )
         folders = [folder / self.name for folder in (*self.settings.agents, builtin_folder("workflows"))]
-        folder = next((one for one in folders if (one / EVALUATION).is_file()), folders[0])
+        folder = next(
+            (search_folder for search_folder in folders if (search_folder / EVALUATION).is_file()), folders[0]
+        )
         return Card.from_schemas(self.name, takes, self.program.output_schema, folder)
 
     @cached_property
@@ -123,8 +125,13 @@ class WorkflowTarget:
             for node in part.nodes:
                 if node.kind == "ask" or (node.acceptance is not None and "ask" in node.acceptance.otherwise):
                     return f"{node.name} asks a person"
-                if (one := next((one for one in node_contracts(node) if one.effect != "pure"), None)) is not None:
-                    return f"{one.name} has effects"
+                if (
+                    contract := next(
+                        (node_contract for node_contract in node_contracts(node) if node_contract.effect != "pure"),
+                        None,
+                    )
+                ) is not None:
+                    return f"{contract.name} has effects"
         return ""
 
     def dependency_digests(self) -> DependencyDigests:
@@ -146,17 +153,17 @@ class WorkflowTarget:
                 parts |= dict(_acceptance_digests(node))
         if tiers := self.project.tiers(self.program):
             parts["the larger models of the fleet"] = digest(canonical(list(tiers)))
-        scored = [(name, _source_text(name)) for name in SCORING_SOURCES]
+        scoring_digests = [(name, _source_text(name)) for name in SCORING_SOURCES]
         return DependencyDigests(
-            _graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts
+            _graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scoring_digests])), parts
         )
 
     def _agent_digests(self, contract: Contract) -> dict[str, str]:
         settings, registry, name = self.project.settings, self.project.registry, contract.name
         bound = certificates.dependency_digests(settings, registry, name)
         card = registry.card(name).with_settings(description="", label="restricted")
-        found = {"the card or prompt": card.digest, "the model": bound.model, "the adapter or arrays": bound.adapter}
-        return {f"{what} of {name!r}": mark for what, mark in found.items() if mark}
+        digests = {"the card or prompt": card.digest, "the model": bound.model, "the adapter or arrays": bound.adapter}
+        return {f"{part} of {name!r}": mark for part, mark in digests.items() if mark}
 
     def _tool_digests(self, contract: Contract) -> dict[str, str]:
         tool = self.project.registry.tools.get(contract.name)
@@ -173,35 +180,35 @@ class WorkflowTarget:
         path = self.certificate_path
         if path is None:
             return None
-        location, found = SourceLocation(str(path), 1), certificates.read_certificate(path, self.name)
-        if found.subject_kind != "workflow":
-            said = f"{path} is about the agent {found.agent!r}, and {self.name!r} is a workflow"
-            raise InputError("V005", said, location=location, hint=found.renew_command)
-        why = found.void_reason or " and ".join(found.dependencies.changes(self.dependency_digests()))
-        if why:
-            said = why if found.void_reason else f"{why} changed since it was made"
+        location, certificate = SourceLocation(str(path), 1), certificates.read_certificate(path, self.name)
+        if certificate.subject_kind != "workflow":
+            message = f"{path} is about the agent {certificate.agent!r}, and {self.name!r} is a workflow"
+            raise InputError("V005", message, location=location, hint=certificate.renew_command)
+        reason = certificate.void_reason or " and ".join(certificate.dependencies.changes(self.dependency_digests()))
+        if reason:
+            message = reason if certificate.void_reason else f"{reason} changed since it was made"
             raise InputError(
                 "V002",
-                f"the certificate of the workflow {self.name!r} is void: {said}",
+                f"the certificate of the workflow {self.name!r} is void: {message}",
                 location=location,
-                hint=found.renew_command,
+                hint=certificate.renew_command,
             )
-        return found
+        return certificate
 
 
 def _graph_digest(graph: Graph) -> str:
     """Returns the digest of a workflow's content."""
-    said = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return digest(canonical({key: value for key, value in said.items() if key not in _IGNORED_KEYS}))
+    graph_fields = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return digest(canonical({key: value for key, value in graph_fields.items() if key not in _IGNORED_KEYS}))
 
 
 def _acceptance_digests(node: CompiledNode) -> Iterator[tuple[str, str]]:
     """Yields the digests of what a node inside accepts by."""
-    one = node.acceptance
-    if one is not None and one.certificate is not None:
-        yield f"the certificate of {one.certificate.agent!r}", one.certificate.digest
-    if one is not None and one.combination is not None:
-        yield f"the combination of checks of {one.combination.agent!r}", one.combination.digest
+    acceptance = node.acceptance
+    if acceptance is not None and acceptance.certificate is not None:
+        yield f"the certificate of {acceptance.certificate.agent!r}", acceptance.certificate.digest
+    if acceptance is not None and acceptance.combination is not None:
+        yield f"the combination of checks of {acceptance.combination.agent!r}", acceptance.combination.digest
 
 
 def _source_text(name: str) -> str:
@@ -215,9 +222,9 @@ class WorkflowCertificates(Mapping[str, "Certificate"]):
         self._project, self._graph = project, graph
 
     def __getitem__(self, name: str) -> Certificate:
-        if (found := WorkflowTarget.of(self._project, self._graph(name)).certificate()) is None:
+        if (certificate := WorkflowTarget.of(self._project, self._graph(name)).certificate()) is None:
             raise KeyError(name)
-        return found
+        return certificate
 
     def __iter__(self) -> Iterator[str]:
         return (
@@ -233,9 +240,9 @@ class WorkflowCertificates(Mapping[str, "Certificate"]):
 def workflow_certificate_stamps(project: WorkflowProject, program: Program) -> tuple[Any, ...]:
     """Returns stamps that change when a workflow certificate of a program is replaced."""
     names = [
-        one.certificate.agent
-        for one in program.certified_acceptances
-        if one.whole_workflow and one.certificate is not None
+        certified_acceptance.certificate.agent
+        for certified_acceptance in program.certified_acceptances
+        if certified_acceptance.whole_workflow and certified_acceptance.certificate is not None
     ]
     paths: list[Path | None] = []
     for name in dict.fromkeys(names):

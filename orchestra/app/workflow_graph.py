@@ -54,18 +54,18 @@ class WorkflowGraph(msgspec.Struct, frozen=True, kw_only=True):
 
 def workflow_graph(program: Program, max_nodes: int = MAX_SHOWN_NODES) -> WorkflowGraph:
     """Returns the graph of a program. Bodies beyond `max_nodes` nodes are left out."""
-    nodes, edges, waiting, left = list[GraphNode](), list[GraphEdge](), [(program, "")], 0
-    while waiting:
-        part, parent = waiting.pop(0)
+    nodes, edges, pending_programs, omitted_count = list[GraphNode](), list[GraphEdge](), [(program, "")], 0
+    while pending_programs:
+        part, parent = pending_programs.pop(0)
         if len(nodes) + len(part.nodes) > max_nodes:
-            left += len(part.nodes)
+            omitted_count += len(part.nodes)
             continue
         for node in part.nodes:
             nodes.append(_graph_node(node, parent))
             if node.body is not None:
-                waiting.append((node.body, nodes[-1].id))
+                pending_programs.append((node.body, nodes[-1].id))
         edges += _edges(part, parent)
-    return WorkflowGraph(name=program.name, nodes=tuple(nodes), edges=tuple(edges), left_out=left)
+    return WorkflowGraph(name=program.name, nodes=tuple(nodes), edges=tuple(edges), left_out=omitted_count)
 
 
 def _node_id(name: str, parent: str) -> str:

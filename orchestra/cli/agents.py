@@ -58,14 +58,14 @@ def list_agents(as_json: JsonOption = False) -> None:
     from orchestra.fleet.weights.weights import ModelStore
 
     registry = _load_registry()
-    found = sorted(registry.agents.items())
+    agents = sorted(registry.agents.items())
     store = ModelStore.from_environment()
-    missing = {name: missing_downloads(registry.cards.get(name), store) for name, _ in found}
+    missing = {name: missing_downloads(registry.cards.get(name), store) for name, _ in agents}
     if as_json:
         print_json(
             [
                 {**_agent_data(name, contract, registry.cards.get(name)), "missing_bytes": missing[name].total_bytes}
-                for name, contract in found
+                for name, contract in agents
             ]
         )
         return
@@ -83,7 +83,7 @@ def list_agents(as_json: JsonOption = False) -> None:
             shorten(_format_output(contract), MAX_TYPE_LENGTH),
             contract.description,
         )
-        for name, contract in found
+        for name, contract in agents
     ]
     print_table(("agent", "kind", "weights", "takes", "gives", "what it does"), rows)
     if any(count.weights for count in missing.values()):
@@ -142,13 +142,13 @@ def install(
     from orchestra.fleet.weights.packaged_agents import install_agents
     from orchestra.fleet.weights.weights import ModelStore
 
-    waiting = StatusLine()
+    status_line = StatusLine()
     try:
         folder = asyncio.run(
-            install_agents(package_data("agents"), ModelStore.from_environment(), waiting, origin=origin)
+            install_agents(package_data("agents"), ModelStore.from_environment(), status_line, origin=origin)
         )
     finally:
-        waiting.close()
+        status_line.close()
     print_text(f"the agents and their weights are in {escape_invisible(str(folder))}")
 
 
@@ -159,9 +159,9 @@ def _format_weights(missing: MissingDownloads) -> str:
 def _load_registry() -> Registry:
     from orchestra.app.project import Project
 
-    chosen = load_settings_to_inspect()
-    print_trust_notice(chosen)
-    return Project.load(chosen).registry
+    settings = load_settings_to_inspect()
+    print_trust_notice(settings)
+    return Project.load(settings).registry
 
 
 def _kind(card: Card | None) -> str:
@@ -228,13 +228,15 @@ def _show_agent(contract: Contract, card: Card | None) -> None:
         )
     if card.member_cards:
         weights = card.weights or (1.0,) * len(card.member_cards)
-        named = ", ".join(f"{part.name} × {weight:g}" for part, weight in zip(card.member_cards, weights, strict=True))
+        members = ", ".join(
+            f"{part.name} × {weight:g}" for part, weight in zip(card.member_cards, weights, strict=True)
+        )
         order = (
             "concurrently"
             if card.enough is None
             else f"in this order until an answer has a probability of {card.enough:g}"
         )
-        print_text(f"  asks    {named}, {order}; the most probable answer is used")
+        print_text(f"  asks    {members}, {order}; the most probable answer is used")
     if card.kind == "encoder":
         print_text(f"  uses    the encoder {card.model!r} in this process")
     print_text(f"  card    {card.folder}\n  digest  {card.digest}")
@@ -289,44 +291,47 @@ def generate_source(cards: Sequence[Card]) -> str:
 
 def _generate_agent(card: Card) -> str:
     prefix = "".join(part.capitalize() for part in card.name.split("_"))
-    renamed = {name: f"{prefix}{name}" for name in card.types}
-    classes = [_generate_type(renamed[name], body, renamed) for name, body in card.types.items()]
-    inputs = {name: given if isinstance(given, str) else given.type for name, given in card.input.items()}
-    defaults = {name: given.default for name, given in card.input.items() if not isinstance(given, str)}
-    classes.append(_generate_model(f"{prefix}Input", inputs, renamed, f"What {card.name} takes.", defaults))
+    type_names = {name: f"{prefix}{name}" for name in card.types}
+    classes = [_generate_type(type_names[name], body, type_names) for name, body in card.types.items()]
+    inputs = {
+        name: input_type if isinstance(input_type, str) else input_type.type for name, input_type in card.input.items()
+    }
+    defaults = {name: input_type.default for name, input_type in card.input.items() if not isinstance(input_type, str)}
+    classes.append(_generate_model(f"{prefix}Input", inputs, type_names, f"What {card.name} takes.", defaults))
     output = f"{prefix}Output"
     if isinstance(card.output, Mapping):
-        classes.append(_generate_model(output, card.output, renamed, f"What {card.name} gives."))
+        classes.append(_generate_model(output, card.output, type_names, f"What {card.name} gives."))
     else:
-        output = _python_type(card.output, renamed)
+        output = _python_type(card.output, type_names)
     name = f"{card.name}_" if keyword.iskeyword(card.name) else card.name
     bound = f'{name} = agent("{card.name}", {prefix}Input, {output})  # {card.digest}'
     return "\n\n\n".join(classes) + "\n\n\n" + bound + "\n"
 
 
-def _generate_type(name: str, body: Mapping[str, object], renamed: Mapping[str, str]) -> str:
+def _generate_type(name: str, body: Mapping[str, object], type_names: Mapping[str, str]) -> str:
     from orchestra.agents.card_types import TYPE_NAME_HINT, invalid_type_name
 
     if not name.isidentifier():
         raise InputError("L105", invalid_type_name(name), hint=TYPE_NAME_HINT)
     if all(isinstance(text, str) for text in body.values()) and "type" not in body:
-        return _generate_model(name, {key: str(text) for key, text in body.items()}, renamed)
+        return _generate_model(name, {key: str(text) for key, text in body.items()}, type_names)
     return f"{name} = dict[str, Any]" if body.get("type") == "object" else f"{name} = Any"
 
 
 def _generate_model(
     name: str,
     fields: Mapping[str, str],
-    renamed: Mapping[str, str],
+    type_names: Mapping[str, str],
     docstring: str = "",
     defaults: Mapping[str, object] | None = None,
 ) -> str:
     lines = [f"class {name}(_Record):"]
     if docstring:
         lines += [f'    """{docstring}"""', ""]
-    given = {field: _default_arguments(value) for field, value in (defaults or {}).items()}
+    default_arguments = {field: _default_arguments(value) for field, value in (defaults or {}).items()}
     lines += [
-        _generate_field(field, _python_type(text, renamed), given.get(field, ())) for field, text in fields.items()
+        _generate_field(field, _python_type(text, type_names), default_arguments.get(field, ()))
+        for field, text in fields.items()
     ]
     return "\n".join(lines if fields or docstring else [*lines, "    pass"]).rstrip()
 
@@ -339,8 +344,8 @@ def _default_arguments(value: object) -> tuple[str, ...]:
 
 
 def _generate_field(name: str, annotation: str, default: tuple[str, ...]) -> str:
-    if (written := _attribute_name(name)) != name:
-        return f"    {written}: {annotation} = {_field_call(*default, f'alias={json.dumps(name)}')}"
+    if (attribute_name := _attribute_name(name)) != name:
+        return f"    {attribute_name}: {annotation} = {_field_call(*default, f'alias={json.dumps(name)}')}"
     if not default:
         return f"    {name}: {annotation}"
     return f"    {name}: {annotation} = {default[0] if len(default) == 1 else _field_call(*default)}"
@@ -357,17 +362,17 @@ def _field_call(*arguments: str) -> str:
     return f"Field({', '.join(arguments)})"
 
 
-def _python_type(text: str, renamed: Mapping[str, str]) -> str:
+def _python_type(text: str, type_names: Mapping[str, str]) -> str:
     """Translates a type of the workflow language to Python."""
     from orchestra.schema.types import parse_type
 
     def translate_token(match: re.Match[str]) -> str:
-        found = match[0]
-        if found[0] in "'\"":
+        token = match[0]
+        if token[0] in "'\"":
             return repr(
-                parse_type(f"Literal[{found}]", {})["enum"][0]
+                parse_type(f"Literal[{token}]", {})["enum"][0]
             )  # resolves escapes and line breaks of the workflow language
-        return {"null": "None", "true": "True", "false": "False", **renamed}.get(found, found)
+        return {"null": "None", "true": "True", "false": "False", **type_names}.get(token, token)
 
     return _TYPE_TOKEN.sub(translate_token, text)
 
@@ -378,12 +383,12 @@ def list_tools(as_json: JsonOption = False) -> None:
     from orchestra.router.capabilities import Capability
     from orchestra.router.prompt import capability_line
 
-    chosen = load_settings_to_inspect()
-    print_trust_notice(chosen)
-    found = sorted(Project.load(chosen).registry.tools.items())
+    settings = load_settings_to_inspect()
+    print_trust_notice(settings)
+    tools = sorted(Project.load(settings).registry.tools.items())
     if as_json:
-        said = ("name", "effect", "label", "description", "input", "output", "version")
-        print_json([{key: getattr(tool.contract, key) for key in said} for _, tool in found])
+        headings = ("name", "effect", "label", "description", "input", "output", "version")
+        print_json([{key: getattr(tool.contract, key) for key in headings} for _, tool in tools])
         return
     rows = [
         (
@@ -392,7 +397,7 @@ def list_tools(as_json: JsonOption = False) -> None:
             tool.contract.label,
             tool.contract.description,
         )
-        for _, tool in found
+        for _, tool in tools
     ]
     print_table(("tool", "effect", "label", "what it does"), rows)
 
@@ -405,14 +410,16 @@ def pin(
     as_json: JsonOption = False,
 ) -> None:
     """Show the tools of an MCP server, and pin them: from now on, changed tools are refused."""
-    chosen = load_settings()
-    found = _fetch_pins(chosen, server)
-    before = _StoredPins.load(chosen, server)
-    rows = [_tool_data(chosen, server, name, one, before) for name, one in sorted(found.items())]
-    kept = {
-        name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)
+    settings = load_settings()
+    pins = _fetch_pins(settings, server)
+    before = _StoredPins.load(settings, server)
+    rows = [_tool_data(settings, server, name, server_pin, before) for name, server_pin in sorted(pins.items())]
+    tool_pins = {
+        name: server_pin
+        for name, server_pin in pins.items()
+        if name in settings.mcp[server].tools and not isinstance(server_pin, InputError)
     }
-    path = None if dry_run else _write_pins(chosen, server, kept)
+    path = None if dry_run else _write_pins(settings, server, tool_pins)
     if as_json:
         print_json({"server": server, "file": str(path) if path else None, "tools": rows})
         return
@@ -421,7 +428,7 @@ def pin(
         print_text(f"  {row['description'] or 'no description'}")
         if row["digest"]:
             print_text(f"  {row['digest']}", style="dim")
-    print_text(f"\npinned {len(kept)} in {path}" if path else "\nnothing was pinned")
+    print_text(f"\npinned {len(tool_pins)} in {path}" if path else "\nnothing was pinned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,7 +493,7 @@ def _fetch_pins(settings: Settings, name: str) -> dict[str, ToolPin | InputError
 
 
 def _tool_data(
-    settings: Settings, server: str, name: str, pin: ToolPin | InputError, stored: _StoredPins
+    settings: Settings, server: str, name: str, pin: ToolPin | InputError, stored_pins: _StoredPins
 ) -> dict[str, Any]:
     effect = settings.mcp[server].tools.get(name)
     if isinstance(pin, InputError):
@@ -496,7 +503,7 @@ def _tool_data(
             "description": pin.message,
             "digest": "",
         }
-    state = "not declared, not used" if effect is None else stored.state(name, pin)
+    state = "not declared, not used" if effect is None else stored_pins.state(name, pin)
     return {
         "name": f"{server}.{escape_invisible(name, keep='')}",
         "state": state,

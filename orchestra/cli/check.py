@@ -113,17 +113,17 @@ def check(context: typer.Context, arguments: CheckArguments) -> None:
 
     Exits with 0 if the answer is accepted, and with 3 if it is not.
     """
-    ruling, given = run_checks(get_opener(context), arguments)
-    more = (
-        {"rest": ruling.remaining(given) if ruling.accepted else None, "dropped": ruling.dropped}
+    ruling, result = run_checks(get_opener(context), arguments)
+    extra = (
+        {"rest": ruling.remaining(result) if ruling.accepted else None, "dropped": ruling.dropped}
         if arguments.back_off
         else {}
     )
-    more |= {"guarantee": ruling.guarantee or None} if arguments.combined else {}
+    extra |= {"guarantee": ruling.guarantee or None} if arguments.combined else {}
     if arguments.as_json:
-        _print_data(ruling, more)
+        _print_data(ruling, extra)
     else:
-        _show(ruling, more)
+        _show(ruling, extra)
     if not ruling.accepted:
         raise typer.Exit(STATUS_CODES["abstained"])
 
@@ -134,31 +134,37 @@ def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationRe
     from orchestra.cli.signals import run_with_signals
     from orchestra.verification.standalone import DEFAULT_THRESHOLD, verify_answer
 
-    told = {
+    check_arguments = {
         "inputs": read_values((), arguments.inputs or ()).values,
         **{name: getattr(arguments, name) for name in FORWARDED_OPTIONS},
     }
-    chosen = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
-    named, asking = _parse_checks(arguments)
-    given, evidence = _read_answer(arguments.answer), _read_evidence(arguments.against)
-    if asking:
-        return run_with_signals(lambda _: _ask_agents(open_, chosen, given, evidence, {"checks": named, **told})), given
+    settings = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
+    check_names, asks_models = _parse_checks(arguments)
+    answer, evidence = _read_answer(arguments.answer), _read_evidence(arguments.against)
+    if asks_models:
+        return run_with_signals(
+            lambda _: _ask_agents(open_, settings, answer, evidence, {"checks": check_names, **check_arguments})
+        ), answer
     return verify_answer(
-        given,
+        answer,
         evidence,
-        named or (),
+        check_names or (),
         DEFAULT_THRESHOLD if arguments.accept is None else arguments.accept,
         arguments.confidence,
-    ), given
+    ), answer
 
 
 async def _ask_agents(
-    open_: Opener, settings: Settings, answer: Any, evidence: Sequence[EvidenceSource], told: Mapping[str, Any]
+    open_: Opener,
+    settings: Settings,
+    answer: Any,
+    evidence: Sequence[EvidenceSource],
+    check_arguments: Mapping[str, Any],
 ) -> VerificationResult:
     """Runs checks that call agents or use a combination."""
     texts = [{"text": source.text, "source": source.name} for source in evidence]
     async with open_orchestra(open_, settings) as orchestra:
-        return await orchestra.check(answer, against=texts, **told)
+        return await orchestra.check(answer, against=texts, **check_arguments)
 
 
 def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
@@ -169,27 +175,27 @@ def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
     """
     if arguments.combined and arguments.checks is None:
         return None, True
-    found, asking = _split_checks(
+    check_names, asks_models = _split_checks(
         "quote" if arguments.checks is None else arguments.checks, _available_checks(arguments)
     )
-    if arguments.back_off and "entailment" not in (text.partition("(")[0] for text in found):
+    if arguments.back_off and "entailment" not in (text.partition("(")[0] for text in check_names):
         raise InputError(
             "C037", "--back-off needs the check 'entailment' outside of a combination", hint="--checks entailment"
         )
-    return found, asking or bool(arguments.combined)
+    return check_names, asks_models or bool(arguments.combined)
 
 
-def _split_checks(told: str, known: list[str]) -> tuple[list[str], bool]:
+def _split_checks(checks: str, available_checks: list[str]) -> tuple[list[str], bool]:
     """Splits the checks, and returns whether one of them calls agents."""
     from orchestra.core.suggestions import closest_match
     from orchestra.verification.check_expression import CheckSyntaxError, check_calls, parse_check
     from orchestra.verification.model_checks import MODEL_CHECKS
 
-    found = [part.strip() for part in told.split(",") if part.strip()]
-    if not found:
-        raise InputError("C037", "no check is given", hint=_available_hint(known))
-    asking = False
-    for text in found:
+    parts = [part.strip() for part in checks.split(",") if part.strip()]
+    if not parts:
+        raise InputError("C037", "no check is given", hint=_available_hint(available_checks))
+    asks_models = False
+    for text in parts:
         try:
             names = [check.check for check in check_calls(parse_check(text))]
         except CheckSyntaxError as error:
@@ -197,15 +203,15 @@ def _split_checks(told: str, known: list[str]) -> tuple[list[str], bool]:
                 "V010", f"{text!r} is not a check: {error.reason}", hint="--checks 'quote | entailment'"
             ) from error
         for name in names:
-            if name not in known:
+            if name not in available_checks:
                 hint = (
                     f"did you mean {near!r}?"
-                    if (near := closest_match(name, known))
-                    else f"{_available_hint(known)}; a check of your own is tool({name})"
+                    if (near := closest_match(name, available_checks))
+                    else f"{_available_hint(available_checks)}; a check of your own is tool({name})"
                 )
                 raise InputError("C037", f"the check {name!r} cannot check an answer alone", hint=hint)
-            asking = asking or name in MODEL_CHECKS
-    return found, asking
+            asks_models = asks_models or name in MODEL_CHECKS
+    return parts, asks_models
 
 
 def _available_checks(arguments: CheckArguments) -> list[str]:
@@ -219,8 +225,8 @@ def _available_checks(arguments: CheckArguments) -> list[str]:
     return [*DETERMINISTIC_CHECKS, *sure, *(name for name in MODEL_CHECKS if name != AGREE or arguments.combined)]
 
 
-def _available_hint(known: list[str]) -> str:
-    return f"available checks: {', '.join(known)}"
+def _available_hint(available_checks: list[str]) -> str:
+    return f"available checks: {', '.join(available_checks)}"
 
 
 def _read_answer(text: str) -> Any:
@@ -247,15 +253,15 @@ def _read_evidence(paths: Sequence[Path]) -> tuple[EvidenceSource, ...]:
     from orchestra.cli.text_files import read_text
     from orchestra.core.protocols import collect_sources
 
-    found: list[EvidenceSource] = []
+    sources: list[EvidenceSource] = []
     for path in paths:
         value = (
             _parse_json(path, read_text(path))
             if path.suffix == ".json" and not os.path.isdir(path)
             else read_documents(path)
         )
-        found += collect_sources(value)
-    return tuple(found)
+        sources += collect_sources(value)
+    return tuple(sources)
 
 
 def _parse_json(path: Path, text: str) -> Any:
@@ -269,7 +275,7 @@ def _parse_json(path: Path, text: str) -> Any:
         ) from error
 
 
-def _print_data(ruling: VerificationResult, more: dict[str, Any]) -> None:
+def _print_data(ruling: VerificationResult, extra: dict[str, Any]) -> None:
     from orchestra.cli.output import print_json
 
     print_json(
@@ -279,12 +285,12 @@ def _print_data(ruling: VerificationResult, more: dict[str, Any]) -> None:
             "reason": ruling.reason,
             "verdicts": ruling.verdicts,
             "evidence": ruling.evidence,
-            **more,
+            **extra,
         }
     )
 
 
-def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
+def _show(ruling: VerificationResult, extra: dict[str, Any]) -> None:
     from rich.text import Text
 
     from orchestra.app.run_text import format_value
@@ -298,21 +304,23 @@ def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
     )
     if ruling.guarantee:
         print_text(escape_invisible(f"certified: {ruling.guarantee}"))
-    elif "guarantee" in more and not ruling.accepted:
+    elif "guarantee" in extra and not ruling.accepted:
         print_text(escape_invisible(ruling.reason))
     for verdict in ruling.verdicts:
         print_text(
             escape_invisible(f"\n{verdict.check}: {verdict.outcome} {verdict.score:.2f}  {verdict.reason}".rstrip())
         )
-        for found in verdict.evidence[:MAX_PLACES]:
-            at = f" [{found.start}:{found.end}]" if found.start is not None else ""
-            source = escape_invisible(found.source or "the evidence", keep="")
+        for evidence in verdict.evidence[:MAX_PLACES]:
+            at = f" [{evidence.start}:{evidence.end}]" if evidence.start is not None else ""
+            source = escape_invisible(evidence.source or "the evidence", keep="")
             print_text(
-                Text.assemble(("  “", "dim"), (escape_invisible(found.quote), "green"), ("”", "dim"), f"  {source}{at}")
+                Text.assemble(
+                    ("  “", "dim"), (escape_invisible(evidence.quote), "green"), ("”", "dim"), f"  {source}{at}"
+                )
             )
         if len(verdict.evidence) > MAX_PLACES:
             print_text(f"  and {len(verdict.evidence) - MAX_PLACES} more", style="dim")
     for part in ruling.dropped:
         print_text(escape_invisible(f"\ndropped: {part.text}: {part.reason}"), style="yellow")
-    if "rest" in more and ruling.accepted:
-        print_text(escape_invisible(f"\n{format_value(more['rest'])}"))
+    if "rest" in extra and ruling.accepted:
+        print_text(escape_invisible(f"\n{format_value(extra['rest'])}"))

@@ -34,9 +34,9 @@ def load_settings(**flags: Any) -> Settings:
     """Returns the settings of a trusted project with the given flags applied. Raises `InputError` C060 for an untrusted
     project.
     """
-    found = load_settings_to_inspect(**flags)
-    found.require_trust()
-    return found
+    settings = load_settings_to_inspect(**flags)
+    settings.require_trust()
+    return settings
 
 
 def load_settings_to_inspect(**flags: Any) -> Settings:
@@ -51,8 +51,8 @@ def load_settings_to_inspect(**flags: Any) -> Settings:
 def get_opener(context: typer.Context) -> Opener:
     """Returns the opener of `build_app`, or `Orchestra.open`."""
     if context.obj is not None:
-        given: Opener = context.obj
-        return given
+        opener: Opener = context.obj
+        return opener
     from orchestra.app.orchestra import Orchestra
 
     return Orchestra.open
@@ -72,14 +72,14 @@ async def open_orchestra(
     from orchestra.cli.output import StatusLine
     from orchestra.cli.signals import suspend_between_commits
 
-    told = status_line or StatusLine()
+    progress_line = status_line or StatusLine()
     try:
         with ExitStack() as stack:  # outlasts the closing of the Orchestra, which commits too
-            async with open_(settings, fleet="start", progress=told) as orchestra:
+            async with open_(settings, fleet="start", progress=progress_line) as orchestra:
                 stack.enter_context(suspend_between_commits(orchestra.journal))
                 yield orchestra
     finally:
-        told.close()
+        progress_line.close()
 
 
 def given_parameters(context: typer.Context) -> list[str]:

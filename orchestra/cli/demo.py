@@ -80,12 +80,12 @@ def check_server(settings: Settings) -> None:
         servers = [server for server in asyncio.run(find_local_endpoints()) if server.models]
         if servers:
             first = servers[0]
-            why = f"{first.software or 'a model server'} answers at {first.address} with {first.summary}"
+            reason = f"{first.software or 'a model server'} answers at {first.address} with {first.summary}"
             hint = f"orchestra demo --endpoint {first.address} --model {first.models[0]}"
         else:
-            why = "no model server answers on this machine either"
+            reason = "no model server answers on this machine either"
             hint = "start Ollama or another model server, and repeat the command; or pip install 'orchestra-slm[cpu]'"
-        raise InputError("C064", f"the demonstration needs a model: {error.message}", why=why, hint=hint) from error
+        raise InputError("C064", f"the demonstration needs a model: {error.message}", why=reason, hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -193,19 +193,24 @@ def show_summary(results: Sequence[QuestionResult], setup: float, seconds: float
         f"\n{len(results)} questions in {format_duration(seconds)}, {rate:.0f} tokens/s. Every quote is at the "
         f"position that its citation states."
     )
-    known = [result for result in results if result.question.expected]
+    question_results = [result for result in results if result.question.expected]
     right = sum(
-        any(words.casefold() in result.text.casefold() for words in result.question.expected) for result in known
+        any(words.casefold() in result.text.casefold() for words in result.question.expected)
+        for result in question_results
     )
     silent = sum(not result.text for result in results if not result.question.expected)
-    print_text(f"Of {len(known)} questions that the documents answer, {right} were answered with the right words.")
-    print_text(f"Of {len(results) - len(known)} that they do not answer, {silent} were left without an answer.")
+    print_text(
+        f"Of {len(question_results)} questions that the documents answer, {right} were answered with the right words."
+    )
+    print_text(
+        f"Of {len(results) - len(question_results)} that they do not answer, {silent} were left without an answer."
+    )
     run = results[0].result.run
     rows = results[0].history.rows
-    read = next((row.path for row in rows if row.name == "generative_reader"), "readings[0]")
+    reader_path = next((row.path for row in rows if row.name == "generative_reader"), "readings[0]")
     print_text("\nLook next", style="bold")
     print_text(f"  orchestra runs show {run}")
-    print_text(f"  orchestra runs show {run} '{read}' --prompt")
+    print_text(f"  orchestra runs show {run} '{reader_path}' --prompt")
     print_text(f"  orchestra graph {WORKFLOW}")
 
 
@@ -235,15 +240,15 @@ async def run_demo(open_: Opener, settings: Settings, stop: StopSignal) -> int:
     folder = package_data("documents")
     documents, questions = read_documents(folder), read_questions(folder / QUESTIONS_FILE)
     print_text(f"{len(questions)} questions to {len(documents)} documents from Wikipedia, by the workflow {WORKFLOW}\n")
-    waiting = SetupTimer()
+    timer = SetupTimer()
     wrong: list[str] = []
     results: list[QuestionResult] = []
-    async with open_orchestra(open_, settings, waiting) as orchestra:
+    async with open_orchestra(open_, settings, timer) as orchestra:
         tasks = [asyncio.create_task(ask(orchestra, question, documents)) for question in questions]
         try:
             for number, task in enumerate(tasks, 1):
                 result = await task
-                waiting.close()
+                timer.close()
                 if result.result.status not in ("done", "abstained") and result.result.error is not None:
                     raise result.result.error
                 show_result(number, result)
@@ -252,11 +257,11 @@ async def run_demo(open_: Opener, settings: Settings, stop: StopSignal) -> int:
         finally:
             for task in tasks:
                 task.cancel()
-        seconds = time.monotonic() - waiting.ready
+        seconds = time.monotonic() - timer.ready
     for quote in wrong:
         print(f"this quote is not at the position that its citation states: {quote!r}", file=sys.stderr)
     if not wrong:
-        show_summary(results, waiting.ready - waiting.began, seconds)
+        show_summary(results, timer.ready - timer.began, seconds)
     return 1 if wrong else 0
 
 

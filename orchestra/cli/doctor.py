@@ -45,9 +45,9 @@ def doctor(
     from rich.text import Text
 
     screen = make_console()
-    told: list[dict[str, str]] = []
+    results: list[dict[str, str]] = []
     for finding in run_checks(load_settings_to_inspect(fleet=fleet), deep=deep):
-        told.append(
+        results.append(
             {"subject": finding.subject, "state": finding.state, "message": finding.message, "remedy": finding.remedy}
         )
         if as_json:
@@ -58,9 +58,9 @@ def doctor(
             note = finding.remedy.removeprefix("# ")
             prompt = "$ " if note == finding.remedy else ""
             screen.print(Text.assemble(" " * 16, (prompt, "dim"), note))
-    problems = sum(entry["state"] == "problem" for entry in told)
+    problems = sum(entry["state"] == "problem" for entry in results)
     if as_json:
-        print_json({"findings": told, "problems": problems})
+        print_json({"findings": results, "problems": problems})
     else:
         print_text(
             f"\n{pluralize(problems, 'problem')} to fix, from the top"
@@ -111,17 +111,17 @@ def run_checks(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
 
 
 def _check_python() -> Finding:
-    here = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    platform_text = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     return (
-        Finding("Python", "ok", here)
+        Finding("Python", "ok", platform_text)
         if sys.version_info >= (3, 11)
-        else Finding("Python", "problem", f"{here}; 3.11 or later is needed")
+        else Finding("Python", "problem", f"{platform_text}; 3.11 or later is needed")
     )
 
 
 def _check_cpu(deep: bool) -> Finding:
-    said = describe_cpu(measure=deep)
-    return Finding("CPU", "ok", said if "tokens/s" in said else f"{said}; --deep measures its speed")
+    cpu_text = describe_cpu(measure=deep)
+    return Finding("CPU", "ok", cpu_text if "tokens/s" in cpu_text else f"{cpu_text}; --deep measures its speed")
 
 
 EXTRAS = (
@@ -149,10 +149,10 @@ def _check_agent_weights() -> Iterator[Finding]:
     from orchestra.core.agent_weights import read_index, resolve_agents_folder
     from orchestra.core.resources import package_data
 
-    packaged = package_data("agents")
-    if (index := read_index(packaged)) is None:
+    packaged_agents = package_data("agents")
+    if (index := read_index(packaged_agents)) is None:
         return
-    if (folder := resolve_agents_folder(packaged)) != packaged:
+    if (folder := resolve_agents_folder(packaged_agents)) != packaged_agents:
         yield Finding("agents", "ok", f"with their weights in {folder}")
         return
     size = format_size(index.total_bytes)
@@ -178,9 +178,9 @@ def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | N
             f"orchestra validate {settings.fleet}" if looks_like_path(settings.fleet) else f"# {error.hint}",
         )
         return None
-    chosen = "endpoint" if settings.endpoint else "fleet"
+    setting = "endpoint" if settings.endpoint else "fleet"
     place = settings.endpoint or settings.find_resource("configs", settings.fleet)
-    yield Finding("fleet", "ok", f"{fleet.name}: {place}, set by {settings.sources.get(chosen, 'default')}")
+    yield Finding("fleet", "ok", f"{fleet.name}: {place}, set by {settings.sources.get(setting, 'default')}")
     return fleet
 
 
@@ -213,7 +213,7 @@ def _check_torch() -> Iterator[Finding]:
         return
     # With a CPU build of torch, pip may install CUDA builds of these, and `transformers` then fails at import.
     trap = [
-        name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
+        name for name in ("torchaudio", "torchcodec") if (version := _installed_version(name)) and "+cpu" not in version
     ]
     if trap:
         says = (
@@ -226,12 +226,12 @@ def _check_torch() -> Iterator[Finding]:
 def _check_vllm_import() -> Finding:
     command = [sys.executable, "-P", "-c", "import vllm, transformers"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT, check=False)  # noqa: S603 - a constant command
+        result = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT, check=False)  # noqa: S603 - a constant command
     except subprocess.TimeoutExpired:
         return Finding("vLLM", "problem", f"`import vllm` takes more than {IMPORT_TIMEOUT:.0f} s")
-    if done.returncode == 0:
+    if result.returncode == 0:
         return Finding("vLLM", "ok", "imports")
-    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    last = (result.stderr.strip().splitlines() or ["no output"])[-1]
     return Finding("vLLM", "problem", f"`import vllm` fails: {last}", f"{Path(sys.executable).name} -c 'import vllm'")
 
 
@@ -245,11 +245,11 @@ def _check_weights(settings: Settings, fleet: FleetConfig) -> Iterator[Finding]:
             continue
         sources = pantry.sources(server.weights)
         if sources:
-            wanted = format_size(getattr(sources[0], "download_bytes", 0))
+            download_size = format_size(getattr(sources[0], "download_bytes", 0))
             yield Finding(
                 "weights",
                 "warning",
-                f"{server.model} of the server {name} is not downloaded yet: {wanted}",
+                f"{server.model} of the server {name} is not downloaded yet: {download_size}",
                 "orchestra fleet start",
             )
         else:
@@ -298,13 +298,17 @@ def _check_journal(settings: Settings) -> Finding:
         return Finding("journal", "warning", "off: runs cannot be inspected later")
     if not isinstance(place, Path):
         try:
-            where = asyncio.run(probe_database(place))
+            address = asyncio.run(probe_database(place))
         except OrchestraError as error:
-            why = f": {error.why}" if error.why else ""
-            return Finding("journal", "problem", f"{error.message}{why}", _remedy(error))
-        return Finding("journal", "ok", f"{where} accepts connections, through asyncpg {_installed_version('asyncpg')}")
-    if (lacking := missing_folder(settings)) is not None:
-        return Finding("journal", "problem", f"{lacking} does not exist; is its disk mounted?", f"mkdir -p {lacking}")
+            reason = f": {error.why}" if error.why else ""
+            return Finding("journal", "problem", f"{error.message}{reason}", _remedy(error))
+        return Finding(
+            "journal", "ok", f"{address} accepts connections, through asyncpg {_installed_version('asyncpg')}"
+        )
+    if (missing_path := missing_folder(settings)) is not None:
+        return Finding(
+            "journal", "problem", f"{missing_path} does not exist; is its disk mounted?", f"mkdir -p {missing_path}"
+        )
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")
@@ -326,10 +330,10 @@ def _check_modules(settings: Settings) -> Finding:
     if error := settings.trust_error("modules"):
         return Finding("modules", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
     try:
-        loaded = load_modules(settings)
+        modules = load_modules(settings)
     except OrchestraError as error:
         return Finding("modules", "problem", error.message, error.hint and f"# {error.hint}")
-    names = ", ".join(module.__name__ for module in loaded)
+    names = ", ".join(module.__name__ for module in modules)
     project = f"project {settings.project}" if settings.project else "no project here"
     return Finding("modules", "ok", f"{names or 'none'}; {project}")
 
@@ -346,10 +350,10 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
         return
     open_ = [name for name, server in fleet.local_servers.items() if not closes_internal_ports(server)]
     if open_ and installed_version():
-        said = (
+        message = (
             f"users of this machine can connect to internal ports of {', '.join(open_)} and exhaust their descriptors"
         )
-        yield Finding("ports", "warning", said, "# see docs/how-to/fleet.md, section Who may ask the servers")
+        yield Finding("ports", "warning", message, "# see docs/how-to/fleet.md, section Who may ask the servers")
     try:
         status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
     except OrchestraError as error:
@@ -373,8 +377,8 @@ def _check_endpoints(fleet: FleetConfig) -> Iterator[Finding]:
             continue
         if error := missing_key_error(server):
             yield Finding(name, "problem", error.message, _remedy(error))
-        if why := connection_error(address):
-            yield Finding(name, "problem", f"{address} cannot be reached: {why}", f"curl {address}/models")
+        if reason := connection_error(address):
+            yield Finding(name, "problem", f"{address} cannot be reached: {reason}", f"curl {address}/models")
         else:
             yield Finding(name, "ok", f"{address} accepts connections")
 
@@ -385,10 +389,10 @@ def _find_local_endpoints(settings: Settings) -> Iterator[Finding]:
 
     from orchestra.fleet.endpoints import find_local_endpoints
 
-    for found in asyncio.run(find_local_endpoints()):
-        name = found.software or "model server"
-        use = "" if settings.endpoint == found.address else f"   # use it: --endpoint {found.address}"
-        yield Finding(name, "ok", f"{found.address}: {found.summary}{use}")
+    for endpoint in asyncio.run(find_local_endpoints()):
+        name = endpoint.software or "model server"
+        use = "" if settings.endpoint == endpoint.address else f"   # use it: --endpoint {endpoint.address}"
+        yield Finding(name, "ok", f"{endpoint.address}: {endpoint.summary}{use}")
 
 
 def _remedy(error: OrchestraError) -> str:

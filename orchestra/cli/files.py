@@ -45,13 +45,13 @@ def read_for_request(paths: Sequence[Path], request: str) -> ReadResult:
     """
     with interruptible():
         indexes = {path: FolderIndex(path) for path in paths if path.is_dir()}
-        used = {path: index for path, index in indexes.items() if index.exists}
-        rest = [path for path in paths if path not in used]
+        existing_indexes = {path: index for path, index in indexes.items() if index.exists}
+        rest = [path for path in paths if path not in existing_indexes]
         result = read_files(rest) if rest else ReadResult()
-        found = [_read_index(index, request) for index in used.values()]
+        results = [_read_index(index, request) for index in existing_indexes.values()]
     return ReadResult(
-        [content for one in (*found, result) for content in one.contents],
-        [failure for one in (*found, result) for failure in one.failures],
+        [content for read_result in (*results, result) for content in read_result.contents],
+        [failure for read_result in (*results, result) for failure in read_result.failures],
     )
 
 
@@ -109,10 +109,10 @@ def read_tables(path: Path) -> list[Table]:
     if not mark or path.exists():
         return read_paths([path]).tables
     tables = read_paths([Path(file)]).tables
-    found = [table for table in tables if table.sheet.casefold() == name.casefold()]
-    if not found:
+    sheet_tables = [table for table in tables if table.sheet.casefold() == name.casefold()]
+    if not sheet_tables:
         raise InputError("D008", f"{file} has no table {name!r}", hint=_table_hint(tables))
-    return found
+    return sheet_tables
 
 
 def read_table(key: str, path: Path) -> Table:
@@ -162,7 +162,10 @@ def report_failures(failures: Sequence[FileFailure]) -> None:
 
 def failures_data(failures: Sequence[FileFailure]) -> list[dict[str, str]]:
     """Returns the files that could not be read as JSON values."""
-    return [{"source": one.source, "code": one.code, "reason": one.reason, "hint": one.hint} for one in failures]
+    return [
+        {"source": failure.source, "code": failure.code, "reason": failure.reason, "hint": failure.hint}
+        for failure in failures
+    ]
 
 
 def _table_hint(tables: Sequence[Table]) -> str:

@@ -129,9 +129,9 @@ def _load_fleet(
     from orchestra.fleet.supervisor.client import SupervisorClient
     from orchestra.fleet.supervisor.folders import Folders
 
-    chosen = load(fleet=name)
-    config = configured_fleet(chosen)
-    return chosen, config, SupervisorClient(config, Folders.from_environment())
+    settings = load(fleet=name)
+    config = configured_fleet(settings)
+    return settings, config, SupervisorClient(config, Folders.from_environment())
 
 
 async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
@@ -140,32 +140,32 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
     from orchestra.fleet.supervisor import vllm_launch
     from orchestra.fleet.weights import weights
 
-    chosen, config, supervision = _load_fleet(name, load_settings)
-    waiting = StatusLine()
+    settings, config, supervision = _load_fleet(name, load_settings)
+    status_line = StatusLine()
     try:
         if config.local_servers:
             vllm_launch.vllm_version()
-            running = await supervision.status() is not None
-            model_store = weights.ModelStore.from_environment(hub=chosen.hub)
+            is_running = await supervision.status() is not None
+            model_store = weights.ModelStore.from_environment(hub=settings.hub)
             for place, server in config.local_servers.items():
-                if not running:
+                if not is_running:
                     check_memory(f"servers.{place}", server, model_store, available_memory())
-                await weights.ensure_weights(server.weights, model_store, waiting)
+                await weights.ensure_weights(server.weights, model_store, status_line)
             await supervision.start()
             if wait:
-                await supervision.wait_until_ready(waiting)
+                await supervision.wait_until_ready(status_line)
     finally:
-        waiting.close()
+        status_line.close()
     _show_status(await _fetch_status(config, supervision), as_json)
 
 
 async def show_status(name: str | None, as_json: bool) -> None:
     """Shows the servers. Exits with 1 if one does not run or cannot be reached, or an endpoint key is missing."""
     _, config, supervision = _load_fleet(name)
-    found = await _fetch_status(config, supervision)
-    _show_status(found, as_json)
-    failed = any(server.phase == "failed" for server in found.servers)
-    if failed or not found.running or any(end.error or end.key for end in found.endpoints):
+    fleet_status = await _fetch_status(config, supervision)
+    _show_status(fleet_status, as_json)
+    has_failures = any(server.phase == "failed" for server in fleet_status.servers)
+    if has_failures or not fleet_status.running or any(end.error or end.key for end in fleet_status.endpoints):
         raise typer.Exit(1)
 
 
@@ -203,14 +203,14 @@ class _FleetStatus:
         """Returns the status as JSON data."""
         import msgspec
 
-        told = msgspec.to_builtins(self.report) if self.report is not None else {}
+        fields = msgspec.to_builtins(self.report) if self.report is not None else {}
         common = {"fleet": self.config.name, "running": self.running, "servers": []}
         cpu_part = (
             {"cpu": cpu_as_data()}
             if any(server.device == "cpu" for server in self.config.local_servers.values())
             else {}
         )
-        return {**common, **told, **cpu_part, "endpoints": msgspec.to_builtins(self.endpoints)}
+        return {**common, **fields, **cpu_part, "endpoints": msgspec.to_builtins(self.endpoints)}
 
 
 async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _FleetStatus:
@@ -221,26 +221,26 @@ async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _
     from orchestra.fleet.secrets import missing_key_error
 
     report = await supervision.status() if config.local_servers else None
-    listed = {name: end for name, end in config.servers.items() if isinstance(end, Endpoint)}
-    found = await asyncio.gather(*map(inspect_endpoint, listed.values()))
-    known = dict(zip(listed, found, strict=True))
+    external_servers = {name: end for name, end in config.servers.items() if isinstance(end, Endpoint)}
+    inspected_endpoints = await asyncio.gather(*map(inspect_endpoint, external_servers.values()))
+    endpoints_by_name = dict(zip(external_servers, inspected_endpoints, strict=True))
     reasons = await asyncio.gather(
-        *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values())
+        *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in endpoints_by_name.values())
     )
-    keys = [error.message if (error := missing_key_error(endpoint)) else "" for endpoint in known.values()]
+    keys = [error.message if (error := missing_key_error(endpoint)) else "" for endpoint in endpoints_by_name.values()]
     endpoints = [
-        _EndpointStatus(server, end.endpoint, end.model, end.external, why, key)
-        for (server, end), why, key in zip(known.items(), reasons, keys, strict=True)
+        _EndpointStatus(server, end.endpoint, end.model, end.external, reason, key)
+        for (server, end), reason, key in zip(endpoints_by_name.items(), reasons, keys, strict=True)
     ]
     return _FleetStatus(config, report, endpoints)
 
 
-def _show_status(found: _FleetStatus, as_json: bool) -> None:
-    config, report = found.config, found.report
+def _show_status(fleet_status: _FleetStatus, as_json: bool) -> None:
+    config, report = fleet_status.config, fleet_status.report
     if as_json:
-        print_json(found.as_data())
+        print_json(fleet_status.as_data())
         return
-    if not found.running:
+    if not fleet_status.running:
         print_text(f"the fleet {config.name!r} is not running; start it with: orchestra fleet start")
         return
     if report is not None and report.servers:
@@ -267,18 +267,18 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
         print_table(headings, rows, right=(6, 7, 8, 10, 11))
         if any(server.device == "cpu" for server in config.local_servers.values()):
             print_text("\n" + describe_cpu(), style="dim")
-    for server in found.servers:
+    for server in fleet_status.servers:
         if error := server.error:
             print_text(escape_invisible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
         elif error := server.last_failure:
             when = f"restarted; {format_duration(server.since_failure)} ago"
             text = f"\n{server.name}: {when}: {error.code}: {error.message}\n  {error.hint}"
             print_text(escape_invisible(text), style="yellow")
-    for end in found.endpoints:
-        where = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
-        why = f" cannot be reached: {end.error}" if end.error else ", accepts connections"
+    for end in fleet_status.endpoints:
+        label = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
+        reason = f" cannot be reached: {end.error}" if end.error else ", accepts connections"
         key = f"; {end.key}" if end.key else ""
-        print_text(f"{end.name}: {where}{why}{key}", style="red" if end.error or key else "")
+        print_text(f"{end.name}: {label}{reason}{key}", style="red" if end.error or key else "")
 
 
 def _server_row(server: ServerReport) -> Sequence[str]:
@@ -309,16 +309,18 @@ def show_models(as_json: bool) -> None:
     from orchestra.fleet.weights.weights import ModelStore
 
     settings = load_settings_to_inspect()
-    configs, broken = {}, {}
+    configs, errors = {}, {}
     for name, path in settings.resources("configs").items():
         try:
             configs[name] = read_config(path)
         except OrchestraError as error:
-            broken[name] = error
-    found = list(list_base_models(configs, ModelStore.from_environment(hub=settings.hub or None), available_memory()))
+            errors[name] = error
+    base_models = list(
+        list_base_models(configs, ModelStore.from_environment(hub=settings.hub or None), available_memory())
+    )
     if as_json:
         print_json(
-            {"models": msgspec.to_builtins(found), "broken": {name: error.code for name, error in broken.items()}}
+            {"models": msgspec.to_builtins(base_models), "broken": {name: error.code for name, error in errors.items()}}
         )
         return
     rows = [
@@ -330,14 +332,14 @@ def show_models(as_json: bool) -> None:
             "" if model.installed is None else format_size(model.weights_bytes),
             "no" if model.refusal else "" if model.installed is None else "yes",
         )
-        for model in found
+        for model in base_models
     ]
     print_table(("fleet", "server", "model", "to download", "weights", "fits now"), rows, right=(3, 4))
-    for refusal in dict.fromkeys(model.refusal for model in found if model.refusal):
+    for refusal in dict.fromkeys(model.refusal for model in base_models if model.refusal):
         print_text(f"  {refusal}", style="dim")
-    for fault in broken.values():
+    for fault in errors.values():
         print_note(f"\n{format_error(fault)}")
-    if any(not model.installed and model.installed is not None for model in found):
+    if any(not model.installed and model.installed is not None for model in base_models):
         print_text("\nuse one: orchestra run … --fleet FLEET; the first start downloads its weights", style="dim")
 
 
@@ -371,8 +373,8 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
     progress = StatusLine()
     try:
         model_store = ModelStore.from_environment(hub=True)
-        found = await base_models.find_model(source, model_store, progress)
-        text = base_models.fleet_text(fleet, found, device="gpu" if device == "gpu" else "cpu", model=fleet)
+        model = await base_models.find_model(source, model_store, progress)
+        text = base_models.fleet_text(fleet, model, device="gpu" if device == "gpu" else "cpu", model=fleet)
         config = parse_config(text, str(path))
         check_memory(fleet, config.local_servers[fleet], model_store, available_memory())
         answer = await base_models.ask_model(config, model_store, progress) if check else None
@@ -395,12 +397,12 @@ async def add_model(source: str, name: str | None, device: str, check: bool, as_
 async def stop_fleet(name: str | None, as_json: bool) -> None:
     """Stops the local servers."""
     _, config, supervision = _load_fleet(name)
-    stopped = await supervision.stop()
+    was_running = await supervision.stop()
     if as_json:
-        print_json({"fleet": config.name, "stopped": stopped})
+        print_json({"fleet": config.name, "stopped": was_running})
     else:
         print_text(
-            f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running"
+            f"the fleet {config.name!r} has stopped" if was_running else f"the fleet {config.name!r} was not running"
         )
 
 
@@ -412,13 +414,15 @@ async def show_key(name: str | None, header: bool, as_json: bool) -> None:
     if not config.local_servers:
         hint = "the keys of its endpoints are those of `api_key:` in the fleet file"
         raise FleetError("F008", f"the fleet {config.name!r} has no local servers with a key", hint=hint)
-    found = await supervision.key()
-    if not found:
+    server_key = await supervision.key()
+    if not server_key:
         print_note("an earlier version of Orchestra started its servers without a key; stop them: orchestra fleet stop")
     if as_json:
-        print_json({"fleet": config.name, "key": found})
-    elif found:
-        print_text("".join(f"{name}: {value}" for name, value in auth_headers(found).items()) if header else found)
+        print_json({"fleet": config.name, "key": server_key})
+    elif server_key:
+        print_text(
+            "".join(f"{name}: {value}" for name, value in auth_headers(server_key).items()) if header else server_key
+        )
 
 
 async def show_logs(name: str | None, lines: int, as_json: bool) -> None:
@@ -434,9 +438,9 @@ async def show_logs(name: str | None, lines: int, as_json: bool) -> None:
     if as_json:
         print_json({"fleet": config.name, "logs": logs})
         return
-    for server, told in logs.items():
+    for server, log_lines in logs.items():
         print_text(f"--- {server}", style="bold")
-        print_text(escape_invisible("\n".join(told)))
+        print_text(escape_invisible("\n".join(log_lines)))
     if not logs:
         print_text("there are no logs yet")
 
@@ -453,15 +457,15 @@ def cpu_as_data(*, measure: bool = False) -> dict[str, Any]:
     from orchestra.fleet import cpu
     from orchestra.fleet.supervisor.folders import Folders
 
-    found, cache = cpu.read_cpu(), Folders.from_environment().cache
-    speeds = cpu.ensure_speeds(cache) if measure else cpu.cached_speeds(found, cache)
-    dtype = cpu.choose_dtype(found, speeds)
-    int8 = cpu.default_quantization(found, dtype) == "int8"
+    cached_cpu, cache = cpu.read_cpu(), Folders.from_environment().cache
+    speeds = cpu.ensure_speeds(cache) if measure else cpu.cached_speeds(cached_cpu, cache)
+    dtype = cpu.choose_dtype(cached_cpu, speeds)
+    int8 = cpu.default_quantization(cached_cpu, dtype) == "int8"
     expected = None if speeds is None else round(cpu.expected_tokens_per_second(speeds, dtype, int8=int8))
     return {
-        "model": found.model,
-        "cores": found.cores,
-        "instructions": found.instructions,
+        "model": cached_cpu.model,
+        "cores": cached_cpu.cores,
+        "instructions": cached_cpu.instructions,
         "dtype": dtype,
         "quantization": "int8" if int8 else None,
         "expected_tokens_per_second": expected,
@@ -470,12 +474,13 @@ def cpu_as_data(*, measure: bool = False) -> dict[str, Any]:
 
 def describe_cpu(*, measure: bool = False) -> str:
     """Describes the CPU in one line."""
-    told = cpu_as_data(measure=measure)
-    precision = f"{told['dtype']} with linear layers in int8" if told["quantization"] else told["dtype"]
+    fields = cpu_as_data(measure=measure)
+    precision = f"{fields['dtype']} with linear layers in int8" if fields["quantization"] else fields["dtype"]
     line = (
-        f"{told['model']}, {pluralize(told['cores'], 'core')}, {told['instructions']}: servers compute in {precision}"
+        f"{fields['model']}, {pluralize(fields['cores'], 'core')}, {fields['instructions']}: servers compute in "
+        f"{precision}"
     )
-    expected = told["expected_tokens_per_second"]
+    expected = fields["expected_tokens_per_second"]
     return line if expected is None else f"{line}, about {expected} tokens/s (135M model, 32 requests at once)"
 
 

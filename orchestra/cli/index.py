@@ -43,20 +43,20 @@ def index(
     from orchestra.core.untrusted_text import pluralize
     from orchestra.documents.index import FolderIndex, IndexOptions
 
-    made = FolderIndex(folder)
+    folder_index = FolderIndex(folder)
     if remove:
-        made.remove()
+        folder_index.remove()
         return
     status = StatusLine()
     embedder = open_embedder() if encode else None
     with interruptible():
-        report = made.update(IndexOptions(embedder=embedder, progress=status.show_line))
+        report = folder_index.update(IndexOptions(embedder=embedder, progress=status.show_line))
     status.close()
     state = report.state
     if not search and as_json:
-        done = {name: getattr(report, name) for name in ("read", "unchanged", "removed", "encoded")}
-        held = {"files": state.files, "passages": state.passages, "passages_encoded": state.encoded}
-        print_json({**done, **held, "unread": failures_data(state.failures)})
+        counts = {name: getattr(report, name) for name in ("read", "unchanged", "removed", "encoded")}
+        totals = {"files": state.files, "passages": state.passages, "passages_encoded": state.encoded}
+        print_json({**counts, **totals, "unread": failures_data(state.failures)})
         return
     report_failures(state.failures)
     print_note(
@@ -64,19 +64,19 @@ def index(
         f" {report.read} read, {report.unchanged} unchanged, {report.removed} removed"
     )
     if search:
-        found = made.search(search, PASSAGES, embedder)
+        passages = folder_index.search(search, PASSAGES, embedder)
         if as_json:
-            print_json([passage.model_dump(mode="json") for passage in found])
+            print_json([passage.model_dump(mode="json") for passage in passages])
         else:
-            _show(found)
+            _show(passages)
 
 
-def _show(found: Sequence[Passage]) -> None:
+def _show(passages: Sequence[Passage]) -> None:
     """Prints passages with their places."""
     from orchestra.cli.output import print_text
     from orchestra.core.untrusted_text import escape_invisible
 
-    for passage in found:
+    for passage in passages:
         place = passage.locations[0].name if passage.locations else f"[{passage.start}:{passage.end}]"
         print_text(escape_invisible(f"{passage.source} {place}", keep=""), style="bold")
         print_text(f"{escape_invisible(passage.text)}\n")

@@ -49,11 +49,11 @@ def init(
     Without vLLM on this machine, the project uses the model server that answers on a usual port, if there is one:
     Ollama, vLLM, llama.cpp or LM Studio.
     """
-    chosen, notice = choose_endpoint(endpoint, model)
-    made = create_project(folder, chosen)
+    endpoint_values, notice = choose_endpoint(endpoint, model)
+    paths = create_project(folder, endpoint_values)
     trust_new_project(folder)
     print_text("Created:", style="bold")
-    for path in made:
+    for path in paths:
         print_text(f"  {folder / path}")
     if notice:
         print_text(f"\n{escape_invisible(notice)}")
@@ -69,24 +69,24 @@ def show(as_json: JsonOption = False) -> None:
     """Show the effective settings and their sources."""
     from orchestra.core.settings import SETTING_NAMES
 
-    found = load_settings_to_inspect()
-    values = found.model_dump(mode="json", include=set(SETTING_NAMES))
+    settings = load_settings_to_inspect()
+    values = settings.model_dump(mode="json", include=set(SETTING_NAMES))
     if as_json:
-        project = str(found.project) if found.project else None
+        project = str(settings.project) if settings.project else None
         print_json(
             {
                 "project": project,
-                "settings": {k: {"value": values[k], "source": found.sources[k]} for k in SETTING_NAMES},
+                "settings": {k: {"value": values[k], "source": settings.sources[k]} for k in SETTING_NAMES},
             }
         )
         return
     rows = [
-        (key, _format_value(values[key]), found.sources[key], str(found.__class__.model_fields[key].description))
+        (key, _format_value(values[key]), settings.sources[key], str(settings.__class__.model_fields[key].description))
         for key in SETTING_NAMES
     ]
     print_table(("setting", "value", "set by", "what it is"), rows)
     print_text(
-        f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` creates one",
+        f"\nproject: {settings.project}" if settings.project else "\nno project here; `orchestra init` creates one",
         style="dim",
     )
 
@@ -105,15 +105,18 @@ def choose_endpoint(endpoint: str | None, model: str | None) -> tuple[Mapping[st
     if endpoint is not None:
         endpoint_fleet(endpoint, model or "")
         return {"endpoint": endpoint, **({"model": model} if model else {})}, ""
-    found = [server for server in asyncio.run(find_local_endpoints()) if server.models]
-    if not found:
+    local_endpoints = [server for server in asyncio.run(find_local_endpoints()) if server.models]
+    if not local_endpoints:
         return {}, "" if find_spec("vllm") is not None else NO_SERVER_NOTICE
-    first = found[0]
+    first = local_endpoints[0]
     name = f"{first.software or 'A model server'} answers at {first.address} with {first.summary}"
     if find_spec("vllm") is not None:
         return {}, f"{name}. To use it: --endpoint {first.address}"
-    chosen = first.models[0]
-    return {"endpoint": first.address, "model": chosen}, f"{name}. The project uses {chosen}; see orchestra.toml."
+    model_name = first.models[0]
+    return {
+        "endpoint": first.address,
+        "model": model_name,
+    }, f"{name}. The project uses {model_name}; see orchestra.toml."
 
 
 def create_project(folder: Path, endpoint: Mapping[str, str] | None = None) -> list[Path]:
@@ -131,11 +134,13 @@ def create_project(folder: Path, endpoint: Mapping[str, str] | None = None) -> l
         path: path.relative_to(STARTER_FOLDER).with_name(".gitignore" if path.name == "gitignore" else path.name)
         for path in sources
     }
-    taken = [str(folder / target) for target in targets.values() if os.path.exists(folder / target)]
-    if taken:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+    existing_paths = [str(folder / target) for target in targets.values() if os.path.exists(folder / target)]
+    if existing_paths:
+        more_text = f" and {len(existing_paths) - 1} more" if len(existing_paths) > 1 else ""
         raise InputError(
-            "C016", f"{taken[0]}{more}: it exists already; nothing was written", hint="orchestra init another_folder"
+            "C016",
+            f"{existing_paths[0]}{more_text}: it exists already; nothing was written",
+            hint="orchestra init another_folder",
         )
     try:
         for source, target in targets.items():
@@ -211,8 +216,8 @@ def _load_guard(folder: Path) -> ProjectGuard:
 
     if not folder.is_dir():
         raise InputError("C045", f"there is no folder {folder}", hint="orchestra trust FOLDER")
-    named = folder != Path()
-    environ = {name: value for name, value in os.environ.items() if not (named and name == PROJECT_VARIABLE)}
+    is_named = folder != Path()
+    environ = {name: value for name, value in os.environ.items() if not (is_named and name == PROJECT_VARIABLE)}
     guard = Settings.load(start=folder, environ=environ, trusted="never").guard
     assert guard is not None  # always set with "never"
     return guard

@@ -48,12 +48,14 @@ class InputType:
     @property
     def json_types(self) -> list[str]:
         """The accepted JSON types, sorted; empty for any."""
-        found: set[str] = set()
+        json_types: set[str] = set()
         for branch in union_members(self.schema):
-            stated = branch.get("type")
-            found |= {stated} if isinstance(stated, str) else {_json_type(value) for value in branch.get("enum", ())}
-            found |= {_json_type(branch["const"])} if "const" in branch else set()
-        return sorted(found)
+            type_name = branch.get("type")
+            json_types |= (
+                {type_name} if isinstance(type_name, str) else {_json_type(value) for value in branch.get("enum", ())}
+            )
+            json_types |= {_json_type(branch["const"])} if "const" in branch else set()
+        return sorted(json_types)
 
     @property
     def accepts_text(self) -> bool:
@@ -63,10 +65,10 @@ class InputType:
     @property
     def allowed_texts(self) -> frozenset[str]:
         """The texts of an enumeration. Each is taken literally, also `-` or `@home`."""
-        listed = [
-            one for branch in union_members(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))
+        enum_values = [
+            value for branch in union_members(self.schema) for value in (*branch.get("enum", ()), branch.get("const"))
         ]
-        return frozenset(one for one in listed if isinstance(one, str))
+        return frozenset(value for value in enum_values if isinstance(value, str))
 
     def normalize(self, text: str) -> str:
         """Removes the trailing line break that editors and `echo` add, if the type is an enumeration of texts."""
@@ -164,7 +166,7 @@ def read_node_values(
     `InputError` C010, C012, C013 or C014, and the errors of `type_of` for unknown nodes.
     """
     stdin = stdin or StdinReader()
-    found: dict[str, Any] = {}
+    node_values: dict[str, Any] = {}
     for option in given:
         if _is_object_option(option):
             values = _read_object_option(option, "--set", stdin)
@@ -176,14 +178,14 @@ def read_node_values(
             values = {node: _parse_node_value(node, text, InputType(type_of(node)), stdin)}
         for node, value in values.items():
             type_of(node)
-            if node in found:
+            if node in node_values:
                 raise InputError(
                     "C010",
                     f"--set gives {node} twice",
                     hint="set it once; for a node with elements, to the list of all",
                 )
-            found[node] = value
-    return found
+            node_values[node] = value
+    return node_values
 
 
 def _parse_node_value(node: str, text: str, type_: InputType, stdin: StdinReader) -> Any:
@@ -275,16 +277,16 @@ class StdinReader:
             raise InputError("C014", f"stdin cannot be read: {error.strerror}") from error
 
 
-def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinReader) -> Any:
+def _parse_input(key: str, texts: Sequence[str], type_: InputType, stdin: StdinReader) -> Any:
     items = type_.items
     if items is None:
-        if len(given) > 1:
-            raise InputError("C010", f"the input {key!r} is given {len(given)} times, but is not a list")
-        return _parse_single(key, given[0], type_, stdin)
-    if len(given) == 1 and given[0].lstrip().startswith("["):
-        return _parse_json(key, given[0], type_)
+        if len(texts) > 1:
+            raise InputError("C010", f"the input {key!r} is given {len(texts)} times, but is not a list")
+        return _parse_single(key, texts[0], type_, stdin)
+    if len(texts) == 1 and texts[0].lstrip().startswith("["):
+        return _parse_json(key, texts[0], type_)
     values: list[Any] = []
-    for text in given:
+    for text in texts:
         path = Path(text[1:])
         if text in items.allowed_texts:
             values.append(text)
@@ -297,9 +299,9 @@ def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinR
         elif path.suffix != ".json" and (table := read_table_value(key, path, type_)) is not None:
             values += table
         elif path.suffix == ".json" or not items.accepts_text:
-            found = _parse_json(key, read_text(path), type_)
-            found = records_to_cells(found) if type_.is_cells and is_records(found) else found
-            values += found if isinstance(found, list) else [found]
+            content = _parse_json(key, read_text(path), type_)
+            content = records_to_cells(content) if type_.is_cells and is_records(content) else content
+            values += content if isinstance(content, list) else [content]
         else:
             values.append(items.normalize(read_file_text(path)))
     return values
@@ -307,10 +309,10 @@ def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinR
 
 def _parse_single(key: str, text: str, type_: InputType, stdin: StdinReader) -> Any:
     if text in STDIN and type_.is_document:
-        found = _read_stdin_documents(key, stdin)
-        if len(found) != 1:
-            raise InputError("C012", f"the input {key!r} is one document, but stdin has {len(found)}")
-        return found[0]
+        documents = _read_stdin_documents(key, stdin)
+        if len(documents) != 1:
+            raise InputError("C012", f"the input {key!r} is one document, but stdin has {len(documents)}")
+        return documents[0]
     path = Path(text[1:])
     if (
         text.startswith("@")
@@ -347,23 +349,23 @@ def _read_stdin_documents(key: str, stdin: StdinReader) -> list[Any]:
             hint=f"cat notes.txt | orchestra run … -i {key}=-",
         )
     try:
-        found = parse_untrusted(text)
+        content = parse_untrusted(text)
     except StrictJsonError:
-        found = None
-    if isinstance(found, dict):
-        return [found]
-    return found if isinstance(found, list) else [{"source": "stdin", "text": text}]
+        content = None
+    if isinstance(content, dict):
+        return [content]
+    return content if isinstance(content, list) else [{"source": "stdin", "text": text}]
 
 
 def _parse_json(key: str, text: str, type_: InputType) -> Any:
     try:
         return parse_untrusted(text)
     except StrictJsonError as error:
-        shown = shorten(text, 40)
+        excerpt = shorten(text, 40)
         hint = f"write it as JSON: -i '{key}={type_.example}'"
         if type_.items and type_.items.is_document:
             hint += f", or pass a file or a folder: -i {key}=@folder"
-        raise InputError("C012", f"the input {key!r} is {type_}, which {shown!r} is not", hint=hint) from error
+        raise InputError("C012", f"the input {key!r} is {type_}, which {excerpt!r} is not", hint=hint) from error
 
 
 def _json_type(value: Any) -> str:

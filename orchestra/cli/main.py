@@ -96,8 +96,8 @@ def main() -> None:
         raise
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         from importlib.metadata import PackageNotFoundError, version
 
         try:

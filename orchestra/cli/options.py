@@ -160,8 +160,8 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
 
 def parse_age(text: str, option: str = "--older") -> float:
     """Converts an age such as `30d`, `12h` or `2w` to seconds. Raises `InputError` C010."""
-    if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
-        return float(found[1]) * _SECONDS[found[2]]
+    if match := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
+        return float(match[1]) * _SECONDS[match[2]]
     raise InputError(
         "C010", f"{text!r} is not an age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w"
     )

@@ -76,13 +76,13 @@ def _make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     numbers = set(right)
     for index, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if index in numbers else "left", overflow="fold")
+        table.add_column(heading, justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(escape_invisible(cell)) for cell in row))
-    return made
+        table.add_row(*(Text(escape_invisible(cell)) for cell in row))
+    return table
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> None:
@@ -95,19 +95,22 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right
         from rich.cells import cell_len
         from rich.text import Text
 
-        shown = [[escape_invisible(cell) for cell in row] for row in (headings, *rows)]
-        widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
-        if sum(widths) + 2 * len(widths) <= screen.width and not any("\n" in cell for row in shown for cell in row):
+        escaped_rows = [[escape_invisible(cell) for cell in row] for row in (headings, *rows)]
+        widths = [max(map(cell_len, column)) for column in zip(*escaped_rows, strict=True)]
+        if sum(widths) + 2 * len(widths) <= screen.width and not any(
+            "\n" in cell for row in escaped_rows for cell in row
+        ):
             numbers = set(right)
             blanks = (
-                [" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)] for row in shown
+                [" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)]
+                for row in escaped_rows
             )
             lines = [
                 "  ".join(
                     blank + cell if at in numbers else cell + blank
                     for at, (cell, blank) in enumerate(zip(row, empty, strict=True))
                 )
-                for row, empty in zip(shown, blanks, strict=True)
+                for row, empty in zip(escaped_rows, blanks, strict=True)
             ]
             screen.print(Text(lines[0].rstrip(), style="bold"))
             sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines[1:]))
@@ -140,10 +143,12 @@ def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
     """The width of a stream's terminal in columns; `otherwise` without a terminal or a known width."""
     if not stream.isatty():
         return otherwise
-    told = os.environ.get("COLUMNS", "")
+    columns = os.environ.get("COLUMNS", "")
     try:
         return (
-            int(told) if told.isdecimal() and int(told) else os.get_terminal_size(stream.fileno()).columns or otherwise
+            int(columns)
+            if columns.isdecimal() and int(columns)
+            else os.get_terminal_size(stream.fileno()).columns or otherwise
         )
     except OSError:
         return otherwise
@@ -151,20 +156,20 @@ def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
 
 def truncate(text: str, width: int) -> str:
     """Cuts a text to a number of columns."""
-    left = width
+    remaining_width = width
     for end, char in enumerate(text):
-        if (left := left - display_width(char)) < 0:
+        if (remaining_width := remaining_width - display_width(char)) < 0:
             return text[:end]
     return text
 
 
 def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
     """Checks, before the work starts, that a file or `folder` can be written. Raises `OrchestraError` C023."""
-    there = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
-    if there.is_dir() != (folder or there != target):
-        reason = "it is a folder" if there.is_dir() else f"{there} is not a folder"
-    elif not os.access(there, os.W_OK):
-        reason = f"{there} is not writable"
+    existing_path = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
+    if existing_path.is_dir() != (folder or existing_path != target):
+        reason = "it is a folder" if existing_path.is_dir() else f"{existing_path} is not a folder"
+    elif not os.access(existing_path, os.W_OK):
+        reason = f"{existing_path} is not writable"
     else:
         return
     raise _write_error(target, reason, option)
@@ -236,14 +241,14 @@ class ProgressMeter:
         """The rate, the remaining time and the number of rows without an output."""
         elapsed = max(self._monotonic() - self._started, 1e-9)
         rate = (self._done - self._initial) / elapsed
-        said = [f"{rate:.1f} rows/s"]
+        rate_texts = [f"{rate:.1f} rows/s"]
         if rate and self._done < self._total:
-            said.append(f"{format_duration((self._total - self._done) / rate)} left")
+            rate_texts.append(f"{format_duration((self._total - self._done) / rate)} left")
         if self._abstained:
-            said.append(f"{self._abstained} abstained")
+            rate_texts.append(f"{self._abstained} abstained")
         if self._failed:
-            said.append(f"{self._failed} failed")
-        return ", ".join(said)
+            rate_texts.append(f"{self._failed} failed")
+        return ", ".join(rate_texts)
 
 
 class StatusLine:
@@ -281,8 +286,8 @@ class StatusLine:
         if sys.stderr.isatty():
             if self._text_open:
                 self.close()
-            shown = truncate(escape_invisible(text, keep=""), terminal_width(sys.stderr) - 1)
-            sys.stderr.write(f"\r\x1b[2K{shown}")
+            visible_text = truncate(escape_invisible(text, keep=""), terminal_width(sys.stderr) - 1)
+            sys.stderr.write(f"\r\x1b[2K{visible_text}")
             sys.stderr.flush()
             self._line_open = True
 

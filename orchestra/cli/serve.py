@@ -141,21 +141,23 @@ async def _serve(opener: Opener, arguments: ServeArguments) -> None:
     from orchestra.server.http_server import serve as serve_app
 
     settings = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
-    chosen = await _server_settings(settings, arguments)
+    server_settings = await _server_settings(settings, arguments)
 
     def announce(port: int) -> None:
         process.tune_collection()
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"  # noqa: S104 - compared
-        _print_start(address, auth=chosen.auth, has_studio=studio_folder() is not None)
-        for notice in start_notices(settings, chosen):
+        _print_start(address, auth=server_settings.auth, has_studio=studio_folder() is not None)
+        for notice in start_notices(settings, server_settings):
             print_note(notice)
         sys.stdout.flush()
 
     async with open_orchestra(opener, settings) as orchestra:
-        left = await serve_app(create_app(orchestra, chosen), arguments.host, arguments.port, announce)
-    if left:
-        print_note(f"stopped; {left} runs continue when a server starts again")
+        unfinished_runs = await serve_app(
+            create_app(orchestra, server_settings), arguments.host, arguments.port, announce
+        )
+    if unfinished_runs:
+        print_note(f"stopped; {unfinished_runs} runs continue when a server starts again")
 
 
 def _require_libraries() -> None:
@@ -205,10 +207,10 @@ def _retention_seconds(settings: Settings) -> float | None:
 def _jwt_settings(arguments: ServeArguments) -> JwtSettings | None:
     from orchestra.server.settings import JwtSettings
 
-    stated = (arguments.jwks, arguments.issuer, arguments.audience)
-    if not any(stated):
+    jwt_values = (arguments.jwks, arguments.issuer, arguments.audience)
+    if not any(jwt_values):
         return None
-    if not all(stated) or not arguments.jwks.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+    if not all(jwt_values) or not arguments.jwks.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         raise InputError(
             "C010",
             "the identity provider is not described completely",
@@ -298,14 +300,16 @@ def create(
     from orchestra.server.access import create_key
     from orchestra.server.principals import SCOPES
 
-    named = [one.strip() for one in scopes.split(",") if one.strip()]
-    if unknown := [one for one in named if one not in SCOPES]:
+    scope_names = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if unknown := [scope for scope in scope_names if scope not in SCOPES]:
         raise InputError("C010", f"there is no scope {unknown[0]!r}", hint=f"--scopes {','.join(SCOPES)}")
     expires = None if days is None else time.time() + days * 86_400
 
     async def make() -> tuple[Any, str]:
         async with open_kept_records(load_settings()) as records:
-            return await create_key(records, name, tenant, tuple(one for one in SCOPES if one in named), expires)
+            return await create_key(
+                records, name, tenant, tuple(scope for scope in SCOPES if scope in scope_names), expires
+            )
 
     key, secret = asyncio.run(make())
     if as_json:
@@ -323,14 +327,14 @@ def list_(as_json: JsonOption = False) -> None:
         async with open_kept_records(load_settings()) as records:
             return await list_keys(records, None)
 
-    found = asyncio.run(read())
+    keys = asyncio.run(read())
     if as_json:
-        shown = ("id", "name", "tenant", "scopes", "created", "expires")
-        print_json([{field: getattr(key, field) for field in shown} for key in found])
+        headings = ("id", "name", "tenant", "scopes", "created", "expires")
+        print_json([{field: getattr(key, field) for field in headings} for key in keys])
         return
     rows = [
         (key.id, key.name, key.tenant, ",".join(key.scopes), _format_day(key.created), _format_day(key.expires))
-        for key in found
+        for key in keys
     ]
     print_table(("key", "name", "tenant", "scopes", "made", "expires"), rows)
 

@@ -153,11 +153,11 @@ def exit_process(code: int) -> None:
         return
     from orchestra.app.workers import THREAD_PREFIX
 
-    threads = [one for one in threading.enumerate() if one.name.startswith(THREAD_PREFIX)]
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
     if not _join_threads(threads, JOIN_SECONDS):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(code))
-        busy = pluralize(sum(one.is_alive() for one in threads), "plain function")
+        busy = pluralize(sum(thread.is_alive() for thread in threads), "plain function")
         os.write(2, f"waiting for {busy}, at most {GRACE_SECONDS:g} s; another signal exits at once\n".encode())
         if not _join_threads(threads, GRACE_SECONDS):
             sys.stdout.flush()
@@ -166,9 +166,9 @@ def exit_process(code: int) -> None:
 
 def _join_threads(threads: Sequence[threading.Thread], seconds: float) -> bool:
     end = time.monotonic() + seconds
-    for one in threads:
-        one.join(max(0.0, end - time.monotonic()))
-    return not any(one.is_alive() for one in threads)
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 INTERRUPTIBLE: ContextVar[bool] = ContextVar("orchestra_endable", default=False)
@@ -227,10 +227,10 @@ async def map_in_order(
             return await function(row)
 
     window: deque[asyncio.Task[RowResult]] = deque()
-    coming = iter(rows)
+    row_iterator = iter(rows)
     try:
         while True:
-            while len(window) < concurrency * WINDOW_SLACK and (row := next(coming, None)) is not None:
+            while len(window) < concurrency * WINDOW_SLACK and (row := next(row_iterator, None)) is not None:
                 window.append(asyncio.create_task(call(row)))
             if not window:
                 return

@@ -202,18 +202,22 @@ def add_command(
 def expand_arguments(function: CommandFunction) -> CommandFunction:
     """Returns a function with the same effect for Typer: each dataclass parameter is replaced by its fields."""
     hints = get_type_hints(function, include_extras=True)
-    asked = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
-    apart = {name: [field.name for field in fields(kind)] for name, kind in asked.items()}
+    option_kinds = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
+    apart = {name: [field.name for field in fields(kind)] for name, kind in option_kinds.items()}
 
-    def command(**given: Any) -> None:
-        made = {name: kind(**{field: given.pop(field) for field in apart[name]}) for name, kind in asked.items()}
-        function(**given, **made)
+    def command(**values: Any) -> None:
+        option_groups = {
+            name: kind(**{field: values.pop(field) for field in apart[name]}) for name, kind in option_kinds.items()
+        }
+        function(**values, **option_groups)
 
     update_wrapper(command, function, assigned=("__module__", "__name__", "__qualname__"))
     command.__doc__ = _join_lines(function.__doc__)
     command.__annotations__ = {}  # Typer reads annotations beside the signature
     parameters = [
-        each for own in signature(function).parameters.values() for each in _expand_parameter(own, hints[own.name])
+        parameter
+        for own_parameter in signature(function).parameters.values()
+        for parameter in _expand_parameter(own_parameter, hints[own_parameter.name])
     ]
     vars(command)["__signature__"] = Signature(parameters)
     return command

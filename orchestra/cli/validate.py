@@ -61,14 +61,14 @@ def validate(
 ) -> None:
     """Check workflows, fleets and agents: all names, types and references. Exits with 2 if there are errors."""
     checks = ProjectValidator(load_settings_to_inspect())
-    found = [checks.validate_one(name) for name in names] if names else checks.validate_all()
+    file_reports = [checks.validate_one(name) for name in names] if names else checks.validate_all()
     if error := checks.trust_error:
-        found.insert(0, FileReport("modules", errors=[error]))
+        file_reports.insert(0, FileReport("modules", errors=[error]))
     if as_json:
-        print_json([_report_data(one) for one in found])
+        print_json([_report_data(file_report) for file_report in file_reports])
     else:
-        _print_reports(found)
-    if any(one.errors for one in found):
+        _print_reports(file_reports)
+    if any(file_report.errors for file_report in file_reports):
         raise typer.Exit(2)
 
 
@@ -82,12 +82,12 @@ def graph(
     from orchestra.workflows.drawing import draw
     from orchestra.workflows.drawing import mermaid as chart
 
-    chosen = load_settings_to_inspect()
-    print_trust_notice(chosen)
-    project = Project.load(chosen)
+    settings = load_settings_to_inspect()
+    print_trust_notice(settings)
+    project = Project.load(settings)
     program = project.program(project.find(name))
-    drawn = chart(program) if mermaid else draw(program, terminal_width(sys.stdout, MAX_NODES_DRAWN))
-    sys.stdout.write(escape_invisible(drawn).rstrip("\n") + "\n")
+    drawing = chart(program) if mermaid else draw(program, terminal_width(sys.stdout, MAX_NODES_DRAWN))
+    sys.stdout.write(escape_invisible(drawing).rstrip("\n") + "\n")
 
 
 class ProjectValidator:
@@ -127,17 +127,17 @@ class ProjectValidator:
 
     def validate_one(self, name: str) -> FileReport:
         """Validates a workflow by name or file, a fleet file or an agent folder."""
-        path, found = Path(name), FileReport(name)
+        path, file_report = Path(name), FileReport(name)
         card = path if path.name == "agent.yaml" else path / "agent.yaml"
-        with _collect_errors(found):
+        with _collect_errors(file_report):
             self._settings.check_path(card.parent if os.path.isfile(card) else path)
             if os.path.isfile(card):
-                self._validate_agent(card.parent, found)
+                self._validate_agent(card.parent, file_report)
             elif os.path.isfile(path) and _FLEET_SCHEMA.search(_read_beginning(path)):
-                _validate_fleet(path, found)
+                _validate_fleet(path, file_report)
             else:
-                self._validate_workflow(name, found)
-        return found
+                self._validate_workflow(name, file_report)
+        return file_report
 
     def validate_all(self) -> list[FileReport]:
         """Validates all fleets, agents and workflows of the project, including those of its modules. Raises
@@ -145,7 +145,7 @@ class ProjectValidator:
         """
         from orchestra.fleet.config import endpoint_fleet
 
-        found: list[FileReport] = []
+        file_reports: list[FileReport] = []
         fleet = FileReport(f"the fleet of {self._settings.sources['fleet']}")
         with _collect_errors(fleet):
             if self._settings.endpoint:
@@ -153,31 +153,33 @@ class ProjectValidator:
             else:
                 self._settings.find_resource("configs", self._settings.fleet)
         if fleet.errors:
-            found.append(fleet)
+            file_reports.append(fleet)
         for path in self._settings.own_resources("configs"):
-            found.append(FileReport(_display_path(path)))
-            with _collect_errors(found[-1]):
+            file_reports.append(FileReport(_display_path(path)))
+            with _collect_errors(file_reports[-1]):
                 self._settings.check_path(path)
-                _validate_fleet(path, found[-1])
+                _validate_fleet(path, file_reports[-1])
         modules = FileReport("modules")
         with _collect_errors(modules):
-            found += [self.validate_one(_display_path(path)) for path in self._settings.own_resources("agents")]
-            told = {str(error) for one in found for error in one.errors}
+            file_reports += [self.validate_one(_display_path(path)) for path in self._settings.own_resources("agents")]
+            known_errors = {str(error) for file_report in file_reports for error in file_report.errors}
             for name, error in self._project.registry.broken.items():
-                if new := [part for part in split_error(error) if str(part) not in told]:  # such as a duplicate name
-                    found.append(FileReport(name, errors=[*new]))
+                if new := [
+                    part for part in split_error(error) if str(part) not in known_errors
+                ]:  # such as a duplicate name
+                    file_reports.append(FileReport(name, errors=[*new]))
             names = {*self._project.workflow_names()} - {*self._settings.resources("workflows")}
-            found += [
+            file_reports += [
                 self.validate_one(name)
                 for name in (*map(_display_path, self._settings.own_resources("workflows")), *sorted(names))
             ]
         if modules.errors:
-            found.insert(0, modules)
-        if not found:
+            file_reports.insert(0, modules)
+        if not file_reports:
             raise InputError(
                 "C004", "this project has no files to validate", hint="change to the project folder, or name files"
             )
-        return found
+        return file_reports
 
     def _validate_agent(self, folder: Path, report: FileReport) -> None:
         """Validates a card, the tools that it may call and the members of an ensemble."""
@@ -185,10 +187,10 @@ class ProjectValidator:
         from orchestra.app.project import Project
         from orchestra.workflows.python.steps import Agent
 
-        loaded = Card.load(folder, self._card_models)
-        report.summary = f"the agent {loaded.name!r}"
-        if (loaded.tool_use_cards is not None or loaded.members) and self._project:
-            Project.load(self._settings).program(Agent.from_card(loaded))  # a new project, which finds this card
+        card = Card.load(folder, self._card_models)
+        report.summary = f"the agent {card.name!r}"
+        if (card.tool_use_cards is not None or card.members) and self._project:
+            Project.load(self._settings).program(Agent.from_card(card))  # a new project, which finds this card
 
     def _validate_workflow(self, name: str, report: FileReport) -> None:
         program = self._project.program(self._project.find(name))
@@ -210,14 +212,16 @@ def _validate_fleet(path: Path, report: FileReport) -> None:
 
     fleet = read_config(path)
     report.summary = f"the fleet {fleet.name!r}, {pluralize(len(fleet.servers), 'server')}"
-    lacked = ((name, missing_key_error(server)) for name, server in fleet.servers.items())
-    report.warnings += [f"{path}: {name}: {error.message}; calls to it fail here" for name, error in lacked if error]
+    missing_keys = ((name, missing_key_error(server)) for name, server in fleet.servers.items())
+    report.warnings += [
+        f"{path}: {name}: {error.message}; calls to it fail here" for name, error in missing_keys if error
+    ]
 
 
 def _display_path(path: Path) -> str:
     """A path relative to the current folder that cannot be taken for a name."""
-    here = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-    return here if os.sep in here else f".{os.sep}{here}"
+    displayed_path = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return displayed_path if os.sep in displayed_path else f".{os.sep}{displayed_path}"
 
 
 def _read_beginning(path: Path) -> str:
@@ -239,22 +243,25 @@ def _report_data(report: FileReport) -> dict[str, Any]:
 
 
 def _print_reports(reports: list[FileReport]) -> None:
-    told: list[OrchestraError] = []
-    for one in reports:
+    printed_errors: list[OrchestraError] = []
+    for report in reports:
         new = [
-            error for error in one.errors if format_error(error) not in map(format_error, told)
+            error for error in report.errors if format_error(error) not in map(format_error, printed_errors)
         ]  # a card is read once for each workflow that uses it
         for error in new:
             print(format_error(error) + "\n", file=sys.stderr)
-        if one.errors and not new:
-            print(escape_invisible(f"{one.name}: not validated because of the errors above\n"), file=sys.stderr)
-        told += new
-        for warning in one.warnings:
+        if report.errors and not new:
+            print(escape_invisible(f"{report.name}: not validated because of the errors above\n"), file=sys.stderr)
+        printed_errors += new
+        for warning in report.warnings:
             print(escape_invisible(f"warning: {warning}"), file=sys.stderr)
-        if not one.errors:
-            print_text(f"ok  {one.name}: {one.summary}")
-    if told:
-        print(f"{pluralize(len(told), 'fault')}; for details: orchestra explain {told[0].code}", file=sys.stderr)
+        if not report.errors:
+            print_text(f"ok  {report.name}: {report.summary}")
+    if printed_errors:
+        print(
+            f"{pluralize(len(printed_errors), 'fault')}; for details: orchestra explain {printed_errors[0].code}",
+            file=sys.stderr,
+        )
 
 
 def explain(
@@ -266,14 +273,19 @@ def explain(
     """Explain an error code: its meaning, an example and how to fix it."""
     from orchestra.core import error_help as explaining
 
-    found = [explaining.explain(code)] if code else list(explaining.load_explanations().values())
+    explanations = [explaining.explain(code)] if code else list(explaining.load_explanations().values())
     if as_json:
-        print_json([{"code": one.code, "title": one.title, "text": one.text.strip()} for one in found])
+        print_json(
+            [
+                {"code": explanation.code, "title": explanation.title, "text": explanation.text.strip()}
+                for explanation in explanations
+            ]
+        )
     elif code:
-        print_text(str(found[0]).rstrip())
+        print_text(str(explanations[0]).rstrip())
     else:
-        for one in found:
-            print_text(f"{one.code}  {one.title}")
+        for explanation in explanations:
+            print_text(f"{explanation.code}  {explanation.title}")
 
 
 def schema(

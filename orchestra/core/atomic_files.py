@@ -38,9 +38,9 @@ def open_private_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The file cannot be written; it is unchanged then.
     """
-    if (there := _open_special_file(path)) is not None:
-        with there:
-            yield there
+    if (special_file := _open_special_file(path)) is not None:
+        with special_file:
+            yield special_file
         return
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -48,8 +48,8 @@ def open_private_file(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS) or not path.is_file() or path.is_symlink():
             raise
-        with _open_in_place(path) as there:
-            yield there
+        with _open_in_place(path) as special_file:
+            yield special_file
         return
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -59,8 +59,8 @@ def open_private_file(path: Path) -> Iterator[IO[bytes]]:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            with partial.open("rb") as whole, _open_in_place(path) as there:
-                shutil.copyfileobj(whole, there)
+            with partial.open("rb") as stream, _open_in_place(path) as special_file:
+                shutil.copyfileobj(stream, special_file)
             partial.unlink()
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -114,7 +114,7 @@ def resident_bytes(group: int) -> int:
 
 def _group_members(group: int) -> Iterator[int]:
     for entry in os.scandir("/proc") if os.path.isdir("/proc/self") else ():
-        if entry.name.isdigit() and (found := _read_stat(int(entry.name))) and found.group == group:
+        if entry.name.isdigit() and (process_stat := _read_stat(int(entry.name))) and process_stat.group == group:
             yield int(entry.name)
 
 
@@ -153,7 +153,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
 
 def record_processes(children: Sequence[int], file: Path) -> None:
     """Records the running servers, for the next supervisor if this one is killed."""
-    traces = [ProcessRecord(pid, found.started) for pid in children if (found := _read_stat(pid))]
+    traces = [ProcessRecord(pid, process_stat.started) for pid in children if (process_stat := _read_stat(pid))]
     write_file(file, msgspec.json.encode(traces))
 
 
@@ -166,7 +166,9 @@ def kill_leftovers(file: Path) -> int:
     alive = [
         trace
         for trace in traces
-        if (found := _read_stat(trace.pid)) and found.started == trace.started and found.state != "Z"
+        if (process_stat := _read_stat(trace.pid))
+        and process_stat.started == trace.started
+        and process_stat.state != "Z"
     ]
     for trace in alive:
         kill_group(trace.pid)
@@ -214,9 +216,9 @@ class LogReader:
             size = self._log.stat().st_size
         except OSError:
             return []
-        appended = size - self._size if size >= self._size else size
+        new_bytes = size - self._size if size >= self._size else size
         self._size = size
-        return read_tail(self._log, min(appended, 65_536)).decode("utf-8", "replace").splitlines() if appended else []
+        return read_tail(self._log, min(new_bytes, 65_536)).decode("utf-8", "replace").splitlines() if new_bytes else []
 
 
 def last_write_time(log: Path) -> float:

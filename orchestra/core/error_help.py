@@ -43,28 +43,30 @@ class ErrorExplanation:
 
 def load_explanations() -> dict[str, ErrorExplanation]:
     """Returns all explanations by code, sorted. Raises `ValueError` if two files explain the same code."""
-    found: dict[str, ErrorExplanation] = {}
+    explanations: dict[str, ErrorExplanation] = {}
     folder = resources.files("orchestra.core") / "error_texts"
     for file in sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name):
         for code, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
-            if code in found:
+            if code in explanations:
                 raise ValueError(f"{code} is explained twice, again in {file.name}")
-            found[code] = ErrorExplanation(code, entry["title"], entry["text"])
-    return dict(sorted(found.items()))
+            explanations[code] = ErrorExplanation(code, entry["title"], entry["text"])
+    return dict(sorted(explanations.items()))
 
 
 def explain(code: str) -> ErrorExplanation:
     """Returns the explanation of a code, in any case. Raises `InputError` C007 for an unknown code."""
-    found = load_explanations()
-    wanted = code.strip().upper()
-    if wanted in found:
-        return found[wanted]
-    if not CODE_PATTERN.fullmatch(wanted):
+    explanations = load_explanations()
+    error_code = code.strip().upper()
+    if error_code in explanations:
+        return explanations[error_code]
+    if not CODE_PATTERN.fullmatch(error_code):
         raise InputError(
             "C007", f"{code!r} is not an error code", hint="a code is a letter and three digits, such as L003"
         )
-    room = [other for other in found if other[0] == wanted[0]]
+    room = [known_code for known_code in explanations if known_code[0] == error_code[0]]
     about = (
-        f"codes of {CODE_AREAS[wanted[0]]}: {', '.join(room)}" if room else f"the letters are: {', '.join(CODE_AREAS)}"
+        f"codes of {CODE_AREAS[error_code[0]]}: {', '.join(room)}"
+        if room
+        else f"the letters are: {', '.join(CODE_AREAS)}"
     )
-    raise InputError("C007", f"there is no error {wanted}", hint=about)
+    raise InputError("C007", f"there is no error {error_code}", hint=about)

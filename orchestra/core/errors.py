@@ -35,10 +35,10 @@ def _visible_part(text: str, column: int) -> tuple[str, int]:
     """Returns the part of a line around a column, with control characters replaced, and the column in that part."""
     start = max(0, column - 1 - MAX_SHOWN_CHARACTERS // 2) if len(text) > MAX_SHOWN_CHARACTERS else 0
     part = text[start : start + MAX_SHOWN_CHARACTERS]
-    shown = "".join(
+    visible_text = "".join(
         char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part
     )
-    return shown, column - start
+    return visible_text, column - start
 
 
 def display_width(text: str) -> int:

@@ -131,15 +131,15 @@ def _create_event_log(log: LogFunction, reasons: bool, tracer: TraceObserver | N
             forget(run)
 
     def forget(run: str) -> None:
-        for kept in (contexts, begins, traces):
-            kept.pop(run, None)
+        for table in (contexts, begins, traces):
+            table.pop(run, None)
 
     return log_event
 
 
-def _caller_trace_id(started: RunStarted) -> str:
+def _caller_trace_id(start_event: RunStarted) -> str:
     """Returns the trace id of the caller of a run; empty if it has none."""
-    traceparent = started.options.get("trace")
+    traceparent = start_event.options.get("trace")
     match = _TRACE_ID.match(traceparent) if isinstance(traceparent, str) else None
     return match[1] if match is not None else ""
 

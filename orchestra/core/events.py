@@ -157,8 +157,8 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     @property
     def tags(self) -> dict[str, str]:
         """The tags of the run. Malformed tags, of damaged or other versions, are left out."""
-        said = self.options.get("tags")
-        return {name: value for name, value in said.items() if isinstance(value, str)} if isinstance(said, dict) else {}
+        tags = self.options.get("tags")
+        return {name: value for name, value in tags.items() if isinstance(value, str)} if isinstance(tags, dict) else {}
 
 
 def tier_name(tiers: tuple[str, ...], tier: int) -> str:

@@ -75,10 +75,10 @@ class LoopAffinity:
         `InputError` E030 if the loop has ended.
         """
         try:
-            here = asyncio.get_running_loop() is self._loop
+            is_own_loop = asyncio.get_running_loop() is self._loop
         except RuntimeError:  # no event loop runs in this thread
-            here = False
-        if here:
+            is_own_loop = False
+        if is_own_loop:
             callback(argument)
         elif self._loop.is_closed():
             raise self._loop_closed_error()
@@ -101,7 +101,7 @@ def opening_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Unop
     manager = asynccontextmanager(function)
 
     @wraps(function)
-    def open_context(*args: P.args, **named: P.kwargs) -> UnopenedContext[T]:
-        return UnopenedContext(manager(*args, **named), function.__qualname__)
+    def open_context(*args: P.args, **kwargs: P.kwargs) -> UnopenedContext[T]:
+        return UnopenedContext(manager(*args, **kwargs), function.__qualname__)
 
     return open_context

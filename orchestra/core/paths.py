@@ -23,8 +23,8 @@ def parent(path: str) -> str:
 
     The parents of `a[1]/b#2/c` are `a[1]/b#2`, `a[1]/b`, `a[1]` and `a`. The parents of `a@1/s2` are `a@1` and `a`.
     """
-    found = _LAST_STEP.search(path)
-    return path[: found.start()] if found else ""
+    match = _LAST_STEP.search(path)
+    return path[: match.start()] if match else ""
 
 
 def is_inside(path: str, node: str) -> bool:

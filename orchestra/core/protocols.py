@@ -223,10 +223,10 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     def answers_same_question(self, other: InboxMessage) -> bool:
         """Returns whether both messages answer the same question."""
-        same = (self.kind, self.node, self.question_digest) == (other.kind, other.node, other.question_digest)
+        is_same = (self.kind, self.node, self.question_digest) == (other.kind, other.node, other.question_digest)
         return (
             self.kind == "answer"
-            and same
+            and is_same
             and (self.question_seq == other.question_seq or 0 in (self.question_seq, other.question_seq))
         )
 

@@ -17,19 +17,19 @@ def builtin_folder(kind: ResourceKind) -> Path:
     """Returns the folder of packaged agents, workflows or fleets: in the wheel, or next to the package in a source
     tree. For agents it is the folder with their weights, if they are installed.
     """
-    packaged = package_data(kind)
-    if kind != "agents" or packaged.parent == Path(__file__).parents[2]:  # a checkout has the weights in place
-        return packaged
+    folder = package_data(kind)
+    if kind != "agents" or folder.parent == Path(__file__).parents[2]:  # a checkout has the weights in place
+        return folder
     from orchestra.core.agent_weights import resolve_agents_folder
 
-    return resolve_agents_folder(packaged)
+    return resolve_agents_folder(folder)
 
 
 def package_data(kind: ResourceKind | Literal["documents"]) -> Path:
     """Returns a folder of data in the wheel, or of the source tree. `documents` are those of `orchestra demo`."""
     package = Path(__file__).parents[1]
-    packed = package / "_builtin" / kind
-    return packed if packed.is_dir() else package.parent / ("examples/documents" if kind == "documents" else kind)
+    path = package / "_builtin" / kind
+    return path if path.is_dir() else package.parent / ("examples/documents" if kind == "documents" else kind)
 
 
 def list_resources(kind: ResourceKind, folder: Path) -> list[Path]:

@@ -106,14 +106,14 @@ class SettingsFile:
         """
         name = str(self.path.relative_to(start)) if self.path.is_relative_to(start) else str(self.path)
         inside, fallback = not self.header, 1
-        wanted = re.compile(rf"""\s*(["']?){re.escape(key)}\1\s*[=.]""")
+        pattern = re.compile(rf"""\s*(["']?){re.escape(key)}\1\s*[=.]""")
         for number, line in enumerate(self.lines, 1):
             if table := re.match(r"\s*\[+\s*([^]]*?)\s*\]", line):
                 if (inside and table[1] == key) or table[1] == f"{self.header}.{key}":
                     return SourceLocation(name, number, line.index("[") + 1, line, len(line.strip()))
                 inside = table[1] == self.header
                 fallback = number if inside else fallback
-            elif inside and wanted.match(line):
+            elif inside and pattern.match(line):
                 return SourceLocation(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
         return SourceLocation(name, fallback, 1, self.lines[fallback - 1] if self.lines else "")
 
@@ -142,14 +142,14 @@ def read_settings_file(path: Path) -> SettingsFile | None:
     Raises:
         InputError: C003 for a file that cannot be read, is too large, has too many levels, or is not TOML.
     """
-    shared = path.name == "pyproject.toml"
-    data = _read_bytes(path, MAX_BYTES << 4 if shared else MAX_BYTES)
-    if shared and b"orchestra" not in data:
+    is_shared = path.name == "pyproject.toml"
+    data = _read_bytes(path, MAX_BYTES << 4 if is_shared else MAX_BYTES)
+    if is_shared and b"orchestra" not in data:
         return None
     if len(data) > MAX_BYTES:
         hint = (
             "move [tool.orchestra] into an orchestra.toml; an empty one next to this file is enough"
-            if shared
+            if is_shared
             else "keep other data out of settings files"
         )
         raise InputError("C003", f"{path} is larger than {MAX_BYTES >> 10} KiB", hint=hint)
@@ -158,10 +158,10 @@ def read_settings_file(path: Path) -> SettingsFile | None:
     except UnicodeDecodeError as error:
         raise InputError("C003", f"{path} cannot be read: {error}") from error
     table: Any = _parse(path, text)
-    header = SECTION if shared else ""
+    header = SECTION if is_shared else ""
     for part in header.split(".") if header else ():
         table = table.get(part) if isinstance(table, Mapping) else None
-    if shared and table is None:
+    if is_shared and table is None:
         return None
     if not isinstance(table, Mapping):
         raise InputError("C003", f"{path}: {header} is not a table")
@@ -374,10 +374,10 @@ class Settings(BaseModel):
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
         look = partial(find_settings_file, policy=trusted, environ=environment)
-        named, by = (
+        project_path, by = (
             (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
         )
-        file = _named_project(named, start, by, look) or _find_project(start, look, environment)
+        file = _named_project(project_path, start, by, look) or _find_project(start, look, environment)
         layers = _with_one_fleet(
             [
                 _override_layer(overrides or {}, start),
@@ -400,18 +400,18 @@ class Settings(BaseModel):
             values["journal"] = _default_journal(root, environment)
         for kind in RESOURCE_KINDS:
             values.setdefault(kind, ((root or start) / kind,))
-        made = cls(**values, project=root, start=start, sources=sources)
-        own = {
+        settings = cls(**values, project=root, start=start, sources=sources)
+        ownership = {
             key: next((layer.values[key].root is not None for layer in layers if key in layer.values), True)
             for key in ("journal", "endpoint", "otlp")
         }
         if trust.trusts_every_project(trusted, environment):
-            return made
-        guard = _create_guard(made, file, own)
+            return settings
+        guard = _create_guard(settings, file, ownership)
         return (
-            made
+            settings
             if trusted == "recorded" and trust.is_recorded(guard, environment)
-            else made.model_copy(update={"guard": guard})
+            else settings.model_copy(update={"guard": guard})
         )
 
     @property
@@ -439,16 +439,16 @@ class Settings(BaseModel):
         """Returns all resources of a kind by name, the user's own first: folders of agents, YAML files of workflows or
         fleets.
         """
-        found: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         for path in [*self.own_resources(kind), *list_resources(kind, builtin_folder(kind))]:
-            found.setdefault(path.stem if path.is_file() else path.name, path)
-        return found
+            paths.setdefault(path.stem if path.is_file() else path.name, path)
+        return paths
 
     def resource(self, kind: ResourceKind, name: str) -> Path | None:
         """Returns the path of a resource as `resources` has it, without listing the folders; None if there is none."""
         names = (name,) if kind == "agents" else (f"{name}.yaml", f"{name}.yml")
-        own = _first_resource(kind, getattr(self, kind), names)
-        return _first_resource(kind, [builtin_folder(kind)], names) if own is None else own
+        path = _first_resource(kind, getattr(self, kind), names)
+        return _first_resource(kind, [builtin_folder(kind)], names) if path is None else path
 
     def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""
@@ -467,11 +467,11 @@ class Settings(BaseModel):
                 self.check_path(path)
                 return path
             raise InputError("C004", f"{name}: no such file", hint=_name_hint(name, self.resources(kind)))
-        found = self.resources(kind)
-        if name in found:
-            self.check_path(found[name])
-            return found[name]
-        raise unknown_name_error(_KIND_NAMES[kind], name, found, "C004")
+        paths = self.resources(kind)
+        if name in paths:
+            self.check_path(paths[name])
+            return paths[name]
+        raise unknown_name_error(_KIND_NAMES[kind], name, paths, "C004")
 
 
 def _first_resource(kind: ResourceKind, folders: Iterable[Path], names: Iterable[str]) -> Path | None:
@@ -496,10 +496,14 @@ def unknown_name_error(
     what: str, name: str, names: Iterable[str], code: str, location: SourceLocation | None = None
 ) -> InputError:
     """Returns the error of an unknown name, with the most similar name or all names."""
-    known = sorted(names)
-    near = closest_match(name, known)
+    known_names = sorted(names)
+    near = closest_match(name, known_names)
     hint = (
-        f"did you mean {near!r}?" if near else f"there are: {', '.join(known[:20])}" if known else f"there is no {what}"
+        f"did you mean {near!r}?"
+        if near
+        else f"there are: {', '.join(known_names[:20])}"
+        if known_names
+        else f"there is no {what}"
     )
     return InputError(code, f"no {what} named {name!r}", location=location, hint=hint)
 
@@ -516,30 +520,30 @@ def load_modules(settings: Settings) -> list[ModuleType]:
     root = str(settings.project) if settings.project else None
     if settings.modules and root and root not in sys.path:
         sys.path.insert(0, root)
-    loaded = [
+    modules = [
         _import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}")
         for name in settings.modules
     ]
-    return [*loaded, *installed_modules()]
+    return [*modules, *installed_modules()]
 
 
 def installed_modules() -> list[ModuleType]:
     """Imports the modules of entry points of installed packages. Raises `InputError` C005."""
     from importlib.metadata import entry_points
 
-    loaded: list[ModuleType] = []
+    modules: list[ModuleType] = []
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         package = point.dist.name if point.dist else "?"
-        loaded.append(_import_module(point.module, f"the entry point {point.name!r} of the package {package}"))
-    return loaded
+        modules.append(_import_module(point.module, f"the entry point {point.name!r} of the package {package}"))
+    return modules
 
 
-def _import_module(name: str, why: str) -> ModuleType:
+def _import_module(name: str, reason: str) -> ModuleType:
     if not _MODULE_NAME.fullmatch(name):
         raise InputError(
             "C005",
             f"{name!r} is not a module name",
-            why=why,
+            why=reason,
             hint="write it as in an import statement, such as my_tools.search",
         )
     try:
@@ -553,9 +557,9 @@ def _import_module(name: str, why: str) -> ModuleType:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
             hint = "put it into the project's folder, or install its package"
-            raise InputError("C005", f"there is no module {name!r}", why=why, hint=hint) from error
+            raise InputError("C005", f"there is no module {name!r}", why=reason, hint=hint) from error
         raise InputError(
-            "C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}"
+            "C005", f"{name} imports {missing!r}, which is not installed", why=reason, hint=f"install {missing}"
         ) from error
     except (Exception, SystemExit) as error:  # user code may raise any exception, and may be a program that exits
         location = _error_location(error)
@@ -563,7 +567,7 @@ def _import_module(name: str, why: str) -> ModuleType:
             "C005",
             f"importing {name} failed: {type(error).__name__}: {exception_text(error)}",
             location=location,
-            why=why,
+            why=reason,
         ) from error
 
 
@@ -574,8 +578,8 @@ def _running_program(name: str) -> ModuleType | None:
     program = sys.modules.get("__main__")
     if name in sys.modules or (file := getattr(program, "__file__", None)) is None:
         return None
-    found = importlib.util.find_spec(name)
-    return program if found and found.origin and os.path.realpath(found.origin) == os.path.realpath(file) else None
+    spec = importlib.util.find_spec(name)
+    return program if spec and spec.origin and os.path.realpath(spec.origin) == os.path.realpath(file) else None
 
 
 def _error_location(error: BaseException) -> SourceLocation | None:
@@ -620,9 +624,10 @@ def _override_layer(overrides: Mapping[str, Any], start: Path) -> _Layer:
     errors = tuple(
         unknown_name_error("setting", key, SETTING_NAMES, "C001") for key in overrides if key not in SETTING_NAMES
     )
-    given = {key: value for key, value in overrides.items() if value is not None and key in SETTING_NAMES}
+    values = {key: value for key, value in overrides.items() if value is not None and key in SETTING_NAMES}
     return _Layer(
-        {key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in given.items()}, errors
+        {key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in values.items()},
+        errors,
     )
 
 
@@ -661,34 +666,37 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
 def _otel_layer(environ: Mapping[str, str], start: Path) -> _Layer:
     """Returns the layer of the standard variables of OpenTelemetry."""
     name = next((name for name in OTLP_VARIABLES if environ.get(name)), "")
-    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if not name or disabled or environ.get("OTEL_TRACES_EXPORTER", "otlp") not in ("", "otlp"):
+    is_disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not name or is_disabled or environ.get("OTEL_TRACES_EXPORTER", "otlp") not in ("", "otlp"):
         return _Layer({})
     return _Layer({"otlp": _LayerValue("environment", name, start, is_text=True)})
 
 
 def _openai_layer(environ: Mapping[str, str], start: Path) -> _Layer:
     """The variables of OpenAI's clients. They are the weakest source, so that a project with a fleet keeps it."""
-    given = {key: (name, environ.get(name, "")) for key, name in OPENAI_VARIABLES.items()}
-    return _Layer({key: _LayerValue(value, name, start, is_text=True) for key, (name, value) in given.items() if value})
+    variables = {key: (name, environ.get(name, "")) for key, name in OPENAI_VARIABLES.items()}
+    return _Layer(
+        {key: _LayerValue(value, name, start, is_text=True) for key, (name, value) in variables.items() if value}
+    )
 
 
 def _with_one_fleet(layers: Sequence[_Layer]) -> list[_Layer]:
     """Returns the layers without the fleet or the endpoint that a stronger layer replaces by the other."""
-    chosen = next((layer for layer in layers if not layer.values.keys().isdisjoint(("fleet", "endpoint"))), None)
-    if chosen is None:
+    chosen_layer = next((layer for layer in layers if not layer.values.keys().isdisjoint(("fleet", "endpoint"))), None)
+    if chosen_layer is None:
         return list(layers)
-    if (endpoint := chosen.values.get("endpoint")) is not None and "fleet" in chosen.values:
+    if (endpoint := chosen_layer.values.get("endpoint")) is not None and "fleet" in chosen_layer.values:
         error = InputError(
             "C002",
             "fleet and endpoint exclude each other",
             location=endpoint.location,
             hint="leave one of them out: an endpoint replaces the fleet",
         )
-        return [_Layer(chosen.values, (*chosen.errors, error))]
-    dropped = "endpoint" if "fleet" in chosen.values else "fleet"
+        return [_Layer(chosen_layer.values, (*chosen_layer.errors, error))]
+    dropped_key = "endpoint" if "fleet" in chosen_layer.values else "fleet"
     return [
-        _Layer({key: value for key, value in layer.values.items() if key != dropped}, layer.errors) for layer in layers
+        _Layer({key: value for key, value in layer.values.items() if key != dropped_key}, layer.errors)
+        for layer in layers
     ]
 
 
@@ -703,12 +711,12 @@ def _merge_layers(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, s
     sources = dict.fromkeys(SETTING_NAMES, "default")
     errors: list[InputError] = []
     for layer in reversed(layers):
-        for key, given in layer.values.items():
+        for key, layer_value in layer.values.items():
             try:
-                values[key] = _validate(key, given)
+                values[key] = _validate(key, layer_value)
             except InputError as error:
                 errors.append(error)
-            sources[key] = given.source
+            sources[key] = layer_value.source
         errors += layer.errors
     if errors:
         errors.sort(key=lambda error: (error.location.file, error.location.line) if error.location else ("", 0))
@@ -716,46 +724,46 @@ def _merge_layers(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, s
     return values, sources
 
 
-def _validate(key: str, given: _LayerValue) -> Any:
+def _validate(key: str, layer_value: _LayerValue) -> Any:
     """Returns a value of the setting's type, with absolute paths. Raises `InputError` C002 or C006."""
-    value: Any = given.value
+    value: Any = layer_value.value
     field = Settings.model_fields[key]
     if key in ("fleet", "journal") and value == "":
         raise InputError(
-            "C002", f"{key} cannot be empty", location=given.location, hint=f"{key} is {field.description}"
+            "C002", f"{key} cannot be empty", location=layer_value.location, hint=f"{key} is {field.description}"
         )
     if key == "fleet" and isinstance(value, str | Path):
-        value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
+        value = str(_absolute(value, layer_value.folder)) if looks_like_path(str(value)) else str(value)
     elif key == "journal" and isinstance(value, str | Path) and value != "off":
         return (
-            _database_address(value, given)
+            _database_address(value, layer_value)
             if str(value).startswith(DATABASE_PREFIXES)
-            else _absolute(value, given.folder)
+            else _absolute(value, layer_value.folder)
         )
     elif key in ("modules", *RESOURCE_KINDS):
-        value = _split_items(value, given)
+        value = _split_items(value, layer_value)
         if key in RESOURCE_KINDS and all(isinstance(item, str | Path) for item in value):
-            value = tuple(_absolute(item, given.folder) for item in value)
-            _check_inside(key, value, given)
+            value = tuple(_absolute(item, layer_value.folder) for item in value)
+            _check_inside(key, value, layer_value)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
         # Values in tables are validated strictly by their own types; TOML arrays become tuples.
         return adapter.validate_python(
-            value, strict=None if key == "mcp" else not (given.is_text and isinstance(value, str))
+            value, strict=None if key == "mcp" else not (layer_value.is_text and isinstance(value, str))
         )
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         hint = f"{key} is {field.description}"
         if key == "mcp" and (inner := [str(part) for part in problem["loc"] if part != "[key]"]):
-            said = f"{'.'.join(['mcp', *inner])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-            raise InputError("C002", said, location=given.location, hint=MCP_HINT) from None
-        shown = repr(given.value) if len(repr(given.value)) < 80 else "this value"
-        where = "" if given.location else f", set by {given.source}"
-        message = f"{key} cannot be {shown}{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-        raise InputError("C002", message, location=given.location, hint=hint) from None
+            mcp_message = f"{'.'.join(['mcp', *inner])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+            raise InputError("C002", mcp_message, location=layer_value.location, hint=MCP_HINT) from None
+        value_text = repr(layer_value.value) if len(repr(layer_value.value)) < 80 else "this value"
+        origin = "" if layer_value.location else f", set by {layer_value.source}"
+        message = f"{key} cannot be {value_text}{origin}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+        raise InputError("C002", message, location=layer_value.location, hint=hint) from None
 
 
-def _database_address(value: Any, given: _LayerValue) -> str:
+def _database_address(value: Any, layer_value: _LayerValue) -> str:
     """Returns the address of a database without secrets. Raises `InputError` C002."""
     if not re.fullmatch(DATABASE_PATTERN, str(value)):
         hint = (
@@ -765,39 +773,41 @@ def _database_address(value: Any, given: _LayerValue) -> str:
         raise InputError(
             "C002",
             "the journal's address is invalid, or contains a user or a password",
-            location=given.location,
+            location=layer_value.location,
             hint=hint,
         )
     return str(value)
 
 
-def _split_items(value: Any, given: _LayerValue) -> tuple[Any, ...]:
-    if isinstance(value, str) and given.is_text:
+def _split_items(value: Any, layer_value: _LayerValue) -> tuple[Any, ...]:
+    if isinstance(value, str) and layer_value.is_text:
         return tuple(item.strip() for item in value.split(",") if item.strip())
     if isinstance(value, Path):
         return (value,)
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _check_inside(key: str, folders: tuple[Path, ...], given: _LayerValue) -> None:
+def _check_inside(key: str, folders: tuple[Path, ...], layer_value: _LayerValue) -> None:
     for folder in folders:
-        if given.root and not Path(os.path.normpath(folder)).is_relative_to(given.root):
+        if layer_value.root and not Path(os.path.normpath(folder)).is_relative_to(layer_value.root):
             hint = "name a folder of the project; a flag, a variable or the user's file may name any folder"
-            raise InputError("C006", f"{key}: {folder} is outside the project", location=given.location, hint=hint)
+            raise InputError(
+                "C006", f"{key}: {folder} is outside the project", location=layer_value.location, hint=hint
+            )
 
 
 def _absolute(path: str | Path, folder: Path) -> Path:
     """Returns an absolute path. Raises `InputError` C002 for a path with a NUL character or one that is too long."""
-    made = folder / xdg.expand_home(path)
+    absolute_path = folder / xdg.expand_home(path)
     try:
-        os.lstat(made)
+        os.lstat(absolute_path)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
-            why = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
+            reason = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
             raise InputError(
-                "C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=why
+                "C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=reason
             ) from error
-    return made
+    return absolute_path
 
 
 def _find_project(start: Path, look: SettingsFinder, environ: Mapping[str, str]) -> SettingsFile | None:
@@ -810,10 +820,10 @@ def _find_project(start: Path, look: SettingsFinder, environ: Mapping[str, str])
     file = next((file for folder in (start, *start.parents) if (file := look(folder))), None)
     if file is not None and hasattr(os, "geteuid"):  # Windows has another model of ownership
         user, path = os.geteuid(), file.path
-        ours = {user, 0} if user or not (by := environ.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
+        user_ids = {user, 0} if user or not (by := environ.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
         if start.exists():  # a user inside another user's folder is there on purpose, as is root in a mounted one
-            ours.add(start.stat().st_uid)
-        if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
+            user_ids.add(start.stat().st_uid)
+        if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= user_ids:
             hint = f"if you trust its content: export {PROJECT_VARIABLE}={shlex.quote(str(path.parent))}"
             raise InputError(
                 "C052", f"{path} or its folder belongs to another user, and can name code to run", hint=hint
@@ -827,13 +837,13 @@ def _named_project(project: str | Path, start: Path, by: str, look: SettingsFind
         return None
     folder = Path(os.path.normpath(_absolute(project, start)))
     if (file := look(folder)) is None:
-        why = "there is no such folder" if not os.path.isdir(folder) else "there is no orchestra.toml in it"
+        reason = "there is no such folder" if not os.path.isdir(folder) else "there is no orchestra.toml in it"
         hint = "name the folder with the project's orchestra.toml; an empty file is enough"
-        raise InputError("C045", f"{by} is not a project: {folder}: {why}", hint=hint)
+        raise InputError("C045", f"{by} is not a project: {folder}: {reason}", hint=hint)
     return file
 
 
-def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str, bool]) -> trust.ProjectGuard:
+def _create_guard(settings: Settings, file: SettingsFile | None, ownership: Mapping[str, bool]) -> trust.ProjectGuard:
     """Returns the restrictions of the project without trust.
 
     Args:
@@ -841,26 +851,26 @@ def _create_guard(loaded: Settings, file: SettingsFile | None, own: Mapping[str,
         file: The project's file.
         own: By the name of a setting, whether its value is the project's or the default.
     """
-    folder = loaded.project or loaded.start or Path.cwd()
-    servers = {name: server.command for name, server in loaded.mcp.items()}
+    folder = settings.project or settings.start or Path.cwd()
+    servers = {name: server.command for name, server in settings.mcp.items()}
     needs = (
         trust.find_requirements(
             folder,
-            loaded.modules,
+            settings.modules,
             servers,
-            loaded.journal if own["journal"] else "off",
-            loaded.endpoint if own["endpoint"] else "",
-            loaded.otlp if own["otlp"] else "",
+            settings.journal if ownership["journal"] else "off",
+            settings.endpoint if ownership["endpoint"] else "",
+            settings.otlp if ownership["otlp"] else "",
         )
         if file
         else []
     )
-    searched = [
+    search_places = [
         folder / ".orchestra",
         folder / "mcp",
-        *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind)),
+        *(place for kind in RESOURCE_KINDS for place in getattr(settings, kind)),
     ]
-    links = trust.find_outside_links(folder, [*([file.path] if file else []), *searched])
+    links = trust.find_outside_links(folder, [*([file.path] if file else []), *search_places])
     return trust.create_guard(folder, file.table if file else {}, needs, links)
 
 
@@ -878,6 +888,6 @@ def _default_journal(project: Path | None, environ: Mapping[str, str]) -> Path:
     return xdg.base_folder(environ, "XDG_STATE_HOME", ".local/state", "ORCHESTRA_JOURNAL") / "orchestra" / "journal.db"
 
 
-def _name_hint(name: str, found: Mapping[str, Path]) -> str:
-    near = closest_match(Path(name).stem, found)
+def _name_hint(name: str, paths: Mapping[str, Path]) -> str:
+    near = closest_match(Path(name).stem, paths)
     return f"did you mean the name {near!r}?" if near else "write the path relative to the current folder"

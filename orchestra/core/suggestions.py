@@ -17,6 +17,8 @@ def closest_match(word: str, words: Iterable[str]) -> str:
     if len(word) > MAX_WORD:
         return ""
     # A word of very different length is never similar.
-    alike = (one for one in words if 3 * len(word) <= 7 * len(one) and 3 * len(one) <= 7 * len(word))
+    alike = (
+        candidate for candidate in words if 3 * len(word) <= 7 * len(candidate) and 3 * len(candidate) <= 7 * len(word)
+    )
     near = get_close_matches(word, list(islice(alike, MAX_WORDS)), 1, 0.6)
     return near[0] if near else ""

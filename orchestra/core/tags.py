@@ -24,21 +24,21 @@ def validate_tags(tags: object, hint: str = _PYTHON_HINT) -> dict[str, str]:
     """
     if not isinstance(tags, Mapping):
         raise InputError("E040", f"tags must be a mapping of names to strings, not {type(tags).__name__}", hint=hint)
-    found: dict[str, str] = {}
+    valid_tags: dict[str, str] = {}
     for name, value in tags.items():
         if not is_tag_name(name):
             raise InputError("E040", f"{name!r} is not a valid tag name", hint=hint)
         if not isinstance(value, str) or not is_tag(name, value):
-            said = (
+            message = (
                 f"the tag {name!r} is {value!r}"
                 if not isinstance(value, str)
                 else f"the value of tag {name!r} must be one line of 1 to {MAX_VALUE_LENGTH} characters"
             )
-            raise InputError("E040", said, hint=hint)
-        found[str.__str__(name)] = str.__str__(
+            raise InputError("E040", message, hint=hint)
+        valid_tags[str.__str__(name)] = str.__str__(
             value
         )  # not `str(value)`, which a subclass such as an enumeration may override
-    return found
+    return valid_tags
 
 
 def is_tag_name(name: object) -> bool:
@@ -53,14 +53,14 @@ def is_tag(name: str, value: str) -> bool:
 
 def parse_tags(texts: Iterable[str]) -> dict[str, str]:
     """Parses tags in the form `customer=42`. Raises `InputError` E040, also for two values of one name."""
-    found: dict[str, str] = {}
+    parsed_tags: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or found.get(name, value) != value:
-            said = f"the tag {name!r} has two values" if equals else f"{text!r} is not a tag"
-            raise InputError("E040", said, hint="--tag customer=42")
-        found[name] = value
-    return validate_tags(found, "--tag customer=42")
+        if not equals or parsed_tags.get(name, value) != value:
+            message = f"the tag {name!r} has two values" if equals else f"{text!r} is not a tag"
+            raise InputError("E040", message, hint="--tag customer=42")
+        parsed_tags[name] = value
+    return validate_tags(parsed_tags, "--tag customer=42")
 
 
 def has_tags(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -53,8 +53,8 @@ class UntrustedError(InputError):
     @classmethod
     def of(cls, guard: ProjectGuard, needs: Iterable[TrustRequirement]) -> UntrustedError:
         """Returns the error for these requirements."""
-        why = f"its settings would {'; '.join(map(str, needs))}"
-        error = cls("C060", f"the project {guard.folder} is not trusted", why=why, hint=guard.hint)
+        reason = f"its settings would {'; '.join(map(str, needs))}"
+        error = cls("C060", f"the project {guard.folder} is not trusted", why=reason, hint=guard.hint)
         error.guard = guard
         return error
 
@@ -88,8 +88,8 @@ class ProjectGuard:
             InputError: C061.
         """
         place, root = Path(os.path.abspath(path)), os.path.realpath(self.folder)
-        own = place.is_relative_to(self.folder) or place.is_relative_to(root)
-        if own and not is_inside(place, root):
+        is_in_folder = place.is_relative_to(self.folder) or place.is_relative_to(root)
+        if is_in_folder and not is_inside(place, root):
             raise self._link_error(place)
         real = Path(os.path.realpath(place))
         for need in self.requirements:
@@ -133,14 +133,14 @@ def create_guard(
     folder: Path, table: Mapping[str, Any], needs: Iterable[TrustRequirement], links: Iterable[TrustRequirement]
 ) -> ProjectGuard:
     """Creates the guard of a project from its settings, its requirements and its links."""
-    found = tuple(links)
-    said = [
+    outside_links = tuple(links)
+    content = [
         table,
-        sorted([str(link.path), _link_target(link.path)] for link in found if link.path is not None),
-        len(found),
+        sorted([str(link.path), _link_target(link.path)] for link in outside_links if link.path is not None),
+        len(outside_links),
     ]
-    data = json.dumps(said, sort_keys=True, default=str).encode()
-    return ProjectGuard(folder, hashlib.sha256(data).hexdigest(), (*needs, *found))
+    data = json.dumps(content, sort_keys=True, default=str).encode()
+    return ProjectGuard(folder, hashlib.sha256(data).hexdigest(), (*needs, *outside_links))
 
 
 def find_requirements(
@@ -156,24 +156,24 @@ def find_requirements(
     `journal` is `off`, and `endpoint` and `otlp` are empty, if they were set outside of the project. Modules and
     servers always count, because the project's folder is searched first.
     """
-    found = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
-    found += [
+    requirements = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
+    requirements += [
         TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}")
         for name, command in servers.items()
     ]
     if endpoint and not is_loopback(endpoint):
-        found.append(TrustRequirement("endpoint", f"send data and your key to {endpoint}"))
+        requirements.append(TrustRequirement("endpoint", f"send data and your key to {endpoint}"))
     if otlp.startswith("http") and not is_loopback(otlp):
-        found.append(TrustRequirement("otlp", f"send traces to {otlp}"))
+        requirements.append(TrustRequirement("otlp", f"send traces to {otlp}"))
     if journal == "off":
-        return found
+        return requirements
     if not isinstance(journal, Path) or not is_inside(journal, os.path.realpath(root)):
-        found.append(TrustRequirement("journal", f"keep the journal at {journal}"))
+        requirements.append(TrustRequirement("journal", f"keep the journal at {journal}"))
     elif beside := next(_outside_siblings(journal, root), None):
-        found.append(
+        requirements.append(
             TrustRequirement("journal", f"keep the journal next to {beside}, a link to {_link_target(beside)}")
         )
-    return found
+    return requirements
 
 
 def is_loopback(address: str) -> bool:
@@ -193,31 +193,31 @@ def is_loopback(address: str) -> bool:
 
 def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[TrustRequirement]:
     """Returns the symbolic links in folders of a project that lead out of it. Links to folders inside are followed."""
-    root, seen, left = os.path.realpath(folder), set[str](), MAX_ENTRIES
-    waiting: list[str] = []
+    root, visited_folders, remaining_entries = os.path.realpath(folder), set[str](), MAX_ENTRIES
+    pending_folders: list[str] = []
     for place in searched:
         if not place.is_relative_to(folder):
             continue
         if not is_inside(place, root):
             yield _link_requirement(place, root)
         else:
-            waiting.append(os.path.realpath(place))
-    while waiting:
-        if (here := waiting.pop()) in seen:
+            pending_folders.append(os.path.realpath(place))
+    while pending_folders:
+        if (current_folder := pending_folders.pop()) in visited_folders:
             continue
-        seen.add(here)
-        for entry in _list_entries(here):
-            if (left := left - 1) < 0:
+        visited_folders.add(current_folder)
+        for entry in _list_entries(current_folder):
+            if (remaining_entries := remaining_entries - 1) < 0:
                 yield TrustRequirement(
                     "link", f"use more than {MAX_ENTRIES:,} files, which is too many to search for symbolic links"
                 )
                 return
             if not entry.is_symlink():
-                waiting += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+                pending_folders += [entry.path] if entry.is_dir(follow_symlinks=False) else []
             elif not is_inside(entry.path, root):
                 yield _link_requirement(Path(entry.path), root)
             else:
-                waiting.append(os.path.realpath(entry.path))
+                pending_folders.append(os.path.realpath(entry.path))
 
 
 def _outside_siblings(path: Path, folder: Path) -> Iterator[Path]:
@@ -230,15 +230,15 @@ def _outside_siblings(path: Path, folder: Path) -> Iterator[Path]:
 
 def _list_entries(folder: str) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError:  # not a folder, or not readable: nothing in it is used
         return []
 
 
 def _link_requirement(path: Path, root: str) -> TrustRequirement:
-    shown = path.relative_to(root) if path.is_relative_to(root) else path
-    return TrustRequirement("link", f"follow the symbolic link {shown} to {_link_target(path)}", path)
+    display_path = path.relative_to(root) if path.is_relative_to(root) else path
+    return TrustRequirement("link", f"follow the symbolic link {display_path} to {_link_target(path)}", path)
 
 
 def _link_target(path: Path) -> str:
@@ -293,12 +293,12 @@ class TrustStore:
 
     def all(self) -> list[TrustRecord]:
         """Returns all records, sorted by folder."""
-        found = [
+        trust_records = [
             record
             for entry in _list_entries(str(self.folder))
             if (record := _read_record(Path(entry.path))) is not None
         ]
-        return sorted(found, key=lambda record: record.folder)
+        return sorted(trust_records, key=lambda record: record.folder)
 
     def _record_path(self, folder: Path) -> Path:
         return self.folder / f"{hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]}.json"
@@ -323,10 +323,10 @@ def check_settings_file(path: Path, environ: Mapping[str, str]) -> None:
     guard = ProjectGuard(path.parent, "", ())
     if not is_inside(path, os.path.realpath(path.parent)) and not is_trusted_by_environment(environ):
         try:
-            known = TrustStore.from_environment(environ).find(path.parent)
+            trust_record = TrustStore.from_environment(environ).find(path.parent)
         except InputError:
-            known = None
-        if known is None:
+            trust_record = None
+        if trust_record is None:
             guard.check_path(path)
 
 

@@ -46,12 +46,12 @@ def neutralize(text: str) -> str:
     """
     if "<" not in text and "[" not in text and "]" not in text:
         return text  # most texts; every token starts with one of these characters
-    return _CHAT_TOKEN.sub(lambda found: found[0][0] + WORD_JOINER + found[0][1:], text)
+    return _CHAT_TOKEN.sub(lambda match: match[0][0] + WORD_JOINER + match[0][1:], text)
 
 
 def restore(text: str) -> str:
     """Reverts `neutralize`: removes one joiner from every broken token."""
-    return _CHAT_TOKEN.sub(lambda found: found[0][0] + found[0][2:], text)
+    return _CHAT_TOKEN.sub(lambda match: match[0][0] + match[0][2:], text)
 
 
 def fence(text: str, names: Iterable[str]) -> str:
@@ -70,11 +70,12 @@ def unfence(text: str, names: Iterable[str]) -> str:
 
 
 def _tag_pattern(names: Iterable[str]) -> re.Pattern[str]:
-    known = list(names)
-    whole = "|".join(re.escape(name) for name in known) or "(?!)"
-    begun = "|".join(_prefix_pattern(name) for name in known) or "(?!)"
+    tag_names = list(names)
+    names_pattern = "|".join(re.escape(name) for name in tag_names) or "(?!)"
+    prefix_pattern = "|".join(_prefix_pattern(name) for name in tag_names) or "(?!)"
     return re.compile(
-        rf"<({WORD_JOINER}*)(?=\s*(?:/\s*)?(?:(?:{whole})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{begun})\Z))", re.IGNORECASE
+        rf"<({WORD_JOINER}*)(?=\s*(?:/\s*)?(?:(?:{names_pattern})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{prefix_pattern})\Z))",
+        re.IGNORECASE,
     )
 
 
@@ -100,8 +101,8 @@ def pluralize(number: int, noun: str) -> str:
 
 def to_storable(text: str, limit: int = 4_000) -> str:
     """Returns untrusted text in a form that journals accept: at most `limit` characters, lone surrogates escaped."""
-    cut = shorten(text, limit)
-    return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
+    excerpt = shorten(text, limit)
+    return excerpt if excerpt.isascii() else excerpt.encode("utf-8", "backslashreplace").decode()
 
 
 def exception_text(error: BaseException) -> str:

@@ -39,5 +39,5 @@ def expand_home(path: str | Path) -> Path:
 
 def no_home_error(*alternatives: str) -> InputError:
     """Returns the error of a user without a home directory."""
-    why = "the variable HOME is not set, and this user is not in /etc/passwd"
-    return InputError("C050", "there is no home folder", why=why, hint=f"set HOME, or {', or '.join(alternatives)}")
+    reason = "the variable HOME is not set, and this user is not in /etc/passwd"
+    return InputError("C050", "there is no home folder", why=reason, hint=f"set HOME, or {', or '.join(alternatives)}")

@@ -66,12 +66,12 @@ class DocumentBuilder:
         if not any(text.strip() for line in cells for text in line):
             return
         name = f"{self.source} {sheet}".strip()
-        numbered, number = name, 2
-        while any(table.name == numbered for table in self.tables):
-            numbered, number = f"{name} ({number})", number + 1
+        copy_number, number = name, 2
+        while any(table.name == copy_number for table in self.tables):
+            copy_number, number = f"{name} ({number})", number + 1
         table = make_table(
             cells,
-            name=numbered,
+            name=copy_number,
             source=self.source,
             sheet=sheet,
             row=row,

@@ -18,9 +18,9 @@ def missing_package(package: str, kind: str) -> DocumentError:
 
 def damaged_file(source: str, kind: str, reason: object = "") -> DocumentError:
     """Returns the error for a file that is not what its name says, or that is broken."""
-    said = " ".join(str(reason).split())[:120]
+    text = " ".join(str(reason).split())[:120]
     return DocumentError(
         "D003",
-        f"{source} is not a readable {kind} file" + (f": {said}" if said else ""),
+        f"{source} is not a readable {kind} file" + (f": {text}" if text else ""),
         hint="open it in the program that wrote it, and save it again",
     )

@@ -16,14 +16,14 @@ def make_excerpts(passages: Sequence[Passage]) -> list[Document]:
     by_source: dict[str, list[Passage]] = {}
     for passage in passages:
         by_source.setdefault(passage.source, []).append(passage)
-    return [_excerpt(source, found) for source, found in by_source.items()]
+    return [_excerpt(source, source_passages) for source, source_passages in by_source.items()]
 
 
 def _excerpt(source: str, passages: Sequence[Passage]) -> Document:
     texts: list[str] = []
     locations: list[Location] = []
     length = 0
-    for passage in sorted(passages, key=lambda one: one.start):
+    for passage in sorted(passages, key=lambda other_passage: other_passage.start):
         if texts:
             length += len(SEPARATOR)
         for location in passage.locations:

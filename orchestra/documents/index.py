@@ -150,21 +150,21 @@ class FolderIndex:
             files, passages, characters = connection.execute(
                 "SELECT count(*), coalesce(sum(passages), 0), coalesce(sum(characters), 0) FROM files WHERE code = ''"
             ).fetchone()
-            encoded = _count_encoded(connection)
-            failed = connection.execute(
+            encoded_count = _count_encoded(connection)
+            failed_rows = connection.execute(
                 "SELECT source, code, reason, hint FROM files WHERE code != '' ORDER BY source"
             ).fetchall()
-        return IndexState(files, passages, encoded, characters, [FileFailure(*row) for row in failed])
+        return IndexState(files, passages, encoded_count, characters, [FileFailure(*row) for row in failed_rows])
 
     def count_changes(self) -> int:
         """Returns how many files are new, gone, or of another size or time than in the index."""
         with self._open() as connection:
-            known = {
-                source: (modified, size)
-                for source, modified, size in connection.execute("SELECT source, time, size FROM files")
+            stored_stamps = {
+                source: (modified_time, size)
+                for source, modified_time, size in connection.execute("SELECT source, time, size FROM files")
             }
-        found = {file.source: _stamp(file.path) for file in find_files(self.folder, MAX_FILES)}
-        return sum(known.get(source) != found.get(source) for source in known.keys() | found.keys())
+        stamps = {file.source: _stamp(file.path) for file in find_files(self.folder, MAX_FILES)}
+        return sum(stored_stamps.get(source) != stamps.get(source) for source in stored_stamps.keys() | stamps.keys())
 
     def contents(self) -> list[FileContent]:
         """Returns all files, in the order of their names."""
@@ -181,12 +181,12 @@ class FolderIndex:
 
     def tables(self, sources: Sequence[str]) -> list[Table]:
         """Returns the tables of some files."""
-        found: list[Table] = []
+        tables: list[Table] = []
         with self._open() as connection:
             for source in sources:
                 row = connection.execute("SELECT tables FROM files WHERE source = ?", (source,)).fetchone()
-                found += _tables(row[0]) if row is not None else ()
-        return found
+                tables += _tables(row[0]) if row is not None else ()
+        return tables
 
     def search(self, query: str, top: int = 5, embedder: Embedder | None = None) -> list[Passage]:
         """Returns the passages that answer a query best, the best first.
@@ -209,12 +209,12 @@ class FolderIndex:
             ]
             scores = Postings(arrays).scores(numbers, count)
             if embedder is None or _meta(connection, "encoder") != embedder.name:
-                ranked = [(at, float(scores[at])) for at in best(scores, top)]
+                ranked_passages = [(at, float(scores[at])) for at in best(scores, top)]
             else:
                 vector = embedder.embed(query)
                 nearest = VectorStore(arrays, len(vector)).nearest(vector, max(top, CANDIDATES))
-                ranked = fuse_rankings([best(scores, max(top, CANDIDATES)), nearest])[:top]
-            return _passages(connection, ranked)
+                ranked_passages = fuse_rankings([best(scores, max(top, CANDIDATES)), nearest])[:top]
+            return _passages(connection, ranked_passages)
 
     @contextmanager
     def _open(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
@@ -233,26 +233,26 @@ class FolderIndex:
 
     def _read_files(self, connection: sqlite3.Connection, options: IndexOptions, report: UpdateReport) -> bool:
         """Reads what has changed. Returns whether anything has."""
-        known = {row[0]: row[1:] for row in connection.execute("SELECT source, time, size, digest, code FROM files")}
+        rows = {row[0]: row[1:] for row in connection.execute("SELECT source, time, size, digest, code FROM files")}
         numbers = dict(connection.execute("SELECT term, number FROM terms"))
         files = list(find_files(self.folder, MAX_FILES))
         with FileReader(options.limits) as reader:
             for at, file in enumerate(files, 1):
-                stored = known.pop(file.source, None)
+                stored_row = rows.pop(file.source, None)
                 stamp = _stamp(file.path)
-                if stored is not None and stored[:2] == stamp and stored[3] not in RETRIED:
+                if stored_row is not None and stored_row[:2] == stamp and stored_row[3] not in RETRIED:
                     report.unchanged += 1
                     continue
                 digest = _digest(file.path)
-                if stored is not None and stored[2] == digest and stored[3] not in RETRIED:
+                if stored_row is not None and stored_row[2] == digest and stored_row[3] not in RETRIED:
                     connection.execute("UPDATE files SET time = ?, size = ? WHERE source = ?", (*stamp, file.source))
                     report.unchanged += 1
                     continue
                 options.progress(f"reading {at} of {len(files)}: {file.source}")
                 _store(connection, file, (*stamp, digest), reader, numbers)
                 report.read += 1
-        connection.executemany("DELETE FROM files WHERE source = ?", [(source,) for source in known])
-        report.removed = len(known)
+        connection.executemany("DELETE FROM files WHERE source = ?", [(source,) for source in rows])
+        report.removed = len(rows)
         return bool(report.read or report.removed)
 
     def _write_arrays(self, connection: sqlite3.Connection) -> None:
@@ -327,10 +327,10 @@ def _meta(connection: sqlite3.Connection, key: str) -> str:
 def _stamp(path: Path) -> tuple[int, int]:
     """Returns the time of the last change in nanoseconds, and the size in bytes."""
     try:
-        found = path.stat()
+        stat_result = path.stat()
     except OSError:
         return 0, 0
-    return found.st_mtime_ns, found.st_size
+    return stat_result.st_mtime_ns, stat_result.st_size
 
 
 def _digest(path: Path) -> str:
@@ -397,18 +397,18 @@ def _encode(connection: sqlite3.Connection, options: IndexOptions, report: Updat
         return
     query = "SELECT source, passages FROM files WHERE passages > 0 AND encoder != ? ORDER BY source"
     files = connection.execute(query, (embedder.name,)).fetchall()
-    total, done = sum(passages for _, passages in files), 0
+    total, encoded_count = sum(passages for _, passages in files), 0
     for source, _ in files:
         text, spans = connection.execute("SELECT text, spans FROM files WHERE source = ?", (source,)).fetchone()
         vectors = []
         for start, end in _spans(spans):
             vectors.append(embedder.embed(text[start:end]))
-            done += 1
-            if done % 100 == 0:
-                options.progress(f"encoding passage {done} of {total}")
+            encoded_count += 1
+            if encoded_count % 100 == 0:
+                options.progress(f"encoding passage {encoded_count} of {total}")
         data = quantize(vectors).tobytes()
         connection.execute("UPDATE files SET vectors = ?, encoder = ? WHERE source = ?", (data, embedder.name, source))
-    report.encoded = done
+    report.encoded = encoded_count
 
 
 def _count_encoded(connection: sqlite3.Connection) -> int:
@@ -441,11 +441,11 @@ def _spans(data: bytes) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in np.frombuffer(data, np.uint32).reshape(-1, 2)]
 
 
-def _passages(connection: sqlite3.Connection, ranked: Sequence[tuple[int, float]]) -> list[Passage]:
+def _passages(connection: sqlite3.Connection, ranked_passages: Sequence[tuple[int, float]]) -> list[Passage]:
     """Returns the passages of these numbers with their scores."""
-    found: list[Passage] = []
+    passages: list[Passage] = []
     files: dict[str, tuple[Any, ...]] = {}
-    for at, score in ranked:
+    for at, score in ranked_passages:
         source, first = connection.execute(
             "SELECT source, first FROM files WHERE first <= ? AND passages > 0 ORDER BY first DESC LIMIT 1", (at,)
         ).fetchone()
@@ -458,7 +458,7 @@ def _passages(connection: sqlite3.Connection, ranked: Sequence[tuple[int, float]
         text = connection.execute(
             "SELECT substr(text, ?, ?) FROM files WHERE source = ?", (start + 1, end - start, source)
         ).fetchone()[0]
-        found.append(
+        passages.append(
             Passage(
                 source=source,
                 text=text,
@@ -468,7 +468,7 @@ def _passages(connection: sqlite3.Connection, ranked: Sequence[tuple[int, float]
                 locations=locations_in(known_locations, start, end),
             )
         )
-    return found
+    return passages
 
 
 def _locations(text: str) -> list[Location]:

@@ -61,8 +61,8 @@ def sentence_span(text: str, start: int, end: int, ends: Sequence[int] = ()) -> 
         ends: The result of `sentence_ends`, if there are many spans of one text. It saves reading the text before.
     """
     before = bisect_right(ends, start)
-    known = ends[before - 1] if before else 0
-    first = max(_sentence_ends(text, known, start), default=known)
+    previous_end = ends[before - 1] if before else 0
+    first = max(_sentence_ends(text, previous_end, start), default=previous_end)
     last = next(_sentence_ends(text, end, len(text)), len(text))
     while first < start and text[first].isspace():
         first += 1
@@ -82,20 +82,20 @@ def _is_abbreviation(text: str, stop: int) -> bool:
 
 
 def _passage_spans(text: str) -> Iterator[tuple[int, int]]:
-    held: tuple[int, int] | None = None
+    open_span: tuple[int, int] | None = None
     for paragraph in _PARAGRAPH.finditer(text):
         start, end = paragraph.span()
-        if held is not None and end - held[0] <= MAX_PASSAGE:
-            start = held[0]
-        elif held is not None:
-            yield held
-        held = None
+        if open_span is not None and end - open_span[0] <= MAX_PASSAGE:
+            start = open_span[0]
+        elif open_span is not None:
+            yield open_span
+        open_span = None
         if end - start < MIN_PARAGRAPH:
-            held = (start, end)
+            open_span = (start, end)
         else:
             yield from _split_long(text, start, end)
-    if held is not None:
-        yield held
+    if open_span is not None:
+        yield open_span
 
 
 def _split_long(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

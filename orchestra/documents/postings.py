@@ -60,9 +60,9 @@ def count_terms(texts: Sequence[str], numbers: dict[str, int]) -> TermCounts:
     counts: list[int] = []
     lengths: list[int] = []
     for at, text in enumerate(texts):
-        found = index_terms(text)
-        lengths.append(len(found))
-        for term, count in Counter(found).items():
+        text_terms = index_terms(text)
+        lengths.append(len(text_terms))
+        for term, count in Counter(text_terms).items():
             terms.append(numbers.setdefault(term, len(numbers)))
             passages.append(at)
             counts.append(min(count, 65_535))
@@ -95,15 +95,15 @@ def write_postings(folder: Path, files: Iterable[TermCounts], vocabulary: int) -
     lengths = np.concatenate([empty, *(part.lengths for part in parts)])
     del parts
     order = np.argsort(terms, kind="stable")
-    found = np.bincount(terms, minlength=vocabulary)
+    array = np.bincount(terms, minlength=vocabulary)
     starts = np.zeros(vocabulary + 1, np.int64)
-    np.cumsum(found, out=starts[1:])
-    rarity = np.log1p((len(lengths) - found + 0.5) / (found + 0.5)).astype(np.float32)
+    np.cumsum(array, out=starts[1:])
+    rarity = np.log1p((len(lengths) - array + 0.5) / (array + 0.5)).astype(np.float32)
     mean = np.float32(lengths.mean() if len(lengths) else 1.0)
     norms = (K1 * (1 - B + B * lengths / max(mean, np.float32(1e-9)))).astype(np.float32)
     passages = passages[order]
-    repeated = counts[order].astype(np.float32)
-    weights = repeated / (repeated + norms[passages]) * np.repeat(rarity, found)
+    values = counts[order].astype(np.float32)
+    weights = values / (values + norms[passages]) * np.repeat(rarity, array)
     np.save(folder / STARTS_FILE, starts)
     np.save(folder / PASSAGES_FILE, passages)
     np.save(folder / WEIGHTS_FILE, weights.astype(np.float32))

@@ -32,10 +32,10 @@ def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
     Raises:
         InputError: T006 if bm25s is not installed.
     """
-    wanted = index_terms(query)
-    if not texts or not wanted:
+    query_terms = index_terms(query)
+    if not texts or not query_terms:
         return [0.0] * len(texts)
-    return [float(score) for score in _bm25([index_terms(text) for text in texts], wanted)]
+    return [float(score) for score in _bm25([index_terms(text) for text in texts], query_terms)]
 
 
 def fuse_rankings(rankings: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
@@ -44,7 +44,7 @@ def fuse_rankings(rankings: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
     for ranking in rankings:
         for rank, item in enumerate(ranking, 1):
             scores[item] = scores.get(item, 0.0) + 1.0 / (FUSION_CONSTANT + rank)
-    return sorted(scores.items(), key=lambda one: (-one[1], one[0]))
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _bm25(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
@@ -54,12 +54,12 @@ def _bm25(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
         raise InputError("T006", "search needs the package bm25s", hint="pip install bm25s") from error
     numbers: dict[str, int] = {}
     rows = [[numbers.setdefault(term, len(numbers)) for term in terms] for terms in corpus]
-    known = [numbers[term] for term in dict.fromkeys(query) if term in numbers]
-    if not known:
+    term_numbers = [numbers[term] for term in dict.fromkeys(query) if term in numbers]
+    if not term_numbers:
         return _zeros(len(corpus))
     index: Any = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index((rows, numbers), show_progress=False)
-    scores: NDArray[numpy.float32] = index.get_scores_from_ids(known)
+    scores: NDArray[numpy.float32] = index.get_scores_from_ids(term_numbers)
     return scores
 
 

@@ -109,8 +109,8 @@ def read_files(paths: Iterable[Path], limits: ProcessLimits | None = None) -> Re
         InputError: C014 for a path that does not exist, a folder without a file or with too many, or a link out of it;
             the error of the file if there is no other.
     """
-    given = list(paths)
-    files = [file for path in given for file in find_files(path)]
+    path_list = list(paths)
+    files = [file for path in path_list for file in find_files(path)]
     contents: list[FileContent] = []
     failures: list[FileFailure] = []
     errors: list[InputError] = []
@@ -154,10 +154,10 @@ def find_files(path: Path, limit: int = MAX_FILES) -> Iterator[FoundFile]:
 
 def _distinct(files: Sequence[FoundFile]) -> Iterator[FoundFile]:
     """Yields the files with names that are unique: one that is taken is replaced by the path."""
-    taken: set[str] = set()
+    taken_names: set[str] = set()
     for file in files:
-        source = file.source if file.source not in taken else str(file.path)
-        taken.add(source)
+        source = file.source if file.source not in taken_names else str(file.path)
+        taken_names.add(source)
         yield FoundFile(file.path, source)
 
 

@@ -83,16 +83,23 @@ def make_table(
         header_rows: How many rows are the header; None if they are to be found.
     """
     width = max(map(len, cells), default=0)
-    filled = [[*line, *[""] * (width - len(line))] for line in cells]
-    header = count_header_rows(filled) if header_rows is None else header_rows
-    body = filled[header:]
+    full_rows = [[*line, *[""] * (width - len(line))] for line in cells]
+    header = count_header_rows(full_rows) if header_rows is None else header_rows
+    body = full_rows[header:]
     comma = uses_decimal_comma((text for line in body for text in line), sure=True)
-    names = _column_names(filled[:header], width)
+    names = _column_names(full_rows[:header], width)
     columns = [
         detect_column(name, [line[index] for line in body], decimal_comma=comma) for index, name in enumerate(names)
     ]
     return Table(
-        name=name, source=source, sheet=sheet, cells=filled, header_rows=header, row=row, column=column, columns=columns
+        name=name,
+        source=source,
+        sheet=sheet,
+        cells=full_rows,
+        header_rows=header,
+        row=row,
+        column=column,
+        columns=columns,
     )
 
 
@@ -131,10 +138,10 @@ def detect_column(name: str, texts: Sequence[str], *, decimal_comma: bool = Fals
     if all(text.lower() in ("true", "false") for text in plain):
         return Column(name=name, type="boolean")
     for month_first in (False, True):
-        found = [parse_date(text, month_first=month_first) for text in plain]
-        if all(one is not None for one in found):
-            timed = any(isinstance(one, datetime) for one in found)
-            return Column(name=name, type="datetime" if timed else "date", month_first=month_first)
+        dates = [parse_date(text, month_first=month_first) for text in plain]
+        if all(parsed_date is not None for parsed_date in dates):
+            has_times = any(isinstance(parsed_date, datetime) for parsed_date in dates)
+            return Column(name=name, type="datetime" if has_times else "date", month_first=month_first)
     matches = [_match_number(text) for text in plain]
     numbers = [match for match in matches if match is not None]
     if len(numbers) < len(plain) or any(_is_code(match) for match in numbers):
@@ -160,8 +167,8 @@ def parse_cell(text: str, column: Column) -> CellValue:
         case "date" | "datetime":
             return parse_date(plain, month_first=column.month_first)
         case "integer" | "number" | "percent" | "money":
-            found = _match_number(plain)
-            return None if found is None else _number_value(found, decimal_comma=column.decimal_comma)
+            match = _match_number(plain)
+            return None if match is None else _number_value(match, decimal_comma=column.decimal_comma)
 
 
 def typed_rows(table: Table) -> list[list[CellValue]]:
@@ -175,9 +182,9 @@ def typed_rows(table: Table) -> list[list[CellValue]]:
 def parse_date(text: str, *, month_first: bool = False) -> date | datetime | None:
     """Returns the date or the time in a text, which has nothing else; None if there is none. An offset is kept."""
     for form in _DATES:
-        if (found := form.fullmatch(to_ascii_digits(text))) is None:
+        if (match := form.fullmatch(to_ascii_digits(text))) is None:
             continue
-        parts = found.groupdict()
+        parts = match.groupdict()
         if parts.get("first"):
             order = ("second_part", "first") if month_first else ("first", "second_part")
             day, month = int(parts[order[0]]), int(parts[order[1]])
@@ -251,35 +258,35 @@ def _column_names(header: Sequence[Sequence[str]], width: int) -> list[str]:
     """Returns a name for each column: the texts of its header, made unique. A text over several columns is repeated."""
     spread = [_spread(line) if at < len(header) - 1 else list(line) for at, line in enumerate(header)]
     names: list[str] = []
-    used: set[str] = set()
-    repeated: dict[str, int] = {}
+    used_names: set[str] = set()
+    repeat_counts: dict[str, int] = {}
     for index in range(width):
         parts = dict.fromkeys(" ".join(line[index].split()) for line in spread)
         name = " ".join(part for part in parts if part) or f"column {index + 1}"
-        known, number = name, repeated.get(name, 1)
-        while name in used:
+        base_name, number = name, repeat_counts.get(name, 1)
+        while name in used_names:
             number += 1
-            name = f"{known} {number}"
-        repeated[known] = number
-        used.add(name)
+            name = f"{base_name} {number}"
+        repeat_counts[base_name] = number
+        used_names.add(name)
         names.append(name)
     return names
 
 
 def _spread(line: Sequence[str]) -> list[str]:
     """Fills the empty cells after a text in an upper header row, which stands over all of them."""
-    filled, last = [], ""
+    texts, last = [], ""
     for index, text in enumerate(line):
         last = text if text.strip() or index == 0 else last
-        filled.append(last)
-    return filled
+        texts.append(last)
+    return texts
 
 
 def _match_number(text: str) -> re.Match[str] | None:
-    found = _NUMBER.fullmatch(to_ascii_digits(text)) if text and len(text) < 80 else None
-    if found is None or bool(found["open"]) != bool(found["close"]) or (found["sign"] and found["sign2"]):
+    match = _NUMBER.fullmatch(to_ascii_digits(text)) if text and len(text) < 80 else None
+    if match is None or bool(match["open"]) != bool(match["close"]) or (match["sign"] and match["sign2"]):
         return None
-    return found
+    return match
 
 
 def _is_code(number: re.Match[str]) -> bool:
@@ -292,19 +299,21 @@ def _number_column(name: str, numbers: Sequence[re.Match[str]], decimal_comma: b
     def column(type_: Any, unit: str = "") -> Column:
         return Column(name=name, type=type_, unit=unit, decimal_comma=decimal_comma)
 
-    stated = _UNIT_IN_HEADER.search(name)
-    unit = (stated["unit"] or stated["bare"]).strip() if stated else ""
+    match = _UNIT_IN_HEADER.search(name)
+    unit = (match["unit"] or match["bare"]).strip() if match else ""
     if all(number["percent"] for number in numbers):
         return column("percent", "%")
     currencies = {number["before"] or number["after"] or "" for number in numbers}
-    codes = {_currency(one) for one in currencies if one} or ({_currency(unit)} if _currency(unit) else set())
+    codes = {_currency(currency) for currency in currencies if currency} or (
+        {_currency(unit)} if _currency(unit) else set()
+    )
     units = {number["unit"] or "" for number in numbers}
     if any(number["percent"] for number in numbers) or len(codes) > 1 or len(units) > 1 or (codes and units != {""}):
         return Column(name=name)  # different units cannot be added
     if codes:
         return column("money", codes.pop())
-    whole = all(_is_whole(number, decimal_comma) for number in numbers)
-    return column("integer" if whole else "number", units.pop() or unit)
+    are_whole = all(_is_whole(number, decimal_comma) for number in numbers)
+    return column("integer" if are_whole else "number", units.pop() or unit)
 
 
 def _currency(text: str) -> str:
@@ -355,26 +364,26 @@ def find_blocks(cells: Sequence[Sequence[str]]) -> list[Block]:
     blocks: list[Block] = []
     start: int | None = None
     for at, line in enumerate([*cells, []]):
-        filled = any(text.strip() for text in line)
-        if filled and start is None:
+        is_filled = any(text.strip() for text in line)
+        if is_filled and start is None:
             start = at
-        elif not filled and start is not None:
+        elif not is_filled and start is not None:
             blocks.append(_bounds(cells, start, at))
             start = None
-    joined: list[Block] = []
+    merged_blocks: list[Block] = []
     for block in blocks:
-        if joined and _continues(cells, joined[-1], block):
-            first = joined.pop()
+        if merged_blocks and _continues(cells, merged_blocks[-1], block):
+            first = merged_blocks.pop()
             block = Block(first.top, block.bottom, first.left, first.right)
-        joined.append(block)
-    return joined
+        merged_blocks.append(block)
+    return merged_blocks
 
 
 def _bounds(cells: Sequence[Sequence[str]], start: int, end: int) -> Block:
-    used = [index for line in cells[start:end] for index, text in enumerate(line) if text.strip()]
-    return Block(start, end, min(used), max(used) + 1)
+    used_columns = [index for line in cells[start:end] for index, text in enumerate(line) if text.strip()]
+    return Block(start, end, min(used_columns), max(used_columns) + 1)
 
 
 def _continues(cells: Sequence[Sequence[str]], above: Block, block: Block) -> bool:
-    same = block.left >= above.left and block.right <= above.right and above.right - above.left > 1
-    return same and above.bottom - above.top > 1 and any(is_figure(text) for text in cells[block.top])
+    is_same_table = block.left >= above.left and block.right <= above.right and above.right - above.left > 1
+    return is_same_table and above.bottom - above.top > 1 and any(is_figure(text) for text in cells[block.top])

@@ -53,8 +53,8 @@ class SentenceEmbedder:
 
         vector = self._encoder.embed(self._encoder.tokenize(text, MAX_TOKENS), {})[0]
         length = np.linalg.norm(vector)
-        found: NDArray[numpy.float32] = vector / max(length, np.float32(1e-9))
-        return found
+        unit_vectors: NDArray[numpy.float32] = vector / max(length, np.float32(1e-9))
+        return unit_vectors
 
 
 def quantize(vectors: Sequence[NDArray[numpy.float32]]) -> NDArray[numpy.int8]:
@@ -63,19 +63,19 @@ def quantize(vectors: Sequence[NDArray[numpy.float32]]) -> NDArray[numpy.int8]:
 
     if not vectors:
         return np.zeros((0, 0), np.int8)
-    stacked = np.stack(vectors)
-    largest = np.maximum(np.abs(stacked).max(axis=1, keepdims=True), np.float32(1e-9))
-    found: NDArray[numpy.int8] = np.rint(stacked / largest * 127).astype(np.int8)
-    return found
+    matrix = np.stack(vectors)
+    largest = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), np.float32(1e-9))
+    array: NDArray[numpy.int8] = np.rint(matrix / largest * 127).astype(np.int8)
+    return array
 
 
 def write_vectors(folder: Path, files: Iterable[NDArray[numpy.int8]], width: int) -> None:
     """Writes the vectors of all files in order. A passage without a vector has zeros."""
     import numpy as np
 
-    with (folder / BYTES_FILE).open("wb") as stored:
+    with (folder / BYTES_FILE).open("wb") as stream:
         for part in files:
-            stored.write(part.tobytes())
+            stream.write(part.tobytes())
     rows = _map_bytes(folder, width)
     shape = (-(-width // 64), len(rows))  # a word of all rows is contiguous, so that distances are added up by words
     signs = np.memmap(folder / SIGNS_FILE, np.uint64, "w+", shape=shape)
@@ -101,9 +101,9 @@ class VectorStore:
         if count <= EXACT:
             candidates = np.arange(count)
         else:
-            wanted = min(count, max(MIN_CANDIDATES, CANDIDATES * top))
+            candidate_count = min(count, max(MIN_CANDIDATES, CANDIDATES * top))
             distances = _hamming(self._signs, _signs(quantize([vector]))[0])
-            candidates = np.argpartition(distances, wanted - 1)[:wanted]
+            candidates = np.argpartition(distances, candidate_count - 1)[:candidate_count]
             candidates.sort()
         rows = self._bytes[candidates].astype(np.float32)
         lengths = np.linalg.norm(rows, axis=1)
@@ -115,10 +115,10 @@ class VectorStore:
 def _signs(rows: NDArray[numpy.int8]) -> NDArray[numpy.uint64]:
     import numpy as np
 
-    packed = np.packbits(rows > 0, axis=1)
-    padded = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
-    found: NDArray[numpy.uint64] = padded.view(np.uint64)
-    return found
+    packed_bits = np.packbits(rows > 0, axis=1)
+    padded_bits = np.pad(packed_bits, ((0, 0), (0, -packed_bits.shape[1] % 8)))
+    words: NDArray[numpy.uint64] = padded_bits.view(np.uint64)
+    return words
 
 
 def _map_bytes(folder: Path, width: int) -> NDArray[numpy.int8]:
@@ -127,15 +127,15 @@ def _map_bytes(folder: Path, width: int) -> NDArray[numpy.int8]:
     return np.memmap(folder / BYTES_FILE, np.int8, "r").reshape(-1, width)
 
 
-def _hamming(words: NDArray[numpy.uint64], one: NDArray[numpy.uint64]) -> NDArray[numpy.uint16]:
+def _hamming(words: NDArray[numpy.uint64], query_words: NDArray[numpy.uint64]) -> NDArray[numpy.uint16]:
     """Returns the number of bits in which each row differs from one."""
     import numpy as np
 
     distances = np.zeros(words.shape[1], np.uint16)
     for start in range(0, len(distances), _BLOCK):  # a block and what is computed of it stay in the processor's cache
         part = distances[start : start + _BLOCK]
-        for word, other in zip(words, one, strict=True):
-            part += _count_bits(word[start : start + _BLOCK] ^ other)
+        for word, query_word in zip(words, query_words, strict=True):
+            part += _count_bits(word[start : start + _BLOCK] ^ query_word)
     return distances
 
 
@@ -143,7 +143,7 @@ def _count_bits(words: NDArray[numpy.uint64]) -> NDArray[numpy.uint8]:
     import numpy as np
 
     if hasattr(np, "bitwise_count"):
-        counted: NDArray[numpy.uint8] = np.bitwise_count(words)
-        return counted
-    summed: NDArray[numpy.uint8] = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)
-    return summed  # numpy 1
+        bit_counts: NDArray[numpy.uint8] = np.bitwise_count(words)
+        return bit_counts
+    sums: NDArray[numpy.uint8] = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).sum(axis=1, dtype=np.uint8)
+    return sums  # numpy 1

@@ -97,8 +97,8 @@ class BudgetAccount(Generic[T]):
         return f"{account.tokens:,} of {account.budget.tokens or 0:,} tokens are spent"
 
 
-def _least(found: N | None, left: N) -> N:
-    return left if found is None else min(found, left)
+def _least(limit: N | None, remaining: N) -> N:
+    return remaining if limit is None else min(limit, remaining)
 
 
 def has_limits(budget: Budget | None) -> bool:

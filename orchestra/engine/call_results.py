@@ -53,18 +53,18 @@ def attempt_finished(
     driver: RunContext, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str
 ) -> AttemptFinished:
     """Returns the event that a call finished. A value that does not match the node's type becomes an error here."""
-    unit, call, used = invoke.unit, invoke.call, reply.usage
-    if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
-        used = _normalized_usage(used, driver.clock.monotonic() - began)
+    unit, call, usage = invoke.unit, invoke.call, reply.usage
+    if usage.seconds <= 0 or usage.calls <= 0 or usage.prompt_tokens < 0 or usage.output_tokens < 0:
+        usage = _normalized_usage(usage, driver.clock.monotonic() - began)
     name = "" if unit.attempt == call.attempt else call.name
     seq, at = driver.state.seq + 1, driver.clock.now()
     schema = unit.node.output
     if isinstance(reply, CallResult) and schema and (fault := driver.engine.validation_error(schema, reply.value)):
         reply = _wrong_type_error(reply, f"{unit.path}: {fault}")
-    sent, received = reply.sent, reply.received
+    request_blob, response_blob = reply.sent, reply.received
     if isinstance(reply, CallError):
-        return _attempt_failed(driver, call, reply, used, name)
-    if invoke.unchecked and not (sent or received or memo or invoke.write_ahead or reply.reused_from):
+        return _attempt_failed(driver, call, reply, usage, name)
+    if invoke.unchecked and not (request_blob or response_blob or memo or invoke.write_ahead or reply.reused_from):
         # The same as below; most nodes of most runs take this path, and each field costs 30 ns.
         return AttemptFinished(
             seq=seq,
@@ -73,7 +73,7 @@ def attempt_finished(
             attempt=call.attempt,
             name=name,
             value=reply.value,
-            usage=used,
+            usage=usage,
             confidence=reply.confidence,
             server=reply.server,
             model=reply.model,
@@ -89,12 +89,12 @@ def attempt_finished(
         attempt=call.attempt,
         name=call.name if outbox else name,  # A message names its tool.
         value=reply.value,
-        usage=NO_USAGE if reply.reused_from else used,
+        usage=NO_USAGE if reply.reused_from else usage,
         confidence=reply.confidence,
         server=reply.server,
         model=reply.model,
-        sent=driver.journal.put_blob(sent) if sent else "",
-        received=driver.journal.put_blob(received) if received else "",
+        sent=driver.journal.put_blob(request_blob) if request_blob else "",
+        received=driver.journal.put_blob(response_blob) if response_blob else "",
         final=invoke.unchecked,
         memo_key=memo,
         reused_from=reply.reused_from,
@@ -106,11 +106,15 @@ def attempt_finished(
 def _wrong_type_error(reply: CallResult, reason: str) -> CallError:
     """Returns the error for a value that does not match the contract of its agent or tool."""
     hint = "the worker breaks its contract; correct the worker"
-    server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
-    return CallError(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
+    server, model, request_blob, response_blob = reply.server, reply.model, reply.sent, reply.received
+    return CallError(
+        code="E009", reason=reason, hint=hint, server=server, model=model, sent=request_blob, received=response_blob
+    )
 
 
-def _attempt_failed(driver: RunContext, call: CallRequest, reply: CallError, used: Usage, name: str) -> AttemptFinished:
+def _attempt_failed(
+    driver: RunContext, call: CallRequest, reply: CallError, usage: Usage, name: str
+) -> AttemptFinished:
     return AttemptFinished(
         **driver.stamp(),
         node=call.node,
@@ -122,7 +126,7 @@ def _attempt_failed(driver: RunContext, call: CallRequest, reply: CallError, use
         frames=reply.frames,
         retryable=reply.retryable,
         permanent=reply.permanent,
-        usage=used,
+        usage=usage,
         server=reply.server,
         model=reply.model,
         sent=driver.journal.put_blob(reply.sent) if reply.sent else "",
@@ -154,15 +158,15 @@ def attempt_recalled(
     )
 
 
-def _normalized_usage(used: Usage, seconds: float) -> Usage:
+def _normalized_usage(usage: Usage, seconds: float) -> Usage:
     """Returns the usage that a worker reported, with missing and impossible numbers replaced."""
     return Usage(
-        max(0, used.prompt_tokens),
-        max(0, used.cached_tokens),
-        max(0, used.output_tokens),
-        max(1, used.calls),
-        used.seconds if used.seconds > 0 else seconds,
-        max(0, used.resends),
-        max(0.0, used.money),
-        max(0, used.estimated_tokens),
+        max(0, usage.prompt_tokens),
+        max(0, usage.cached_tokens),
+        max(0, usage.output_tokens),
+        max(1, usage.calls),
+        usage.seconds if usage.seconds > 0 else seconds,
+        max(0, usage.resends),
+        max(0.0, usage.money),
+        max(0, usage.estimated_tokens),
     )

@@ -38,24 +38,24 @@ def reserve(allotment: CheckBudget, checking: CheckProgress, stake: CheckPriorit
 
 def spend(allotment: CheckBudget, unit: WorkItem, event: AttemptFinished) -> None:
     """Charges the tokens of a question; if they are not reported, its part of the reservation."""
-    checking = unit.scope.unit.check_progress if unit.scope.unit is not None else None
-    if checking is None or checking.scope is not unit.scope or checking.started.priority is None:
+    check_progress = unit.scope.unit.check_progress if unit.scope.unit is not None else None
+    if check_progress is None or check_progress.scope is not unit.scope or check_progress.started.priority is None:
         return
-    used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
-    if not used and not event.error and not event.reused_from:
-        used = checking.started.priority.max_tokens // len(checking.started.questions)
-    checking.used_tokens += used
-    allotment.spent += used
+    token_count = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
+    if not token_count and not event.error and not event.reused_from:
+        token_count = check_progress.started.priority.max_tokens // len(check_progress.started.questions)
+    check_progress.used_tokens += token_count
+    allotment.spent += token_count
 
 
 def release(allotment: CheckBudget, unit: WorkItem) -> None:
     """Releases the reservation of a check whose questions have ended or were abandoned."""
-    checking = unit.check_progress
-    if checking is not None and checking.reserved_tokens:
-        allotment.reserved -= checking.reserved_tokens
-        allotment.finished_bound += checking.reserved_tokens
-        allotment.finished_tokens += checking.used_tokens
-        checking.reserved_tokens = 0
+    check_progress = unit.check_progress
+    if check_progress is not None and check_progress.reserved_tokens:
+        allotment.reserved -= check_progress.reserved_tokens
+        allotment.finished_bound += check_progress.reserved_tokens
+        allotment.finished_tokens += check_progress.used_tokens
+        check_progress.reserved_tokens = 0
 
 
 # Decisions
@@ -91,15 +91,17 @@ def next_decision(
     does. None if none waits; also if the budget is short while checks run: they may use less than they reserved, and
     other values may come.
     """
-    waiting[:] = [one for one in waiting if one.proposal.unit.phase is Phase.CHECKS_QUEUED]
+    waiting[:] = [
+        pending_check for pending_check in waiting if pending_check.proposal.unit.phase is Phase.CHECKS_QUEUED
+    ]
     if not waiting:
         return None
-    best = max(waiting, key=lambda one: one.priority.value_per_token)
-    why = _refusal_reason(allotment, best.priority, upcoming_values(state, waiting))
-    if why and allotment.reserved:
+    best = max(waiting, key=lambda pending_check: pending_check.priority.value_per_token)
+    reason = _refusal_reason(allotment, best.priority, upcoming_values(state, waiting))
+    if reason and allotment.reserved:
         return None
     waiting.remove(best)
-    return best, why
+    return best, reason
 
 
 def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iterable[UpcomingValues]) -> str:
@@ -150,14 +152,14 @@ def influence(unit: WorkItem) -> float:
     """Returns the share of the output that depends on a unit's value; for an element, that of its node divided by the
     number of elements.
     """
-    found, here = 1.0, unit
+    product, work_item = 1.0, unit
     while True:
-        found *= here.scope.program.influence[here.node.index]
-        if here.owner is not None and here.owner.map_progress is not None:
-            found /= max(1, len(here.owner.map_progress.items))
-        if here.scope.unit is None:
-            return found
-        here = here.scope.unit
+        product *= work_item.scope.program.influence[work_item.node.index]
+        if work_item.owner is not None and work_item.owner.map_progress is not None:
+            product /= max(1, len(work_item.owner.map_progress.items))
+        if work_item.scope.unit is None:
+            return product
+        work_item = work_item.scope.unit
 
 
 def upcoming_values(state: RunState, waiting: Sequence[PendingCheck]) -> Iterator[UpcomingValues]:
@@ -169,7 +171,7 @@ def upcoming_values(state: RunState, waiting: Sequence[PendingCheck]) -> Iterato
 
 
 def _upcoming_values(
-    state: RunState, scope: ExecutionScope, weight: float, waiting: Sequence[PendingCheck]
+    state: RunState, scope: ExecutionScope, weight: float, pending_checks: Sequence[PendingCheck]
 ) -> Iterator[UpcomingValues]:
     program = scope.program
     for node, share in zip(program.nodes, program.influence, strict=True):
@@ -180,22 +182,22 @@ def _upcoming_values(
             continue
         unit = state.units.get(scope.path + node.name)
         map_progress = unit.map_progress if unit is not None else None
-        count, each = 1, share * weight
+        count, unit_share = 1, share * weight
         if map_progress is not None and map_progress.items:
-            here = sum(one.proposal.unit.owner is unit for one in waiting)
-            count, each = (
-                map_progress.pending - map_progress.check_budget_decided - here,
-                each / len(map_progress.items),
+            sibling_count = sum(pending_check.proposal.unit.owner is unit for pending_check in pending_checks)
+            count, unit_share = (
+                map_progress.pending - map_progress.check_budget_decided - sibling_count,
+                unit_share / len(map_progress.items),
             )
         elif unit is not None and (unit.check_budget_decided or unit.phase is Phase.CHECKS_QUEUED):
             count = 0
         if asks and count > 0:
-            yield UpcomingValues(each, count)
+            yield UpcomingValues(unit_share, count)
         if node.body is None:
             continue
         if unit is not None and unit.body is not None and unit.check_progress is None:
-            yield from _upcoming_values(state, unit.body, each, waiting)
+            yield from _upcoming_values(state, unit.body, unit_share, pending_checks)
         else:
             yield from (
-                UpcomingValues(each * inner, number * max(0, count)) for inner, number in node.body.check_weights
+                UpcomingValues(unit_share * inner, number * max(0, count)) for inner, number in node.body.check_weights
             )

@@ -39,25 +39,25 @@ def run_checks(driver: RunContext, proposal: RunChecks) -> Coroutine[Any, Any, N
 async def _run_in_background(driver: RunContext, proposal: RunChecks) -> None:
     """Runs checks in a thread. The result is dropped if the run ends, or the unit times out, meanwhile."""
     unit = proposal.unit
-    found = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
+    result = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
     if unit.phase is Phase.CHECKS_QUEUED and unit.attempt == proposal.attempt and not driver.ending:
-        _handle_result(driver, proposal, found)
+        _handle_result(driver, proposal, result)
         driver.dispatch()
 
 
-def _handle_result(driver: RunContext, proposal: RunChecks, found: ChecksPending | VerificationResult) -> None:
+def _handle_result(driver: RunContext, proposal: RunChecks, result: ChecksPending | VerificationResult) -> None:
     from orchestra.verification.session import ChecksPending
 
-    match found:
-        case ChecksPending() as asked:
+    match result:
+        case ChecksPending() as pending:
             allotment = driver.state.check_budget
             if allotment is None:
-                _record_checks_started(driver, proposal, asked)
+                _record_checks_started(driver, proposal, pending)
             else:
                 if not driver.flush_scheduled:
                     driver.schedule_flush()
                 driver.pending_checks = driver.pending_checks or []
-                driver.pending_checks.append(check_budget.queue_check(driver.state, allotment, proposal, asked))
+                driver.pending_checks.append(check_budget.queue_check(driver.state, allotment, proposal, pending))
         case ruling:
             _record_judgement(driver, proposal, ruling)
 
@@ -66,58 +66,63 @@ def allocate_budget(driver: RunContext) -> bool:
     """Assigns the budget for checks to waiting questions, or lets checks judge without asking; returns whether any was
     decided.
     """
-    allotment, happened = driver.state.check_budget, False
+    allotment, was_decided = driver.state.check_budget, False
     while (
         allotment is not None
-        and (found := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
+        and (decision := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
     ):
-        one, why = found
-        happened = True
-        if why:
+        check, reason = decision
+        was_decided = True
+        if reason:
             from orchestra.verification.session import finish_without_asking
 
-            ruling = finish_without_asking(one.proposal.request, one.pending, why)
-            _record_judgement(driver, one.proposal, ruling, msgspec.structs.replace(one.priority, skip_reason=why))
+            ruling = finish_without_asking(check.proposal.request, check.pending, reason)
+            _record_judgement(
+                driver,
+                check.proposal,
+                ruling,
+                msgspec.structs.replace(check.priority, skip_reason=reason),
+            )
         else:
-            _record_checks_started(driver, one.proposal, one.pending, one.priority)
-    return happened
+            _record_checks_started(driver, check.proposal, check.pending, check.priority)
+    return was_decided
 
 
 def _record_checks_started(
-    driver: RunContext, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None
+    driver: RunContext, proposal: RunChecks, pending: ChecksPending, stake: CheckPriority | None = None
 ) -> None:
     driver.record(
         ChecksStarted(
             **driver.stamp(),
             node=proposal.unit.path,
             attempt=proposal.attempt,
-            check=asked.check,
+            check=pending.check,
             round=round_number(proposal.unit) + 1,
-            questions=asked.questions,
-            verdicts=asked.verdicts,
+            questions=pending.questions,
+            verdicts=pending.verdicts,
             priority=stake,
         )
     )
 
 
 def _record_judgement(
-    driver: RunContext, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None
+    driver: RunContext, proposal: RunChecks, ruling: VerificationResult, priority: CheckPriority | None = None
 ) -> None:
-    accepted, answer = ruling.accepted, proposal.unit.last_attempt
+    is_accepted, answer = ruling.accepted, proposal.unit.last_attempt
     driver.record(
         OutputJudged(
             **driver.stamp(),
             node=proposal.unit.path,
             attempt=proposal.attempt,
             verdicts=ruling.verdicts,
-            accepted=accepted,
+            accepted=is_accepted,
             score=ruling.score,
             reason=ruling.reason,
             guarantee=ruling.guarantee,
-            skipped_checks=unasked,
+            skipped_checks=priority,
             feedback=ruling.feedback,
         )
     )
     # An output that was rejected as a whole must not answer other runs.
-    if accepted and answer is not None and answer.memo_key and not answer.reused_from and not ruling.dropped:
+    if is_accepted and answer is not None and answer.memo_key and not answer.reused_from and not ruling.dropped:
         driver.remember(answer)

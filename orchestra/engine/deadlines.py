@@ -37,9 +37,9 @@ def answer_deadline(ask: AskPerson, at: float) -> float:
     """Returns the wall-clock deadline of a question asked at `at`: by its own `timeout`, or by that of a body around
     it; 0 without one.
     """
-    own = ask.unit.node.timeout if ask.kind == "answer" else None
-    stated = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
-    return min([*stated, at + own] if own is not None else stated, default=0.0)
+    timeout = ask.unit.node.timeout if ask.kind == "answer" else None
+    dues = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
+    return min([*dues, at + timeout] if timeout is not None else dues, default=0.0)
 
 
 def max_wait(unit: WorkItem) -> float:
@@ -106,17 +106,17 @@ def set_timer(driver: RunContext, unit: WorkItem, most: float = inf, *, late: bo
         driver.tasks[task] = None
 
 
-async def _on_due(driver: RunContext, unit: WorkItem, due: float, most: float) -> None:
+async def _on_due(driver: RunContext, unit: WorkItem, due: float, seconds: float) -> None:
     """At its time, a delayed attempt becomes ready, and a question or a body times out."""
-    await driver.clock.sleep(min(max(0.0, due - driver.clock.now()), most))
+    await driver.clock.sleep(min(max(0.0, due - driver.clock.now()), seconds))
     driver.timers.pop(unit.path, None)  # It must not cancel itself.
     if driver.ending or unit.due != due:
         return
     if unit.phase is Phase.BACKING_OFF:
         driver.state.enqueue(unit)
     elif _has_deadline(unit):
-        said = f"{'not answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
-        driver.time_out(unit, FailedOutcome(TIMEOUT, said, unit.path, f"raise `timeout:` of {unit.path}"))
+        reason = f"{'not answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
+        driver.time_out(unit, FailedOutcome(TIMEOUT, reason, unit.path, f"raise `timeout:` of {unit.path}"))
     driver.dispatch()
 
 

@@ -94,10 +94,10 @@ def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
     node = unit.node
     if unit.attempt:
         return call.invoke(state, unit)
-    if state.overrides and (said := ask.override_outcome(state, unit)) is not None:
-        return said
-    if not unit.scope.has_all_values and unit.owner is None and (inherited := _unmet_need(unit)) is not None:
-        return FinishNode(unit, inherited)
+    if state.overrides and (outcome := ask.override_outcome(state, unit)) is not None:
+        return outcome
+    if not unit.scope.has_all_values and unit.owner is None and (unmet_outcome := _unmet_need(unit)) is not None:
+        return FinishNode(unit, unmet_outcome)
     if (
         node.when is not None
         and _filters_elements(unit) == (unit.owner is not None)
@@ -210,8 +210,8 @@ def _expand_map(unit: WorkItem) -> Proposal:
         )
     if type(node.at_least) is int and len(items) < node.at_least:
         hint = f"lower `at_least`, or pass more elements to {unit.path}"
-        said = f"{pluralize(len(items), 'element')}, and {node.at_least:,} {_needed_phrase(node.at_least)}"
-        return FinishNode(unit, FailedOutcome(TOO_FEW_ELEMENTS, said, unit.path, hint))
+        message = f"{pluralize(len(items), 'element')}, and {node.at_least:,} {_needed_phrase(node.at_least)}"
+        return FinishNode(unit, FailedOutcome(TOO_FEW_ELEMENTS, message, unit.path, hint))
     return ExpandMap(unit, len(items))
 
 
@@ -232,24 +232,24 @@ def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
     """Returns the failure of a list with too many failed elements, with their reasons. It names the element that
     decided it and earlier ones, so that it depends on recorded events only.
     """
-    wanted = unit.node.at_least
+    minimum = unit.node.at_least
     missing = [
-        (index, found)
-        for index, found in enumerate(outcomes)
-        if found is not None
-        and not isinstance(found, ValueOutcome)
-        and not (wanted == "all" and isinstance(found, SkippedOutcome))
+        (index, outcome)
+        for index, outcome in enumerate(outcomes)
+        if outcome is not None
+        and not isinstance(outcome, ValueOutcome)
+        and not (minimum == "all" and isinstance(outcome, SkippedOutcome))
     ]
-    named = "; ".join(f"{unit.path}[{index}] {_reason_text(found)}" for index, found in missing[:MAX_NAMED])
-    more = f"; and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
-    needed = (
-        f"{wanted:,} of {pluralize(len(outcomes), 'element')} {_needed_phrase(wanted)}"
-        if type(wanted) is int
+    names = "; ".join(f"{unit.path}[{index}] {_reason_text(outcome)}" for index, outcome in missing[:MAX_NAMED])
+    rest_text = f"; and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
+    requirement = (
+        f"{minimum:,} of {pluralize(len(outcomes), 'element')} {_needed_phrase(minimum)}"
+        if type(minimum) is int
         else "all elements are needed"
     )
-    hint = _failure_hint(unit, [found for _, found in missing if isinstance(found, FailedOutcome)])
+    hint = _failure_hint(unit, [outcome for _, outcome in missing if isinstance(outcome, FailedOutcome)])
     return FailedOutcome(
-        TOO_FEW_ELEMENTS, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint
+        TOO_FEW_ELEMENTS, f"{requirement}, and {len(missing):,} cannot be had: {names}{rest_text}", unit.path, hint
     )
 
 
@@ -262,20 +262,22 @@ def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
     skipped without a check.
     """
     doubtful = [
-        one for one in failures if unit.node.has_effects and (one.code in IN_DOUBT_CODES or one.code == REPEAT_DECLINED)
+        failure
+        for failure in failures
+        if unit.node.has_effects and (failure.code in IN_DOUBT_CODES or failure.code == REPEAT_DECLINED)
     ]
     first = (doubtful or failures)[0] if failures else None
     if first is not None and first.code == TOO_FEW_ELEMENTS:
         return first.hint
     without = "" if doubtful else "; or leave `at_least` out: the list then omits them, and `left_out` lists them"
-    own = f"; {first.origin or unit.path}: {first.hint}" if first is not None and first.hint else ""
-    return f"correct the cause of the failures{without}{own}"
+    origin_text = f"; {first.origin or unit.path}: {first.hint}" if first is not None and first.hint else ""
+    return f"correct the cause of the failures{without}{origin_text}"
 
 
 def _reason_text(outcome: Outcome) -> str:
     """Returns, briefly, why an element has no value."""
-    said = outcome.reason if not isinstance(outcome, ValueOutcome) else ""
-    short = said if len(said) <= MAX_REASON else f"{said[:MAX_REASON]}…"
+    reason = outcome.reason if not isinstance(outcome, ValueOutcome) else ""
+    short = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…"
     match outcome:
         case FailedOutcome(code=code):
             return f"failed ({code}: {short})"
@@ -291,7 +293,9 @@ def _finish_run(state: RunState) -> Proposal:
         raise internal_error("the run has no root")
     try:
         outcome = (
-            limit_size(subworkflow.scope_outcome(root), "output") if (lost := _unread_failure(root)) is None else lost
+            limit_size(subworkflow.scope_outcome(root), "output")
+            if (unread_failure := _unread_failure(root)) is None
+            else unread_failure
         )
     except OrchestraError as error:  # An error of these values, such as a text that is too long.
         outcome = FailedOutcome(error.code, error.message, "output", error.hint)
@@ -313,7 +317,7 @@ def _unread_failure(root: ExecutionScope) -> Outcome | None:
     if root.has_all_values:
         return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):
-        unread = not node.children and node.name not in root.program.output.references
-        if isinstance(outcome, FailedOutcome) and (unread or _is_unfit_override(outcome)):
+        is_unread = not node.children and node.name not in root.program.output.references
+        if isinstance(outcome, FailedOutcome) and (is_unread or _is_unfit_override(outcome)):
             return inherit_outcome(outcome, node.name)
     return None

@@ -150,9 +150,9 @@ class Driver:
         """Ends a turn of the loop: records the start of calls that are still running, and flushes the log to the
         journal.
         """
-        begun, self.pending_starts = self.pending_starts, {}
+        invokes, self.pending_starts = self.pending_starts, {}
         try:
-            for invoke in begun.values():
+            for invoke in invokes.values():
                 if self.ending:
                     break
                 if invoke.unit.phase is RUNNING and invoke.unit.attempt < invoke.call.attempt:
@@ -177,14 +177,14 @@ class Driver:
     def dispatch(self) -> None:
         """Executes the proposals of `decide` until there are none."""
         state = self.state
-        happened = True
-        while happened:
-            happened = False  # Calls alone change nothing yet.
+        has_work = True
+        while has_work:
+            has_work = False  # Calls alone change nothing yet.
             for proposal in decide(state):
                 if type(proposal) is Invoke:
                     self.queue.append(proposal)
                 elif state.finished is None:
-                    happened = True
+                    has_work = True
                     if not is_stale(proposal):
                         self._execute(proposal)
         if not self.queue and not self.tasks and not self.ending and not self.pending_checks:
@@ -192,7 +192,7 @@ class Driver:
 
     def _execute(self, proposal: Proposal) -> None:
         match proposal:
-            case FinishNode(unit, outcome, instead, given):
+            case FinishNode(unit, outcome, instead, override_source):
                 keeping = (
                     kinds.plan_cache.plan_to_cache(self.state, unit, outcome)
                     if unit.plan_progress is not None
@@ -200,7 +200,11 @@ class Driver:
                 )
                 self.record(
                     NodeFinished(
-                        **self.stamp(), node=unit.path, outcome=outcome, original_outcome=instead, overridden_by=given
+                        **self.stamp(),
+                        node=unit.path,
+                        outcome=outcome,
+                        original_outcome=instead,
+                        overridden_by=override_source,
                     )
                 )
                 deadlines.cancel_timers(self, unit.path)
@@ -218,14 +222,12 @@ class Driver:
                 deadlines.set_timer(self, unit)
             case ExpandMap(unit, count):
                 self.record(MapExpanded(**self.stamp(), node=unit.path, count=count))
-            case EnterBody(unit, turn, drafted, because):
-                self.record(
-                    TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=drafted, choice_reason=because)
-                )
+            case EnterBody(unit, turn, draft, because):
+                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=draft, choice_reason=because))
                 if turn == 1 and unit.due:
                     deadlines.set_timer(self, unit)
                 deadlines.watch_budget(self, unit.body)
-                if drafted is not None:
+                if draft is not None:
                     self._cancel_abandoned()
             case AskPerson(unit):
                 stamp = self.stamp()
@@ -277,8 +279,8 @@ class Driver:
 
     def start_tasks(self) -> None:
         """Starts tasks for queued calls: as many as already run, and at least two."""
-        wanted = min(len(self.queue) - self.queue_head, max(2, len(self.tasks)))
-        while self.starting_tasks < wanted:
+        worker_count = min(len(self.queue) - self.queue_head, max(2, len(self.tasks)))
+        while self.starting_tasks < worker_count:
             self.starting_tasks += 1
             self._create_task(self._run_calls())
 
@@ -287,7 +289,7 @@ class Driver:
         self.starting_tasks -= 1
         task = asyncio.current_task()
         assert task is not None, "a coroutine that runs has a task"
-        left = YIELD_INTERVAL
+        countdown = YIELD_INTERVAL
         while not self.ending and (invoke := self._next_call()) is not None:
             self.tasks[task] = invoke
             call = invoke.call
@@ -302,21 +304,21 @@ class Driver:
                     self.schedule_flush()
                 self.pending_starts[call.node] = invoke
             memo = self.workers.estimate(call).memo_key if self.use_memo else ""
-            if memo and (known := await self.journal.get_memo(memo)) is not None:
+            if memo and (memo_record := await self.journal.get_memo(memo)) is not None:
                 sure = await self.journal.get_memo(confidence_key(memo)) if invoke.call.kind == "agent" else None
-                answer = attempt_recalled(self, invoke, memo, *known, sure[1] if sure is not None else None)
+                answer = attempt_recalled(self, invoke, memo, *memo_record, sure[1] if sure is not None else None)
             else:
                 if (tracer := self.engine.tracer) is not None:
                     tracer.enter_call(call)
-                began = self.clock.monotonic()
+                start_time = self.clock.monotonic()
                 live = self.run.text_stream
-                coming = (
+                pending_call = (
                     self.workers.call(call)
                     if live is None or call.kind == "tool"
                     else call_streaming(self.workers, call, live)
                 )
                 try:
-                    reply = await (coming if call.timeout is None else self._with_timeout(coming, call))
+                    reply = await (pending_call if call.timeout is None else self._with_timeout(pending_call, call))
                 except asyncio.CancelledError:
                     if _cancellation_requested():
                         raise
@@ -327,7 +329,7 @@ class Driver:
                     memo = ""  # The memo key changed meanwhile: it is unclear which version answered.
                 if tracer is not None:
                     tracer.leave_call(call, reply)
-                answer = attempt_finished(self, invoke, reply, began, memo)
+                answer = attempt_finished(self, invoke, reply, start_time, memo)
             self.tasks[task] = None
             self.pending_starts.pop(call.node, None)
             # Otherwise the unit has timed out and the answer is dropped.
@@ -336,9 +338,9 @@ class Driver:
                 if answer.memo_key and answer.final and not answer.reused_from:
                     self.remember(answer)
                 self.dispatch()
-            left -= 1
-            if not left:
-                left = YIELD_INTERVAL
+            countdown -= 1
+            if not countdown:
+                countdown = YIELD_INTERVAL
                 await asyncio.sleep(0)
 
     def _next_call(self) -> Invoke | None:
@@ -368,14 +370,14 @@ class Driver:
 
     async def _count_tokens(self, unit: WorkItem, call: CallRequest, bound: int) -> None:
         try:
-            counted = await self.workers.count_tokens(call)
+            tokens = await self.workers.count_tokens(call)
         except asyncio.CancelledError:
             if _cancellation_requested():
                 raise
-            counted = None
+            tokens = None
         if unit.phase is Phase.COUNTING_TOKENS and not self.ending:
             self.record(
-                TokensCounted(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted)
+                TokensCounted(**self.stamp(), node=unit.path, prompt_tokens=bound if tokens is None else tokens)
             )
             self.dispatch()
 
@@ -383,15 +385,15 @@ class Driver:
         """Reads stored plans from the memo. A damaged row is recorded as its error message, and planning continues
         without it.
         """
-        found: list[tuple[str, Any]] = []
+        plans: list[tuple[str, Any]] = []
         for key in keys:
             try:
-                known = await self.journal.get_memo(key)
+                memo_record = await self.journal.get_memo(key)
             except OrchestraError as error:
-                known = ("", f"{error.code}: {error.message}")
-            found += [known] if known is not None else []
+                memo_record = ("", f"{error.code}: {error.message}")
+            plans += [memo_record] if memo_record is not None else []
         if unit.phase is Phase.READING_PLAN_CACHE and not self.ending:
-            unit.cached_plans = tuple(found)
+            unit.cached_plans = tuple(plans)
             self.state.enqueue(unit)
             self.dispatch()
 
@@ -441,8 +443,8 @@ class Driver:
                 or has_timed_checks(unit)
             ):
                 # `alarm_time` counts as passed even if the wall clock was set back.
-                most = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
-                deadlines.set_timer(self, unit, most, late=unit.due <= max(alarm_time, now))
+                max_wait = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
+                deadlines.set_timer(self, unit, max_wait, late=unit.due <= max(alarm_time, now))
         for message in messages:
             self._handle_message(message)
         if self.state.cancelled and not self.ending:
@@ -478,26 +480,26 @@ class Driver:
         if message.kind == "cancel":
             self.cancel(message.by, message.number)
             return
-        asked = self.state.open_questions.get(message.node)
-        refusal = NO_OPEN_QUESTION if asked is None else self.engine.rejection_reason(asked, message)
+        question = self.state.open_questions.get(message.node)
+        refusal = NO_OPEN_QUESTION if question is None else self.engine.rejection_reason(question, message)
         if refusal:
             self.record(
                 InboxMessageRejected(**self.stamp(), message_number=message.number, node=message.node, reason=refusal)
             )
         else:
-            value, number, why = (
+            value, number, reason = (
                 None if message.decline_reason else message.value,
                 message.number,
                 message.decline_reason,
             )
-            said: dict[str, Any] = {
+            fields: dict[str, Any] = {
                 "value": value,
                 "by": message.by,
                 "message_number": number,
-                "decline_reason": why,
+                "decline_reason": reason,
                 "call_happened": message.call_happened,
             }
-            self.record(QuestionAnswered(**self.stamp(), node=message.node, **said))
+            self.record(QuestionAnswered(**self.stamp(), node=message.node, **fields))
 
     async def read_inbox(self) -> None:
         """Handles new inbox messages."""
@@ -538,9 +540,9 @@ class Driver:
 
     async def wait_for_tasks(self) -> None:
         """Waits until the run has no tasks left."""
-        left = {*self.tasks, *deadlines.timers(self)}
-        while left := {task for task in left if not task.done()}:
-            await asyncio.wait(left)
+        tasks = {*self.tasks, *deadlines.timers(self)}
+        while tasks := {task for task in tasks if not task.done()}:
+            await asyncio.wait(tasks)
 
     async def _finish(self) -> None:
         await self.wait_for_tasks()

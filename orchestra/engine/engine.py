@@ -124,12 +124,12 @@ class Engine:
         handle = Execution(request.run or self.clock.new_id(), self.journal).enable_text_stream(request.options.live)
         trace = CALLER_TRACE.get() if self.tracer is None else self.tracer.caller()
         request = msgspec.structs.replace(request, trace=trace) if trace else request
-        started = request.started_event(handle.id, program.name, program.budget, self.clock.now())
-        handle.started = started
+        start_event = request.started_event(handle.id, program.name, program.budget, self.clock.now())
+        handle.started = start_event
         handle.program, handle.workers = program, workers or self.workers
         driver = self._create_driver(handle, RunState(self.concurrency, handle.workers.estimate))
         driver.use_memo = request.options.memo
-        driver.record(started)
+        driver.record(start_event)
         driver.begin()
         return handle
 
@@ -243,8 +243,8 @@ class Engine:
             try:
                 evolve(state, event, program)
             except (KeyError, IndexError) as error:
-                said = f"event {event.seq} of run {state.run} names {error}, which its workflow does not have"
-                raise OrchestraError("E018", said, hint=f"orchestra runs fork {state.run}") from error
+                message = f"event {event.seq} of run {state.run} names {error}, which its workflow does not have"
+                raise OrchestraError("E018", message, hint=f"orchestra runs fork {state.run}") from error
         state.prune()
         return state
 
@@ -297,8 +297,8 @@ class Engine:
 
     def validation_error(self, schema: dict[str, Any], value: Any) -> str | None:
         """Returns why a value does not match a schema; None if it does."""
-        known = self._validators.get(id(schema))
-        if known is None:
+        cache_entry = self._validators.get(id(schema))
+        if cache_entry is None:
             exact = (
                 _PLAIN_TYPES.get(schema["type"])
                 if schema.keys() <= _PLAIN_SCHEMA_KEYS and isinstance(schema.get("type"), str)
@@ -306,10 +306,10 @@ class Engine:
             )
             if len(self._validators) >= MAX_VALIDATORS:
                 self._validators.clear()
-            known = self._validators[id(schema)] = (schema, exact, Validator(schema))
-        if type(value) is known[1]:
+            cache_entry = self._validators[id(schema)] = (schema, exact, Validator(schema))
+        if type(value) is cache_entry[1]:
             return None
-        return known[2].check(value)
+        return cache_entry[2].check(value)
 
     def rejection_reason(self, question: QuestionAsked, message: InboxMessage) -> str:
         """Returns why an answer to a question is rejected; empty if it is accepted."""
@@ -336,11 +336,11 @@ class Engine:
         """Awaits the last step of a driver in a task, and drops the driver."""
         run = driver.run
         task = self._finishing[run.id] = self._create_task(self._finish(driver, last))
-        task.add_done_callback(lambda done: self._on_finish_done(run, done))
+        task.add_done_callback(lambda ended_task: self._on_finish_done(run, ended_task))
 
-    def _on_finish_done(self, run: Execution, done: asyncio.Task[None]) -> None:
+    def _on_finish_done(self, run: Execution, task: asyncio.Task[None]) -> None:
         """Ends the run if its last step raised, so that no caller waits forever."""
-        if not done.cancelled() and (error := done.exception()) is not None and not run.is_over:
+        if not task.cancelled() and (error := task.exception()) is not None and not run.is_over:
             run.end(None, error)
             self._stop_inbox_task()
 
@@ -383,8 +383,8 @@ class Engine:
                 self._on_due(run, unit.due, deadlines.max_wait(unit))
             )
 
-    async def _on_due(self, run: Execution, due: float, most: float) -> None:
-        await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
+    async def _on_due(self, run: Execution, due: float, max_wait: float) -> None:
+        await self.clock.sleep(min(max(0.0, due - self.clock.now()), max_wait))
         del self._timers[run.id]  # It must not cancel itself.
         if run.id in self._sleeping:
             self._create_task(self._wake(run, "a deadline", due))
@@ -426,8 +426,8 @@ class Engine:
                     if self.find_run(run) is not None:
                         self._create_task(self._notify(run))
         except OrchestraError as error:
-            for sleeping in self._sleeping.values():
-                sleeping.end(None, error)
+            for execution in self._sleeping.values():
+                execution.end(None, error)
             self._sleeping.clear()
 
     async def _notify(self, run: str) -> None:
@@ -510,11 +510,11 @@ class Engine:
         """
         ends = [asyncio.ensure_future(driver.run.wait()) for driver in self._drivers.values()]
         if ends:
-            _, left = await asyncio.wait(ends, timeout=seconds)
+            _, running_tasks = await asyncio.wait(ends, timeout=seconds)
             for end in ends:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
-            return len(left)
+            return len(running_tasks)
         return 0
 
     async def close(self) -> None:
@@ -522,26 +522,26 @@ class Engine:
         self._closed = True
         for driver in list(self._drivers.values()):
             driver.stop(_closed_error(driver.run.id))
-        for sleeping in self._sleeping.values():
-            sleeping.end(None, _closed_error(sleeping.id))
+        for execution in self._sleeping.values():
+            execution.end(None, _closed_error(execution.id))
         idle = [*(task for task, _ in self._followers.values()), *self._timers.values()]
         idle += [self._inbox_task] if self._inbox_task is not None else []
         for task in idle:
             task.cancel()
-        taking = [task for task, _ in self._resuming.values()]
-        await asyncio.gather(*self._tasks, *taking, *idle, return_exceptions=True)
+        resume_tasks = [task for task, _ in self._resuming.values()]
+        await asyncio.gather(*self._tasks, *resume_tasks, *idle, return_exceptions=True)
         for driver in list(self._drivers.values()):  # Of runs that were being resumed.
             driver.stop(_closed_error(driver.run.id))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _result_rejection(asked: QuestionAsked, value: Any) -> str:
+def _result_rejection(question: QuestionAsked, value: Any) -> str:
     """Returns why a value is not the result of a call in doubt; empty if it may be."""
-    if asked.kind != "effect":
+    if question.kind != "effect":
         return "it asks for an answer, and not for what a call gave"
-    if asked.result_schema is None:
+    if question.result_schema is None:
         return "it was asked by an older version, which takes no value of the call"
-    return Validator(asked.result_schema).check(value) or ""
+    return Validator(question.result_schema).check(value) or ""
 
 
 def _closed_error(run: str) -> OrchestraError:

@@ -84,14 +84,14 @@ def _run_resumed(state: RunState, event: RunResumed, program: Program) -> None:
     questions to persons, and of bodies with an open question, follow the wall clock.
     """
     state.epoch = event.epoch
-    asking = {body.path for path in state.open_questions for body in ancestors(state.units[path])}
+    waiting_paths = {body.path for path in state.open_questions for body in ancestors(state.units[path])}
     for unit in list(state.units.values()):
         if unit.started_at:
             unit.started_at += event.idle_seconds
             _shift_times(unit, event.idle_seconds)
         if (
             unit.due
-            and unit.path not in asking
+            and unit.path not in waiting_paths
             and (unit.phase in (Phase.IN_BODY, Phase.BODY_DONE) or checks.has_timed_checks(unit))
         ):
             unit.due += event.idle_seconds
@@ -225,8 +225,8 @@ def _output_judged(state: RunState, event: OutputJudged, program: Program) -> No
     if event.skipped_checks is not None and state.check_budget is not None:
         check_budget.record_priority(state.check_budget, unit, event.skipped_checks)
     if not event.accepted:
-        told = event.reason if event.feedback is None else event.feedback
-        unit.feedback = (*unit.feedback, told) if told else unit.feedback
+        reason = event.reason if event.feedback is None else event.feedback
+        unit.feedback = (*unit.feedback, reason) if reason else unit.feedback
         unit.rejected_value = unit.last_attempt.value if unit.last_attempt is not None else None
     state.request_decision(unit, Phase.JUDGED)
 
@@ -275,8 +275,8 @@ def _turn_started(state: RunState, event: TurnStarted, program: Program) -> None
     """Opens a body. In a loop, `previous` is the output of the turn before, computed as `decide` does."""
     unit = state.units[event.node]
     if event.draft is not None:
-        begun = _plan_drafted if unit.node.tool_use is None else _tool_turn_started
-        begun(state, unit, event, event.draft)
+        handler = _plan_drafted if unit.node.tool_use is None else _tool_turn_started
+        handler(state, unit, event, event.draft)
         return
     body = unit.node.body
     if body is None:
@@ -288,8 +288,8 @@ def _turn_started(state: RunState, event: TurnStarted, program: Program) -> None
     elif body.sees_outer_scope:
         path, bindings = f"{unit.path}/", ScopeBindings(unit.bindings)
     else:
-        given = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else {}
-        path, bindings = f"{unit.path}/", ScopeBindings(input=with_defaults(body, given))
+        input_values = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else {}
+        path, bindings = f"{unit.path}/", ScopeBindings(input=with_defaults(body, input_values))
     _enter_body(state, unit, event, path, body, bindings)
 
 
@@ -327,23 +327,28 @@ def _plan_drafted(state: RunState, unit: WorkItem, event: TurnStarted, draft: Pl
     if not draft.sample:
         progress.samples, progress.answered = {}, []
     progress.draft, unit.turn, unit.phase = draft, event.turn, Phase.IN_BODY
-    whole = kinds.plan.is_complete(draft)
-    if whole and kinds.plan.require_plan_settings(unit).plan_only:
+    is_complete = kinds.plan.is_complete(draft)
+    if is_complete and kinds.plan.require_plan_settings(unit).plan_only:
         state.request_decision(unit, Phase.BODY_DONE)
         return
-    grown = draft.graph if whole and draft.version else draft.plan
-    if grown is not None:
-        program = kinds.plan.program(unit, grown)
-        given = kinds.plan.bindings(unit, program)
+    graph = draft.graph if is_complete and draft.version else draft.plan
+    if graph is not None:
+        program = kinds.plan.program(unit, graph)
+        plan_bindings = kinds.plan.bindings(unit, program)
         if progress.plan_scope is None:
             progress.plan_scope = ExecutionScope(
-                f"{unit.path}@{draft.version}/", program, given, unit, unit.scope.account, state.nearest_deadline(unit)
+                f"{unit.path}@{draft.version}/",
+                program,
+                plan_bindings,
+                unit,
+                unit.scope.account,
+                state.nearest_deadline(unit),
             )
-        progress.plan_scope.bindings.update(given)
-        if whole:
+        progress.plan_scope.bindings.update(plan_bindings)
+        if is_complete:
             progress.unused_values = kinds.plan.finished_values(progress)
-        extend(state, progress.plan_scope, program, complete=whole)
-    if not (whole and draft.version):
+        extend(state, progress.plan_scope, program, complete=is_complete)
+    if not (is_complete and draft.version):
         body = kinds.plan.program(unit, draft.graph, draft.sample)
         unit.body = state.open_scope(f"{unit.path}#{event.turn}/", body, kinds.plan.bindings(unit, body), unit)
         if draft.parallel:
@@ -365,8 +370,8 @@ def _start_elements(state: RunState, unit: WorkItem, map_progress: MapProgress) 
     """Starts as many elements as the node's `concurrency` allows; when all have an outcome, requests the node's own."""
     node = unit.node
     items = map_progress.items
-    most = node.concurrency or len(items)
-    while map_progress.running < most and map_progress.next_index < len(items):
+    concurrency = node.concurrency or len(items)
+    while map_progress.running < concurrency and map_progress.next_index < len(items):
         index = map_progress.next_index
         bindings = ScopeBindings(unit.bindings, **{node.variable: items[index]})
         element = WorkItem(f"{unit.path}[{index}]", unit.scope, node, bindings, unit, index)
@@ -410,9 +415,9 @@ def _set_outcome(state: RunState, unit: WorkItem, outcome: Outcome) -> None:
         scope.bindings[node.name] = {"values": outcome.value} if node.each is not None else outcome.value
     else:
         scope.has_all_values = False
-    left = scope.missing_needs
+    missing_needs = scope.missing_needs
     for child in node.children:
-        left[child] = missing = left[child] - 1
+        missing_needs[child] = missing = missing_needs[child] - 1
         if not missing:
             state.admit(scope, scope.program.nodes[child])
     if not scope.open_nodes:

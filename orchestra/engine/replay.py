@@ -80,17 +80,17 @@ class ReplayResult:
 
 def replay(program: Program, events: Iterable[Event]) -> ReplayResult:
     """Replays a run's events. A difference is reported in `ReplayResult.first_difference`, not raised."""
-    state, found = RunState(keep_budgets=False), ReplayResult()
+    state, result = RunState(keep_budgets=False), ReplayResult()
     pending: dict[str, Proposal] = {}
     for event in events:
         try:
             if isinstance(event, RunResumed):
                 _drop_unrecorded(state, pending)
             unit = state.units.get(event.node) if isinstance(event, NodeFinished | TurnStarted) else None
-            reason = _mismatch(state, pending, event, found)
+            reason = _mismatch(state, pending, event, result)
             if not reason:
                 if isinstance(event, OutputJudged):
-                    found.certificates[event.node] = certificate_digest(state.units[event.node].node)
+                    result.certificates[event.node] = certificate_digest(state.units[event.node].node)
                 evolve(state, event, program)
                 if unit is not None and (
                     unit.due
@@ -102,11 +102,11 @@ def replay(program: Program, events: Iterable[Event]) -> ReplayResult:
         except (KeyError, IndexError) as error:
             reason = f"the workflow has no {error}"
         if reason:
-            found.first_difference, found.reason = event, reason
-            return found
-        found.event_count += 1
+            result.first_difference, result.reason = event, reason
+            return result
+        result.event_count += 1
         _decide_all(state, pending)
-    return found
+    return result
 
 
 def certificate_digest(node: CompiledNode) -> str:
@@ -145,7 +145,7 @@ def _decide_all(state: RunState, pending: dict[str, Proposal]) -> None:
             pending["" if isinstance(proposal, FinishRun) else proposal.unit.path] = proposal
 
 
-def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found: ReplayResult) -> str:
+def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, result: ReplayResult) -> str:
     """Returns why the engine would not produce this event here; empty if it would. Removes the proposal."""
     node = getattr(event, "node", "")
     if node in state.units and state.units[node].phase is Phase.BACKING_OFF:
@@ -153,11 +153,11 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         _decide_all(state, pending)
     match event:
         case AttemptStarted():
-            return _match_call(pending, event, found)
+            return _match_call(pending, event, result)
         case AttemptFinished():
-            return _match_attempt_finished(pending, event, found)
+            return _match_attempt_finished(pending, event, result)
         case NodeFinished():
-            return _match_finish(state, pending, event, found)
+            return _match_finish(state, pending, event, result)
         case ChecksStarted():
             return _match_checks_started(pending.pop(node, None), event)
         case OutputJudged():
@@ -171,7 +171,7 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         case QuestionAsked():
             return _match_field(pending.pop(node, None), event.question, AskPerson, "question")
         case QuestionAnswered() if event.call_happened:
-            _record_confirmed_call(state.units[node].attempt, event, found)
+            _record_confirmed_call(state.units[node].attempt, event, result)
             return ""
         case RetryPlanned():
             proposal = pending.pop(node, None)
@@ -181,9 +181,9 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
                 else _describe_action(proposal)
             )
         case TokensCounted():
-            if isinstance(counted := pending.pop(node, None), Invoke):
+            if isinstance(count_proposal := pending.pop(node, None), Invoke):
                 state.running -= 1
-                found.token_counts.append((counted.call, event.prompt_tokens))
+                result.token_counts.append((count_proposal.call, event.prompt_tokens))
             return ""
         case RunFinished():
             return _match_run_finished(pending.pop("", None), event)
@@ -191,23 +191,23 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
             return ""
 
 
-def _match_attempt_finished(pending: dict[str, Proposal], event: AttemptFinished, found: ReplayResult) -> str:
+def _match_attempt_finished(pending: dict[str, Proposal], event: AttemptFinished, result: ReplayResult) -> str:
     """Records the result of a call. A call without `AttemptStarted` is matched first."""
     call = event.node, event.attempt
-    if (call not in found.calls or event.node in pending) and (reason := _match_call(pending, event, found)):
+    if (call not in result.calls or event.node in pending) and (reason := _match_call(pending, event, result)):
         return reason
-    found.calls[call] = (found.calls[call][0], event)
+    result.calls[call] = (result.calls[call][0], event)
     if event.error == TIMEOUT:
-        found.timed_out.append(event.node)
+        result.timed_out.append(event.node)
     return ""
 
 
-def _record_confirmed_call(attempt: int, event: QuestionAnswered, found: ReplayResult) -> None:
+def _record_confirmed_call(attempt: int, event: QuestionAnswered, result: ReplayResult) -> None:
     """Records the result that a person stated for a call in doubt."""
-    if (started := found.calls.get((event.node, attempt))) is None:
+    if (stored_call := result.calls.get((event.node, attempt))) is None:
         return
-    call, _ = started
-    finished = AttemptFinished(
+    call, _ = stored_call
+    finish_event = AttemptFinished(
         seq=event.seq,
         at=event.at,
         node=event.node,
@@ -216,15 +216,15 @@ def _record_confirmed_call(attempt: int, event: QuestionAnswered, found: ReplayR
         value=event.value,
         overridden_by=OverrideSource(event.by),
     )
-    found.calls[event.node, attempt] = (call, finished)
+    result.calls[event.node, attempt] = (call, finish_event)
 
 
 def _match_run_finished(proposal: Proposal | None, event: RunFinished) -> str:
     """A person or a budget may end a run at any time; the engine decides the other ends."""
     if event.status in ("cancelled", "budget"):
         return ""
-    same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
-    return "" if same else _describe_action(proposal)
+    is_same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
+    return "" if is_same else _describe_action(proposal)
 
 
 def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
@@ -274,11 +274,11 @@ def _is_unversioned(draft: PlanDraft | None) -> bool:
     return draft is not None and not draft.version and not draft.lines and not draft.rejections
 
 
-def _with_legacy_sampling(draft: PlanDraft | None, told: PlanDraft | None) -> PlanDraft | None:
+def _with_legacy_sampling(draft: PlanDraft | None, plan_draft: PlanDraft | None) -> PlanDraft | None:
     """Returns the first question of an engine that sampled plans one after the other, if the recorded one is of that
     kind.
     """
-    older = draft is not None and told is not None and told.sample and not told.parallel
+    older = draft is not None and plan_draft is not None and plan_draft.sample and not plan_draft.parallel
     return replace(draft, parallel=False) if older and draft is not None else draft
 
 
@@ -289,11 +289,11 @@ def _without_grammar(draft: PlanDraft | None) -> PlanDraft | None:
     line = draft.graph["nodes"].get(LINE_NODE) if draft is not None and draft.graph else None
     if draft is None or line is None:
         return draft
-    said = {name: value for name, value in line["with"].items() if name not in (GRAMMAR, FUNCTIONS)}
-    return replace(draft, graph={**draft.graph, "nodes": {**draft.graph["nodes"], LINE_NODE: {**line, "with": said}}})
+    values = {name: value for name, value in line["with"].items() if name not in (GRAMMAR, FUNCTIONS)}
+    return replace(draft, graph={**draft.graph, "nodes": {**draft.graph["nodes"], LINE_NODE: {**line, "with": values}}})
 
 
-def _match_call(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinished, found: ReplayResult) -> str:
+def _match_call(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinished, result: ReplayResult) -> str:
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, CountTokens):
         proposal = Invoke(proposal.unit, proposal.call)
@@ -301,11 +301,11 @@ def _match_call(pending: dict[str, Proposal], event: AttemptStarted | AttemptFin
         return _describe_action(proposal)
     if event.name and proposal.call.name != event.name:
         return f"the engine would ask {proposal.call.name}"
-    found.calls[event.node, event.attempt] = (proposal.call, None)
+    result.calls[event.node, event.attempt] = (proposal.call, None)
     return ""
 
 
-def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFinished, found: ReplayResult) -> str:
+def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFinished, result: ReplayResult) -> str:
     unit = state.units[event.node]
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, EnterBody | RecallPlan) and _has_no_turns(unit) and event.outcome == plan.declined(unit):
@@ -324,9 +324,9 @@ def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFini
     late = unit.due and (
         unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit) or isinstance(proposal, RunChecks)
     )
-    spent = unit.phase is Phase.IN_BODY and _has_time_budget(unit)
-    if (late and _ended_with(unit, event, TIMEOUT)) or (spent and _ended_with(unit, event, NO_BUDGET)):
-        found.timed_out.append(event.node)
+    is_timed = unit.phase is Phase.IN_BODY and _has_time_budget(unit)
+    if (late and _ended_with(unit, event, TIMEOUT)) or (is_timed and _ended_with(unit, event, NO_BUDGET)):
+        result.timed_out.append(event.node)
         return ""
     contract = unit.node.contract
     poor = contract is not None and contract.kind == "agent" and _ended_with(unit, event, NO_BUDGET)
@@ -368,14 +368,14 @@ def _match_judgement(proposal: Proposal | None, event: OutputJudged) -> str:
     return ""
 
 
-def _with_legacy_evidence(today: tuple[Verdict, ...], told: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+def _with_legacy_evidence(today: tuple[Verdict, ...], verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
     """Returns today's verdicts as the journal may hold them: older journals lack the locations of numbers or of
     dates.
     """
-    known = {verdict.check: verdict.evidence for verdict in told if verdict.check == "numbers"}
+    evidence = {verdict.check: verdict.evidence for verdict in verdicts if verdict.check == "numbers"}
     return tuple(
-        replace(verdict, evidence=tuple(one for one in verdict.evidence if one in known[verdict.check]))
-        if verdict.check in known
+        replace(verdict, evidence=tuple(item for item in verdict.evidence if item in evidence[verdict.check]))
+        if verdict.check in evidence
         else verdict
         for verdict in today
     )
@@ -387,11 +387,11 @@ def _match_checks_started(proposal: Proposal | None, event: ChecksStarted) -> st
         event.round,
     ):
         return _describe_action(proposal)
-    asked = evaluate_checks(proposal)
-    if not isinstance(asked, session.ChecksPending):
+    result = evaluate_checks(proposal)
+    if not isinstance(result, session.ChecksPending):
         return "the checks would ask nothing"
-    same = (asked.check, asked.questions, asked.verdicts) == (event.check, event.questions, event.verdicts)
-    return "" if same else "the checks would ask something else today"
+    is_same = (result.check, result.questions, result.verdicts) == (event.check, event.questions, event.verdicts)
+    return "" if is_same else "the checks would ask something else today"
 
 
 def _match_field(proposal: Proposal | None, value: object, kind: type[Proposal], name: str) -> str:

@@ -101,11 +101,11 @@ class RunOptions:
 
     def replace(self, **changes: Unpack[OptionChanges]) -> RunOptions:
         """Returns these options with some changed. None, an empty `label` and an empty `purpose` change nothing."""
-        given = {name: value for name, value in changes.items() if value is not None}
+        values = {name: value for name, value in changes.items() if value is not None}
         for name in ("label", "purpose"):
-            if not given.get(name, True):
-                del given[name]
-        return replace(self, **given)  # type: ignore[arg-type]  # a TypedDict loses its types here
+            if not values.get(name, True):
+                del values[name]
+        return replace(self, **values)  # type: ignore[arg-type]  # a TypedDict loses its types here
 
     def data_label(self, program: Program) -> Label:
         """Returns the strictest label of a program, the options and the caller's context."""
@@ -151,10 +151,10 @@ class RunOptions:
             raise InputError(
                 "E033", f"`unset` must be a collection of node names, not {self.unset!r}", hint='unset=["node"]'
             )
-        if both := self.checked_values.keys() & set(self.unset):
+        if checked_values := self.checked_values.keys() & set(self.unset):
             raise InputError(
                 "E033",
-                f"{min(both)} is in `values` and in `unset`",
+                f"{min(checked_values)} is in `values` and in `unset`",
                 hint="leave one of them out: a new value replaces the old one",
             )
         return frozenset(self.unset)
@@ -171,20 +171,20 @@ class RunOptions:
         Args:
             budget: The budget of the run, in which these options and the workflow's limits are merged.
         """
-        found: dict[str, Any] = {"tags": dict(self.tags)} if self.tags else {}
+        record: dict[str, Any] = {"tags": dict(self.tags)} if self.tags else {}
         if self.budget is not None and budget is not None:
-            found["budget"] = budget.model_dump(mode="json", exclude_none=True)
+            record["budget"] = budget.model_dump(mode="json", exclude_none=True)
         if self.accept is not None:
-            found["accept"] = self.accept
+            record["accept"] = self.accept
         if self.memo:
-            found["memo"] = True
+            record["memo"] = True
         if self.purpose:
-            found["purpose"] = self.purpose
+            record["purpose"] = self.purpose
         if self.sample:
-            found["sample"] = self.sample
+            record["sample"] = self.sample
         if self.again:
-            found["again"] = True
-        return found
+            record["again"] = True
+        return record
 
 
 DEFAULT_OPTIONS = RunOptions()
@@ -265,31 +265,37 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         key = self.options.idempotency_key
         had = RunStarted(seq=1, at=0, run=run, workflow="", graph="", inputs=None) if started is None else started
         had_values, values = _explicit_values(had.overrides), _explicit_values(self.overrides)
-        said = f"the key {key!r} belongs to run {run}"
+        message = f"the key {key!r} belongs to run {run}"
         if had.parent != self.parent:
-            reason = f"{said}, {_parent_text(had.parent)}; this is to be {_parent_text(self.parent)}"
+            reason = f"{message}, {_parent_text(had.parent)}; this is to be {_parent_text(self.parent)}"
             return InputError("E015", reason, hint=f"give each fork a key of its own, such as {key + '/2'!r}")
         if had.plan_only != self.plan_only:
-            other = "which only plans its request" if had.plan_only else "which also runs its plan"
-            return InputError("E015", f"{said}, {other}", hint="use a key of its own for a plan that is not run")
+            difference = "which only plans its request" if had.plan_only else "which also runs its plan"
+            return InputError(
+                "E015", f"{message}, {difference}", hint="use a key of its own for a plan that is not run"
+            )
         if had.graph != self.graph:
             hint = (
                 "use a key of its own for each request; "
                 "to repeat that run with its workflow of today, fork it under another key"
             )
             return InputError(
-                "E015", f"{said}, which is of another workflow, or of this one before it was changed", hint=hint
+                "E015", f"{message}, which is of another workflow, or of this one before it was changed", hint=hint
             )
         if had.inputs != self.inputs or had_values != values:
-            other = "inputs" if had.inputs != self.inputs else "given values"
-            return InputError("E015", f"{said}, which has other {other}", hint="use a key of its own for each request")
+            difference = "inputs" if had.inputs != self.inputs else "given values"
+            return InputError(
+                "E015", f"{message}, which has other {difference}", hint="use a key of its own for each request"
+            )
         cards = [f"card/{name}" for name in self.options.prompts or ()]
         if any(had.versions.get(name) != self.versions.get(name) for name in cards):
-            return InputError("E015", f"{said}, which has other prompts", hint="use a key of its own for each request")
+            return InputError(
+                "E015", f"{message}, which has other prompts", hint="use a key of its own for each request"
+            )
         if had.label != self.label:
             hint = f"options(label={had.label!r}) returns its result; else use another key"
             return InputError(
-                "E015", f"{said}, of data that is labelled {had.label}, and this is labelled {self.label}", hint=hint
+                "E015", f"{message}, of data that is labelled {had.label}, and this is labelled {self.label}", hint=hint
             )
         return None
 

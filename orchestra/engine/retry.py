@@ -43,8 +43,8 @@ def is_retryable(node: CompiledNode, answer: AttemptFinished) -> bool:
     """Whether another attempt may help. After a permanent error only if the file states `retry`, of the node or in
     `defaults`.
     """
-    stated = node.source.retry is not None or node.retry is not DEFAULT_RETRY
-    return answer.retryable and (stated or not answer.permanent)
+    has_retry = node.source.retry is not None or node.retry is not DEFAULT_RETRY
+    return answer.retryable and (has_retry or not answer.permanent)
 
 
 def retry_policy(node: CompiledNode, code: str) -> RetryPolicy:
@@ -56,15 +56,15 @@ def retry_policy(node: CompiledNode, code: str) -> RetryPolicy:
     # Imported here: tenacity imports half of tornado if that is installed, and most runs do not need it.
     from tenacity import stop_after_attempt, stop_after_delay, wait_exponential, wait_none
 
-    contract, own, retry = node.contract, node.source.retry, node.retry
+    contract, stated_retry, retry = node.contract, node.source.retry, node.retry
     kind = code[:1]
     if contract is not None and contract.effect == "once":
-        most = 1
-    elif own is not None:
-        most = own.attempts
+        max_attempts = 1
+    elif stated_retry is not None:
+        max_attempts = stated_retry.attempts
     else:
-        most = {"M": TYPE_ERROR_ATTEMPTS, "V": REJECTED_ATTEMPTS}.get(kind, retry.attempts)
-    stop: stop_base = stop_after_attempt(most)
+        max_attempts = {"M": TYPE_ERROR_ATTEMPTS, "V": REJECTED_ATTEMPTS}.get(kind, retry.attempts)
+    stop: stop_base = stop_after_attempt(max_attempts)
     if retry.within is not None:
         stop = stop | stop_after_delay(retry.within)
     first, longest = retry.wait

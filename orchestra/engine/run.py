@@ -101,8 +101,8 @@ class Execution:
             except OrchestraError as error:
                 if error.code != NOT_STORABLE or not isinstance(event, RunFinished):
                     raise
-                failed = FailedOutcome(error.code, error.message, "output", error.hint)
-                self.log[-1] = msgspec.structs.replace(event, status="failed", outcome=failed)
+                failed_outcome = FailedOutcome(error.code, error.message, "output", error.hint)
+                self.log[-1] = msgspec.structs.replace(event, status="failed", outcome=failed_outcome)
                 self.journal.append(self.id, self.log[-1:])
             self.flushed += 1
 
@@ -140,9 +140,9 @@ class Execution:
     def wake(self) -> None:
         """Wakes all waiting readers."""
         waiters, self._waiters = self._waiters, []
-        for waiting in waiters:
-            if not waiting.done():
-                waiting.set_result(None)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     # Called from any task
 
@@ -170,7 +170,9 @@ class Execution:
     @property
     def questions(self) -> tuple[QuestionAsked, ...]:
         """Open questions to persons, while the run waits for nothing else; without those already answered."""
-        return tuple(one for one in self._open_questions if one.seq not in self._answered_questions)
+        return tuple(
+            open_question for open_question in self._open_questions if open_question.seq not in self._answered_questions
+        )
 
     async def wait(self) -> RunFinished:
         """Returns the last event, once it is on disk. Cancelling the wait does not cancel the run.
@@ -241,16 +243,16 @@ class Execution:
         """
         if self._affinity is not None:
             self._affinity.check()
-        with stream.open_reader(nodes, agents) as unread:
+        with stream.open_reader(nodes, agents) as reader:
             while True:
-                if (piece := unread.take()) is not None:
+                if (piece := reader.take()) is not None:
                     yield piece
                 elif self._error is not None:
                     raise self._error
                 elif self._end is not None:
                     return
                 else:
-                    await unread.wait_for_more()
+                    await reader.wait_for_more()
 
     async def _events_since(self, position: int) -> list[Event]:
         if position >= self.log_offset:
@@ -263,7 +265,7 @@ class Execution:
         """
         if self._affinity is not None:
             self._affinity.check()
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters = [one for one in self._waiters if not one.done()]  # Drop waiters that gave up.
-        self._waiters.append(waiting)
-        return waiting
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters = [waiter for waiter in self._waiters if not waiter.done()]  # Drop waiters that gave up.
+        self._waiters.append(future)
+        return future

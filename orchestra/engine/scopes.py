@@ -40,17 +40,17 @@ def release_attempt(state: RunState, unit: WorkItem) -> None:
 
 def abandon(state: RunState, paths: Iterable[str]) -> None:
     """Abandons units that timed out, or whose plan was replaced."""
-    freed = []
-    gone = state.abandoned = state.abandoned or []
+    units = []
+    abandoned_paths = state.abandoned = state.abandoned or []
     for path in paths:
         inner = state.units.pop(path)
-        freed += [inner] if inner.phase is Phase.RUNNING else []
+        units += [inner] if inner.phase is Phase.RUNNING else []
         inner.phase = Phase.DONE
-        gone.append(path)
+        abandoned_paths.append(path)
         if state.check_budget is not None:
             check_budget.release(state.check_budget, inner)
         state.open_questions.pop(path, None)
-    for inner in freed:
+    for inner in units:
         release_attempt(state, inner)
     if state.waiting_accounts:
         state.resume_waiting()  # Abandoned units may have left a queue.
@@ -62,14 +62,14 @@ def descendants(state: RunState, unit: WorkItem) -> list[str]:
     """
     if unit.plan_progress is not None:
         return paths_within(state, unit.path)
-    found: list[str] = []
+    paths: list[str] = []
     for scope in (unit.body, unit.check_progress.scope if unit.check_progress is not None else None):
         if scope is not None and scope.open_nodes:
-            found += (scope.path + node.name for node in scope.program.nodes)
+            paths += (scope.path + node.name for node in scope.program.nodes)
     if unit.map_progress is not None:
-        found += (f"{unit.path}[{index}]" for index in range(unit.map_progress.next_index))
-    here = [path for path in found if path in state.units]
-    return here + [path for inner in here for path in descendants(state, state.units[inner])]
+        paths += (f"{unit.path}[{index}]" for index in range(unit.map_progress.next_index))
+    live_paths = [path for path in paths if path in state.units]
+    return live_paths + [path for inner in live_paths for path in descendants(state, state.units[inner])]
 
 
 def ancestors(unit: WorkItem) -> Iterator[WorkItem]:
@@ -82,7 +82,7 @@ def ancestors(unit: WorkItem) -> Iterator[WorkItem]:
 def paths_within(state: RunState, path: str, marks: Iterable[str] = SEPARATORS) -> list[str]:
     """Returns the paths inside a unit, after one of the separators."""
     begins = tuple(path + mark for mark in marks)
-    return [one for one in state.units if one.startswith(begins)]
+    return [unit_path for unit_path in state.units if unit_path.startswith(begins)]
 
 
 def extend(state: RunState, scope: ExecutionScope, program: Program, *, complete: bool) -> None:
@@ -92,28 +92,28 @@ def extend(state: RunState, scope: ExecutionScope, program: Program, *, complete
     `complete`; then what its answer does not use is abandoned.
     """
     before = scope.program
-    known = {node.name: outcome for node, outcome in zip(before.nodes, scope.outcomes, strict=True)}
+    outcomes = {node.name: outcome for node, outcome in zip(before.nodes, scope.outcomes, strict=True)}
     scope.program, scope.critical_path_length = program, program.critical_path_length
-    scope.outcomes = [known.get(node.name) for node in program.nodes]
+    scope.outcomes = [outcomes.get(node.name) for node in program.nodes]
     scope.has_all_values = all(outcome is None or isinstance(outcome, ValueOutcome) for outcome in scope.outcomes)
     scope.missing_needs, scope.open_nodes = [], 0
-    held: set[int] = set()
+    kept_indexes: set[int] = set()
     for node in program.nodes:
         waits = node.has_effects and not complete
         scope.missing_needs.append(sum(scope.outcomes[need] is None for need in node.needs) + waits)
-        if waits or not held.isdisjoint(node.needs):
-            held.add(node.index)
+        if waits or not kept_indexes.isdisjoint(node.needs):
+            kept_indexes.add(node.index)
         else:
             scope.open_nodes += scope.outcomes[node.index] is None
     names = {node.name for node in program.nodes}
-    gone = {node.name for node in before.nodes} - names
-    if gone:
+    removed_names = {node.name for node in before.nodes} - names
+    if removed_names:
         abandon(
             state,
             [
                 path
                 for path in paths_within(state, scope.path, ("",))
-                if root_name(path.removeprefix(scope.path)) in gone
+                if root_name(path.removeprefix(scope.path)) in removed_names
             ],
         )
     for node in program.nodes:

@@ -39,12 +39,12 @@ def _json_size(value: Any) -> int:
     """
     if not isinstance(value, list | dict):
         return 0 if type(value) is not str or len(value) < SAFE_TEXT_LENGTH else _encoded_length(value)
-    found, items = (_encoded_length(list(value)), value.values()) if isinstance(value, dict) else (0, value)
+    total_length, items = (_encoded_length(list(value)), value.values()) if isinstance(value, dict) else (0, value)
     for item in items:  # One by one: together they would be in memory twice.
-        found += _encoded_length(item) + 1
-        if found > MAX_VALUE_BYTES:
+        total_length += _encoded_length(item) + 1
+        if total_length > MAX_VALUE_BYTES:
             break
-    return found
+    return total_length
 
 
 def _encoded_length(value: Any) -> int:

@@ -344,8 +344,8 @@ class UsageCounter:
     def total(self) -> Usage:
         """Returns the sum."""
         tokens = self.prompt_tokens, self.cached_tokens, self.output_tokens
-        found = Usage(*tokens, self.calls, self.seconds, self.resends, self.money, self.assumed)
-        return found if found != NO_USAGE else NO_USAGE
+        total_usage = Usage(*tokens, self.calls, self.seconds, self.resends, self.money, self.assumed)
+        return total_usage if total_usage != NO_USAGE else NO_USAGE
 
 
 def no_estimate(call: CallRequest) -> CallEstimate:
@@ -463,7 +463,9 @@ class RunState:
                 unit.from_queue = True
                 self.enqueue(unit)
             if not line and account in self.waiting_accounts:
-                self.waiting_accounts = tuple(other for other in self.waiting_accounts if other is not account)
+                self.waiting_accounts = tuple(
+                    waiting_account for waiting_account in self.waiting_accounts if waiting_account is not account
+                )
 
     def request_decision(self, unit: WorkItem, phase: Phase) -> None:
         """Moves a unit to a phase that requires a decision."""

@@ -60,8 +60,8 @@ class TextReader:
 
     def wants(self, call: CallRequest) -> bool:
         """Whether the reader wants a call's text."""
-        named = not self._nodes or any(is_within(call.node, name) for name in self._nodes)
-        return named and (not self._agents or call.name in self._agents)
+        is_selected = not self._nodes or any(is_within(call.node, name) for name in self._nodes)
+        return is_selected and (not self._agents or call.name in self._agents)
 
     def add(self, text: CallText, start: int, piece: str) -> None:
         """Adds a piece of a text."""
@@ -73,8 +73,8 @@ class TextReader:
 
     def discard(self, text: CallText) -> None:
         """Drops the unread pieces of a text."""
-        if (left := self._texts.pop(text, None)) is not None:
-            self._size -= sum(map(len, left[1]))
+        if (buffered_text := self._texts.pop(text, None)) is not None:
+            self._size -= sum(map(len, buffered_text[1]))
 
     def take(self) -> TextPiece | None:
         """Takes the unread pieces of the text that has waited longest; None if there are none."""

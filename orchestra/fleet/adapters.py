@@ -70,9 +70,9 @@ class AdapterBases:
         try:
             now = os.stat(manifest)
             stamp = now.st_mtime_ns, now.st_ino
-            if (known := self._cache.get(manifest)) is None or known[0] != stamp:
-                known = self._cache[manifest] = stamp, read_manifest(manifest.parent).base
-            return known[1]
+            if (cached_base := self._cache.get(manifest)) is None or cached_base[0] != stamp:
+                cached_base = self._cache[manifest] = stamp, read_manifest(manifest.parent).base
+            return cached_base[1]
         except (OSError, FleetError):
             return ""  # loading the adapter refuses a manifest that cannot be read
 
@@ -101,11 +101,11 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
     assert card.adapter is not None, "only for cards with an adapter"
     if card.adapter in server.adapters:
         return Path(server.adapters[card.adapter])
-    own = (card.folder / card.adapter).resolve() if card.folder else None
+    path = (card.folder / card.adapter).resolve() if card.folder else None
     # `isdir` is False for a folder that may not be entered.
-    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):
+    if path and card.folder and path.is_relative_to(card.folder.resolve()) and os.path.isdir(path):
         card.require_weights()
-        return own
+        return path
     hint = (
         f"put it into {card.folder / card.adapter}"
         if card.folder
@@ -212,30 +212,30 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     Raises:
         InputError: F102.
     """
-    listed = list(cards)
+    card_list = list(cards)
     for name, server in config.local_servers.items():
-        own = {
+        card_adapters = {
             c.name
-            for c in listed
+            for c in card_list
             if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)
         }
-        wanted = [*server.adapters, *own]
-        spare = plugin.spare_slots() if wanted and server.device == "cpu" else 0
-        if server.max_loras < len(wanted) + spare:
-            raise _slots_error(name, server.max_loras, len(wanted), spare)
+        adapter_names = [*server.adapters, *card_adapters]
+        spare = plugin.spare_slots() if adapter_names and server.device == "cpu" else 0
+        if server.max_loras < len(adapter_names) + spare:
+            raise _slots_error(name, server.max_loras, len(adapter_names), spare)
 
 
 def _slots_error(name: str, slots: int, adapters: int, spare: int) -> InputError:
-    has = f"{slots} adapter slot{'' if slots == 1 else 's'} (max_loras: {slots})"
-    each = "one for its adapter" if adapters == 1 else f"one for each of its {adapters} adapters"
-    message = f"server {name!r} has {has} and needs {adapters + spare}: {each}"
-    why = ""
+    slots_text = f"{slots} adapter slot{'' if slots == 1 else 's'} (max_loras: {slots})"
+    needs_text = "one for its adapter" if adapters == 1 else f"one for each of its {adapters} adapters"
+    message = f"server {name!r} has {slots_text} and needs {adapters + spare}: {needs_text}"
+    reason = ""
     if spare:
         message += f", and {spare} that must stay empty"
-        why = "on CPUs this version of vLLM answers requests without an adapter from the last slot"
-        why += ", so an adapter there would answer for the base model"
+        reason = "on CPUs this version of vLLM answers requests without an adapter from the last slot"
+        reason += ", so an adapter there would answer for the base model"
     return InputError(
-        "F102", message, why=why, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file"
+        "F102", message, why=reason, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file"
     )
 
 
@@ -286,8 +286,8 @@ class AdapterManager:
         """Whether a card has no adapter, or its adapter is known to be loaded on a server."""
         if card.adapter is None:
             return True
-        known = self._cache.get((server, card.digest))
-        return known is not None and known.adapter.name in self._loaded.get(server, ())
+        cached_adapter = self._cache.get((server, card.digest))
+        return cached_adapter is not None and cached_adapter.adapter.name in self._loaded.get(server, ())
 
     def is_listed(self, server: str, card: Card) -> bool:
         """Whether an endpoint lists a card's adapter, as far as it was asked."""
@@ -309,13 +309,13 @@ class AdapterManager:
             return ""
         if isinstance(target, Endpoint):
             return await self._listed_adapter(server, card, once)
-        known = self._cache.get((server, card.digest))
+        cached_adapter = self._cache.get((server, card.digest))
         if (
-            known is not None
-            and known.adapter.name in self._loaded.get(server, ())
-            and known.stamps == file_stamps(known.files)
+            cached_adapter is not None
+            and cached_adapter.adapter.name in self._loaded.get(server, ())
+            and cached_adapter.stamps == file_stamps(cached_adapter.files)
         ):
-            return known.adapter.name
+            return cached_adapter.adapter.name
         async with self._locks.setdefault(server, asyncio.Lock()):
             try:
                 adapter = await self._refresh(server, card, target)
@@ -326,8 +326,8 @@ class AdapterManager:
                 and (fault := await self._load(server, adapter, target, once)) is not None
             ):
                 return fault
-            if known is not None and known.adapter.name != adapter.name:
-                await self._unload(server, known.adapter.name)
+            if cached_adapter is not None and cached_adapter.adapter.name != adapter.name:
+                await self._unload(server, cached_adapter.adapter.name)
         return adapter.name
 
     async def _listed_adapter(self, server: str, card: Card, once: bool) -> str:
@@ -354,19 +354,23 @@ class AdapterManager:
 
     async def _refresh(self, server: str, card: Card, target: LocalServer) -> Adapter:
         """Returns the adapter with its current files. Raises `FleetError`."""
-        known = self._cache.get((server, card.digest))
-        if known is None or known.stamps != file_stamps(known.files):
+        cached_adapter = self._cache.get((server, card.digest))
+        if cached_adapter is None or cached_adapter.stamps != file_stamps(cached_adapter.files):
             files = adapter_files(find_adapter(card, target))
             # before the files are read, so that a change meanwhile is noticed at the next call
             stamps = file_stamps(files)
-            known = self._cache[server, card.digest] = _CachedAdapter(
+            cached_adapter = self._cache[server, card.digest] = _CachedAdapter(
                 files, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
             )
-        return known.adapter
+        return cached_adapter.adapter
 
     async def _unload(self, server: str, name: str) -> None:
         """Unloads an adapter that no card uses any more."""
-        if all(known.adapter.name != name for (where, _), known in self._cache.items() if where == server):
+        if all(
+            cached_adapter.adapter.name != name
+            for (server_name, _), cached_adapter in self._cache.items()
+            if server_name == server
+        ):
             self._loaded.get(server, set()).discard(name)
             # a server that cannot unload it keeps it, which does no harm
             await self._client.unload_adapter(server, name)
@@ -375,12 +379,12 @@ class AdapterManager:
         models = await self._client.list_models(server, once=once)
         if isinstance(models, RequestError):
             return models
-        loaded = self._loaded[server] = {model.id for model in models if model.id != target.model}
-        if adapter.name in loaded:
+        ids = self._loaded[server] = {model.id for model in models if model.id != target.model}
+        if adapter.name in ids:
             return None
         spare = self._spare_slots(server)
-        if spare and len(loaded) + spare >= target.max_loras:
-            reason = f"{server} holds {len(loaded)} adapters of other commands, and on the CPU its last slot stays free"
+        if spare and len(ids) + spare >= target.max_loras:
+            reason = f"{server} holds {len(ids)} adapters of other commands, and on the CPU its last slot stays free"
             return RequestError.not_reached(
                 "F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file"
             )

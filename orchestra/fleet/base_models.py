@@ -127,8 +127,8 @@ def read_model_folder(folder: Path) -> ModelFolder:
     config = _read_config(folder / CONFIG)
     family = str(config.get("model_type", ""))
     if family not in FAMILIES:
-        known = f"supported are {', '.join(FAMILIES)}"
-        raise InputError("F107", f"{folder} has a model of the unknown family {family[:60]!r}", hint=known)
+        families_text = f"supported are {', '.join(FAMILIES)}"
+        raise InputError("F107", f"{folder} has a model of the unknown family {family[:60]!r}", hint=families_text)
     context = config.get("max_position_embeddings")
     if not isinstance(context, int) or isinstance(context, bool) or context < 1:
         raise InputError("F107", f"{folder / CONFIG} has no max_position_embeddings", hint=hint)
@@ -142,8 +142,8 @@ def read_model_folder(folder: Path) -> ModelFolder:
 
 def quantization_method(config: Mapping[str, Any]) -> str:
     """Returns the format of the weights that a `config.json` states; empty for plain weights."""
-    stated = config.get("quantization_config")
-    return str(stated.get("quant_method") or "unknown") if isinstance(stated, Mapping) else ""
+    method = config.get("quantization_config")
+    return str(method.get("quant_method") or "unknown") if isinstance(method, Mapping) else ""
 
 
 def refuse_quantized(folder: Path) -> None:
@@ -282,10 +282,10 @@ def fleet_text(name: str, source: ModelFolder | HubModel, *, device: Device, mod
         ]
         title = f"{source.hub}, {source.download_bytes / 1e9:.1f} GB"
     method = source.quantization if isinstance(source, ModelFolder) else ""
-    own = [f"    quantization: {method}"] if method else []
+    lines = [f"    quantization: {method}"] if method else []
     if device == "cpu":
-        own = own or ["    quantization: auto            # int8 on a CPU without bfloat16"]
-        own.append("    kv_cache_gib: 1")
+        lines = lines or ["    quantization: auto            # int8 on a CPU without bfloat16"]
+        lines.append("    kv_cache_gib: 1")
     return "\n".join(
         [
             f"# Written by `orchestra fleet add`. {title}.",
@@ -297,7 +297,7 @@ def fleet_text(name: str, source: ModelFolder | HubModel, *, device: Device, mod
             f"    device: {device}",
             f"    max_model_len: {context}",
             "    max_loras: 8                  # adapters in one batch",
-            *own,
+            *lines,
             "    weights:",
             f"      licence: {json.dumps(licence)}",
             "      sources:",

@@ -44,8 +44,8 @@ class PreparedCard:
             else None
         )
         """The prompt for a server with native function calling, of an agent with tools that is requested for a line."""
-        untuned = card.untuned_card
-        self.untuned_prompt = self.prompt if untuned is None else CompiledPrompt(untuned)
+        untuned_card = card.untuned_card
+        self.untuned_prompt = self.prompt if untuned_card is None else CompiledPrompt(untuned_card)
         """The prompt for a model without the card's adapter."""
 
 
@@ -109,38 +109,40 @@ class CallEstimator:
             )
         except InputError:
             return NO_ESTIMATE  # the call itself is refused with this error
-        most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
-        least, choice = min(card.min_output, most), choose_servers(self.config, call, card)
+        max_output = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        least, choice = min(card.min_output, max_output), choose_servers(self.config, call, card)
         if isinstance(choice, RequestError):
             return CallEstimate(
-                prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least
+                prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS),
+                max_output=max_output,
+                min_output=least,
             )
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
-        if (untuned := self._untuned_prompt(call, card, choice)) is not None:
-            bound = max(bound, max_prompt_tokens(untuned.messages, template))
+        if (untuned_prompt := self._untuned_prompt(call, card, choice)) is not None:
+            bound = max(bound, max_prompt_tokens(untuned_prompt.messages, template))
         if self._may_call_functions(choice):
             bound = max(bound, self._max_function_tokens(call, card, template))
-        price, unpriced = max_prices(self.config, choice.servers)
+        price, unpriced_server = max_prices(self.config, choice.servers)
         return CallEstimate(
             prompt_tokens=bound,
-            max_output=most,
+            max_output=max_output,
             min_output=least,
             token_prices=price,
-            unpriced_server=unpriced,
+            unpriced_server=unpriced_server,
             memo_key=memo,
         )
 
     def _untuned_prompt(self, call: CallRequest, card: Card, choice: ServerChoice) -> Prompt | None:
         """Returns the prompt of a model without the card's adapter; None if no server of the choice may get it."""
-        prepared = self.card_cache.get(card)
+        prepared_card = self.card_cache.get(card)
         targets = [self.config.servers[name] for name in choice.servers]
-        if prepared.untuned_prompt is prepared.prompt or all(
+        if prepared_card.untuned_prompt is prepared_card.prompt or all(
             isinstance(target, LocalServer) and self.adapter_bases.uses_adapter(choice.card, target)
             for target in targets
         ):
             return None
-        return prepared.untuned_prompt.render(
+        return prepared_card.untuned_prompt.render(
             call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none"
         )
 
@@ -170,9 +172,9 @@ class CallEstimator:
             return ""
         constraints: list[str] = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
         constraints += ["functions"] if self._may_call_functions(choice) else []
-        untuned = self._untuned_prompt(call, card, choice)
-        constraints += [] if untuned is None else [message.content for message in untuned.messages]
-        said = [
+        untuned_prompt = self._untuned_prompt(call, card, choice)
+        constraints += [] if untuned_prompt is None else [message.content for message in untuned_prompt.messages]
+        content = [
             [CONSTRAINT_VERSION, MEMO_VERSION],
             [call.kind, card.name, card.digest],
             call.inputs,
@@ -189,7 +191,7 @@ class CallEstimator:
             ],  # an optional last item keeps the keys of earlier versions valid
         ]
         try:
-            return digest(canonical(said))
+            return digest(canonical(content))
         except UnicodeEncodeError:  # a lone surrogate in an input
             return ""
 
@@ -199,7 +201,7 @@ def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, 
     without a price.
     """
     prompt = output = 0.0
-    unpriced = ""
+    unpriced_server = ""
     for name in names:
         server = config.servers[name]
         if isinstance(server, Endpoint):
@@ -207,8 +209,8 @@ def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, 
                 dearest = max(server.price.prompt, server.price.cached or 0.0)
                 prompt, output = max(prompt, dearest / 1e6), max(output, server.price.output / 1e6)
             elif server.external:
-                unpriced = name
-    return (prompt, output), unpriced
+                unpriced_server = name
+    return (prompt, output), unpriced_server
 
 
 def max_prompt_tokens(messages: Iterable[ChatMessage], template: int) -> int:

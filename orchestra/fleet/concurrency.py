@@ -125,20 +125,20 @@ class AdaptiveLimit:
 
     def _decrease(self) -> None:
         capacity, lower = self._capacity(), max(1, int(DECREASE * self._limit))
-        known = capacity >= lower
-        self._plateau = min(2 * self._plateau, LONGEST_PLATEAU) if known and self._step == 2 else PLATEAU
-        self._wait = self._plateau if known else 0
+        has_capacity = capacity >= lower
+        self._plateau = min(2 * self._plateau, LONGEST_PLATEAU) if has_capacity and self._step == 2 else PLATEAU
+        self._wait = self._plateau if has_capacity else 0
         self._limit = min(self._limit, max(lower, capacity))
         self._decreases += 1
         self._measured, self._step = False, 1
         self._begin_round()
 
     def _grow(self) -> None:
-        reached = self._reached
+        has_reached_limit = self._reached
         self._begin_round()
         if self._wait:
             self._wait -= 1
-        elif reached and self._limit < self._max_limit:
+        elif has_reached_limit and self._limit < self._max_limit:
             self._previous_limit = self._limit
             self._limit = min(self._max_limit, self._limit + self._step)
             self._step *= 2

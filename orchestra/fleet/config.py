@@ -285,7 +285,7 @@ def _key_discriminator(*keys: str) -> Discriminator:
         def has(key: str) -> bool:
             return key in value if isinstance(value, Mapping) else hasattr(value, key)
 
-        present = next((combined for combined in keys if all(map(has, combined.split("+")))), None)
+        present = next((key for key in keys if all(map(has, key.split("+")))), None)
         return present and f"<{present}>"
 
     single = ", ".join(key for key in keys if "+" not in key)
@@ -399,10 +399,12 @@ class Price(FleetModel):
 
     def cost(self, usage: Usage) -> float:
         """Returns the cost of a call."""
-        cached = min(usage.cached_tokens, usage.prompt_tokens)
-        reused = self.prompt if self.cached is None else self.cached
+        cached_tokens = min(usage.cached_tokens, usage.prompt_tokens)
+        cached_price = self.prompt if self.cached is None else self.cached
         return (
-            (usage.prompt_tokens - cached) * self.prompt + cached * reused + usage.output_tokens * self.output
+            (usage.prompt_tokens - cached_tokens) * self.prompt
+            + cached_tokens * cached_price
+            + usage.output_tokens * self.output
         ) / 1e6
 
 
@@ -605,7 +607,7 @@ class FleetConfig(FleetModel):
     def shared_models(self) -> dict[str, tuple[str, ...]]:
         """Returns the server models of each name in `models`; empty if no two names share a server model."""
         had = {
-            name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.servers_for(name)))
+            name: tuple(dict.fromkeys(_model_of(self.servers[server]) for server in self.servers_for(name)))
             for name in self.models
         }
         times = Counter(model for models in had.values() for model in models)
@@ -669,11 +671,11 @@ def parse_config(text: str, file: str) -> FleetConfig:
     Raises:
         InputError: An L code for invalid YAML, F100 at each invalid location.
     """
-    marked = strict_yaml.load_yaml(text, file)
+    yaml_document = strict_yaml.load_yaml(text, file)
     try:
-        config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))
+        config = FleetConfig.model_validate_json(msgspec.json.encode(yaml_document.value))
     except ValidationError as error:
-        raise InputErrors(validation_errors(error, marked, FleetConfig, _KEY_LOCATIONS)) from error
+        raise InputErrors(validation_errors(error, yaml_document, FleetConfig, _KEY_LOCATIONS)) from error
     return _with_absolute_folders(config, Path(file).parent)
 
 

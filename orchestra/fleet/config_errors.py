@@ -48,14 +48,14 @@ def _is_consequence(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool
     """Returns whether a list is too short only because pydantic does not count its invalid elements."""
     place = fault["loc"]
     return fault["type"] == "too_short" and any(
-        other["loc"][: len(place)] == place and other is not fault for other in faults
+        other_fault["loc"][: len(place)] == place and other_fault is not fault for other_fault in faults
     )
 
 
 def _to_input_error(
-    fault: ErrorDetails, marked: YamlDocument, key_locations: Mapping[str, Sequence[str]]
+    fault: ErrorDetails, yaml_document: YamlDocument, key_locations: Mapping[str, Sequence[str]]
 ) -> InputError:
-    path = marked.path(fault["loc"], missing=fault["type"] == "missing")
+    path = yaml_document.path(fault["loc"], missing=fault["type"] == "missing")
     key = ".".join(str(part) for part in path) or "the file"
     hint = ""
     if fault["type"] == "extra_forbidden":
@@ -75,19 +75,19 @@ def _to_input_error(
         if path and path[-1] == "api_key":
             hint = "write api_key: env:NAME or api_key: file:PATH; a configuration file never contains a secret"
     return InputError(
-        "F100", message, location=marked.location(path, key=fault["type"] == "extra_forbidden"), hint=hint
+        "F100", message, location=yaml_document.location(path, key=fault["type"] == "extra_forbidden"), hint=hint
     )
 
 
 def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> dict[str, list[str]]:
     """Returns the keys of all models, each with the places where it may be."""
-    found: dict[str, list[str]] = {}
+    locations: dict[str, list[str]] = {}
     for model, place in _iter_models(root, key_locations, "at the top level of the file"):
         for name, field in model.model_fields.items():
-            places = found.setdefault(field.alias or name, [])
+            places = locations.setdefault(field.alias or name, [])
             if place not in places:
                 places.append(place)
-    return found
+    return locations
 
 
 def _iter_models(

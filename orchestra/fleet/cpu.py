@@ -114,8 +114,8 @@ def read_cpu(cpuinfo: Path | None = None, environment: Mapping[str, str] = os.en
         elif name in ("flags", "Features"):
             flags = frozenset(value.split()) & INSTRUCTIONS.keys()
             break
-    allowed = ISA_FLAGS.get(environment.get(ISA_VARIABLE, "").upper(), flags)
-    return Cpu(model, flags & allowed, core_count())
+    allowed_flags = ISA_FLAGS.get(environment.get(ISA_VARIABLE, "").upper(), flags)
+    return Cpu(model, flags & allowed_flags, core_count())
 
 
 def core_count(topology: Path = TOPOLOGY) -> int:
@@ -200,17 +200,17 @@ def measure_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     try:
-        done = subprocess.run(  # noqa: S603 - a constant command
+        result = subprocess.run(  # noqa: S603 - a constant command
             command,
             capture_output=True,
             timeout=MEASURE_TIMEOUT,
             check=True,
             env=environment,
         )
-        speeds = msgspec.json.decode(done.stdout, type=MatmulSpeeds)
+        speeds = msgspec.json.decode(result.stdout, type=MatmulSpeeds)
         file = _speeds_file(cpu, cache)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, done.stdout)
+        write_file(file, result.stdout)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
         return None
     return speeds

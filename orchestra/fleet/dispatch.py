@@ -135,11 +135,11 @@ class Fleet:
         clock, model_store = clock or SystemClock(), model_store or ModelStore.from_environment()
         addresses = LocalAddresses(config, SupervisorClient(config, model_store.folders), model_store, mode, clock)
         # an empty mapping is kept too, because the caller fills it later
-        known = {} if cards_by_digest is None else cards_by_digest
+        stored_cards = {} if cards_by_digest is None else cards_by_digest
         estimator = CallEstimator(
             config=config,
             cards=cards,
-            cards_by_digest=known,
+            cards_by_digest=stored_cards,
             model_store=model_store,
             constraint=options.constraint,
             tenant=options.tenant,
@@ -219,17 +219,17 @@ class Fleet:
 
     async def _resolve_endpoint(self, name: str, target: Endpoint) -> None:
         """Asks an endpoint with `auto` what it is. Raises `FleetError` if it does not answer or lacks the model."""
-        listed = await self.client.list_models(name)
-        if isinstance(listed, RequestError):
-            raise FleetError(listed.code, listed.reason, hint=listed.hint)
-        software = identify_software(listed)
+        models = await self.client.list_models(name)
+        if isinstance(models, RequestError):
+            raise FleetError(models.code, models.reason, hint=models.hint)
+        software = identify_software(models)
         if not software and await self.client.answers(name, OLLAMA_VERSION):
             software = "Ollama"
-        resolved = resolve_endpoint(target, listed, software)
-        if isinstance(resolved, RequestError):
-            raise FleetError(resolved.code, resolved.reason, hint=resolved.hint)
-        self._sender.targets[name] = resolved
-        self._progress(Progress("ready", f"{name}: {resolved.model} at {target.endpoint}, {software or 'OpenAI API'}"))
+        endpoint = resolve_endpoint(target, models, software)
+        if isinstance(endpoint, RequestError):
+            raise FleetError(endpoint.code, endpoint.reason, hint=endpoint.hint)
+        self._sender.targets[name] = endpoint
+        self._progress(Progress("ready", f"{name}: {endpoint.model} at {target.endpoint}, {software or 'OpenAI API'}"))
 
     async def status(self) -> dict[str, Any]:
         """Returns the JSON of `orchestra fleet status --json`: local servers as the supervisor reports them, and the
@@ -333,17 +333,17 @@ class Fleet:
 
     async def load_adapter(self, card: Card) -> list[str]:
         """Loads a card's adapter into the running local servers, and returns the names of the servers that have it."""
-        wanted = [
+        servers = [
             name for name in self.config.servers_for(card.model) if isinstance(self.config.servers[name], LocalServer)
         ]
         try:
-            names = await self._readiness.ensure_up(wanted)
+            names = await self._readiness.ensure_up(servers)
         except FleetError:
             return []
-        loaded = [await self._resolve_model(name, card, once=False) for name in names]
+        model_ids = [await self._resolve_model(name, card, once=False) for name in names]
         return [
             name
-            for name, model in zip(names, loaded, strict=True)
+            for name, model in zip(names, model_ids, strict=True)
             if not isinstance(model, RequestError) and (model or card.adapter is None)
         ]
 
@@ -361,24 +361,27 @@ class Fleet:
     async def _call_servers(
         self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None
     ) -> CallResult | CallError:
-        began = self._clock.monotonic()
+        start_time = self._clock.monotonic()
         if call.timeout is None:
             deadline = Deadline(self._clock, self.config.limits.request_seconds)
         else:
             deadline = Deadline(self._clock, fleet_timeout(call.timeout), total=True)
         name, result = await self._send_to_best(call, choice, deadline, on_text)
-        tried = self._clock.monotonic() - began
+        elapsed = self._clock.monotonic() - start_time
         if isinstance(result, RequestError):
             if result.code == "F205" and not result.timed_out:
                 await self._addresses.report_stall(name)
-            if result.code in BROKEN_CONNECTION and (ended := await self._addresses.end_error(name, began)) is not None:
-                result = replace(result, reason=f"{result.reason}; {ended.code}: {ended.message}", hint=ended.hint)
-            return _to_call_error(result, name, self._failure_usage(result, call, name, tried))
+            if (
+                result.code in BROKEN_CONNECTION
+                and (error := await self._addresses.end_error(name, start_time)) is not None
+            ):
+                result = replace(result, reason=f"{result.reason}; {error.code}: {error.message}", hint=error.hint)
+            return _to_call_error(result, name, self._failure_usage(result, call, name, elapsed))
         card = choice.card
-        adapted = card.adapter is None or bool(result.adapter)
+        is_adapted = card.adapter is None or bool(result.adapter)
         reader = self._estimator.card_cache.get(card).reader
-        priced = msgspec.structs.replace(result, usage=_with_cost(result.usage, self.config.servers[name]))
-        return _parse_reply(reader, priced, name, call.inputs, adapted)
+        priced_result = msgspec.structs.replace(result, usage=_with_cost(result.usage, self.config.servers[name]))
+        return _parse_reply(reader, priced_result, name, call.inputs, is_adapted)
 
     async def _send_to_best(
         self, call: CallRequest, choice: ServerChoice, deadline: Deadline, on_text: TextCallback | None
@@ -388,15 +391,15 @@ class Fleet:
         Another server gets the call only if no model has received it. With several servers each is tried once, then
         again after a pause, so a busy or unavailable server does not block the others.
         """
-        now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
+        now, remaining_servers, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # for local servers that restart
-        reported: tuple[str, RequestError] | None = None
+        reported_error: tuple[str, RequestError] | None = None
         tries = sends = 0
         again: dict[str, float] = {}
         """Server to the earliest time of its next try."""
         while True:
             pauses: dict[str, float] = {}
-            for name in self._rank_servers(left, choice.card, call):
+            for name in self._rank_servers(remaining_servers, choice.card, call):
                 wait = max(again.get(name, 0.0), self._sender.states[name].busy_until) - now()
                 if tries and wait > 0:
                     pauses[name] = wait
@@ -411,15 +414,15 @@ class Fleet:
                     or deadline.remaining <= 0
                 ):
                     return name, _with_resends(result, sends)
-                if reported is None or result.retryable or not reported[1].retryable:
-                    reported = name, result
+                if reported_error is None or result.retryable or not reported_error[1].retryable:
+                    reported_error = name, result
                 if not once or (result.code == "F216" and now() >= patient):
                     continue
                 if (pause := self._sender.resend_delay(name, result, tries)) is not None:
                     pauses[name], again[name] = pause, now() + pause
-            left, tries = tuple(pauses), tries + 1
-            if reported is not None and min(pauses.values(), default=inf) >= deadline.remaining:
-                return reported[0], _with_resends(reported[1], sends)
+            remaining_servers, tries = tuple(pauses), tries + 1
+            if reported_error is not None and min(pauses.values(), default=inf) >= deadline.remaining:
+                return reported_error[0], _with_resends(reported_error[1], sends)
             await self._clock.sleep(min(pauses.values()))
 
     def _failure_usage(self, fault: RequestError, call: CallRequest, server: str, seconds: float) -> Usage:
@@ -431,8 +434,8 @@ class Fleet:
         target = self.config.servers[server]
         usage = fault.usage or Usage(calls=1)
         if fault.usage is None and fault.policy.billable and fault.reached_model:
-            most = self.estimate(call)
-            tokens = most.prompt_tokens, most.max_output
+            estimate = self.estimate(call)
+            tokens = estimate.prompt_tokens, estimate.max_output
             usage = Usage(prompt_tokens=tokens[0], output_tokens=tokens[1], calls=1, estimated_tokens=sum(tokens))
         return msgspec.structs.replace(_with_cost(usage, target), seconds=seconds) if fault.sent else NO_USAGE
 
@@ -476,13 +479,13 @@ class Fleet:
                 return msgspec.structs.replace(result, text=text, tool_calls=())
             if not _may_refuse_functions(result) or deadline.remaining <= 0:
                 return result
-        prepared, constraint = (
+        prepared_card, constraint = (
             self._estimator.card_cache.get(card),
             supported_constraint(target, self.options.constraint),
         )
 
         def build(adapter: str) -> ChatRequest:
-            script = prepared.prompt if adapter else prepared.untuned_prompt
+            script = prepared_card.prompt if adapter else prepared_card.untuned_prompt
             prompt = script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
             return self._build_chat(prompt, call, card, target, live=live)
 
@@ -565,19 +568,19 @@ class Fleet:
     ) -> ChatRequest:
         constraint = prompt.constraint
         script = self._estimator.card_cache.get(card).prompt
-        most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        max_output = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         one_token = script.one_token and target.dialect == "vllm"
         if one_token and constraint is not None and constraint.kind == "choice":
-            most = 1  # the savings are in docs/concepts/verification.md
-        ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
+            max_output = 1  # the savings are in docs/concepts/verification.md
+        has_priority = isinstance(target, LocalServer) and target.scheduling == "priority"
         return ChatRequest(
             messages=_messages(prompt),
-            max_output=most,
+            max_output=max_output,
             sampling=_sampling_settings(script.sampling, call.sample),
             stop=prompt.stop,
             constraint={constraint.kind: constraint.value} if constraint else None,
             schema=prompt.response_schema if constraint else None,
-            priority=call.priority if ranked else None,
+            priority=call.priority if has_priority else None,
             cache_salt=self.options.tenant,
             stream=live and not one_token,  # streaming a call does not change its result
             logprobs=script.has_confidence,
@@ -597,11 +600,15 @@ def _may_refuse_functions(fault: RequestError) -> bool:
     )
 
 
-def _sampling_settings(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
+def _sampling_settings(sampling: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
     """Returns the card's sampling. Each of several samples has a temperature above 0 and a seed of its own."""
     if not sample:
-        return own
-    return {**own, "temperature": own.get("temperature") or SAMPLE_TEMPERATURE, "seed": (own.get("seed") or 0) + sample}
+        return sampling
+    return {
+        **sampling,
+        "temperature": sampling.get("temperature") or SAMPLE_TEMPERATURE,
+        "seed": (sampling.get("seed") or 0) + sample,
+    }
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -654,24 +661,26 @@ def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAG
 
 
 def _parse_reply(
-    reader: OutputParser, completion: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
+    reader: OutputParser, completion: Completion, server: str, inputs: Mapping[str, Any], is_adapted: bool
 ) -> CallResult | CallError:
     """Parses a model's text. A text of another type becomes an error that another attempt may correct."""
-    parsed = reader.parse(completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=adapted)
-    if isinstance(parsed, ParsedOutput):
+    parsed_reply = reader.parse(
+        completion.text, completion.finish_reason, completion.tokens, inputs, with_adapter=is_adapted
+    )
+    if isinstance(parsed_reply, ParsedOutput):
         return CallResult(
-            value=parsed.value,
+            value=parsed_reply.value,
             usage=completion.usage,
             server=server,
             model=completion.model,
             sent=completion.sent,
             received=completion.received,
-            confidence=parsed.confidence,
+            confidence=parsed_reply.confidence,
         )
     return CallError(
-        code=parsed.code,
-        reason=parsed.reason,
-        hint=parsed.hint,
+        code=parsed_reply.code,
+        reason=parsed_reply.reason,
+        hint=parsed_reply.hint,
         retryable=True,
         usage=completion.usage,
         server=server,

@@ -70,8 +70,8 @@ def resolve_endpoint(target: Endpoint, models: tuple[ListedModel, ...], software
 
 
 def _enumerate(names: list[str]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+    names_text = ", ".join(names[:8])
+    return f"{names_text} and {len(names) - 8} more" if len(names) > 8 else names_text or "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +121,5 @@ async def inspect_endpoint(target: Endpoint) -> Endpoint:
         return target
     async with HttpClient(FleetLimits()) as client:
         models = await _list_models(client, target.endpoint.removesuffix("/v1")) or ()
-    resolved = resolve_endpoint(target, models, identify_software(models))
-    return target if isinstance(resolved, RequestError) else resolved
+    endpoint = resolve_endpoint(target, models, identify_software(models))
+    return target if isinstance(endpoint, RequestError) else endpoint

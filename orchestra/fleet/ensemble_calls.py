@@ -33,56 +33,70 @@ async def call_ensemble(call: CallRequest, card: Card, call_member: CallMember) 
     The ensemble was measured with all members, so its measures do not hold for a part of them. Cancellation cancels all
     calls.
     """
-    began = time.monotonic()
+    start_time = time.monotonic()
     if not is_allowed(call.label, card.label):
         return forbidden_error(call, card.label)
-    asked = member_calls(call, card)
-    parts = [part for part in card.member_cards if part.name in {one.name for one in asked}]
+    call_requests = member_calls(call, card)
+    parts = [part for part in card.member_cards if part.name in {call_request.name for call_request in call_requests}]
     weights = [weight for part, weight in zip(card.member_cards, card.weights, strict=False) if part in parts]
     replies = await (
-        _call_in_parallel(asked, call_member)
+        _call_in_parallel(call_requests, call_member)
         if card.enough is None
-        else _call_in_sequence(card, asked, weights, call_member)
+        else _call_in_sequence(card, call_requests, weights, call_member)
     )
-    usage = _total_usage(replies, time.monotonic() - began)
-    sent = _encode_by_member(parts, [reply.sent for reply in replies])
-    failed = next(
+    usage = _total_usage(replies, time.monotonic() - start_time)
+    sent_blob = _encode_by_member(parts, [reply.sent for reply in replies])
+    failure = next(
         ((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, CallError)), None
     )
-    if failed is not None:
-        part, refused = failed
-        reason = f"{part.name}, of the ensemble {card.name}: {refused.reason}"
-        received = _encode_by_member(parts, [reply.received for reply in replies])
-        server = _server_names(replies) or refused.server
+    if failure is not None:
+        part, error = failure
+        reason = f"{part.name}, of the ensemble {card.name}: {error.reason}"
+        received_blob = _encode_by_member(parts, [reply.received for reply in replies])
+        server = _server_names(replies) or error.server
         model = _join_names(reply.model for reply in replies)
-        told = {"reason": reason, "usage": usage, "server": server, "model": model, "sent": sent, "received": received}
-        return msgspec.structs.replace(refused, **told)
-    done = [reply for reply in replies if isinstance(reply, CallResult)]
-    best = _pool_answers(card, weights, done)
+        fields = {
+            "reason": reason,
+            "usage": usage,
+            "server": server,
+            "model": model,
+            "sent": sent_blob,
+            "received": received_blob,
+        }
+        return msgspec.structs.replace(error, **fields)
+    results = [reply for reply in replies if isinstance(reply, CallResult)]
+    best = _pool_answers(card, weights, results)
     return CallResult(
         value=best.value,
         usage=usage,
-        server=_server_names(done) or LOCAL_SERVER,
-        model=_join_names(reply.model for reply in done),
-        sent=sent,
-        received=_encode_replies(parts, done),
+        server=_server_names(results) or LOCAL_SERVER,
+        model=_join_names(reply.model for reply in results),
+        sent=sent_blob,
+        received=_encode_replies(parts, results),
         confidence=best.confidence,
     )
 
 
 def estimate_ensemble(call: CallRequest, card: Card, estimate: Callable[[CallRequest], CallEstimate]) -> CallEstimate:
     """Returns the bounds of an ensemble's cost: the sum over its members, at the highest price among them."""
-    found = [estimate(asked) for asked in member_calls(call, card)]
+    call_estimates = [estimate(member_call) for member_call in member_calls(call, card)]
     return CallEstimate(
-        prompt_tokens=sum(one.prompt_tokens for one in found),
-        max_output=sum(one.max_output for one in found),
-        min_output=sum(one.min_output for one in found),
-        token_prices=(max(one.token_prices[0] for one in found), max(one.token_prices[1] for one in found)),
-        unpriced_server=next((one.unpriced_server for one in found if one.unpriced_server), ""),
-        memo_key=digest(canonical([card.name, card.digest, [one.memo_key for one in found]]))
-        if all(one.memo_key for one in found)
+        prompt_tokens=sum(call_estimate.prompt_tokens for call_estimate in call_estimates),
+        max_output=sum(call_estimate.max_output for call_estimate in call_estimates),
+        min_output=sum(call_estimate.min_output for call_estimate in call_estimates),
+        token_prices=(
+            max(call_estimate.token_prices[0] for call_estimate in call_estimates),
+            max(call_estimate.token_prices[1] for call_estimate in call_estimates),
+        ),
+        unpriced_server=next(
+            (call_estimate.unpriced_server for call_estimate in call_estimates if call_estimate.unpriced_server), ""
+        ),
+        memo_key=digest(
+            canonical([card.name, card.digest, [call_estimate.memo_key for call_estimate in call_estimates]])
+        )
+        if all(call_estimate.memo_key for call_estimate in call_estimates)
         else "",
-        uses_local_encoder=any(one.uses_local_encoder for one in found),
+        uses_local_encoder=any(call_estimate.uses_local_encoder for call_estimate in call_estimates),
     )
 
 
@@ -93,56 +107,60 @@ def member_calls(call: CallRequest, card: Card) -> list[CallRequest]:
     that use a model, if there are some. If a budget allows less output than all may write, each member gets its minimum
     and a share of the rest in proportion to what it may write.
     """
-    writing = [part for part in card.member_cards if part.kind == "model"]
+    model_cards = [part for part in card.member_cards if part.kind == "model"]
     again = bool(call.feedback) or call.sample > 0 or call.tier > 0
-    parts = writing if again and writing else card.member_cards
-    rooms = _output_limits(writing, call.max_output)
+    parts = model_cards if again and model_cards else card.member_cards
+    rooms = _output_limits(model_cards, call.max_output)
     return [
         msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name))
         for part in parts
     ]
 
 
-def _output_limits(writing: Sequence[Card], most: int | None) -> dict[str, int]:
+def _output_limits(model_cards: Sequence[Card], max_output: int | None) -> dict[str, int]:
     """Returns the output limit of each writing member if a budget bounds their sum."""
-    if most is None:
+    if max_output is None:
         return {}
-    least = {part.name: min(part.min_output, part.max_output) for part in writing}
-    requests = {part.name: part.max_output - least[part.name] for part in writing}
-    spare = max(0, most - sum(least.values()))
+    least = {part.name: min(part.min_output, part.max_output) for part in model_cards}
+    requests = {part.name: part.max_output - least[part.name] for part in model_cards}
+    spare = max(0, max_output - sum(least.values()))
     return {
-        name: least[name] + min(requested, spare * requested // max(1, sum(requests.values())))
-        for name, requested in requests.items()
+        name: least[name] + min(requested_tokens, spare * requested_tokens // max(1, sum(requests.values())))
+        for name, requested_tokens in requests.items()
     }
 
 
-async def _call_in_parallel(asked: Sequence[CallRequest], call_member: CallMember) -> list[CallResult | CallError]:
+async def _call_in_parallel(
+    call_requests: Sequence[CallRequest], call_member: CallMember
+) -> list[CallResult | CallError]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(call_member(call)) for call in asked]
+        tasks = [group.create_task(call_member(call)) for call in call_requests]
     return [task.result() for task in tasks]
 
 
 async def _call_in_sequence(
-    card: Card, asked: Sequence[CallRequest], weights: Sequence[float], call_member: CallMember
+    card: Card, call_requests: Sequence[CallRequest], weights: Sequence[float], call_member: CallMember
 ) -> list[CallResult | CallError]:
     """Calls members in order until one fails or an answer is probable enough. The timeout of the call is that of all
     members.
     """
     replies: list[CallResult | CallError] = []
     enough = 1.0 if card.enough is None else card.enough
-    began = time.monotonic()
-    for call in asked:
-        left = None if call.timeout is None else max(MIN_TIMEOUT, call.timeout - (time.monotonic() - began))
-        replies.append(await call_member(msgspec.structs.replace(call, timeout=left)))
-        done = [reply for reply in replies if isinstance(reply, CallResult)]
-        if len(done) < len(replies) or (_pool_answers(card, weights, done).confidence or 0.0) >= enough:
+    start_time = time.monotonic()
+    for call in call_requests:
+        remaining_time = (
+            None if call.timeout is None else max(MIN_TIMEOUT, call.timeout - (time.monotonic() - start_time))
+        )
+        replies.append(await call_member(msgspec.structs.replace(call, timeout=remaining_time)))
+        results = [reply for reply in replies if isinstance(reply, CallResult)]
+        if len(results) < len(replies) or (_pool_answers(card, weights, results).confidence or 0.0) >= enough:
             break
     return replies
 
 
-def _pool_answers(card: Card, weights: Sequence[float], done: Sequence[CallResult]) -> EnsembleAnswer:
+def _pool_answers(card: Card, weights: Sequence[float], results: Sequence[CallResult]) -> EnsembleAnswer:
     return pool_answers(
-        [EnsembleAnswer(reply.value, reply.confidence) for reply in done],
+        [EnsembleAnswer(reply.value, reply.confidence) for reply in results],
         weights,
         card.member_cards[0].output_form.comparison_key,
     )
@@ -150,8 +168,8 @@ def _pool_answers(card: Card, weights: Sequence[float], done: Sequence[CallResul
 
 def _total_usage(replies: Sequence[CallResult | CallError], seconds: float) -> Usage:
     """Returns the tokens of all members as one call."""
-    spent = sum((reply.usage for reply in replies), NO_USAGE)
-    return msgspec.structs.replace(spent, calls=1, seconds=seconds)
+    usage = sum((reply.usage for reply in replies), NO_USAGE)
+    return msgspec.structs.replace(usage, calls=1, seconds=seconds)
 
 
 def _server_names(replies: Iterable[CallResult | CallError]) -> str:
@@ -163,11 +181,11 @@ def _join_names(names: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(name for name in names if name))
 
 
-def _encode_by_member(parts: Sequence[Card], exchanged: Sequence[bytes]) -> bytes:
-    if not any(exchanged):
+def _encode_by_member(parts: Sequence[Card], blobs: Sequence[bytes]) -> bytes:
+    if not any(blobs):
         return b""
     return msgspec.json.encode(
-        {part.name: _raw_or_text(data) for part, data in zip(parts, exchanged, strict=False) if data}
+        {part.name: _raw_or_text(data) for part, data in zip(parts, blobs, strict=False) if data}
     )
 
 
@@ -182,8 +200,8 @@ def _raw_or_text(data: bytes) -> msgspec.Raw | str:
 
 def _encode_replies(parts: Sequence[Card], replies: Sequence[CallResult]) -> bytes:
     """Returns each member's answer, confidence and server bytes as JSON."""
-    told: dict[str, dict[str, Any]] = {}
+    replies_by_member: dict[str, dict[str, Any]] = {}
     for part, reply in zip(parts, replies, strict=False):
         bytes_of = {"received": _raw_or_text(reply.received)} if reply.received else {}
-        told[part.name] = {"value": reply.value, "confidence": reply.confidence, **bytes_of}
-    return msgspec.json.encode(told)
+        replies_by_member[part.name] = {"value": reply.value, "confidence": reply.confidence, **bytes_of}
+    return msgspec.json.encode(replies_by_member)

@@ -99,9 +99,9 @@ class LocalWorkers:
             # `asyncio.timeout` costs as much as the rest of a small call, and so does another coroutine.
             if call.timeout is None:
                 if call.kind == "tool":
-                    began = time.monotonic()
+                    start_time = time.monotonic()
                     function, key = self._find_tool(call)
-                    return _to_result(await function.call(call.inputs, call.label, key, self._pool), began)
+                    return _to_result(await function.call(call.inputs, call.label, key, self._pool), start_time)
                 return await self._call(call)
             async with asyncio.timeout(call.timeout):
                 return await self._call(call)
@@ -173,11 +173,11 @@ class LocalWorkers:
         return function, call.idempotency_key if function.contract.effect == "keyed" else ""
 
     async def _call(self, call: CallRequest) -> CallResult | CallError:
-        began = time.monotonic()
+        start_time = time.monotonic()
         registry = self._project.registry
         if call.kind == "tool":
             function, key = self._find_tool(call)
-            return _to_result(await function.call(call.inputs, call.label, key, self._pool), began)
+            return _to_result(await function.call(call.inputs, call.label, key, self._pool), start_time)
         card = resolve_card(call, registry.cards, self._cards_by_digest)
         if card is None or card.kind == "python":
             function = registry.python_agent(call.name)
@@ -186,7 +186,7 @@ class LocalWorkers:
             label = card.label if card else function.contract.label
             if not is_allowed(call.label, label):
                 return forbidden_error(call, label)
-            return _to_result(await function.call(call.inputs, call.label, pool=self._pool), began)
+            return _to_result(await function.call(call.inputs, call.label, pool=self._pool), start_time)
         if not is_allowed(call.label, card.label):
             return forbidden_error(call, card.label)
         predictor = await self.predictor(card)
@@ -195,7 +195,7 @@ class LocalWorkers:
             with self._single_thread():
                 value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
         _validate(card.name, card.output_schema, value, "T004")
-        return _to_result(value, began, confidence, card.digest)
+        return _to_result(value, start_time, confidence, card.digest)
 
     def _single_thread(self) -> AbstractContextManager[None]:
         """Limits numpy's products to one thread each. Enter and leave it on the event loop's thread."""
@@ -210,9 +210,9 @@ class LocalWorkers:
             FleetError: The encoder is not available.
         """
         async with self._loading:
-            if (found := self._predictors.get(card.digest)) is None:
-                found = self._predictors[card.digest] = await self._load(card)
-            return found
+            if (predictor := self._predictors.get(card.digest)) is None:
+                predictor = self._predictors[card.digest] = await self._load(card)
+            return predictor
 
     async def _load(self, card: Card) -> Predictor:
         card.require_weights()  # before an encoder is fetched
@@ -289,13 +289,13 @@ def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:
             return TextClassifier.load
 
 
-def _to_result(value: Any, began: float, confidence: float | None = None, model: str = "") -> CallResult:
+def _to_result(value: Any, start_time: float, confidence: float | None = None, model: str = "") -> CallResult:
     """Returns a result. A probability that is not finite is dropped, because every comparison with it is false."""
     if confidence is not None and not math.isfinite(confidence):
         confidence = None
     return CallResult(
         value=value,
-        usage=Usage(calls=1, seconds=time.monotonic() - began),
+        usage=Usage(calls=1, seconds=time.monotonic() - start_time),
         server=LOCAL_SERVER,
         model=model,
         confidence=confidence,

@@ -46,14 +46,14 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
 def _cgroup_rests(proc: Path, cgroups: Path) -> Iterator[int]:
     """Yields the free bytes of each memory limit (cgroup v2) of this process and its parents."""
     place = next((line[3:] for line in _read_lines(proc / "self" / "cgroup") if line.startswith("0::")), "/")
-    own = cgroups / place.lstrip("/")
-    for folder in (own, *own.parents):
+    path = cgroups / place.lstrip("/")
+    for folder in (path, *path.parents):
         if not folder.is_relative_to(cgroups):
             break
-        limit, used = _read_lines(folder / "memory.max"), _read_lines(folder / "memory.current")
-        if limit and used and limit[0].isdecimal() and used[0].isdecimal():
+        limit, lines = _read_lines(folder / "memory.max"), _read_lines(folder / "memory.current")
+        if limit and lines and limit[0].isdecimal() and lines[0].isdecimal():
             stat = dict(line.split() for line in _read_lines(folder / "memory.stat"))
-            yield max(0, int(limit[0]) - int(used[0]) + int(stat.get("inactive_file", 0)))
+            yield max(0, int(limit[0]) - int(lines[0]) + int(stat.get("inactive_file", 0)))
 
 
 def _read_lines(path: Path) -> list[str]:

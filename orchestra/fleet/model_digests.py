@@ -45,8 +45,8 @@ class ModelDigests:
         It is empty for an endpoint without a `revision:`, weights that are not installed yet, and a missing adapter.
         """
         if isinstance(target, Endpoint):
-            said = [target.endpoint, target.model, target.revision, card.adapter]
-            return digest(canonical(said)) if target.revision else ""
+            content = [target.endpoint, target.model, target.revision, card.adapter]
+            return digest(canonical(content)) if target.revision else ""
         server, adapter = self._base_digest(name, target), self._adapter_digest(name, target, card)
         return digest(canonical([server, adapter])) if server and adapter else ""
 
@@ -63,12 +63,12 @@ class ModelDigests:
         return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter_digest(name, target, card)
 
     def _base_digest(self, name: str, target: LocalServer) -> str:
-        if not (found := self._servers.get(name, "")) and (contents := self._weights_digest(target)):
+        if not (server_digest := self._servers.get(name, "")) and (contents := self._weights_digest(target)):
             settings = cpu.resolve_auto(target, self._model_store.folders.cache).model_dump(
                 mode="json", include=set(DIGEST_SETTINGS)
             )
-            found = self._servers[name] = digest(canonical([contents, settings]))
-        return found
+            server_digest = self._servers[name] = digest(canonical([contents, settings]))
+        return server_digest
 
     def _weights_digest(self, target: LocalServer) -> str:
         """Returns the digest of a model's files, including the chat template; empty if they are missing or their
@@ -81,8 +81,8 @@ class ModelDigests:
     def _adapter_digest(self, name: str, target: LocalServer, card: Card) -> str:
         if card.adapter is None:
             return "none"
-        known = self._adapters.get((name, card.digest))
-        if known is None or known.stamps != adapters.file_stamps(known.files):
+        cached_digest = self._adapters.get((name, card.digest))
+        if cached_digest is None or cached_digest.stamps != adapters.file_stamps(cached_digest.files):
             try:
                 folder = adapters.find_adapter(card, target)
                 files = adapters.adapter_files(folder)
@@ -91,5 +91,5 @@ class ModelDigests:
                 binding = adapters.binding_digest(folder)
             except (FleetError, OSError):
                 return ""
-            known = self._adapters[name, card.digest] = _CachedDigest(files, stamp, binding)
-        return known.digest
+            cached_digest = self._adapters[name, card.digest] = _CachedDigest(files, stamp, binding)
+        return cached_digest.digest

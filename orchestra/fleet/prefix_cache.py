@@ -27,18 +27,18 @@ def prefix_hashes(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
         messages: The messages of the chat.
         salt: The parts that separate caches: the model or adapter, and the tenant.
     """
-    found: list[int] = []
+    hashes: list[int] = []
     block = hash(salt)
     for message in messages:
         text = message["content"]
         block = hash((block, message["role"]))
-        whole = len(text) - len(text) % BLOCK_CHARACTERS
-        for start in range(0, whole, BLOCK_CHARACTERS):
+        hashed_length = len(text) - len(text) % BLOCK_CHARACTERS
+        for start in range(0, hashed_length, BLOCK_CHARACTERS):
             block = hash((block, text[start : start + BLOCK_CHARACTERS]))
-            found.append(block)
-        if whole < len(text):
-            block = hash((block, text[whole:]))
-    return tuple(found)
+            hashes.append(block)
+        if hashed_length < len(text):
+            block = hash((block, text[hashed_length:]))
+    return tuple(hashes)
 
 
 class PrefixCache:
@@ -61,13 +61,13 @@ class PrefixCache:
 
     def cached_blocks(self, prefix: Prefix) -> int:
         """Returns the number of leading blocks that are cached."""
-        used, idle = self._used, self._idle
-        return bisect_left(prefix, True, key=lambda block: block not in used and block not in idle)
+        used_blocks, idle = self._used, self._idle
+        return bisect_left(prefix, True, key=lambda block: block not in used_blocks and block not in idle)
 
     def missing_blocks(self, prefix: Prefix) -> int:
         """Returns the number of blocks that would be added to those in use."""
-        used = self._used
-        return len(prefix) - bisect_left(prefix, True, key=lambda block: block not in used)
+        used_blocks = self._used
+        return len(prefix) - bisect_left(prefix, True, key=lambda block: block not in used_blocks)
 
     def acquire(self, prefix: Prefix) -> None:
         """Adds the blocks of a request that is sent."""
@@ -79,9 +79,9 @@ class PrefixCache:
     def release(self, prefix: Prefix) -> None:
         """Releases the blocks of a finished request. They stay cached as the capacity allows."""
         for block in reversed(prefix):
-            left = self._used[block] - 1
-            if left:
-                self._used[block] = left
+            remaining_uses = self._used[block] - 1
+            if remaining_uses:
+                self._used[block] = remaining_uses
             else:
                 del self._used[block]
                 self._idle[block] = None

@@ -74,7 +74,7 @@ class ServerReadiness:
         if self._config.start != "on_demand" and self._up.issuperset(choice.servers):
             return call, choice
         clock = asyncio.get_running_loop().time
-        began = clock()
+        start_time = clock()
         try:
             async with asyncio.timeout(None if call.timeout is None else fleet_timeout(call.timeout)):
                 choice = replace(choice, servers=await self.ensure_up(choice.servers))
@@ -83,7 +83,7 @@ class ServerReadiness:
                 choice.servers[0], choice.servers[0] in self._config.local_servers, call.timeout or 0.0
             ) from error
         if call.timeout is not None:
-            call = msgspec.structs.replace(call, timeout=max(0.0, call.timeout - (clock() - began)))
+            call = msgspec.structs.replace(call, timeout=max(0.0, call.timeout - (clock() - start_time)))
         return call, choice
 
     async def ensure_up(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -97,8 +97,8 @@ class ServerReadiness:
             FleetError: No server came up.
         """
         if self._config.start == "on_demand":
-            if running := [name for name in names if await self._still_runs(name)]:
-                return tuple(running)
+            if running_names := [name for name in names if await self._still_runs(name)]:
+                return tuple(running_names)
         elif self._up.issuperset(names):
             return tuple(names)
         latest = asyncio.get_running_loop().time() - RESTART_AFTER
@@ -111,9 +111,9 @@ class ServerReadiness:
             ):
                 self._start_tasks[name] = asyncio.create_task(self._start(name))
         while self._up.isdisjoint(names) and (
-            starting := [self._start_tasks[name] for name in names if self._is_starting(name)]
+            start_tasks := [self._start_tasks[name] for name in names if self._is_starting(name)]
         ):
-            await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(start_tasks, return_when=asyncio.FIRST_COMPLETED)
         up = tuple(name for name in names if name in self._up)
         if not up:
             self._start_tasks[names[0]].result()  # raises an exception that is not a `FleetError`
@@ -141,8 +141,8 @@ class ServerReadiness:
             self._failures.pop(name, None)
 
 
-def _timeout_error(name: str, ours: bool, seconds: float) -> FleetError:
+def _timeout_error(name: str, is_own: bool, seconds: float) -> FleetError:
     """Returns the error of a call whose timeout ended before the server was up."""
-    code, verb = ("F216", "start") if ours else ("F203", "status")
+    code, verb = ("F216", "start") if is_own else ("F203", "status")
     reason = f"{name} was still starting when the call's timeout of {seconds:g} s ended"
     return FleetError(code, reason, hint=f"raise the node's `timeout`, or: orchestra fleet {verb}")

@@ -116,11 +116,11 @@ class FifoScheduler:
 
     def dequeue(self) -> Ticket | None:
         """Removes and returns the first ticket."""
-        found = _first_waiting(self._queue)
-        if found is not None:
+        ticket = _first_waiting(self._queue)
+        if ticket is not None:
             heapq.heappop(self._queue)
             self.waiting -= 1
-        return found
+        return ticket
 
     def finish(self, request: QueueRequest) -> None:
         """Does nothing."""
@@ -234,11 +234,11 @@ class ProgramScheduler:
         oldest = self._oldest()
         if oldest is None:
             return None
-        chosen = self._best() if self._passed < MAX_PASSES else oldest if self._fits(_next_request(oldest)) else None
-        if chosen is None:
+        run_queue = self._best() if self._passed < MAX_PASSES else oldest if self._fits(_next_request(oldest)) else None
+        if run_queue is None:
             return None
-        self._passed = 0 if chosen is oldest else self._passed + 1
-        return self._take_ticket(chosen)
+        self._passed = 0 if run_queue is oldest else self._passed + 1
+        return self._take_ticket(run_queue)
 
     def finish(self, request: QueueRequest) -> None:
         """Records that a request has ended. Its prompt may be evicted now."""
@@ -268,8 +268,8 @@ class ProgramScheduler:
         """Whether the prompts in flight leave space for this one. Shared blocks take none."""
         if self.max_used_blocks is None or not request.prefix or not self._in_flight:
             return True
-        more = self.prefix_cache.missing_blocks(request.prefix)
-        return not more or self.prefix_cache.used_blocks + more <= (
+        missing_blocks = self.prefix_cache.missing_blocks(request.prefix)
+        return not missing_blocks or self.prefix_cache.used_blocks + missing_blocks <= (
             self.max_used_blocks if self._in_flight >= MIN_CONCURRENT else self.prefix_cache.capacity
         )
 
@@ -281,25 +281,25 @@ class ProgramScheduler:
 
     def _best(self) -> _RunQueue | None:
         """Returns the best ticket: small runs that have started, then a new run, then large runs that have started."""
-        held: list[tuple[int, int, _RunQueue]] = []
+        blocked_queues: list[tuple[int, int, _RunQueue]] = []
         """Runs whose next prompt does not fit now."""
-        found: _RunQueue | None = None
+        run_queue: _RunQueue | None = None
         sought = False
-        while found is None and self._started:
+        while run_queue is None and self._started:
             level, _, run = self._started[0]
             if not run.waiting or run.level != level:
                 heapq.heappop(self._started)
                 if run.listed_level == level:
                     run.listed_level = -1
             elif level and not sought:
-                sought, found = True, self._best_new()
+                sought, run_queue = True, self._best_new()
             elif self._fits(_next_request(run)):
-                found = run
+                run_queue = run
             else:
-                held.append(heapq.heappop(self._started))
-        for entry in held:
+                blocked_queues.append(heapq.heappop(self._started))
+        for entry in blocked_queues:
             heapq.heappush(self._started, entry)
-        return found if found is not None or sought else self._best_new()
+        return run_queue if run_queue is not None or sought else self._best_new()
 
     def _best_new(self) -> _RunQueue | None:
         """Returns the new run to start: one whose prompt is cached by half or more, else the oldest; only runs whose

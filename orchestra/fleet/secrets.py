@@ -30,27 +30,27 @@ def read_secret(reference: str, environment: Mapping[str, str] = os.environ) -> 
     """
     kind, _, name = reference.partition(":")
     if kind == "env":
-        found = environment.get(name, "")
+        secret = environment.get(name, "")
     else:
         try:
-            found = Path(name).expanduser().read_text(encoding="utf-8")
+            secret = Path(name).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: `~` without a home directory
             raise FleetError(
                 "F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}"
             ) from error
-    if not (found := found.strip()):
+    if not (secret := secret.strip()):
         raise FleetError(
             "F105",
             f"the secret {reference} is empty",
             hint=f"export {name}=…" if kind == "env" else f"put it into {name}",
         )
-    if not found.isprintable():
+    if not secret.isprintable():
         raise FleetError(
             "F105",
             f"the secret {reference} is not a key: it has several lines, or control characters",
             hint=f"look at {name}",
         )
-    return found
+    return secret
 
 
 def missing_key_error(server: Endpoint | LocalServer) -> FleetError | None:
@@ -76,8 +76,8 @@ def key_in_headers(headers: Mapping[str, str]) -> str:
 
 def _looks_random(key: str) -> bool:
     """Whether a key looks random. `EMPTY`, `ollama` and `sk-no-key-required` are words for servers without keys."""
-    mixed = any(char.isupper() for char in key) and any(char.islower() for char in key)
-    return len(key) >= MIN_KEY_LENGTH and (mixed or any(char.isdigit() for char in key))
+    is_mixed = any(char.isupper() for char in key) and any(char.islower() for char in key)
+    return len(key) >= MIN_KEY_LENGTH and (is_mixed or any(char.isdigit() for char in key))
 
 
 def redact(text: str, key: str) -> str:
@@ -108,30 +108,34 @@ def contains_split_key(received: bytes, key: str) -> bool:
     """
     if not key:
         return False
-    one = received.removeprefix(b"\xef\xbb\xbf").lstrip()
-    documents = [one] if one[:1] == b"{" else [line[5:] for line in one.splitlines() if line.startswith(b"data:")]
+    document_bytes = received.removeprefix(b"\xef\xbb\xbf").lstrip()
+    documents = (
+        [document_bytes]
+        if document_bytes[:1] == b"{"
+        else [line[5:] for line in document_bytes.splitlines() if line.startswith(b"data:")]
+    )
     texts: dict[str, list[str]] = {}
     for document in documents:
         try:
-            found = msgspec.json.decode(document)
+            content = msgspec.json.decode(document)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
-        for place, text in _iter_texts(found):
+        for place, text in _iter_texts(content):
             texts.setdefault(place, []).append(text)
     return any(key in "".join(pieces) for pieces in texts.values())
 
 
 def _iter_texts(document: Any) -> Iterator[tuple[str, str]]:
     """Yields the texts of a JSON value in order, each with its path."""
-    left = [("", document)]
-    while left:
-        place, value = left.pop()
+    stack = [("", document)]
+    while stack:
+        place, value = stack.pop()
         if isinstance(value, str):
             yield place, value
         elif isinstance(value, dict):
-            left += [(f"{place}/{name}", value[name]) for name in reversed(value)]
+            stack += [(f"{place}/{name}", value[name]) for name in reversed(value)]
         elif isinstance(value, list):
-            left += [(place, one) for one in reversed(value)]
+            stack += [(place, item) for item in reversed(value)]
 
 
 class StreamRedactor:
@@ -142,12 +146,14 @@ class StreamRedactor:
 
     def __call__(self, text: str) -> None:
         """Returns the text that can be released. The start of a possible key is held back."""
-        whole = redact(self._pending + text, self._key)
-        most = min(len(whole), len(self._key) - 1)
-        held = next((length for length in range(most, 0, -1) if self._key.startswith(whole[-length:])), 0)
-        self._pending = whole[len(whole) - held :]
-        if said := whole[: len(whole) - held]:
-            self._on_text(said)
+        buffer = redact(self._pending + text, self._key)
+        max_length = min(len(buffer), len(self._key) - 1)
+        partial_length = next(
+            (length for length in range(max_length, 0, -1) if self._key.startswith(buffer[-length:])), 0
+        )
+        self._pending = buffer[len(buffer) - partial_length :]
+        if output := buffer[: len(buffer) - partial_length]:
+            self._on_text(output)
 
     def end(self) -> None:
         """Returns the held back text at the end of the stream."""

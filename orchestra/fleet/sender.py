@@ -201,9 +201,11 @@ class Sender:
         self.config, self._progress = config, progress
         self.targets: dict[str, LocalServer | Endpoint] = dict(config.servers)
         """The servers by name. An endpoint with `auto` is replaced by what it really is when that is known."""
-        most = config.limits.in_flight
+        max_requests = config.limits.in_flight
         self.states = {
-            name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker())
+            name: ServerState(
+                ConcurrencyGate(concurrency(max_requests), make_scheduler(config.order)), CircuitBreaker()
+            )
             for name in config.servers
         }
         self._client, self._addresses, self._clock = client, addresses, clock
@@ -230,7 +232,7 @@ class Sender:
             once: Whether to give up after one try, because the caller can use another server. A restart is not awaited
             then.
         """
-        began = self._clock.monotonic()
+        start_time = self._clock.monotonic()
         target = self.targets.get(server)
         if target is None:
             return SendResult(RequestError.not_reached("F201", f"the fleet has no server {server!r}"), 0, 0.0)
@@ -248,7 +250,7 @@ class Sender:
                 break
             await self._clock.sleep(pause)
             result, resends = await self._try_send(server, target, request, deadline, new_reader, patience), resends + 1
-        return SendResult(result, resends, self._clock.monotonic() - began)
+        return SendResult(result, resends, self._clock.monotonic() - start_time)
 
     def _deadline(self, seconds: float | Deadline | None) -> Deadline:
         if isinstance(seconds, Deadline):
@@ -270,10 +272,10 @@ class Sender:
         is wrong.
         """
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
-        began, notified = self._clock.monotonic(), False
-        while (left := began + seconds - self._clock.monotonic()) > 0:
+        start_time, is_notified = self._clock.monotonic(), False
+        while (remaining_time := start_time + seconds - self._clock.monotonic()) > 0:
             answer = await self._client.exchange(
-                root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds)
+                root, request, NO_HEADERS, min(remaining_time, 2 * self.config.limits.connect_seconds)
             )
             if (
                 isinstance(answer, HttpResponse)
@@ -281,14 +283,14 @@ class Sender:
                 or not (answer.policy.may_be_starting or answer.busy)
             ):
                 return
-            if not notified and seconds - left >= NOTIFY_AFTER:
-                notified = True
+            if not is_notified and seconds - remaining_time >= NOTIFY_AFTER:
+                is_notified = True
                 self._progress(
                     Progress(
                         "wait", f"{server} at {target.endpoint} does not answer yet: waiting for at most {seconds:g} s"
                     )
                 )
-            await self._clock.sleep(min(PROBE_INTERVAL, left))
+            await self._clock.sleep(min(PROBE_INTERVAL, remaining_time))
 
     async def probe(self, server: str, target: Endpoint, seconds: float) -> RequestError | None:
         """Lists the models of an endpoint, without queue and breaker. Returns the error, or None."""
@@ -377,14 +379,14 @@ class Sender:
     ) -> HttpResponse | RequestError:
         """One try: an address, a place in the queue, an exchange."""
         server_state, headers = self.states[server], NO_HEADERS
-        asked = request
+        http_request = request
         if isinstance(target, LocalServer):
             root = await self._addresses.url(server, min(deadline.remaining, patience))
             if isinstance(root, RequestError):
                 return self._record_result(server_state, root)
             headers = auth_headers(self._addresses.key(server))
         else:
-            root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, asked)
+            root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, http_request)
             try:
                 headers = _endpoint_headers(target)
             except FleetError as error:
@@ -405,16 +407,16 @@ class Sender:
             if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:
                 return _breaker_open_error(server, server_state, pause, request.body or b"")
             trial = server_state.breaker.state == "half-open"
-            read = new_reader() if new_reader else None
+            read_chunk = new_reader() if new_reader else None
             result = await self._client.exchange(
-                root, request, headers, deadline.remaining, read, own_server=isinstance(target, LocalServer)
+                root, request, headers, deadline.remaining, read_chunk, own_server=isinstance(target, LocalServer)
             )
         finally:
             if trial and result is None:  # cancelled, in most cases; the trial has ended in any case
                 server_state.breaker.record_ignored()
             server_state.gate.leave(permit, _request_outcome(result))
         if isinstance(result, RequestError):
-            result = self._explain(server, server_state, target, result, placed=request is not asked)
+            result = self._explain(server, server_state, target, result, placed=request is not http_request)
             if isinstance(target, LocalServer) and (result.unreachable or result.status == 401):
                 self._addresses.forget(server, root)
         return self._record_result(server_state, result, trial)
@@ -448,8 +450,8 @@ class Sender:
         self, server_state: ServerState, queue_request: QueueRequest, deadline: Deadline
     ) -> Permit | None:
         """Waits for a permit of a server; None if there is none before the deadline."""
-        gate, began = server_state.gate, self._clock.monotonic()
-        if began >= server_state.busy_until:
+        gate, start_time = server_state.gate, self._clock.monotonic()
+        if start_time >= server_state.busy_until:
             gate.resume()
         if (permit := gate.try_enter(queue_request)) is not None:
             return permit
@@ -458,7 +460,7 @@ class Sender:
                 permit = await gate.enter(queue_request)
         except TimeoutError:
             return None
-        deadline.extend(self._clock.monotonic() - began)
+        deadline.extend(self._clock.monotonic() - start_time)
         return permit
 
     def _record_result(
@@ -534,17 +536,21 @@ def _forbidden_error(server: str, label: str, ceiling: str) -> RequestError:
     return RequestError.not_reached("F202", reason, hint)
 
 
-def _breaker_open_error(server: str, server_state: ServerState, pause: float, sent: bytes) -> RequestError:
+def _breaker_open_error(server: str, server_state: ServerState, pause: float, request_body: bytes) -> RequestError:
     """Returns the error during a pause. If the server has never answered, it is the original error."""
     if (
         server_state.breaker_error is not None
         and server_state.breaker_error.code == "F203"
         and not server_state.has_answered
     ):
-        return replace(server_state.breaker_error, retry_after=pause, sent=sent, received=b"")
-    why = f"; the last error: {server_state.breaker_error.reason}" if server_state.breaker_error is not None else ""
-    reason = f"{server} failed {server_state.failures} times in a row; no requests for {pause:.0f} s{why}"
-    return RequestError("F218", reason, "orchestra fleet status", reached_model=False, retry_after=pause, sent=sent)
+        return replace(server_state.breaker_error, retry_after=pause, sent=request_body, received=b"")
+    reason_suffix = (
+        f"; the last error: {server_state.breaker_error.reason}" if server_state.breaker_error is not None else ""
+    )
+    reason = f"{server} failed {server_state.failures} times in a row; no requests for {pause:.0f} s{reason_suffix}"
+    return RequestError(
+        "F218", reason, "orchestra fleet status", reached_model=False, retry_after=pause, sent=request_body
+    )
 
 
 def _is_resendable(fault: RequestError) -> bool:

@@ -47,13 +47,13 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
     if not names:
         hint = f"add it under `models:` of the fleet file{suggestion(card.model, config.models)}"
         return RequestError.not_reached("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
-    cleared = tuple(name for name in names if is_allowed(call.label, config.servers[name].label))
-    if not cleared:
+    cleared_servers = tuple(name for name in names if is_allowed(call.label, config.servers[name].label))
+    if not cleared_servers:
         reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
         return RequestError.not_reached(
             "F202", reason, "change the `label:` of a server in the fleet file, or use another fleet"
         )
-    return ServerChoice(card, cleared)
+    return ServerChoice(card, cleared_servers)
 
 
 def supported_constraint(target: LocalServer | Endpoint, wanted: ConstraintMode) -> ConstraintMode:

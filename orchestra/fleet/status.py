@@ -117,12 +117,12 @@ def fleet_status(
             "last_answered": server_state.answered_at,
             "last_failed": server_state.failed_at,
         }
-        found = (
+        local_status = (
             _local_status(reports.get(name), observations.supervisor_error, mode, config.start == "on_demand")
             if name in config.local_servers
             else _endpoint_status(name, target, server_state, observations, now)
         )
-        servers.append(ServerStatus(**common, **found))
+        servers.append(ServerStatus(**common, **local_status))
     models = {model: config.servers_for(model) for model in config.models}
     return FleetStatus(
         fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models
@@ -137,7 +137,7 @@ def _local_status(
         return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
     if on_demand and mode != "none" and report.phase in ("stopping", "stopped"):
         return {"kind": "local", "address": "", "state": "idle", "supervisor_report": msgspec.to_builtins(report)}
-    said = (
+    error_fields = (
         {}
         if report.error is None
         else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
@@ -147,7 +147,7 @@ def _local_status(
         "address": report.url or "",
         "state": "stopped" if report.phase == "stopping" else report.phase,
         "supervisor_report": msgspec.to_builtins(report),
-        **said,
+        **error_fields,
     }
 
 
@@ -159,9 +159,9 @@ def _endpoint_status(
     fault = None if unheard else server_state.last_error
     if name in observations.probed:
         fault = observations.probed[name]
-        lasting, ready = fault is not None, fault is None
+        is_lasting, ready = fault is not None, fault is None
     else:
-        lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
+        is_lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
         ready = server_state.answered_at is not None
     if (error := missing_key_error(target)) is not None:
         return {
@@ -173,7 +173,7 @@ def _endpoint_status(
             "hint": error.hint,
         }
     down = (
-        lasting
+        is_lasting
         and fault is not None
         and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
     )

@@ -46,8 +46,8 @@ def parse_metrics(text: str) -> ServerLoad:
     """Returns the load of a Prometheus text. Missing values are zero."""
     sums: dict[str, float] = {}
     for line in text.splitlines():
-        if line.startswith("vllm:cache_config_info{") and (told := _CACHE_TOKENS.search(line)) is not None:
-            sums["vllm:cache_tokens"] = float(told[1])
+        if line.startswith("vllm:cache_config_info{") and (match := _CACHE_TOKENS.search(line)) is not None:
+            sums["vllm:cache_tokens"] = float(match[1])
         elif line.startswith("vllm:"):
             name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
             try:

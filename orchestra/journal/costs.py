@@ -121,31 +121,31 @@ class CostCounter:
             self.skip_run(run, "J013", "its first event is missing")
             return
         self._unfinished += not usage.status
-        shared = {
+        groups = {
             key: _run_group(key, run, usage, status or "running") for key in self._group_by if key not in CALL_KEYS
         }
         self._total.runs += 1
         if not self._by_call:
-            self._row(tuple(shared.values()), run)
+            self._row(tuple(groups.values()), run)
         for calls in usage.calls:
-            unpriced = self._unpriced_server(calls.server, calls.usage)
-            for row in (self._row(self._key(shared, calls), run), self._total):
+            unpriced_server = self._unpriced_server(calls.server, calls.usage)
+            for row in (self._row(self._key(groups, calls), run), self._total):
                 row.usage += calls.usage
                 row.reused += calls.reused
                 row.open += calls.open
-                if unpriced:
-                    row.unpriced[unpriced] = row.unpriced.get(unpriced, 0) + calls.finished
+                if unpriced_server:
+                    row.unpriced[unpriced_server] = row.unpriced.get(unpriced_server, 0) + calls.finished
         self._reused_plans += usage.reused_plans
         self._saved_usage += usage.saved_usage
 
     def report(self) -> CostReport:
         """Returns the costs counted so far."""
-        found = {
+        cost_rows = {
             key: CostRow(dict(zip(self._group_by, key, strict=True)), _cost_total(row))
             for key, row in self._rows.items()
         }
         sums: dict[tuple[str, ...], tuple[float, ...]] = {}
-        for key, row in found.items():
+        for key, row in cost_rows.items():
             for end in range(1, len(key) + 1):
                 sums[key[:end]] = tuple(
                     map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _cost_order(row.cost.usage), strict=True))
@@ -156,7 +156,7 @@ class CostCounter:
             parts = enumerate(zip(self._group_by, key, strict=True), 1)
             return [([] if by in TIME_KEYS else [-part for part in sums[key[:end]]], name) for end, (by, name) in parts]
 
-        rows = tuple(found[key] for key in sorted(found, key=sort_key))
+        rows = tuple(cost_rows[key] for key in sorted(cost_rows, key=sort_key))
         return CostReport(
             self._group_by,
             rows,
@@ -174,11 +174,11 @@ class CostCounter:
             row.last_run, row.runs = run, row.runs + 1
         return row
 
-    def _key(self, shared: dict[CostKey, str], calls: CallUsage) -> tuple[str, ...]:
+    def _key(self, groups: dict[CostKey, str], calls: CallUsage) -> tuple[str, ...]:
         if not self._by_call:
-            return tuple(shared.values())
-        own = {"agent": calls.agent, "model": calls.model, "server": calls.server}
-        return tuple(own[key] if key in CALL_KEYS else shared[key] for key in self._group_by)
+            return tuple(groups.values())
+        call_groups = {"agent": calls.agent, "model": calls.model, "server": calls.server}
+        return tuple(call_groups[key] if key in CALL_KEYS else groups[key] for key in self._group_by)
 
 
 def _cost_total(row: _CostAccumulator) -> CostTotal:

@@ -47,18 +47,18 @@ def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], aft
             if seq:
                 raise damaged_event_error(run, seq, f"the log should end at {end[0]}")
             return []
-    found = []
-    for number, body, stated, big in rest:
+    events = []
+    for number, body, stored_chain, big in rest:
         seq += 1
         if number != seq:
             raise damaged_event_error(run, seq, "it is missing")
-        chain = stated if big is None else next_hash(chain, body, big)
-        if chain != stated:
+        chain = stored_chain if big is None else next_hash(chain, body, big)
+        if chain != stored_chain:
             raise damaged_event_error(run, seq, "its hash differs from the stored one")
-        found.append(decode_event(run, seq, body))
+        events.append(decode_event(run, seq, body))
     if (seq, chain) != end:
         raise damaged_event_error(run, seq + 1, f"the log should end at {end[0]}")
-    return found
+    return events
 
 
 def verify_ends(run: str, links: Sequence[ChainLink], end: tuple[int, bytes]) -> tuple[Event, Event]:
@@ -73,12 +73,12 @@ def verify_ends(run: str, links: Sequence[ChainLink], end: tuple[int, bytes]) ->
         JournalError: J013 if numbers, hashes or end were altered, J021 for an unknown kind.
     """
     last, chain = end
-    wanted = sorted({1, last - 1, last} - {0})
-    if [number for number, _, _, _ in links] != wanted or links[-1][2] != chain:
+    sequence_numbers = sorted({1, last - 1, last} - {0})
+    if [number for number, _, _, _ in links] != sequence_numbers or links[-1][2] != chain:
         raise damaged_event_error(run, last, "the first or the last event was altered")
     before = {1: run.encode(), last: links[-2][2] if last > 1 else run.encode()}
-    for number, body, stated, big in links:
-        if number in before and big is not None and next_hash(before[number], body, big) != stated:
+    for number, body, stored_chain, big in links:
+        if number in before and big is not None and next_hash(before[number], body, big) != stored_chain:
             raise damaged_event_error(run, number, "its hash differs from the stored one")
     return decode_event(run, 1, links[0][1]), decode_event(run, last, links[-1][1])
 

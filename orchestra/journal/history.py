@@ -228,9 +228,9 @@ class History:
     @property
     def is_waiting(self) -> bool:
         """Whether only questions to people are open."""
-        asked = {question.node for question in self.open_questions}
+        nodes = {question.node for question in self.open_questions}
         calls = (row for row in self.rows if row.kind == "call" and row.status in ("running", "waiting"))
-        return bool(asked) and all(row.path in asked for row in calls)
+        return bool(nodes) and all(row.path in nodes for row in calls)
 
     def subtree(self, path: str) -> History:
         """Returns the nodes inside a node, or inside one of its turns, as a separate list of rows."""
@@ -311,11 +311,12 @@ class _HistoryFold:
                 self._node(f"{path}?{number}", event.at)
             case MapExpanded(node=path, count=count):
                 self._node(path, event.at).elements = count
-            case NodeFinished(node=path, outcome=outcome, original_outcome=instead, overridden_by=given):
+            case NodeFinished(node=path, outcome=outcome, original_outcome=instead, overridden_by=override_source):
                 node = self._node(path, event.at)
                 node.original_outcome, node.overridden_by = (
                     instead,
-                    given or (node.overridden_by if instead is None and isinstance(outcome, ValueOutcome) else None),
+                    override_source
+                    or (node.overridden_by if instead is None and isinstance(outcome, ValueOutcome) else None),
                 )
                 if self.open_questions and self._close_questions(node):
                     node.unanswered_reason = "no answer in time"
@@ -328,8 +329,8 @@ class _HistoryFold:
                 self._node(path, event.at)
                 self.open_questions[path] = event
             case QuestionAnswered(node=path):
-                node, asked = self._node(path, event.at), self.open_questions.pop(path, None)
-                if asked is not None and asked.kind == "acceptance" and not event.decline_reason:
+                node, question = self._node(path, event.at), self.open_questions.pop(path, None)
+                if question is not None and question.kind == "acceptance" and not event.decline_reason:
                     node.correction = event
                 if event.decline_reason:
                     node.unanswered_reason = f"{event.by or 'a person'} declined to answer: {event.decline_reason}"
@@ -363,24 +364,24 @@ class _HistoryFold:
             node.finished, node.retry_planned = event.at, False
 
     def _start_turn(self, event: TurnStarted) -> None:
-        path, drafted = event.node, event.draft
-        if drafted is not None and drafted.reused_from:
-            self.reused_plans.append(PlanReuse(drafted.reused_from, drafted.saved_usage, path))
-        if self.open_questions and drafted is not None:  # questions of the replaced version are closed
-            left = [
-                one
-                for one in self.open_questions
-                if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")
+        path, draft = event.node, event.draft
+        if draft is not None and draft.reused_from:
+            self.reused_plans.append(PlanReuse(draft.reused_from, draft.saved_usage, path))
+        if self.open_questions and draft is not None:  # questions of the replaced version are closed
+            open_questions = [
+                question_path
+                for question_path in self.open_questions
+                if question_path.startswith(f"{path}@") and not question_path.startswith(f"{path}@{draft.version}/")
             ]
-            for one in left:
-                del self.open_questions[one]
+            for question_path in open_questions:
+                del self.open_questions[question_path]
         # Nodes of a loop's turn are in `path#turn`, of a plan's version in `path@version`, of a called body in `path`
         # itself.
         node = self._node(path, event.at)
         node.choice_reason = event.choice_reason or node.choice_reason
         self.turns[f"{path}#{event.turn}"] = event.at
-        if drafted is not None and drafted.version:
-            self.turns.setdefault(f"{path}@{drafted.version}", event.at)
+        if draft is not None and draft.version:
+            self.turns.setdefault(f"{path}@{draft.version}", event.at)
 
     def history(self) -> History:
         """Returns the history of the events so far."""
@@ -403,14 +404,16 @@ class _HistoryFold:
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
             reused_plans=(*plan_reuse(start), *self.reused_plans),
-            open_questions=() if end else tuple(sorted(self.open_questions.values(), key=lambda asked: asked.seq)),
+            open_questions=()
+            if end
+            else tuple(sorted(self.open_questions.values(), key=lambda question: question.seq)),
             external_events=tuple(self.external_events),
             tiers=start.tiers if start else (),
         )
 
     def _node(self, path: str, at: float) -> _Node:
-        if (known := self.nodes.get(path)) is not None:
-            return known
+        if (existing_node := self.nodes.get(path)) is not None:
+            return existing_node
         if not parent(path):
             node = self.nodes[path] = _Node(path, self.turns.get(path, at), 0)
             self.roots.append(node)
@@ -422,14 +425,16 @@ class _HistoryFold:
                     self.start.run if self.start else "", self.seq, f"a node is nested deeper than {MAX_DEPTH} levels"
                 )
             missing.append(above)
-        for one in reversed(missing):
-            holder = self.nodes.get(parent(one))
+        for missing_path in reversed(missing):
+            holder = self.nodes.get(parent(missing_path))
             if holder is not None and holder.depth >= MAX_DEPTH:
                 raise damaged_event_error(
                     self.start.run if self.start else "", self.seq, f"a node is nested deeper than {MAX_DEPTH} levels"
                 )
-            node = self.nodes[one] = _Node(one, self.turns.get(one, at), holder.depth + 1 if holder else 0)
-            if holder is not None and one in self.turns:
+            node = self.nodes[missing_path] = _Node(
+                missing_path, self.turns.get(missing_path, at), holder.depth + 1 if holder else 0
+            )
+            if holder is not None and missing_path in self.turns:
                 holder.is_loop = True
             (holder.children if holder else self.roots).append(node)
         return node
@@ -438,15 +443,17 @@ class _HistoryFold:
         """Closes the questions of a finished node and of its inner nodes. Returns whether one of them was the node's
         own question.
         """
-        own = self.open_questions.pop(node.path, None)
-        gone = self._close_nested_questions(node)
-        return (own is not None and own.kind == "answer") or any("@" not in path[len(node.path) :] for path in gone)
+        question = self.open_questions.pop(node.path, None)
+        closed_questions = self._close_nested_questions(node)
+        return (question is not None and question.kind == "answer") or any(
+            "@" not in path[len(node.path) :] for path in closed_questions
+        )
 
     def _close_nested_questions(self, node: _Node) -> list[str]:
         """Returns the paths of questions inside a node and closes them, because the node has its outcome."""
         under_way = [child for child in node.children if child.outcome is None]
-        gone = [child.path for child in under_way if self.open_questions.pop(child.path, None) is not None]
-        return gone + [path for child in under_way for path in self._close_nested_questions(child)]
+        closed_questions = [child.path for child in under_way if self.open_questions.pop(child.path, None) is not None]
+        return closed_questions + [path for child in under_way for path in self._close_nested_questions(child)]
 
     def _add_usage(self, path: str, usage: Usage) -> None:
         if usage == NO_USAGE:
@@ -564,19 +571,22 @@ class TierUsage:
 
 def usage_by_tier(history: History) -> tuple[TierUsage, ...]:
     """Returns the tiers of a run: the agents' own models first, a person last; empty for a run without escalation."""
-    rows = [row for row in history.rows if row.correction is not None or any(one.tier for one in row.attempts)]
-    found: dict[int, TierUsage] = {}
-    for tried in _attempts(rows):
-        spent = found.setdefault(tried.tier, TierUsage(tier_name(history.tiers, tried.tier)))
-        if tried.error in UNSENT_CODES:
-            spent.skipped[tried.reason] = spent.skipped.get(tried.reason, 0) + 1
+    rows = [row for row in history.rows if row.correction is not None or any(attempt.tier for attempt in row.attempts)]
+    usages_by_tier: dict[int, TierUsage] = {}
+    for attempt in _attempts(rows):
+        tier_usage = usages_by_tier.setdefault(attempt.tier, TierUsage(tier_name(history.tiers, attempt.tier)))
+        if attempt.error in UNSENT_CODES:
+            tier_usage.skipped[attempt.reason] = tier_usage.skipped.get(attempt.reason, 0) + 1
         else:
-            spent.calls += 1
-            spent.accepted += bool(tried.accepted)
-            spent.usage += tried.usage
-    given = sum(row.correction is not None for row in rows)
-    return (*(found[tier] for tier in sorted(found)), *([TierUsage(PERSON, given, given)] if given else ()))
+            tier_usage.calls += 1
+            tier_usage.accepted += bool(attempt.accepted)
+            tier_usage.usage += attempt.usage
+    correction_count = sum(row.correction is not None for row in rows)
+    return (
+        *(usages_by_tier[tier] for tier in sorted(usages_by_tier)),
+        *([TierUsage(PERSON, correction_count, correction_count)] if correction_count else ()),
+    )
 
 
 def _attempts(rows: Iterable[NodeRow]) -> Iterable[NodeAttempt]:
-    return (tried for row in rows for tried in row.attempts if tried.seconds is not None)
+    return (attempt for row in rows for attempt in row.attempts if attempt.seconds is not None)

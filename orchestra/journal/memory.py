@@ -108,13 +108,13 @@ class MemoryJournal:
         for event in events:
             if type(event) is not AttemptFinished or not event.outbox:
                 continue
-            found = outbox_message(self.store.last_message + 1, run, event)
-            if found is not None and found.key not in self.store.sent_keys:
-                self.store.sent_keys.add(found.key)
-                self.store.last_message = found.number
+            message = outbox_message(self.store.last_message + 1, run, event)
+            if message is not None and message.key not in self.store.sent_keys:
+                self.store.sent_keys.add(message.key)
+                self.store.last_message = message.number
                 if event.node not in delivered:
-                    self.store.messages[found.number] = found
-                self.store.message_keys.setdefault(run, []).append((found.number, found.key))
+                    self.store.messages[message.number] = message
+                self.store.message_keys.setdefault(run, []).append((message.number, message.key))
         if log.end.is_ended:
             log.holder = None
             self._epochs.pop(run, None)
@@ -182,9 +182,9 @@ class MemoryJournal:
 
     async def list_runs(self, limit: int = 50) -> list[RunSummary]:
         """Returns the latest runs, newest first."""
-        found = [_summary(run, log) for run, log in self.store.logs.items() if log.events]
-        found.sort(key=lambda summary: (summary.started, summary.run), reverse=True)
-        return found[: max(0, limit)]
+        run_summaries = [_summary(run, log) for run, log in self.store.logs.items() if log.events]
+        run_summaries.sort(key=lambda summary: (summary.started, summary.run), reverse=True)
+        return run_summaries[: max(0, limit)]
 
     async def summary(self, run: str) -> RunSummary | None:
         """Returns the summary of one run, or None."""
@@ -193,12 +193,12 @@ class MemoryJournal:
 
     async def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
         """Yields the runs that started at `since` or later, newest first."""
-        found = [
+        started_runs = [
             (log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since
         ]
-        for started, run in sorted(found, reverse=True):
+        for start_time, run in sorted(started_runs, reverse=True):
             if (log := self.store.logs.get(run)) is not None:
-                yield ScannedRun(run, started, tuple(log.events))
+                yield ScannedRun(run, start_time, tuple(log.events))
 
     async def find_runs(self, prefix: str) -> list[str]:
         """Returns at most 100 ids of runs with this prefix, in order."""
@@ -252,8 +252,8 @@ class MemoryJournal:
         """Waits for inbox messages."""
         await self._wakeup.wait()
         self._wakeup.clear()
-        found, self._runs_with_messages = self._runs_with_messages, set()
-        return found
+        runs_with_messages, self._runs_with_messages = self._runs_with_messages, set()
+        return runs_with_messages
 
     def put_memo(self, memo: str, run: str, value: Any) -> None:
         """Memoizes an answer as long as its run is kept; the first answer is kept."""
@@ -267,21 +267,21 @@ class MemoryJournal:
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
         """Returns the messages that are not delivered."""
-        return [found for number, found in sorted(self.store.messages.items()) if number > after][:limit]
+        return [message for number, message in sorted(self.store.messages.items()) if number > after][:limit]
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered."""
         for number in numbers:
-            found = self.store.messages.pop(number, None)
-            if found is not None and self._max_ended_runs is not None and found.run not in self.store.logs:
-                self.store.sent_keys.discard(found.key)
+            message = self.store.messages.pop(number, None)
+            if message is not None and self._max_ended_runs is not None and message.run not in self.store.logs:
+                self.store.sent_keys.discard(message.key)
 
     async def delete(self, run: str) -> None:
         """Deletes a run, its answers, and the blobs that no other run uses. Raises `JournalError` J022, J023, J024."""
         log = self._log(run)
         if log.holder is not None and not log.holder._closed:
             raise lease_held_error(run, this_process_name())
-        if any(found.run == run for found in self.store.messages.values()):
+        if any(message.run == run for message in self.store.messages.values()):
             raise undelivered_error(run)
         del self.store.logs[run]
         if run in self._ended:
@@ -292,11 +292,11 @@ class MemoryJournal:
             self._forget_run(log)
             return
         self.store.message_keys.pop(run, None)
-        others = {name for other in self.store.logs.values() for name in blob_digests(other.events)}
-        others.update(
+        other_digests = {name for other_log in self.store.logs.values() for name in blob_digests(other_log.events)}
+        other_digests.update(
             *(reader._unnamed_blobs for reader in self.store.journals)
         )  # a run that uses them is about to be written
-        for name in set(blob_digests(log.events)) - others:
+        for name in set(blob_digests(log.events)) - other_digests:
             self.store.blobs.pop(name, None)
 
     async def close(self) -> None:

@@ -38,15 +38,15 @@ class LogEnd:
         Raises:
             JournalError: J001 for a gap in `seq`, J006 after the last event.
         """
-        seq, ended = self.last_seq, self.is_ended
+        seq, is_ended = self.last_seq, self.is_ended
         for event in events:
-            if ended:
+            if is_ended:
                 raise after_end_error(self.run, event.seq)
             seq += 1
             if event.seq != seq:
                 raise _gap_error(self.run, event.seq, seq - 1)
-            ended = type(event) is RunFinished
-        self.last_seq, self.is_ended = seq, ended
+            is_ended = type(event) is RunFinished
+        self.last_seq, self.is_ended = seq, is_ended
 
 
 def _gap_error(run: str, seq: int, last: int) -> JournalError:
@@ -81,19 +81,19 @@ def blob_digests(events: Iterable[Event]) -> Iterator[str]:
 
 def source_runs(event: Event) -> set[str]:
     """Returns the runs that an event copies from: inputs, an answer, or a plan."""
-    found = set[str]()
+    sources = set[str]()
     match event:
         case RunStarted(parent=parent):
-            found.add(parent)
+            sources.add(parent)
             if (plan := reused_plan(event)) is not None:
-                found.add(plan[0])
-        case AttemptFinished(reused_from=recalled):
-            found.add(recalled)
-        case TurnStarted(draft=drafted) if drafted is not None:
-            found.add(drafted.reused_from)
+                sources.add(plan[0])
+        case AttemptFinished(reused_from=recalled_run):
+            sources.add(recalled_run)
+        case TurnStarted(draft=draft) if draft is not None:
+            sources.add(draft.reused_from)
         case _:
             pass
-    return found - {""}
+    return sources - {""}
 
 
 def searchable_tags(event: Event) -> dict[str, str]:
@@ -178,7 +178,9 @@ def unleased_summary(summary: RunSummary, events: Sequence[Event], message_count
     if not history.is_waiting or message_count > last_read_message(events):
         return replace(summary, status="interrupted")
     return replace(
-        summary, status="waiting", due=min((asked.due for asked in history.open_questions if asked.due), default=0.0)
+        summary,
+        status="waiting",
+        due=min((question.due for question in history.open_questions if question.due), default=0.0),
     )
 
 

@@ -72,11 +72,11 @@ class UsageFold:
             return
         match event:
             case AttemptStarted():
-                if (cut := self._open_calls.get((event.node, event.attempt))) is not None:
-                    self._calls_of(cut, "", "", NO_USAGE).open += 1
+                if (open_call := self._open_calls.get((event.node, event.attempt))) is not None:
+                    self._calls_of(open_call, "", "", NO_USAGE).open += 1
                 self._open_calls[event.node, event.attempt] = event.name
-            case TurnStarted(draft=drafted) if drafted is not None and drafted.reused_from:
-                self._add_reused_plan(drafted.saved_usage)
+            case TurnStarted(draft=draft) if draft is not None and draft.reused_from:
+                self._add_reused_plan(draft.saved_usage)
             case RunStarted():
                 self._started = event
                 if (plan := reused_plan(event)) is not None:
@@ -88,20 +88,21 @@ class UsageFold:
 
     def result(self) -> RunUsage | None:
         """Returns the usage so far; None if the first event is missing."""
-        if (started := self._started) is None:
+        if (start_event := self._started) is None:
             return None
         calls = [
-            CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()
+            CallUsage(*kind[:3], call.finished, call.recalled, call.open, call.usage)
+            for kind, call in self._calls.items()
         ]
         # Open calls may still finish, so they are counted here and not in the fold.
         calls += [CallUsage(name, "", "", open=count) for name, count in Counter(self._open_calls.values()).items()]
         return RunUsage(
-            workflow=started.workflow,
-            label=started.label,
-            started=float(started.at),
+            workflow=start_event.workflow,
+            label=start_event.label,
+            started=float(start_event.at),
             status=self._status,
-            purpose=str(started.options.get("purpose") or ""),
-            tags=started.tags,
+            purpose=str(start_event.options.get("purpose") or ""),
+            tags=start_event.tags,
             calls=tuple(calls),
             reused_plans=self._reused_plans,
             saved_usage=self._saved_usage,
@@ -122,8 +123,8 @@ class UsageFold:
         # Whether a call has a price depends on the kinds of tokens it used, and on whether it cost money
         # (`orchestra.app.costs.unpriced_server`). Calls that differ in this are not summed up, so that the sum has the
         # same price as its calls.
-        cached, prompt = usage.cached_tokens, usage.prompt_tokens
-        kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
+        hits, prompt = usage.cached_tokens, usage.prompt_tokens
+        kind = (name, model, server, prompt > hits, hits > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
         if (calls := self._calls.get(kind)) is None:
             calls = self._calls[kind] = _Calls()
         return calls

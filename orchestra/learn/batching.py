@@ -52,45 +52,45 @@ class Batcher:
         chance = random.Random(f"{seed}:{number}")  # noqa: S311 - an order, not a secret
         packs = [pack for family in self.prefix_groups for pack in self._pack_group(family, chance)]
         chance.shuffle(packs)
-        made = [
+        batches = [
             batch
             for at in range(0, len(packs), SHUFFLE_WINDOW)
             for batch in self._batch_packs(packs[at : at + SHUFFLE_WINDOW])
         ]
-        chance.shuffle(made)
-        return made
+        chance.shuffle(batches)
+        return batches
 
     def _pack_group(self, family: Sequence[TokenExample], chance: random.Random) -> Iterable[Pack]:
         """Returns the packs of a group: its examples in random order, as many in each pack as a batch holds."""
         order = list(family)
         chance.shuffle(order)
-        shared = _shared_prefix_length(order)
-        room, taken = max(self.max_tokens, shared + 1), list[TokenExample]()
-        used = shared
+        prefix_length = _shared_prefix_length(order)
+        room, pack_examples = max(self.max_tokens, prefix_length + 1), list[TokenExample]()
+        token_count = prefix_length
         for example in order:
-            if taken and used + len(example) - shared > room:
-                yield _make_pack(taken)
-                taken, used = [], shared
-            taken.append(example)
-            used += len(example) - shared
-        if taken:
-            yield _make_pack(taken)
+            if pack_examples and token_count + len(example) - prefix_length > room:
+                yield _make_pack(pack_examples)
+                pack_examples, token_count = [], prefix_length
+            pack_examples.append(example)
+            token_count += len(example) - prefix_length
+        if pack_examples:
+            yield _make_pack(pack_examples)
 
     def _batch_packs(self, packs: Sequence[Pack]) -> Iterable[Batch]:
-        taken: list[Pack] = []
+        batch_packs: list[Pack] = []
         for pack in sorted(packs, key=len):
-            if taken and len(pack) * (len(taken) + 1) > self.max_tokens:
-                yield tuple(taken)
-                taken = []
-            taken.append(pack)
-        if taken:
-            yield tuple(taken)
+            if batch_packs and len(pack) * (len(batch_packs) + 1) > self.max_tokens:
+                yield tuple(batch_packs)
+                batch_packs = []
+            batch_packs.append(pack)
+        if batch_packs:
+            yield tuple(batch_packs)
 
 
 def _group_by_prefix(examples: Iterable[TokenExample]) -> Iterable[tuple[TokenExample, ...]]:
     """Groups examples by prefix: neighbours in token order that share most of their prompts."""
     family: list[TokenExample] = []
-    for example in sorted(examples, key=lambda one: (one.prompt, one.label)):
+    for example in sorted(examples, key=lambda token_example: (token_example.prompt, token_example.label)):
         if family and _common_prefix_length(family[0].prompt, example.prompt) < max(
             MIN_SHARED_TOKENS, len(example.prompt) // 2
         ):
@@ -102,8 +102,11 @@ def _group_by_prefix(examples: Iterable[TokenExample]) -> Iterable[tuple[TokenEx
 
 
 def _make_pack(examples: Sequence[TokenExample]) -> Pack:
-    shared = _shared_prefix_length(examples)
-    return Pack(examples[0].prompt[:shared], tuple(TokenExample(one.prompt[shared:], one.label) for one in examples))
+    prefix_length = _shared_prefix_length(examples)
+    return Pack(
+        examples[0].prompt[:prefix_length],
+        tuple(TokenExample(example.prompt[prefix_length:], example.label) for example in examples),
+    )
 
 
 def _shared_prefix_length(examples: Sequence[TokenExample]) -> int:
@@ -112,13 +115,13 @@ def _shared_prefix_length(examples: Sequence[TokenExample]) -> int:
     """
     if len(examples) == 1:
         return 0
-    shortest = min(len(one.prompt) for one in examples) - 1
-    return min(shortest, min(_common_prefix_length(examples[0].prompt, one.prompt) for one in examples[1:]))
+    shortest = min(len(example.prompt) for example in examples) - 1
+    return min(shortest, min(_common_prefix_length(examples[0].prompt, example.prompt) for example in examples[1:]))
 
 
-def _common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_prefix_length(tokens: Sequence[int], other_tokens: Sequence[int]) -> int:
     length = 0
-    for a, b in zip(one, other, strict=False):
+    for a, b in zip(tokens, other_tokens, strict=False):
         if a != b:
             break
         length += 1

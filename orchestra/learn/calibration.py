@@ -48,19 +48,21 @@ def calibration_rows(card: Card, rows: Sequence[DatasetRow], cases: Sequence[Cas
     fields = {str(rule.probability): name for name, rule in form.rules.items() if rule.probability is not None}
     missing = [choice for choice in form.choices if choice not in fields]
     if card.calibration is None or not fields or len(missing) > 1:
-        why = (
+        reason = (
             f"the output has no probability of {' and '.join(missing)}" if fields else "the output has no probabilities"
         )
-        why = why if card.calibration is not None else "its card has no key `calibration`"
-        raise InputError("N160", f"{card.name} cannot be calibrated: {why}", hint="orchestra explain N160")
-    found = []
+        reason = reason if card.calibration is not None else "its card has no key `calibration`"
+        raise InputError("N160", f"{card.name} cannot be calibrated: {reason}", hint="orchestra explain N160")
+    usable_rows = []
     for row, case in zip(rows, cases, strict=True):
-        given = {choice: None if case.output is None else case.output.get(name) for choice, name in fields.items()}
-        odds = {choice: float(value) for choice, value in given.items() if value is not None}
+        values_by_choice = {
+            choice: None if case.output is None else case.output.get(name) for choice, name in fields.items()
+        }
+        odds = {choice: float(value) for choice, value in values_by_choice.items() if value is not None}
         if len(odds) == len(fields):
             odds |= {choice: max(0.0, 1 - sum(odds.values())) for choice in missing}
-            found.append(CalibrationRow(row.input, odds, str(row.output[form.choice_field])))
-    return found
+            usable_rows.append(CalibrationRow(row.input, odds, str(row.output[form.choice_field])))
+    return usable_rows
 
 
 def fit_calibration(
@@ -79,28 +81,28 @@ def fit_calibration(
     from scipy.optimize import minimize
 
     choices = card.output_form.choices
-    few = [choice for choice in choices if sum(one.target == choice for one in held) < MIN_ROWS_PER_CHOICE]
-    if few:
+    rare_choices = [choice for choice in choices if sum(row.target == choice for row in held) < MIN_ROWS_PER_CHOICE]
+    if rare_choices:
         raise InputError(
             "N161",
-            f"fewer than {MIN_ROWS_PER_CHOICE} answered rows of {', '.join(few)}",
+            f"fewer than {MIN_ROWS_PER_CHOICE} answered rows of {', '.join(rare_choices)}",
             hint="a larger tune part: orchestra learn data --tune",
         )
     words = None if inputs is None else _fit_wording_model(card, data.rows["train"], inputs)
     voices = [
-        np.log([[max(MIN_PROBABILITY, one.probabilities.get(choice, 0.0)) for choice in choices] for one in held])
+        np.log([[max(MIN_PROBABILITY, row.probabilities.get(choice, 0.0)) for choice in choices] for row in held])
     ]
     if words is not None:
         voices.append(
-            np.log([[max(MIN_PROBABILITY, chance) for chance in words.probabilities(one.inputs)] for one in held])
+            np.log([[max(MIN_PROBABILITY, chance) for chance in words.probabilities(row.inputs)] for row in held])
         )
-    right = np.array([choices.index(one.target) for one in held])
+    right = np.array([choices.index(row.target) for row in held])
     counts = np.bincount(right, minlength=len(choices))
     weights = 1 / (len(choices) * counts[right])
 
     def loss(values: numpy.ndarray) -> float:
         trust, bias = values[: len(voices)], values[len(voices) :]
-        sums = sum(one * voice for one, voice in zip(trust, voices, strict=True)) + bias
+        sums = sum(share * voice for share, voice in zip(trust, voices, strict=True)) + bias
         sums = sums - sums.max(1, keepdims=True)
         chances = sums - np.log(np.exp(sums).sum(1, keepdims=True))
         pull = REGULARIZATION * float(((trust - 1 / len(voices)) ** 2).sum() + (bias**2).sum())
@@ -110,13 +112,13 @@ def fit_calibration(
     best = minimize(
         loss, start, method="L-BFGS-B", bounds=[(0.0, None)] * len(voices) + [(None, None)] * len(choices)
     ).x
-    rounded = [round(float(value), 6) for value in best]
-    trust = TrustWeights(rounded[0], rounded[1] if words is not None else 0.0)
+    rounded_values = [round(float(value), 6) for value in best]
+    trust = TrustWeights(rounded_values[0], rounded_values[1] if words is not None else 0.0)
     name = f"{data.manifest.name} {data.manifest.digest}"
     return Calibration(
         choices=choices,
         trust=trust,
-        bias=tuple(rounded[len(voices) :]),
+        bias=tuple(rounded_values[len(voices) :]),
         words=words,
         adapter=card.weights_digest,
         rows=len(held),

@@ -69,8 +69,10 @@ def train(card: Card, data: Dataset) -> TrainedModel:
             from orchestra.learn.crf import TaggerFields
             from orchestra.learn.crf import train as tagged
 
-            made = tagged(rows, TaggerFields.from_card(card))
-            return TrainedModel(made.config_json, made.arrays, made.rows, made.left_out)
+            trained_tagger = tagged(rows, TaggerFields.from_card(card))
+            return TrainedModel(
+                trained_tagger.config_json, trained_tagger.arrays, trained_tagger.rows, trained_tagger.left_out
+            )
         case "sklearn":
             return _train_linear(card, rows, data.rows["tune"])
         case _:
@@ -109,17 +111,19 @@ def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[Dataset
         number = fit_regressor(
             [(str(row.input[text]), float(row.output[label])) for row in rows], (text, label), ARRAYS_FILE
         )
-        held = [(number.regressor.predict_number(str(row.input[text])), float(row.output[label])) for row in tune]
-        return TrainedModel(number.config_json, number.arrays, len(rows), shares=share_thresholds(held))
-    labelled = [LabelledText(str(row.input[text]), name) for row, name in zip(rows, names, strict=True)]
-    made = fit_classifier(
-        labelled,
+        predictions = [
+            (number.regressor.predict_number(str(row.input[text])), float(row.output[label])) for row in tune
+        ]
+        return TrainedModel(number.config_json, number.arrays, len(rows), shares=share_thresholds(predictions))
+    labelled_texts = [LabelledText(str(row.input[text]), name) for row, name in zip(rows, names, strict=True)]
+    fitted_classifier = fit_classifier(
+        labelled_texts,
         (text, label),
         ClassifierHyperparameters(),
         ARRAYS_FILE,
         {name: row.output[label] for row, name in zip(rows, names, strict=True)},
     )
-    return TrainedModel(made.config_json, made.arrays, len(rows))
+    return TrainedModel(fitted_classifier.config_json, fitted_classifier.arrays, len(rows))
 
 
 def _label_name(card: Card, value: Any) -> str:
@@ -147,9 +151,9 @@ def share_thresholds(rows: Sequence[tuple[float, float]]) -> list[ShareThreshold
     Args:
         rows: Pairs of the agent's number and the expected value.
     """
-    found = []
+    thresholds = []
     for share in THRESHOLD_SHARES if rows else ():
         above = threshold_for_share([number for number, _ in rows], share)
-        taken = [wanted for number, wanted in rows if number > above]
-        found.append(ShareThreshold(share, above, sum(taken) / len(taken) if taken else math.nan))
-    return found
+        targets = [target for number, target in rows if number > above]
+        thresholds.append(ShareThreshold(share, above, sum(targets) / len(targets) if targets else math.nan))
+    return thresholds

@@ -19,10 +19,10 @@ def contract_digest(card: Card) -> str:
 
 def skill_digest(card: Card) -> str:
     """Returns the digest of all that determines an agent's prompts and outputs. An adapter belongs to one skill."""
-    called = [card.calls] if card.calls else []  # omitted if empty, so the digests of older cards stay valid
+    call_fields = [card.calls] if card.calls else []  # omitted if empty, so the digests of older cards stay valid
     return digest(
         msgspec.json.encode(
-            [card.input_schema, card.output_form.schema, card.system, card.template, card.evidence, *called]
+            [card.input_schema, card.output_form.schema, card.system, card.template, card.evidence, *call_fields]
         )
     )
 

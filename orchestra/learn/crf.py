@@ -82,11 +82,11 @@ class TaggerFields:
     @property
     def word_classes(self) -> dict[str, tuple[str, ...]]:
         """Returns the class names of each word."""
-        found: dict[str, tuple[str, ...]] = {}
+        word_classes: dict[str, tuple[str, ...]] = {}
         for name, words in sorted((self.words or {}).items()):
             for word in words:
-                found[word.lower()] = (*found.get(word.lower(), ()), name)
-        return found
+                word_classes[word.lower()] = (*word_classes.get(word.lower(), ()), name)
+        return word_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +115,16 @@ def train(
         raise InputError(
             "N101", "training a tagger needs python-crfsuite", hint="pip install 'orchestra-slm[learn]'"
         ) from error
-    features, trainer, used = TaggerFeatures(fields.word_classes), pycrfsuite.Trainer(verbose=False), 0
-    seen = {OUTSIDE}
+    features, trainer, used_rows = TaggerFeatures(fields.word_classes), pycrfsuite.Trainer(verbose=False), 0
+    known_labels = {OUTSIDE}
     for row in rows:
         words = split_words(str(row.input[fields.input]))
         labels = slot_labels(words, row.output[fields.output])
         if words and labels is not None:
             trainer.append(features.extract(words, row.input.get(fields.hint) or () if fields.hint else ()), labels)
-            used += 1
-            seen.update(labels)
-    if len(seen) == 1:
+            used_rows += 1
+            known_labels.update(labels)
+    if len(known_labels) == 1:
         raise InputError(
             "N150",
             "no row has a slot",
@@ -144,10 +144,10 @@ def train(
         tagger = pycrfsuite.Tagger()
         with tagger.open(path):
             info = tagger.info()
-    return _pack_model(info, fields, sorted(seen), used, len(rows))
+    return _pack_model(info, fields, sorted(known_labels), used_rows, len(rows))
 
 
-def _pack_model(info: Any, places: TaggerFields, labels: list[str], used: int, rows: int) -> TrainedTagger:
+def _pack_model(info: Any, places: TaggerFields, labels: list[str], used_rows: int, rows: int) -> TrainedTagger:
     import numpy
 
     number = {label: at for at, label in enumerate(labels)}
@@ -174,4 +174,4 @@ def _pack_model(info: Any, places: TaggerFields, labels: list[str], used: int, r
         "arrays": ARRAYS_FILE,
     }
     text, data = pack_arrays(layout, arrays)
-    return TrainedTagger(text, data, used, rows - used, len(names))
+    return TrainedTagger(text, data, used_rows, rows - used_rows, len(names))

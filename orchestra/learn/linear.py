@@ -132,7 +132,7 @@ def fit_regressor(
         arrays_file: The name of the file of arrays.
     """
     hyperparameters = hyperparameters or RegressorHyperparameters()
-    texts, wanted = [text for text, _ in rows], np.array([number for _, number in rows])
+    texts, targets = [text for text, _ in rows], np.array([number for _, number in rows])
     least = hyperparameters.min_frequency if len(rows) >= 1000 else 2 if len(rows) >= SMALL_ROW_COUNT else 1
     vectorizer = TfidfVectorizer(
         analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32
@@ -144,9 +144,9 @@ def fit_regressor(
     )
     matrix = csr_matrix(hstack([vectorizer.fit_transform(texts), lengths]))
     penalty = _choose_penalty(
-        matrix, wanted, np.array([fold_of(text, hyperparameters.folds) for text in texts]), hyperparameters
+        matrix, targets, np.array([fold_of(text, hyperparameters.folds) for text in texts]), hyperparameters
     )
-    model = _ridge(penalty).fit(matrix, wanted)
+    model = _ridge(penalty).fit(matrix, targets)
     words = len(vectorizer.vocabulary_)
     arrays = _quantize_weights(vectorizer, model.coef_[None, :words], np.array([model.intercept_]))
     arrays["lengths"] = (model.coef_[words:] * hyperparameters.length_weight).astype(np.float32)
@@ -155,8 +155,8 @@ def fit_regressor(
         "input": fields[0],
         "output": fields[1],
         "features": hyperparameters.features.model_dump(mode="json"),
-        "lowest": float(wanted.min()),
-        "highest": float(wanted.max()),
+        "lowest": float(targets.min()),
+        "highest": float(targets.max()),
     }
     text, data = pack_arrays({**shape, "arrays": arrays_file}, arrays)
     return FittedRegressor(
@@ -165,15 +165,21 @@ def fit_regressor(
 
 
 def _choose_penalty(
-    matrix: csr_matrix, wanted: NDArray[np.float64], fold: NDArray[np.int64], hyperparameters: RegressorHyperparameters
+    matrix: csr_matrix, targets: NDArray[np.float64], fold: NDArray[np.int64], hyperparameters: RegressorHyperparameters
 ) -> float:
     def squared_error(penalty: float) -> float:
         total = 0.0
         for left_out in range(hyperparameters.folds):
-            held, kept = fold == left_out, fold != left_out
-            if held.any() and kept.any():
+            held_mask, train_mask = fold == left_out, fold != left_out
+            if held_mask.any() and train_mask.any():
                 total += float(
-                    ((_ridge(penalty).fit(matrix[kept], wanted[kept]).predict(matrix[held]) - wanted[held]) ** 2).sum()
+                    (
+                        (
+                            _ridge(penalty).fit(matrix[train_mask], targets[train_mask]).predict(matrix[held_mask])
+                            - targets[held_mask]
+                        )
+                        ** 2
+                    ).sum()
                 )
         return total
 

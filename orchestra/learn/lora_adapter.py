@@ -85,10 +85,10 @@ class StartingAdapter:
         config = json.loads((folder / CONFIG).read_bytes())
         rank, alpha = (config.get(key) if isinstance(config, dict) else None for key in ("r", "lora_alpha"))
         if (rank, alpha) != (shape.rank, shape.alpha):
-            wanted = f"rank {shape.rank} and alpha {shape.alpha}"
+            expected = f"rank {shape.rank} and alpha {shape.alpha}"
             raise InputError(
                 "N123",
-                f"{folder} has rank {rank} and alpha {alpha}, and {wanted} were requested",
+                f"{folder} has rank {rank} and alpha {alpha}, and {expected} were requested",
                 hint=f"--rank {rank}",
             )
         return cls(folder, adapter_digest(folder))
@@ -101,9 +101,11 @@ class StartingAdapter:
         """
         from safetensors.torch import load_file
 
-        weights, wanted = load_file(self.folder / WEIGHTS), learner.master_weights
+        weights, master_weights = load_file(self.folder / WEIGHTS), learner.master_weights
         if strange := sorted(
-            name for name in {*weights, *wanted} if _tensor_shape(weights, name) != _tensor_shape(wanted, name)
+            name
+            for name in {*weights, *master_weights}
+            if _tensor_shape(weights, name) != _tensor_shape(master_weights, name)
         ):
             reason = (
                 f"{self.folder} is an adapter of another model, or of other layers: "
@@ -165,26 +167,26 @@ def write(
         raise InputError(
             "N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank"
         )
-    known = settings.to_dict()
+    fields = settings.to_dict()
     config = {
         key: sorted(value) if isinstance(value, set) else value
-        for key, value in known.items()
+        for key, value in fields.items()
         if key not in ("auto_mapping",)
     }
     config |= {"base_model_name_or_path": record.base, "inference_mode": True}
     (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
-    whole = msgspec.structs.replace(record, sha256=file_sha256(partial / WEIGHTS))
-    (partial / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    training_record = msgspec.structs.replace(record, sha256=file_sha256(partial / WEIGHTS))
+    (partial / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(training_record), indent=2) + b"\n")
     (partial / CURVE_FILE).write_text(loss_curve.render_svg(record.curve, record.best_step), "utf-8")
     check_folder(partial)
     replace_folder(partial, folder)
-    return whole
+    return training_record
 
 
 def package_versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
     """Returns the versions of the installed packages that influence the result."""
-    found = {}
+    versions = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -22,12 +22,12 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
         points: Measured points; a loss that was not measured is NaN.
         best_step: The step whose weights were kept; 0 for the last step.
     """
-    most = max((point.step for point in points), default=1)
+    max_step = max((point.step for point in points), default=1)
     losses = [loss for point in points for loss in (point.train, point.tune) if not math.isnan(loss)]
     highest = max(losses, default=1.0) * 1.05
 
     def to_pixels(step: float, loss: float) -> tuple[float, float]:
-        across = LEFT + (WIDTH - LEFT - RIGHT) * step / most
+        across = LEFT + (WIDTH - LEFT - RIGHT) * step / max_step
         return round(across, 1), round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - loss / highest), 1)
 
     floor, left = HEIGHT - BOTTOM, LEFT
@@ -37,17 +37,19 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
         f'<text x="{(WIDTH - RIGHT + left) / 2:g}" y="{HEIGHT - 6}" style="{STYLE}" text-anchor="middle">step</text>',
     ]
     for share in (0.0, 0.5, 1.0):
-        (x, _), (_, y) = to_pixels(most * share, 0), to_pixels(0, highest / 1.05 * share)
-        parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
+        (x, _), (_, y) = to_pixels(max_step * share, 0), to_pixels(0, highest / 1.05 * share)
+        parts.append(
+            f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{max_step * share:.0f}</text>'
+        )
         parts.append(
             f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>'
         )
     for name, colour, loss in SERIES:
-        shown = [point for point in points if not math.isnan(loss(point))]
-        path = " ".join("{:g},{:g}".format(*to_pixels(point.step, loss(point))) for point in shown)
+        training_points = [point for point in points if not math.isnan(loss(point))]
+        path = " ".join("{:g},{:g}".format(*to_pixels(point.step, loss(point))) for point in training_points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        if shown:
-            x, y = to_pixels(shown[-1].step, loss(shown[-1]))
+        if training_points:
+            x, y = to_pixels(training_points[-1].step, loss(training_points[-1]))
             parts.append(
                 f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>'
             )

@@ -39,9 +39,9 @@ async def run_all(
     """
     slots = asyncio.Semaphore(concurrency)
 
-    async def run_one(given: Mapping[str, Any]) -> Result[Any]:
+    async def run_one(row: Mapping[str, Any]) -> Result[Any]:
         async with slots:
-            result = await (await runs.start(step, **given)).wait()
+            result = await (await runs.start(step, **row)).wait()
         if isinstance(result.outcome, FailedOutcome) and result.outcome.code.startswith("F0"):
             raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
         on_run_end()
@@ -49,7 +49,7 @@ async def run_all(
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run_one(given)) for given in inputs]
+            tasks = [group.create_task(run_one(row)) for row in inputs]
     except ExceptionGroup as several:
         raise several.exceptions[0] from several  # one error is reported, not one for each concurrent run
     return [task.result() for task in tasks]

@@ -48,35 +48,38 @@ class Capability:
     @property
     def computes(self) -> bool:
         """Whether the output is an `expression` with its `answer`, as the check `recompute` expects."""
-        given = self.output.get("properties", {})
-        return "expression" in given and "answer" in given and len(given) == 2
+        properties = self.output.get("properties", {})
+        return "expression" in properties and "answer" in properties and len(properties) == 2
 
     @classmethod
     def from_contract(cls, contract: Contract) -> Capability:
         """Builds the capability of an agent or a tool."""
-        fields = {name: subschema(contract.input, one) for name, one in contract.input.get("properties", {}).items()}
+        fields = {
+            name: subschema(contract.input, field_schema)
+            for name, field_schema in contract.input.get("properties", {}).items()
+        }
         required = frozenset(contract.input.get("required", ()))
-        told = (
+        attributes = (
             contract.output,
             contract.description,
             contract.with_digest().digest,
             1 if contract.kind == "agent" else 0,
         )
-        return cls(contract.name, contract.kind, fields, required, *told, has_effects=needs_permission(contract))
+        return cls(contract.name, contract.kind, fields, required, *attributes, has_effects=needs_permission(contract))
 
     @classmethod
     def from_workflow(cls, program: Program) -> Capability:
         """Builds the capability of a workflow."""
-        fields = {name: one.schema for name, one in program.inputs.items()}
-        required = frozenset(name for name, one in program.inputs.items() if one.required)
-        said = program.graph.description if program.graph is not None else ""
-        told = program.output_schema, said, digest(canonical(_workflow_identity(program)))
+        fields = {name: input_field.schema for name, input_field in program.inputs.items()}
+        required = frozenset(name for name, input_field in program.inputs.items() if input_field.required)
+        description = program.graph.description if program.graph is not None else ""
+        attributes = program.output_schema, description, digest(canonical(_workflow_identity(program)))
         return cls(
             program.name,
             "call",
             fields,
             required,
-            *told,
+            *attributes,
             min(1, len(program.required_agents)),
             has_effects=acts_before_approval(program),
         )
@@ -91,18 +94,18 @@ def _workflow_identity(program: Program) -> list[Any]:
     )
     contracts = [node.contract.with_digest().digest for node in program.nodes if node.contract is not None]
     plans = [node.plan_settings for node in program.nodes if node.plan_settings is not None]
-    planned = [
-        one.with_digest().digest
+    digests = [
+        contract.with_digest().digest
         for plan in plans
-        for one in (*plan.capabilities, plan.router, plan.larger)
-        if one is not None
+        for contract in (*plan.capabilities, plan.router, plan.larger)
+        if contract is not None
     ]
-    called = [_workflow_identity(one.program) for plan in plans for one in plan.workflows.values()]
+    identities = [_workflow_identity(workflow.program) for plan in plans for workflow in plan.workflows.values()]
     return [
         graph,
         contracts,
-        planned,
-        [*called, *(_workflow_identity(node.body) for node in program.nodes if node.body is not None)],
+        digests,
+        [*identities, *(_workflow_identity(node.body) for node in program.nodes if node.body is not None)],
     ]
 
 
@@ -169,9 +172,12 @@ class Capabilities:
         may_decline: bool = False,
     ) -> Capabilities:
         """Builds the capabilities of a plan from contracts."""
-        known = [one if isinstance(one, Capability) else Capability.from_contract(one) for one in capabilities]
+        all_capabilities = [
+            capability if isinstance(capability, Capability) else Capability.from_contract(capability)
+            for capability in capabilities
+        ]
         return cls(
-            {one.name: one for one in known},
+            {capability.name: capability for capability in all_capabilities},
             dict(inputs),
             output_type or {},
             limits or PlanLimits(),
@@ -198,14 +204,14 @@ class Capabilities:
         return replace(self, calls_left=calls, list_lengths=dict(_list_lengths(given)))
 
 
-def _list_lengths(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _list_lengths(inputs: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Yields the lists in values and their fields, by reference, with their lengths."""
-    line: list[tuple[PlanReference, Any]] = [(PlanReference(INPUT, (name,)), value) for name, value in given.items()]
-    for here, value in line:
+    line: list[tuple[PlanReference, Any]] = [(PlanReference(INPUT, (name,)), value) for name, value in inputs.items()]
+    for reference, value in line:
         if isinstance(value, list):
-            yield str(here), len(value)
-        elif isinstance(value, Mapping) and len(here.path) <= MAX_DEPTH:
-            line += [(PlanReference(INPUT, (*here.path, name)), inner) for name, inner in value.items()]
+            yield str(reference), len(value)
+        elif isinstance(value, Mapping) and len(reference.path) <= MAX_DEPTH:
+            line += [(PlanReference(INPUT, (*reference.path, name)), inner) for name, inner in value.items()]
 
 
 _SCALAR_TYPES = frozenset({"string", "integer", "number", "boolean"})
@@ -220,11 +226,11 @@ class AssignabilityCache:
 
     def schema_key(self, schema: Schema) -> bytes:
         """Canonical bytes of a type."""
-        found = self._keys.get(id(schema))
-        if found is None:
+        cached_key = self._keys.get(id(schema))
+        if cached_key is None:
             # keeps the object alive, so that its id stays unique
-            found = self._keys[id(schema)] = (schema, canonical(schema))
-        return found[1]
+            cached_key = self._keys[id(schema)] = (schema, canonical(schema))
+        return cached_key[1]
 
     def mismatch(self, producer: Schema, consumer: Schema) -> str | None:
         """Returns why a value of one type is not assignable to another; None if it is."""
@@ -237,27 +243,27 @@ class AssignabilityCache:
 def reachable_parts(value: PlanReference, schema: Schema) -> Iterator[tuple[PlanReference, Schema]]:
     """Yields a value and its parts that are certainly present, with their types, shallow ones first."""
     line: list[tuple[PlanReference, Schema]] = [(value, schema)]
-    told = 0
-    while line and told < MAX_PARTS:
-        here, kind = line.pop(0)
-        yield here, kind
-        told += 1
-        if len(here.path) - len(value.path) < MAX_DEPTH:
-            line += _child_parts(here, kind)
+    part_count = 0
+    while line and part_count < MAX_PARTS:
+        reference, kind = line.pop(0)
+        yield reference, kind
+        part_count += 1
+        if len(reference.path) - len(value.path) < MAX_DEPTH:
+            line += _child_parts(reference, kind)
 
 
-def _child_parts(here: PlanReference, kind: Schema) -> Iterator[tuple[PlanReference, Schema]]:
-    several = union_members(kind)
-    if len(several) != 1:
+def _child_parts(reference: PlanReference, kind: Schema) -> Iterator[tuple[PlanReference, Schema]]:
+    branches = union_members(kind)
+    if len(branches) != 1:
         return
-    if several[0].get("type") == "array":
+    if branches[0].get("type") == "array":
         first = item_type(kind, 0)
-        if isinstance(first, dict) and not (here.path and isinstance(here.path[-1], int)):
-            yield PlanReference(here.root, (*here.path, 0)), first
-    for name in several[0].get("required", ()):
+        if isinstance(first, dict) and not (reference.path and isinstance(reference.path[-1], int)):
+            yield PlanReference(reference.root, (*reference.path, 0)), first
+    for name in branches[0].get("required", ()):
         inner = part(kind, name)
         if isinstance(inner, dict) and IDENTIFIER.fullmatch(name):
-            yield PlanReference(here.root, (*here.path, name)), inner
+            yield PlanReference(reference.root, (*reference.path, name)), inner
 
 
 class PlanScope:
@@ -277,15 +283,15 @@ class PlanScope:
             self.steps[step.name] = self.capabilities.observed_types[step.name]
             return
         capability = self.capabilities.by_name.get(step.capability)
-        one = capability.output if capability is not None else {}
-        self.steps[step.name] = bundle_definitions({"type": "array", "items": one}) if step.each else one
+        output = capability.output if capability is not None else {}
+        self.steps[step.name] = bundle_definitions({"type": "array", "items": output}) if step.each else output
 
     @cached_property
     def _inputs(self) -> list[tuple[PlanReference, Schema]]:
         return [
-            found
+            reachable_part
             for name, kind in self.inputs.items()
-            for found in reachable_parts(PlanReference(INPUT, (name,)), kind)
+            for reachable_part in reachable_parts(PlanReference(INPUT, (name,)), kind)
         ]
 
     def available_values(self) -> list[tuple[PlanReference, Schema]]:
@@ -294,17 +300,21 @@ class PlanScope:
 
     def step_values(self) -> list[tuple[PlanReference, Schema]]:
         """Outputs of the steps and their parts."""
-        return [found for name, kind in self.steps.items() for found in reachable_parts(PlanReference(name), kind)]
+        return [
+            reachable_part
+            for name, kind in self.steps.items()
+            for reachable_part in reachable_parts(PlanReference(name), kind)
+        ]
 
     def lists(self) -> list[tuple[PlanReference, Schema]]:
         """Available lists, each with the type of its elements."""
-        found = []
+        lists = []
         for reference, kind in self.available_values():
-            several = union_members(kind)
-            inner = element_type(kind) if len(several) == 1 and several[0].get("type") == "array" else ""
+            branches = union_members(kind)
+            inner = element_type(kind) if len(branches) == 1 and branches[0].get("type") == "array" else ""
             if isinstance(inner, dict):
-                found.append((reference, inner))
-        return found
+                lists.append((reference, inner))
+        return lists
 
     def is_untrusted(self, value: PlanReference, kind: Schema, over: PlanReference | None = None) -> bool:
         """Whether a value may contain text of a tool, a model or a document: it is a step's output or part of a
@@ -317,12 +327,15 @@ class PlanScope:
             if over is None:
                 return False  # an element of a list that the plan states
             value = PlanReference(over.root, (*over.path, 0, *value.path))
-        if all(one.keys() & {"enum", "const"} or one.get("type") in ("boolean", "null") for one in union_members(kind)):
+        if all(
+            branch.keys() & {"enum", "const"} or branch.get("type") in ("boolean", "null")
+            for branch in union_members(kind)
+        ):
             return False
         if value.root != INPUT or not value.path or value.path[0] in self.capabilities.untrusted_inputs:
             return True
         around = (self.type_of(PlanReference(INPUT, value.path[:length])) for length in range(1, len(value.path)))
-        return any(isinstance(one, dict) and _is_document(one) for one in around)
+        return any(isinstance(enclosing_type, dict) and _is_document(enclosing_type) for enclosing_type in around)
 
     def type_of(self, reference: PlanReference, element: Schema | None = None) -> Schema | str:
         """The type of a reference, or why the reference is invalid. `element` is the type of `x`, if there is one."""
@@ -330,8 +343,10 @@ class PlanScope:
         kind: Schema | str
         if reference.root == INPUT:
             if not path or path[0] not in self.inputs:
-                known = ", ".join(f"{INPUT}.{name}" for name in self.inputs)
-                return f"there is no {INPUT}{'.' + str(path[0]) if path else ' as such'} (known: {known or 'none'})"
+                input_names = ", ".join(f"{INPUT}.{name}" for name in self.inputs)
+                return (
+                    f"there is no {INPUT}{'.' + str(path[0]) if path else ' as such'} (known: {input_names or 'none'})"
+                )
             kind, path = self.inputs[str(path[0])], path[1:]
         elif reference.root == ELEMENT and element is not None:
             kind = element
@@ -339,10 +354,10 @@ class PlanScope:
             kind = self.steps[reference.root]
         else:
             return f"there is no {reference.root} before this step (known: {', '.join([INPUT, *self.steps])})"
-        for one in path:
+        for key in path:
             if isinstance(kind, str):
                 return kind
-            kind = item_type(kind, one) if isinstance(one, int) else part(kind, one)
+            kind = item_type(kind, key) if isinstance(key, int) else part(kind, key)
         return kind
 
 
@@ -356,27 +371,27 @@ class PossiblePlanScope(PlanScope):
     def step_values(self) -> list[tuple[PlanReference, Schema]]:
         """Every output type, and lists of it, under each step name."""
         outputs = {canonical(capability.output): capability.output for capability in self.capabilities.by_name.values()}
-        found: dict[tuple[str, bytes], tuple[PlanReference, Schema]] = {}
+        values: dict[tuple[str, bytes], tuple[PlanReference, Schema]] = {}
         for name in self._names:
             for output in outputs.values():
                 for kind in (output, {"type": "array", "items": output}):
                     for reference, inner in reachable_parts(PlanReference(name), kind):
-                        found.setdefault(
+                        values.setdefault(
                             (str(reference), self.capabilities.assignability.schema_key(inner)), (reference, inner)
                         )
-        return list(found.values())
+        return list(values.values())
 
 
 def _is_document(kind: Schema) -> bool:
     """Whether a value may be a text with its source."""
-    return any({"source", "text"} <= one.get("properties", {}).keys() for one in union_members(kind))
+    return any({"source", "text"} <= branch.get("properties", {}).keys() for branch in union_members(kind))
 
 
 def statable_types(kind: Schema) -> list[Schema]:
     """The members of a type that a plan may state as a constant: texts, numbers, booleans, enums, and lists of them. A
     plan may not state records or lists of lists, because these are tables, and so evidence.
     """
-    return [one for one in union_members(kind) if _is_statable(one)]
+    return [branch for branch in union_members(kind) if _is_statable(branch)]
 
 
 def _is_statable(kind: Schema) -> bool:
@@ -386,13 +401,15 @@ def _is_statable(kind: Schema) -> bool:
         inner = kind.get("items")
         if not isinstance(inner, dict) or "prefixItems" in kind:
             return False
-        return all(one.get("type") != "array" and _is_statable(one) for one in union_members(subschema(kind, inner)))
+        return all(
+            branch.get("type") != "array" and _is_statable(branch) for branch in union_members(subschema(kind, inner))
+        )
     return kind.get("type") in _SCALAR_TYPES and kind.get("format") != "quote"
 
 
 def literal_element_type(stated: Sequence[Any]) -> Schema:
     """Element type of a list that a plan states: an enum of these values."""
-    return union([{"const": one} for one in stated])
+    return union([{"const": value} for value in stated])
 
 
 def is_free_text(kind: Schema) -> bool:

@@ -66,17 +66,17 @@ class RequestIndex:
     @cached_property
     def usable_sentences(self) -> Sequence[Sentence]:
         """Sentences whose constants may be passed: commands and statements of fact."""
-        return [one for one in self.sentences if one.mood in (Mood.COMMAND, Mood.STATEMENT)]
+        return [sentence for sentence in self.sentences if sentence.mood in (Mood.COMMAND, Mood.STATEMENT)]
 
     @property
     def has_command(self) -> bool:
         """Whether the request contains a command."""
-        return any(one.mood is Mood.COMMAND for one in self.sentences)
+        return any(sentence.mood is Mood.COMMAND for sentence in self.sentences)
 
     @property
     def refusal_reason(self) -> str:
         """Why the request asks for no effect."""
-        moods = list(dict.fromkeys(one.mood.value for one in self.sentences))
+        moods = list(dict.fromkeys(sentence.mood.value for sentence in self.sentences))
         return (
             f"the request is {moods[0]}"
             if len(moods) == 1 and self.usable_sentences == []
@@ -88,16 +88,16 @@ class RequestIndex:
         """Positions where a piece of the request may begin, each with the end of its first token, without surrounding
         punctuation.
         """
-        found: dict[int, int] = {}
+        token_ends: dict[int, int] = {}
         for match in _TOKEN.finditer(self.text):
             start, end = match.span()
-            found.setdefault(start, end)
+            token_ends.setdefault(start, end)
             opening = _OPENING.match(self.text, start, end)
             begin = opening.end() if opening is not None else start
             closing = _CLOSING.search(self.text, begin, end)
             stop = closing.start() if closing is not None else end
-            found[start if begin >= stop else begin] = end if begin >= stop else stop
-        return found
+            token_ends[start if begin >= stop else begin] = end if begin >= stop else stop
+        return token_ends
 
     @cached_property
     def end_positions(self) -> frozenset[int]:
@@ -112,44 +112,46 @@ class RequestIndex:
     @cached_property
     def days(self) -> Sequence[CalendarDate]:
         """Dates of the request, with any white space between their words."""
-        kept = [at for at, char in enumerate(self.text) if not (char.isspace() and self.text[at - 1 : at].isspace())]
-        found = find_dates("".join(" " if self.text[at].isspace() else self.text[at] for at in kept))
-        ends = [kept[one.start + len(one.text) - 1] + 1 for one in found]
+        text = [at for at, char in enumerate(self.text) if not (char.isspace() and self.text[at - 1 : at].isspace())]
+        dates = find_dates("".join(" " if self.text[at].isspace() else self.text[at] for at in text))
+        ends = [text[calendar_date.start + len(calendar_date.text) - 1] + 1 for calendar_date in dates]
         return [
-            replace(one, start=kept[one.start], text=self.text[kept[one.start] : end])
-            for one, end in zip(found, ends, strict=True)
+            replace(calendar_date, start=text[calendar_date.start], text=self.text[text[calendar_date.start] : end])
+            for calendar_date, end in zip(dates, ends, strict=True)
         ]
 
     @cached_property
     def amounts(self) -> Sequence[Amount]:
         """Numbers of the request."""
-        return [self._amount(one) for one in find_numbers(self.text, words=True)]
+        return [self._amount(number) for number in find_numbers(self.text, words=True)]
 
-    def _amount(self, one: Number) -> Amount:
-        begin, end = one.begin, one.begin + len(one.text)
+    def _amount(self, number: Number) -> Amount:
+        begin, end = number.begin, number.begin + len(number.text)
         first, last = next(
-            ((start, stop) for start, stop in self.token_ends.items() if start <= one.start < stop), (begin, end)
+            ((start, stop) for start, stop in self.token_ends.items() if start <= number.start < stop), (begin, end)
         )
-        content = any(start < one.start < stop for start, stop in self.quoted_spans)
-        dated = any(day.start <= one.start < day.start + len(day.text) for day in self.days)
-        scaled = _SCALE.match(self.text, end)
+        content = any(start < number.start < stop for start, stop in self.quoted_spans)
+        is_date = any(day.start <= number.start < day.start + len(day.text) for day in self.days)
+        scale_match = _SCALE.match(self.text, end)
         less = _NEGATING_PREFIX.search(self.text, max(0, begin - 10), begin)
-        spelt = not any(map(str.isdigit, one.text))
+        spelt = not any(map(str.isdigit, number.text))
         unsure = (
-            one.uncertain_scale
-            or one.bracketed
-            or one.uncertain_minus
-            or bool(one.other_readings or one.identifier)
-            or one.alternative is not None
+            number.uncertain_scale
+            or number.bracketed
+            or number.uncertain_minus
+            or bool(number.other_readings or number.identifier)
+            or number.alternative is not None
         )
-        unsure = unsure or (spelt and one.value in (0, 1)) or _LEADING_ZERO.match(self.text, one.start) is not None
-        whole = begin in self.token_ends and (end in self.end_positions or last == end)
+        unsure = (
+            unsure or (spelt and number.value in (0, 1)) or _LEADING_ZERO.match(self.text, number.start) is not None
+        )
+        is_whole = begin in self.token_ends and (end in self.end_positions or last == end)
         # `5` is all of `5 euros`, but only part of `5 million` and `50 cents`.
-        scales = one.plain != one.value or spelt or one.currency in currencies.SUBUNITS
-        stop = max(last, end if scales else 0, scaled.end() if scaled is not None else 0)
+        scales = number.plain != number.value or spelt or number.currency in currencies.SUBUNITS
+        stop = max(last, end if scales else 0, scale_match.end() if scale_match is not None else 0)
         begin = min(begin, first, less.start() if less is not None else begin)
-        certain = whole and not (content or dated or scaled or less or unsure)
-        return Amount(begin, stop, _passable_values(one) if certain else frozenset())
+        certain = is_whole and not (content or is_date or scale_match or less or unsure)
+        return Amount(begin, stop, _passable_values(number) if certain else frozenset())
 
     def find(self, value: Any, kind: Schema) -> list[Span]:
         """Spans of a constant of a type: a text or a number. Booleans and null have no occurrences."""
@@ -157,29 +159,38 @@ class RequestIndex:
             return []
         if isinstance(value, int | float):
             return self.find_number(Fraction(Decimal(str(value))))
-        found = self.find_text(str(value))
-        return found or (self._find_date(str(value)) if kind.get("format") == "date" else [])
+        spans = self.find_text(str(value))
+        return spans or (self._find_date(str(value)) if kind.get("format") == "date" else [])
 
     def find_number(self, value: Fraction) -> list[Span]:
         """Spans of a number, in any notation."""
         return [
-            (one.start, one.end) for one in self.amounts if value in one.values and self._is_usable(one.start, one.end)
+            (amount.start, amount.end)
+            for amount in self.amounts
+            if value in amount.values and self._is_usable(amount.start, amount.end)
         ]
 
     def find_text(self, value: str) -> list[Span]:
         """Spans of a text as whole tokens. A text that is a number occurs where the number does."""
         if not value.strip():
             return []
-        found = [span for span in self._token_spans(value) if not self._cuts_number(*span)]
-        read = find_numbers(value.strip(), words=True)
-        if not found and len(read) == 1 and read[0].text == value.strip() and len(_passable_values(read[0])) == 1:
-            (number,) = _passable_values(read[0])
-            found = (
+        spans = [span for span in self._token_spans(value) if not self._cuts_number(*span)]
+        numbers = find_numbers(value.strip(), words=True)
+        if (
+            not spans
+            and len(numbers) == 1
+            and numbers[0].text == value.strip()
+            and len(_passable_values(numbers[0])) == 1
+        ):
+            (number,) = _passable_values(numbers[0])
+            spans = (
                 self.find_number(number)
-                if not read[0].other_readings and not read[0].uncertain_minus and not _LEADING_ZERO.match(value.strip())
+                if not numbers[0].other_readings
+                and not numbers[0].uncertain_minus
+                and not _LEADING_ZERO.match(value.strip())
                 else []
             )
-        return found
+        return spans
 
     def _token_spans(self, value: str) -> Iterator[Span]:
         at = self.text.find(value)
@@ -192,50 +203,59 @@ class RequestIndex:
     def _cuts_number(self, start: int, end: int) -> bool:
         """Whether a piece of the request contains only part of a number."""
         return any(
-            one.start < end and start < one.end and not (start <= one.start and one.end <= end) for one in self.amounts
+            amount.start < end and start < amount.end and not (start <= amount.start and amount.end <= end)
+            for amount in self.amounts
         )
 
     def _is_usable(self, start: int, end: int) -> bool:
-        return any(one.start <= start and end <= one.end for one in self.usable_sentences)
+        return any(
+            usable_sentence.start <= start and end <= usable_sentence.end for usable_sentence in self.usable_sentences
+        )
 
     def _find_date(self, value: str) -> list[Span]:
         """Spans of a date that is written with its year and is unambiguous."""
-        said = next(iter(find_dates(value)), None)
-        if said is None:
+        date = next(iter(find_dates(value)), None)
+        if date is None:
             return []
-        same = [
-            one
-            for one in self.days
-            if one.alternative is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)
+        matching_dates = [
+            day
+            for day in self.days
+            if day.alternative is None and (day.year, day.month, day.day) == (date.year, date.month, date.day)
         ]
-        spans = [(one.start, one.start + len(one.text)) for one in same]
+        spans = [(other_date.start, other_date.start + len(other_date.text)) for other_date in matching_dates]
         return [span for span in spans if self._is_usable(*span)]
 
     def named_choices(self, choices: Sequence[Any]) -> list[Any]:
         """The enum values of a tool that the request names."""
-        said = " ".join(self.text[one.start : one.end] for one in self.usable_sentences).casefold()
+        text = " ".join(
+            self.text[usable_sentence.start : usable_sentence.end] for usable_sentence in self.usable_sentences
+        ).casefold()
         return [
-            one
-            for one in choices
-            if isinstance(one, str) and re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", said)
+            choice
+            for choice in choices
+            if isinstance(choice, str) and re.search(rf"(?<!\w){re.escape(choice.casefold())}(?!\w)", text)
         ]
 
     def grammar_rules(self, name: str, max_length: int) -> list[str]:
         """Grammar rules of a terminal: whole tokens of a usable sentence in JSON notation; empty if there is no such
         sentence.
         """
-        found = [
-            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(one)})}"
-            for at, one in enumerate(self.usable_sentences)
+        rules = [
+            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(sentence)})}"
+            for at, sentence in enumerate(self.usable_sentences)
         ]
-        choice = " | ".join(f"{name}_{at}" for at in range(len(found)))
+        choice = " | ".join(f"{name}_{at}" for at in range(len(rules)))
         edge = r"""[^ .,;:!?…()\[\]{}<>"'“”„‘’«»¿¡\\]"""  # punctuation may be inside a piece, but not at its ends
         shape = rf"/{edge}([\s\S]{{0,{max_length - 2}}}{edge})?/"
-        return [*found, f"{name}_SHAPE: {shape}", f'{name}: "\\"" ({name}_SHAPE & ({choice})) "\\""'] if found else []
+        return [*rules, f"{name}_SHAPE: {shape}", f'{name}: "\\"" ({name}_SHAPE & ({choice})) "\\""'] if rules else []
 
-    def _chunks(self, one: Sentence) -> list[str]:
+    def _chunks(self, sentence: Sentence) -> list[str]:
         edges = sorted(
-            {one.start, one.end, *(at for at in (*self.token_ends, *self.end_positions) if one.start < at < one.end)}
+            {
+                sentence.start,
+                sentence.end,
+                *(at for at in (*self.token_ends, *self.end_positions) if sentence.start < at < sentence.end),
+            }
         )
         return [_json_escaped(self.text[start:end]) for start, end in pairwise(edges)]
 
@@ -245,10 +265,10 @@ def _json_escaped(text: str) -> str:
     return canonical(text).decode("utf-8", "replace")[1:-1]
 
 
-def _passable_values(one: Number) -> frozenset[Fraction]:
+def _passable_values(number: Number) -> frozenset[Fraction]:
     """Values that may be passed for a number: an amount in cents as whole units, a percentage also as the written
     number.
     """
-    if one.currency in currencies.SUBUNITS:
-        return frozenset({one.value / 100})
-    return frozenset({one.value, one.plain}) if one.percent else frozenset({one.value})
+    if number.currency in currencies.SUBUNITS:
+        return frozenset({number.value / 100})
+    return frozenset({number.value, number.plain}) if number.percent else frozenset({number.value})

@@ -55,8 +55,8 @@ def effect_violations(
     step: PlanStep, capability: Capability, capabilities: Capabilities, steps: Sequence[PlanStep]
 ) -> Iterator[EffectViolation]:
     """Yields what is wrong with a call with effects after these steps."""
-    given = capabilities.request_index
-    if given is None or not capability.has_effects:
+    request_index = capabilities.request_index
+    if request_index is None or not capability.has_effects:
         return
     if (reason := unrequested_effect(capability, capabilities)) is not None:
         yield reason
@@ -69,10 +69,10 @@ def effect_violations(
             "write one call for each",
         )
         return
-    found = False
+    has_effect = False
     for name, value in step.arguments.items():
-        if isinstance(value, PlanLiteral) and not is_stated(value.value, capability.fields[name], given):
-            found = True
+        if isinstance(value, PlanLiteral) and not is_stated(value.value, capability.fields[name], request_index):
+            has_effect = True
             message = (
                 f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
             )
@@ -82,8 +82,8 @@ def effect_violations(
                 message,
                 f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}",
             )
-    before = [one for one in steps if one.capability == step.capability]
-    if not found and before and not are_requested([*before, step], given):
+    before = [plan_step for plan_step in steps if plan_step.capability == step.capability]
+    if not has_effect and before and not are_requested([*before, step], request_index):
         calls = len(before) + 1
         message = f"the request does not ask for {step.capability} {calls} times"
         yield (
@@ -96,19 +96,21 @@ def effect_violations(
 
 def unrequested_effect(capability: Capability, capabilities: Capabilities) -> EffectViolation | None:
     """Returns why the request asks for no call of this capability; None if it may ask for one."""
-    given = capabilities.request_index
-    if given is None or not capability.has_effects:
+    request_index = capabilities.request_index
+    if request_index is None or not capability.has_effects:
         return None
-    if not given.has_command:
+    if not request_index.has_command:
         hint = f"end a sentence that states what to do, without a question mark or a negation; or {ALLOW_LITERALS_HINT}"
-        return EFFECT_NOT_REQUESTED, "", f"{capability.name} has effects, and {given.refusal_reason}", hint
-    acting = [one for one in capabilities.by_name.values() if one.has_effects]
-    if len(acting) > 1 and capability.name not in named_tools(acting, given):
-        several = ", ".join(one.name for one in acting)
+        return EFFECT_NOT_REQUESTED, "", f"{capability.name} has effects, and {request_index.refusal_reason}", hint
+    effect_capabilities = [
+        other_capability for other_capability in capabilities.by_name.values() if other_capability.has_effects
+    ]
+    if len(effect_capabilities) > 1 and capability.name not in named_tools(effect_capabilities, request_index):
+        names_text = ", ".join(other_capability.name for other_capability in effect_capabilities)
         return (
             TOOL_NOT_NAMED,
             "",
-            f"of {several} the request does not name {capability.name}",
+            f"of {names_text} the request does not name {capability.name}",
             f"say so in the request; or {ALLOW_LITERALS_HINT}",
         )
     return None
@@ -118,28 +120,30 @@ def named_tools(acting: Sequence[Capability], given: RequestIndex) -> list[str]:
     """Of several tools with effects, those whose name shares a word with the request; if there are none, those whose
     description does.
     """
-    asked = " ".join(given.text[one.start : one.end] for one in given.sentences if one.mood is Mood.COMMAND)
-    by_name = [one.name for one in acting if shares_word(asked, one.name)]
-    return by_name or [one.name for one in acting if shares_word(asked, one.description)]
+    text = " ".join(
+        given.text[sentence.start : sentence.end] for sentence in given.sentences if sentence.mood is Mood.COMMAND
+    )
+    by_name = [capability.name for capability in acting if shares_word(text, capability.name)]
+    return by_name or [capability.name for capability in acting if shares_word(text, capability.description)]
 
 
 def is_stated(value: Any, kind: Schema, given: RequestIndex) -> bool:
     """Whether a constant of a type may be passed to a call with effects."""
     return any(
-        _is_stated_as(value, one, given)
-        for one in statable_types(kind)
-        if Validator(bundle_definitions(one)).check(value) is None
+        _is_stated_as(value, statable_type, given)
+        for statable_type in statable_types(kind)
+        if Validator(bundle_definitions(statable_type)).check(value) is None
     )
 
 
-def _is_stated_as(value: Any, kind: Schema, given: RequestIndex) -> bool:
+def _is_stated_as(value: Any, kind: Schema, request_index: RequestIndex) -> bool:
     if value is None or isinstance(value, bool):
         return True
-    if (listed := enum_values(kind)) is not None and isinstance(value, str):
-        return value in (given.named_choices(listed) or listed)
+    if (constants := enum_values(kind)) is not None and isinstance(value, str):
+        return value in (request_index.named_choices(constants) or constants)
     if isinstance(value, list):
-        return len(value) <= 1 and all(is_stated(one, subschema(kind, kind["items"]), given) for one in value)
-    return bool(given.find(value, kind))
+        return len(value) <= 1 and all(is_stated(item, subschema(kind, kind["items"]), request_index) for item in value)
+    return bool(request_index.find(value, kind))
 
 
 # Several calls of one tool
@@ -166,10 +170,10 @@ class CallMention:
 
 def are_requested(calls: Sequence[PlanStep], given: RequestIndex) -> bool:
     """Whether the request asks for each of these calls of one tool."""
-    if len(calls) > MAX_CALLS or any(one.each is not None for one in calls) or not _differ_in_constants(calls):
+    if len(calls) > MAX_CALLS or any(call.each is not None for call in calls) or not _differ_in_constants(calls):
         return False
-    mentions = [list(_call_mentions(one, given)) for one in calls]
-    return any(_is_parallel(sorted(chosen, key=_start), given) for chosen in _assign_mentions(mentions, []))
+    mentions = [list(_call_mentions(call, given)) for call in calls]
+    return any(_is_parallel(sorted(mention, key=_start), given) for mention in _assign_mentions(mentions, []))
 
 
 def _start(mention: CallMention) -> int:
@@ -186,7 +190,7 @@ def _differ_in_constants(calls: Sequence[PlanStep]) -> bool:
         }
 
     return (
-        all(argument_pattern(one) == argument_pattern(calls[0]) for one in calls)
+        all(argument_pattern(call) == argument_pattern(calls[0]) for call in calls)
         and None in argument_pattern(calls[0]).values()
     )
 
@@ -196,52 +200,60 @@ def _is_mentionable(value: PlanLiteral) -> bool:
     return value.value not in (None, []) and not isinstance(value.value, bool)
 
 
-def _call_mentions(call: PlanStep, given: RequestIndex) -> Iterator[CallMention]:
+def _call_mentions(call: PlanStep, request_index: RequestIndex) -> Iterator[CallMention]:
     """Mentions of a call: places where its constants are adjacent in a usable sentence."""
     constants = {
         name: value.value
         for name, value in call.arguments.items()
         if isinstance(value, PlanLiteral) and _is_mentionable(value)
     }
-    spans = [given.find(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
-    for number, chosen in enumerate(product(*spans)):
+    spans = [request_index.find(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
+    for number, combination in enumerate(product(*spans)):
         if number >= MAX_MENTIONS:
             return
-        order = sorted(zip(chosen, constants, strict=True))
+        order = sorted(zip(combination, constants, strict=True))
         apart = all(before[0][1] <= after[0][0] for before, after in pairwise(order))
         within = next(
-            (one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None
+            (
+                sentence
+                for sentence in request_index.sentences
+                if sentence.start <= order[0][0][0] and order[-1][0][1] <= sentence.end
+            ),
+            None,
         )
         if apart and within is not None and within.mood is Mood.COMMAND:
             yield CallMention(tuple(name for _, name in order), tuple(span for span, _ in order), within)
 
 
 def _assign_mentions(
-    candidates: Sequence[Sequence[CallMention]], taken: list[CallMention]
+    candidates: Sequence[Sequence[CallMention]], mentions: list[CallMention]
 ) -> Iterator[list[CallMention]]:
     """Yields assignments of a separate mention to each call."""
     if not candidates:
-        yield taken
+        yield mentions
         return
     for mention in candidates[0]:
-        if all(mention.end <= one.start or one.end <= mention.start for one in taken):
-            yield from _assign_mentions(candidates[1:], [*taken, mention])
+        if all(mention.end <= call_mention.start or call_mention.end <= mention.start for call_mention in mentions):
+            yield from _assign_mentions(candidates[1:], [*mentions, mention])
 
 
-def _is_parallel(mentions: Sequence[CallMention], given: RequestIndex) -> bool:
+def _is_parallel(mentions: Sequence[CallMention], request_index: RequestIndex) -> bool:
     """Whether the mentions of several calls, in order, have parallel wording."""
     first = mentions[0]
-    if any(one.names != first.names or _gaps(one, given) != _gaps(first, given) for one in mentions):
+    if any(
+        mention.names != first.names or _gaps(mention, request_index) != _gaps(first, request_index)
+        for mention in mentions
+    ):
         return False
-    lead = _words(_strip_filler(given.text[first.sentence.start : first.start]))
-    links = [_link(before, after, lead, given) for before, after in pairwise(mentions)]
+    lead = _words(_strip_filler(request_index.text[first.sentence.start : first.start]))
+    links = [_link(before, after, lead, request_index) for before, after in pairwise(mentions)]
     if any(link is None for link in links):
         return False
-    last = _words(given.text[mentions[-1].end : mentions[-1].sentence.end])
+    last = _words(request_index.text[mentions[-1].end : mentions[-1].sentence.end])
     tails = [*(link.tail for link in links if link is not None), last]
-    ranged = _RANGE.search(given.text, first.sentence.start, first.start) is not None
+    ranged = _RANGE.search(request_index.text, first.sentence.start, first.start) is not None
     plain = [number for number, link in enumerate(links) if link is not None and not link.repeats_lead]
-    return all(tails[at] == tails[at + 1] and not ranged and _is_name(mentions[at + 1], given) for at in plain)
+    return all(tails[at] == tails[at + 1] and not ranged and _is_name(mentions[at + 1], request_index) for at in plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +266,9 @@ class _Link:
     repeats_lead: bool
 
 
-def _link(before: CallMention, after: CallMention, lead: list[str], given: RequestIndex) -> _Link | None:
+def _link(before: CallMention, after: CallMention, lead: list[str], request_index: RequestIndex) -> _Link | None:
     """Returns None if nothing joins the mentions."""
-    text = given.text
+    text = request_index.text
     if before.sentence != after.sentence:
         leads = bool(lead) and _words(_strip_filler(text[after.sentence.start : after.start])) == lead
         return _Link(_words(text[before.end : before.sentence.end]), leads) if leads else None
@@ -268,14 +280,14 @@ def _link(before: CallMention, after: CallMention, lead: list[str], given: Reque
     return None
 
 
-def _gaps(mention: CallMention, given: RequestIndex) -> list[list[str]]:
-    return [_words(given.text[before[1] : after[0]]) for before, after in pairwise(mention.spans)]
+def _gaps(mention: CallMention, request_index: RequestIndex) -> list[list[str]]:
+    return [_words(request_index.text[before[1] : after[0]]) for before, after in pairwise(mention.spans)]
 
 
-def _is_name(mention: CallMention, given: RequestIndex) -> bool:
+def _is_name(mention: CallMention, request_index: RequestIndex) -> bool:
     """Whether no constant begins like a plain word, which may be a verb: `and book 7`."""
-    texts = [given.text[start:end] for start, end in mention.spans]
-    return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in texts)
+    texts = [request_index.text[start:end] for start, end in mention.spans]
+    return all(not text[0].islower() or any(char in "@0123456789" for char in text) for text in texts)
 
 
 def _strip_filler(text: str) -> str:
@@ -293,29 +305,33 @@ def _words(text: str) -> list[str]:
 
 def allowed_constants(kind: Schema, given: RequestIndex) -> list[Any]:
     """Constants of a type, except free text, that may be passed to a call with effects."""
-    if (listed := enum_values(kind)) is not None:
-        return [one for one in listed if _is_stated_as(one, kind, given)]
+    if (constants := enum_values(kind)) is not None:
+        return [constant for constant in constants if _is_stated_as(constant, kind, given)]
     if kind.get("type") == "boolean":
         return [True, False]
     if kind.get("type") in ("integer", "number"):
-        found: list[Any] = _number_constants(given)
+        number_constants: list[Any] = _number_constants(given)
     else:
-        dated = [f"{one.year:04}-{one.month:02}-{one.day:02}" for one in given.days if one.year and one.day]
-        found = [*dict.fromkeys([*(given.text[start:end] for start, end in _text_spans(given)), *dated])]
+        dates = [f"{day.year:04}-{day.month:02}-{day.day:02}" for day in given.days if day.year and day.day]
+        number_constants = [*dict.fromkeys([*(given.text[start:end] for start, end in _text_spans(given)), *dates])]
     check = Validator(bundle_definitions(kind)).check
-    return [one for one in found if check(one) is None and _is_stated_as(one, kind, given)]
+    return [
+        constant for constant in number_constants if check(constant) is None and _is_stated_as(constant, kind, given)
+    ]
 
 
-def _number_constants(given: RequestIndex) -> list[int | float]:
-    values = {value: None for one in given.amounts for value in sorted(one.values)}
-    return [int(one) if one.denominator == 1 else float(one) for one in values if given.find_number(one)]
+def _number_constants(request_index: RequestIndex) -> list[int | float]:
+    values = {value: None for amount in request_index.amounts for value in sorted(amount.values)}
+    return [
+        int(value) if value.denominator == 1 else float(value) for value in values if request_index.find_number(value)
+    ]
 
 
-def _text_spans(given: RequestIndex) -> Iterator[Span]:
+def _text_spans(request_index: RequestIndex) -> Iterator[Span]:
     """Pieces of the request of a few tokens."""
-    for one in given.usable_sentences:
-        stops = sorted(end for end in given.end_positions if one.start < end <= one.end)
-        for start in sorted(at for at in given.token_ends if one.start <= at < one.end):
+    for sentence in request_index.usable_sentences:
+        stops = sorted(end for end in request_index.end_positions if sentence.start < end <= sentence.end)
+        for start in sorted(at for at in request_index.token_ends if sentence.start <= at < sentence.end):
             yield from ((start, end) for end in [end for end in stops if end > start][:MAX_LISTED_TOKENS])
 
 
@@ -325,52 +341,59 @@ def further_calls(calls: Sequence[PlanStep], capability: Capability, given: Requ
     names = [
         name for name, value in first.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)
     ]
-    if len(calls) >= MAX_CALLS or not names or any(one.each is not None for one in calls):
+    if len(calls) >= MAX_CALLS or not names or any(plan_step.each is not None for plan_step in calls):
         return []
-    found: dict[str, PlanStep] = {}
+    plan_steps: dict[str, PlanStep] = {}
     for mention in _call_mentions(first, given):
         for values in _next_values(mention, first, given):
             arguments = {**first.arguments, **{name: PlanLiteral(value) for name, value in values.items()}}
             call = replace(first, arguments=arguments, after=())
             fits = all(is_stated(arguments[name].value, capability.fields[name], given) for name in names)  # type: ignore[union-attr]  # `names` are of constants
-            new = str(call) not in found and all(replace(one, name=call.name, after=()) != call for one in calls)
+            new = str(call) not in plan_steps and all(
+                replace(plan_step, name=call.name, after=()) != call for plan_step in calls
+            )
             if fits and new and are_requested([*calls, call], given):
-                found[str(call)] = call
-    return list(found.values())
+                plan_steps[str(call)] = call
+    return list(plan_steps.values())
 
 
-def _next_values(mention: CallMention, first: PlanStep, given: RequestIndex) -> Iterator[dict[str, Any]]:
+def _next_values(mention: CallMention, first: PlanStep, request_index: RequestIndex) -> Iterator[dict[str, Any]]:
     """Values for the constants of a call at another mention, in positions parallel to those of the first call."""
-    gaps = _gaps(mention, given)
-    for start in sorted(given.token_ends):
+    gaps = _gaps(mention, request_index)
+    for start in sorted(request_index.token_ends):
         if not mention.start <= start < mention.end:
-            yield from _values_from(start, mention.names, gaps, first, given)
+            yield from _values_from(start, mention.names, gaps, first, request_index)
 
 
 def _values_from(
-    start: int, names: Sequence[str], gaps: Sequence[list[str]], first: PlanStep, given: RequestIndex
+    start: int, names: Sequence[str], gaps: Sequence[list[str]], first: PlanStep, request_index: RequestIndex
 ) -> Iterator[dict[str, Any]]:
     value = first.arguments[names[0]].value if isinstance(first.arguments[names[0]], PlanLiteral) else None  # type: ignore[union-attr]  # `names` are of constants
-    several = isinstance(value, list)
-    for stop, found in _values_at(start, value[0] if isinstance(value, list) else value, given):
-        said = {names[0]: [found] if several else found}
+    is_list = isinstance(value, list)
+    for stop, linked_values in _values_at(start, value[0] if isinstance(value, list) else value, request_index):
+        values_by_name = {names[0]: [linked_values] if is_list else linked_values}
         if len(names) == 1:
-            yield said
+            yield values_by_name
             continue
-        for at in sorted(one for one in given.token_ends if stop <= one <= stop + 80):
-            if _words(given.text[stop:at]) == gaps[0]:
-                yield from ({**said, **rest} for rest in _values_from(at, names[1:], gaps[1:], first, given))
+        for at in sorted(token_end for token_end in request_index.token_ends if stop <= token_end <= stop + 80):
+            if _words(request_index.text[stop:at]) == gaps[0]:
+                yield from (
+                    {**values_by_name, **rest} for rest in _values_from(at, names[1:], gaps[1:], first, request_index)
+                )
 
 
-def _values_at(start: int, like: Any, given: RequestIndex) -> Iterator[tuple[int, Any]]:
+def _values_at(start: int, like: Any, request_index: RequestIndex) -> Iterator[tuple[int, Any]]:
     """Values like this one that begin at a position of the request, each with its end."""
     if isinstance(like, int | float):
-        for one in given.amounts:
-            if one.start == start:
+        for amount in request_index.amounts:
+            if amount.start == start:
                 yield from (
-                    (one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values)
+                    (amount.end, int(value) if value.denominator == 1 else float(value))
+                    for value in sorted(amount.values)
                 )
         return
-    for end in sorted(one for one in given.end_positions if one > start)[:MAX_LISTED_TOKENS]:
-        if (start, end) in given.find_text(given.text[start:end]):
-            yield end, given.text[start:end]
+    for end in sorted(end_position for end_position in request_index.end_positions if end_position > start)[
+        :MAX_LISTED_TOKENS
+    ]:
+        if (start, end) in request_index.find_text(request_index.text[start:end]):
+            yield end, request_index.text[start:end]

@@ -56,13 +56,13 @@ def rewrite_lines(lines: Sequence[str], steps: Sequence[PlanStep], inputs: Colle
         inputs: The names of the available inputs.
     """
     reader = _Reader(list(steps), inputs, tuple(steps))
-    written = lines[:-1] if len(lines) > 1 and isinstance(_parse(lines[-1].strip()), PlanAnswer) else lines
-    if (rows := _parse_json(written)) is not None and (found := list(reader.read_json(rows))):
-        return [*found, *(reader.read_line(line)[0] for line in lines[len(written) :])]
-    read = [reader.read_line(line) for line in lines]
-    if not any(understood for _, understood in read):
-        return [text for text, _ in read if text]
-    return [text for text, understood in read if text and (understood or _LOOKS_LIKE_PLAN.search(text))]
+    call_lines = lines[:-1] if len(lines) > 1 and isinstance(_parse(lines[-1].strip()), PlanAnswer) else lines
+    if (rows := _parse_json(call_lines)) is not None and (read_lines := list(reader.read_json(rows))):
+        return [*read_lines, *(reader.read_line(line)[0] for line in lines[len(call_lines) :])]
+    parsed_lines = [reader.read_line(line) for line in lines]
+    if not any(understood for _, understood in parsed_lines):
+        return [text for text, _ in parsed_lines if text]
+    return [text for text, understood in parsed_lines if text and (understood or _LOOKS_LIKE_PLAN.search(text))]
 
 
 @dataclass
@@ -104,16 +104,16 @@ class _Reader:
         if not calls or len(rows) > MAX_JSON_STEPS or None in calls:
             return
         for capability, arguments, name in filter(None, calls):
-            given = {key: self._read_value(value) for key, value in arguments.items()}
-            line = _parse(str(PlanStep(self._next_name, capability, given)))
+            values_by_key = {key: self._read_value(value) for key, value in arguments.items()}
+            line = _parse(str(PlanStep(self._next_name, capability, values_by_key)))
             if not isinstance(line, PlanStep):  # a name that the notation cannot express
                 return
             if text := self._add_named(line, name):
                 yield text
         values = answer[0] if answer and isinstance(answer[0], list) else answer[:1]
-        read = [self._read_value(value) for value in values]
-        if read and all(isinstance(value, PlanReference) for value in read):
-            yield str(PlanAnswer(tuple(value for value in read if isinstance(value, PlanReference))))
+        list_values = [self._read_value(value) for value in values]
+        if list_values and all(isinstance(value, PlanReference) for value in list_values):
+            yield str(PlanAnswer(tuple(value for value in list_values if isinstance(value, PlanReference))))
 
     @property
     def _next_name(self) -> str:
@@ -121,24 +121,26 @@ class _Reader:
 
     def _add(self, line: PlanLine, text: str) -> str:
         """Records a line in the notation. It is returned as it is unless it reads a name of the model's own."""
-        changed = self._resolve(line)
-        if isinstance(changed, PlanStep):
-            self.steps.append(changed)
-        return text if changed == line else str(changed)
+        resolved_line = self._resolve(line)
+        if isinstance(resolved_line, PlanStep):
+            self.steps.append(resolved_line)
+        return text if resolved_line == line else str(resolved_line)
 
     def _add_named(self, step: PlanStep, name: str) -> str:
         """Records a call without the name of a step, and returns its line; that of the step that makes the same call
         already, or an empty text if that step is of the same reply.
         """
-        resolved = self._resolve(step)
-        assert isinstance(resolved, PlanStep)
-        same = next((one for one in self.steps if replace(resolved, name=one.name) == one), None)
+        resolved_step = self._resolve(step)
+        assert isinstance(resolved_step, PlanStep)
+        equal_step = next(
+            (plan_step for plan_step in self.steps if replace(resolved_step, name=plan_step.name) == plan_step), None
+        )
         if name:
-            self.names[name] = resolved.name if same is None else same.name
-        if same is not None:
-            return str(same) if same in self.accepted else ""
-        self.steps.append(resolved)
-        return str(resolved)
+            self.names[name] = resolved_step.name if equal_step is None else equal_step.name
+        if equal_step is not None:
+            return str(equal_step) if equal_step in self.accepted else ""
+        self.steps.append(resolved_step)
+        return str(resolved_step)
 
     def _resolve(self, line: PlanLine) -> PlanLine:
         """Replaces the model's own names of results, and names of inputs without `input.`."""
@@ -148,8 +150,8 @@ class _Reader:
             name: self._resolve_reference(value) if isinstance(value, PlanReference) else value
             for name, value in line.arguments.items()
         }
-        each = self._resolve_reference(line.each) if isinstance(line.each, PlanReference) else line.each
-        return replace(line, arguments=arguments, each=each)
+        list_value = self._resolve_reference(line.each) if isinstance(line.each, PlanReference) else line.each
+        return replace(line, arguments=arguments, each=list_value)
 
     def _resolve_reference(self, value: PlanReference) -> PlanReference:
         if value.root in self.names:
@@ -161,15 +163,15 @@ class _Reader:
     def _read_value(self, value: Any) -> Argument:
         """Returns a value of JSON: a reference if it is a text that names an available value, else the value."""
         if isinstance(value, str):
-            found = _PLACEHOLDER.fullmatch(value.strip())
-            inner = next(filter(None, found.groups()), "") if found is not None else value.strip()
+            match = _PLACEHOLDER.fullmatch(value.strip())
+            inner = next(filter(None, match.groups()), "") if match is not None else value.strip()
             line = _parse(f"return {inner}")
             if isinstance(line, PlanAnswer) and len(line.values) == 1:
                 reference = self._resolve_reference(line.values[0])
-                known = reference.root in {step.name for step in self.steps} or (
+                is_known = reference.root in {step.name for step in self.steps} or (
                     reference.root == INPUT and reference.path[:1] and reference.path[0] in self.inputs
                 )
-                if known and (found is not None or "." in inner or reference.root != INPUT):
+                if is_known and (match is not None or "." in inner or reference.root != INPUT):
                     return reference
         return PlanLiteral(value)
 
@@ -180,16 +182,16 @@ def _spellings(text: str) -> Iterator[str]:
     bare = _LIST_MARK.sub("", text, count=1) if _LIST_MARK.match(text) else text
     bare = bare.strip("`").rstrip(";. \t")
     yield bare
-    if (returned := _RETURN_CALL.fullmatch(bare)) is not None:
-        yield f"return {returned[1]}"
+    if (match := _RETURN_CALL.fullmatch(bare)) is not None:
+        yield f"return {match[1]}"
     short = _COMMENT.sub("", bare, count=1)
     for shorter in dict.fromkeys((short, _QUOTED.sub(_double_quotes, bare), _QUOTED.sub(_double_quotes, short))):
         yield shorter.rstrip(";. \t")
 
 
-def _double_quotes(found: re.Match[str]) -> str:
+def _double_quotes(match: re.Match[str]) -> str:
     """Returns a text in single quotes as JSON."""
-    text = found[0]
+    text = match[0]
     if text.startswith('"'):
         return text
     return json.dumps(re.sub(r"\\(['\"\\])", r"\1", text[1:-1]), ensure_ascii=False)
@@ -227,15 +229,15 @@ def _read_call(row: Any) -> tuple[str, Mapping[str, Any], str] | None:
     if not (key := _first_key(row, NAME_KEYS, str)):
         return None
     result = next((row[name] for name in RESULT_KEYS if isinstance(row.get(name), str)), "")
-    given = next((row[name] for name in ARGUMENT_KEYS if name in row), None)
-    if isinstance(given, str):
+    call_arguments = next((row[name] for name in ARGUMENT_KEYS if name in row), None)
+    if isinstance(call_arguments, str):
         try:
-            given = parse_untrusted(given)
+            call_arguments = parse_untrusted(call_arguments)
         except StrictJsonError:
             return None
-    if given is None:
-        given = {name: value for name, value in row.items() if name != key and name not in RESULT_KEYS}
-    return (row[key], given, result) if isinstance(given, dict) else None
+    if call_arguments is None:
+        call_arguments = {name: value for name, value in row.items() if name != key and name not in RESULT_KEYS}
+    return (row[key], call_arguments, result) if isinstance(call_arguments, dict) else None
 
 
 def _first_key(row: Mapping[str, Any], keys: Sequence[str], kind: type) -> str:

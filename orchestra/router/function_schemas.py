@@ -25,13 +25,14 @@ def build_functions(capabilities: Capabilities, steps: Sequence[PlanStep]) -> Na
     """Returns the functions that may be called after these steps; none at the limit of steps."""
     scope = PlanScope(capabilities, steps)
     available = scope.available_values()
-    trusted = [one for one in available if not scope.is_untrusted(*one)]
+    trusted = [item for item in available if not scope.is_untrusted(*item)]
     names = function_names(capabilities.by_name)
     functions = [
-        NativeFunction(names[name], name, one.description[:MAX_DESCRIPTION_LENGTH], parameters)
-        for name, one in capabilities.by_name.items()
+        NativeFunction(names[name], name, capability.description[:MAX_DESCRIPTION_LENGTH], parameters)
+        for name, capability in capabilities.by_name.items()
         if len(steps) < capabilities.limits.steps
-        and (parameters := _parameters(one, capabilities, trusted if one.has_effects else available)) is not None
+        and (parameters := _parameters(capability, capabilities, trusted if capability.has_effects else available))
+        is not None
     ]
     return NativeTools(len(steps) + 1, tuple(functions), frozenset(str(reference) for reference, _ in available))
 
@@ -43,7 +44,9 @@ def _parameters(
     properties: dict[str, Schema] = {}
     for name, kind in capability.fields.items():
         fitting = [
-            str(reference) for reference, have in available if capabilities.assignability.mismatch(have, kind) is None
+            str(reference)
+            for reference, value_kind in available
+            if capabilities.assignability.mismatch(value_kind, kind) is None
         ]
         if (argument := _argument(kind, fitting[:MAX_REFERENCES])) is not None:
             properties[name] = argument
@@ -57,15 +60,15 @@ def _parameters(
 
 def _argument(kind: Schema, references: Sequence[str]) -> Schema | None:
     """Returns the type of an argument: a constant, or the name of one of these values; None if it has neither."""
-    stated = statable_types(kind)
-    named: dict[str, Any] = {"type": "string", "enum": list(references)}
+    literal_types = statable_types(kind)
+    reference_schema: dict[str, Any] = {"type": "string", "enum": list(references)}
     about = {"description": kind["description"]} if isinstance(kind.get("description"), str) else {}
-    if not stated:
-        return {**named, **about} if references else None
-    constant: Schema = strip_unknown_formats(union(stated))
+    if not literal_types:
+        return {**reference_schema, **about} if references else None
+    constant: Schema = strip_unknown_formats(union(literal_types))
     if not references:
         return {**constant, **about}
     if is_free_text(constant):  # an enum would forbid every other text
         text = f"{about.get('description', '')} A text, or the name of a value: {', '.join(references)}".strip()
         return {**constant, "description": text}
-    return {**about, **bundle_definitions({"anyOf": [constant, named]})}
+    return {**about, **bundle_definitions({"anyOf": [constant, reference_schema]})}

@@ -39,23 +39,31 @@ def _is_of_inputs(reference: PlanReference, names: frozenset[str]) -> bool:
 
 def is_whole(reference: PlanReference) -> bool:
     """Whether a reference is to a value or a field, and not to a single list element."""
-    return not any(isinstance(one, int) for one in reference.path)
+    return not any(isinstance(key, int) for key in reference.path)
 
 
 def reads_ground(capabilities: Capabilities, step: PlanStep) -> bool:
     """Whether a first step reads a required input. True if there are none."""
-    over = step.each in [one for one, _ in iterable_grounds(capabilities, capabilities.grounds)]
-    given = [value for value in step.arguments.values() if isinstance(value, PlanReference)]
+    over = step.each in [plan_reference for plan_reference, _ in iterable_grounds(capabilities, capabilities.grounds)]
+    references = [value for value in step.arguments.values() if isinstance(value, PlanReference)]
     return not capabilities.grounds or any(
-        is_ground(capabilities, one) or (over and one.root == ELEMENT and is_whole(one)) for one in given
+        is_ground(capabilities, plan_reference)
+        or (over and plan_reference.root == ELEMENT and is_whole(plan_reference))
+        for plan_reference in references
     )
 
 
 def iterable_grounds(capabilities: Capabilities, names: frozenset[str]) -> list[tuple[PlanReference, Schema]]:
     """Required lists that a step reads by iterating over them, with their element types (lists for a table)."""
-    found = [(one, inner) for one, inner in PlanScope(capabilities).lists() if _is_of_inputs(one, names)]
+    input_lists = [
+        (plan_reference, inner)
+        for plan_reference, inner in PlanScope(capabilities).lists()
+        if _is_of_inputs(plan_reference, names)
+    ]
     return [
-        (one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in union_members(inner))
+        (plan_reference, inner)
+        for plan_reference, inner in input_lists
+        if all(branch.get("type") != "array" for branch in union_members(inner))
     ]
 
 
@@ -63,20 +71,22 @@ def readers(capabilities: Capabilities, skills: Sequence[Capability], name: str)
     """Capabilities whose call can be a first step that takes an input; if there are none, those that can iterate over
     it.
     """
-    scope, own = PlanScope(capabilities), frozenset({name})
+    scope, own_names = PlanScope(capabilities), frozenset({name})
     at_hand = [kind for _, kind in scope.available_values()]
-    whole = [kind for reference, kind in scope.available_values() if _is_of_inputs(reference, own)]
-    over = [list(reachable_parts(PlanReference(ELEMENT), inner)) for _, inner in iterable_grounds(capabilities, own)]
-    given = [
-        one
-        for one in skills
-        if _is_callable(capabilities, one, whole, at_hand) and _can_finish(capabilities, one, each=False)
+    whole_types = [kind for reference, kind in scope.available_values() if _is_of_inputs(reference, own_names)]
+    over = [
+        list(reachable_parts(PlanReference(ELEMENT), inner)) for _, inner in iterable_grounds(capabilities, own_names)
     ]
-    return given or [
-        one
-        for one in skills
-        if any(_can_iterate(capabilities, one, each, at_hand) for each in over)
-        and _can_finish(capabilities, one, each=True)
+    callable_skills = [
+        skill
+        for skill in skills
+        if _is_callable(capabilities, skill, whole_types, at_hand) and _can_finish(capabilities, skill, is_mapped=False)
+    ]
+    return callable_skills or [
+        skill
+        for skill in skills
+        if any(_can_iterate(capabilities, skill, element_lists, at_hand) for element_lists in over)
+        and _can_finish(capabilities, skill, is_mapped=True)
     ]
 
 
@@ -87,24 +97,24 @@ def _can_iterate(
     at_hand: Sequence[Schema],
 ) -> bool:
     """Whether a capability can be called for each element of a list, and take all of it or one of its fields."""
-    whole = [kind for reference, kind in elements if is_whole(reference)]
-    return _is_callable(capabilities, capability, whole, [*at_hand, *(kind for _, kind in elements)])
+    whole_lists = [kind for reference, kind in elements if is_whole(reference)]
+    return _is_callable(capabilities, capability, whole_lists, [*at_hand, *(kind for _, kind in elements)])
 
 
 def _is_callable(
-    capabilities: Capabilities, capability: Capability, wanted: Sequence[Schema], at_hand: Sequence[Schema]
+    capabilities: Capabilities, capability: Capability, demanded_types: Sequence[Schema], at_hand: Sequence[Schema]
 ) -> bool:
     """Whether all arguments have values, at least one of them of the wanted types."""
 
     def accepts_any(kind: Schema, values: Sequence[Schema]) -> bool:
-        return any(capabilities.assignability.mismatch(have, kind) is None for have in values)
+        return any(capabilities.assignability.mismatch(value_kind, kind) is None for value_kind in values)
 
-    needed = [capability.fields[name] for name in capability.required]
-    return any(accepts_any(kind, wanted) for kind in capability.fields.values()) and all(
-        statable_types(kind) or accepts_any(kind, at_hand) for kind in needed
+    fields = [capability.fields[name] for name in capability.required]
+    return any(accepts_any(kind, demanded_types) for kind in capability.fields.values()) and all(
+        statable_types(kind) or accepts_any(kind, at_hand) for kind in fields
     )
 
 
-def _can_finish(capabilities: Capabilities, capability: Capability, *, each: bool) -> bool:
+def _can_finish(capabilities: Capabilities, capability: Capability, *, is_mapped: bool) -> bool:
     """Whether it produces the output if the first step is also the last one."""
-    return capabilities.limits.steps > 1 or capabilities.produces_output(capability.name, each=each)
+    return capabilities.limits.steps > 1 or capabilities.produces_output(capability.name, each=is_mapped)

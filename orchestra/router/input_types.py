@@ -29,12 +29,12 @@ def infer_schema(value: Any) -> Schema:
         case str():
             return {"type": "string"}
         case Mapping():
-            fields = {str(name): infer_schema(one) for name, one in value.items()}
+            fields = {str(name): infer_schema(item) for name, item in value.items()}
             return bundle_definitions(object_type(fields))
-        case list() | tuple() if value and all(_is_table(one) for one in value):
+        case list() | tuple() if value and all(_is_table(item) for item in value):
             return schema_of(list[Table], "validation")
         case list() | tuple():
-            kinds = [infer_schema(one) for one in value[:MAX_INSPECTED]]
+            kinds = [infer_schema(item) for item in value[:MAX_INSPECTED]]
             return bundle_definitions({"type": "array", "items": union(kinds) if kinds else ANY})
         case _:
             return ANY

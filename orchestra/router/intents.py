@@ -70,7 +70,7 @@ class RequestToken:
         """Integers that it may be read as."""
         if self.value is None:
             return set()
-        return {int(one) for one in (self.value.value, self.value.plain) if one.denominator == 1}
+        return {int(number) for number in (self.value.value, self.value.plain) if number.denominator == 1}
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,17 @@ class Intent:
     @cached_property
     def spelled_numbers(self) -> frozenset[Fraction]:
         """Values of numbers in words."""
-        found = find_numbers(self.text, words=True)
-        return frozenset(number.value for number in found if not any(char.isdigit() for char in number.text))
+        numbers = find_numbers(self.text, words=True)
+        return frozenset(number.value for number in numbers if not any(char.isdigit() for char in number.text))
 
     def find(self, said: str) -> list[tuple[int, int]]:
         """Spans of a text in the request: as whole words, or if there are none, anywhere."""
-        wanted = unicodedata.normalize("NFC", said)
-        if not wanted:
+        phrase = unicodedata.normalize("NFC", said)
+        if not phrase:
             return []
-        found = [(found.start(), found.end()) for found in re.finditer(re.escape(wanted), self.text)]
-        whole = [place for place in found if self._is_whole_word(*place)]
-        return whole or found
+        spans = [(match.start(), match.end()) for match in re.finditer(re.escape(phrase), self.text)]
+        whole_spans = [place for place in spans if self._is_whole_word(*place)]
+        return whole_spans or spans
 
     def _is_whole_word(self, start: int, end: int) -> bool:
         before, after = self.text[start - 1 : start], self.text[end : end + 1]
@@ -146,8 +146,8 @@ class AlignedToken:
         if exact not in (old.value, old.plain) and float(value) not in (float(old.value), float(old.plain)):
             return None
         by_value = exact == old.value or float(value) == float(old.value)
-        read = new.value if by_value else new.plain
-        return int(read) if isinstance(value, int) and read.denominator == 1 else float(read)
+        number = new.value if by_value else new.plain
+        return int(number) if isinstance(value, int) and number.denominator == 1 else float(number)
 
     def map_position(self, position: int) -> int | None:
         """Maps a position to the new request; None if unknown."""
@@ -171,10 +171,10 @@ def align(
     """Aligns the tokens of two requests of the same form, and the gaps between them."""
     pairs: list[AlignedToken] = []
     last_old = last_new = 0
-    for one, other in zip(old, new, strict=True):
-        pairs.append(_align_pair(_gap(last_old, one.start), _gap(last_new, other.start), before, after))
-        pairs.append(_align_pair(one, other, before, after))
-        last_old, last_new = one.end, other.end
+    for token, other_token in zip(old, new, strict=True):
+        pairs.append(_align_pair(_gap(last_old, token.start), _gap(last_new, other_token.start), before, after))
+        pairs.append(_align_pair(token, other_token, before, after))
+        last_old, last_new = token.end, other_token.end
     pairs.append(_align_pair(_gap(last_old, len(before)), _gap(last_new, len(after)), before, after))
     return tuple(pairs)
 
@@ -183,8 +183,10 @@ def _gap(start: int, end: int) -> RequestToken:
     return RequestToken(("sign",), "", start, end)
 
 
-def _align_pair(one: RequestToken, other: RequestToken, before: str, after: str) -> AlignedToken:
-    return AlignedToken(one, other, before[one.start : one.end] == after[other.start : other.end])
+def _align_pair(token: RequestToken, other_token: RequestToken, before: str, after: str) -> AlignedToken:
+    return AlignedToken(
+        token, other_token, before[token.start : token.end] == after[other_token.start : other_token.end]
+    )
 
 
 def _tokenize(text: str) -> Iterator[RequestToken]:
@@ -217,18 +219,18 @@ def _is_ignored(char: str) -> bool:
 
 def _literal_tokens(text: str) -> Iterator[RequestToken]:
     """Quoted texts; outside of them dates; outside of both, numbers that are not part of a word."""
-    taken: list[tuple[int, int]] = []
+    literal_spans: list[tuple[int, int]] = []
 
     def is_free(start: int, end: int) -> bool:
-        return all(end <= begin or stop <= start for begin, stop in taken)
+        return all(end <= begin or stop <= start for begin, stop in literal_spans)
 
     for match in _QUOTED.finditer(text):
-        taken.append(match.span())
+        literal_spans.append(match.span())
         yield RequestToken(("quoted",), fold(match[0][1:-1]).text.strip(), *match.span(), quote_width=1)
     for day in find_dates(text):
         start, end = day.start, day.start + len(day.text)
         if is_free(start, end):
-            taken.append((start, end))
+            literal_spans.append((start, end))
             yield RequestToken(
                 ("date", day.year is not None, day.day is not None),
                 f"{day.year}-{day.month}-{day.day}-{day.alternative}",
@@ -239,11 +241,11 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
     for number in find_numbers(text):
         start = text.rfind(number.text, 0, number.start + len(number.text))
         end = start + len(number.text)
-        begun = any(begin < start < stop for begin, stop in words)
-        if start >= 0 and start <= number.start < end and not begun and is_free(start, end):
+        is_inside = any(begin < start < stop for begin, stop in words)
+        if start >= 0 and start <= number.start < end and not is_inside and is_free(start, end):
             if not number.bracketed:  # a single bracket is not part of the number
                 start, end = start + number.text.startswith("("), end - number.text.endswith(")")
-            taken.append((start, end))
+            literal_spans.append((start, end))
             sign = text[start] if text[start] in "+-−–" else ""  # a sign makes it another kind
             scale = number.value / number.plain if number.plain else Fraction(1, 100 if number.percent else 1)
             kind = ("number", number.currency, number.percent, number.bracketed, sign, str(scale))

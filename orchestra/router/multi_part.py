@@ -88,22 +88,22 @@ class UncoveredParts:
     """
 
     def __str__(self) -> str:
-        told = " and ".join(
-            f'"{one if len(one) <= MAX_SHOWN_LENGTH else one[: MAX_SHOWN_LENGTH - 1] + "…"}"' for one in self.parts
+        text = " and ".join(
+            f'"{part if len(part) <= MAX_SHOWN_LENGTH else part[: MAX_SHOWN_LENGTH - 1] + "…"}"' for part in self.parts
         )
         return (
-            f"{len(self.parts)} parts, {pluralize(self.unassigned_values, 'step')}: {told}"
+            f"{len(self.parts)} parts, {pluralize(self.unassigned_values, 'step')}: {text}"
             if self.unassigned_values
-            else f"nothing serves {told}"
+            else f"nothing serves {text}"
         )
 
 
 def split_request(text: str) -> RequestParts | None:
     """Returns the parts of a request with several parts; None for any other."""
-    quoted = [match.span() for match in _QUOTED.finditer(text) if match[0] != text.strip()]
+    quoted_spans = [match.span() for match in _QUOTED.finditer(text) if match[0] != text.strip()]
 
-    def outside_quotes(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
-        return [match for match in found if not any(start < match.end() <= end for start, end in quoted)]
+    def outside_quotes(matches: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+        return [match for match in matches if not any(start < match.end() <= end for start, end in quoted_spans)]
 
     cuts = sorted(match.span() for bound in _PART_BOUNDARIES for match in outside_quotes(bound.finditer(text)))
     markers = outside_quotes(_LIST_MARKER.finditer(text))
@@ -118,7 +118,7 @@ def split_request(text: str) -> RequestParts | None:
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
         if len(text[at:start].split()) > 1 and not any(
-            one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)
+            pattern.fullmatch(text, at, start) for pattern in (_THANKS, _STYLE_INSTRUCTION)
         ):
             begin = at + len(text[at:start]) - len(text[at:start].lstrip())
             spans.append((begin, begin + len(text[at:start].strip())))
@@ -133,9 +133,9 @@ def has_number(text: str) -> bool:
 
 def next_numeric_part(request_parts: RequestParts, steps: Sequence[PlanStep]) -> str:
     """The first part with a number whose words no step has received; empty if there is none."""
-    taken = {span for step in steps for span in _part_coverage(request_parts, step).spans}
-    left = (request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in taken)
-    return next(filter(has_number, left), "")
+    covered_spans = {span for step in steps for span in _part_coverage(request_parts, step).spans}
+    texts = (request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in covered_spans)
+    return next(filter(has_number, texts), "")
 
 
 def _introduces_list(before: str) -> bool:
@@ -147,13 +147,14 @@ def _introduces_list(before: str) -> bool:
 
 def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
     """Returns capabilities that demand a step for each part of this request; unchanged with an output type."""
-    several = None if capabilities.output_type else split_request(text)
-    if several is None:
+    request_parts = None if capabilities.output_type else split_request(text)
+    if request_parts is None:
         return capabilities
     return replace(
         capabilities,
         request_parts=replace(
-            several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)
+            request_parts,
+            computing=frozenset(name for name, capability in capabilities.by_name.items() if capability.computes),
         ),
     )
 
@@ -169,26 +170,32 @@ def find_uncovered(
     """
     if request_parts is None:
         return None
-    known = {step.name: step for step in steps}
-    served: set[Span] = set()
-    counted: set[str] = set()
+    steps_by_name = {step.name: step for step in steps}
+    served_spans: set[Span] = set()
+    covered_roots: set[str] = set()
     spare = leaning = sums = 0
     for root in dict.fromkeys(value.root for value in answer.values):
-        own, any_part, any_sum, wordless = set[Span](), False, False, 0
-        for step in _dependencies(root, known):
+        step_spans, any_part, any_sum, wordless = set[Span](), False, False, 0
+        for step in _dependencies(root, steps_by_name):
             share = _part_coverage(request_parts, step)
-            own, any_part, any_sum = own | share.spans, any_part or share.any_part, any_sum or share.any_sum
-            if share == _PartCoverage() and step.name not in counted:
-                counted.add(step.name)
-                rests = any(reference.root in known for reference in step.references)
+            step_spans, any_part, any_sum = (
+                step_spans | share.spans,
+                any_part or share.any_part,
+                any_sum or share.any_sum,
+            )
+            if share == _PartCoverage() and step.name not in covered_roots:
+                covered_roots.add(step.name)
+                rests = any(reference.root in steps_by_name for reference in step.references)
                 leaning, wordless = leaning + rests, wordless + (not rests)
-        served |= own
+        served_spans |= step_spans
         sums += any_sum
-        spare += wordless + any_part if own or any_part or any_sum else max(wordless, 1)
-    left = tuple(request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in served)
-    back, able = ({part for part in left if told(part)} for told in (_BACK_REFERENCE.search, has_number))
+        spare += wordless + any_part if step_spans or any_part or any_sum else max(wordless, 1)
+    texts = tuple(
+        request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in served_spans
+    )
+    back, able = ({part for part in texts if search(part)} for search in (_BACK_REFERENCE.search, has_number))
     spare += min(min(leaning, len(back)) + min(sums, len(able)), len(back | able))
-    return UncoveredParts(left, spare) if len(left) > spare else None
+    return UncoveredParts(texts, spare) if len(texts) > spare else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,23 +216,23 @@ def _part_coverage(request_parts: RequestParts, step: PlanStep) -> _PartCoverage
     (`Then: convert it to cents.`). Given several parts, it serves those with a number. Given the whole request, it
     serves one part if several parts have a number, or none has.
     """
-    texts, whole = _given_texts(step)
-    given = (
+    texts, is_whole = _given_texts(step)
+    spans = (
         frozenset(request_parts.spans)
-        if whole
+        if is_whole
         else frozenset(span for text in texts for span in _overlapping_parts(request_parts, text))
     )
     if step.capability not in request_parts.computing:
-        return _PartCoverage(any_part=True) if whole else _PartCoverage(given)
-    said = {span: request_parts.text[slice(*span)] for span in given}
-    sums = [span for span in given if has_number(said[span])]
-    if whole and len(sums) != 1:
+        return _PartCoverage(any_part=True) if is_whole else _PartCoverage(spans)
+    texts_by_span = {span: request_parts.text[slice(*span)] for span in spans}
+    sums = [span for span in spans if has_number(texts_by_span[span])]
+    if is_whole and len(sums) != 1:
         return _PartCoverage(any_sum=True)
     return _PartCoverage(
         frozenset(
             span
-            for span in given
-            if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(said[span]))
+            for span in spans
+            if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(texts_by_span[span]))
         )
     )
 
@@ -235,33 +242,33 @@ def received_whole_request(step: PlanStep) -> bool:
     return _given_texts(step)[1]
 
 
-def _dependencies(root: str, known: Mapping[str, PlanStep]) -> Iterator[PlanStep]:
+def _dependencies(root: str, steps_by_name: Mapping[str, PlanStep]) -> Iterator[PlanStep]:
     """A step and all steps that it depends on."""
     line = [root]
     for name in line:
-        if (step := known.get(name)) is not None:
+        if (step := steps_by_name.get(name)) is not None:
             yield step
             line += [
-                one
-                for one in dict.fromkeys(reference.root for reference in step.references)
-                if one in known and one not in line
+                root_name
+                for root_name in dict.fromkeys(reference.root for reference in step.references)
+                if root_name in steps_by_name and root_name not in line
             ]
 
 
 def _given_texts(step: PlanStep) -> tuple[list[str], bool]:
     """Texts that a step received, and whether it received the whole request."""
-    texts, whole = list[str](), False
+    texts, is_whole = list[str](), False
     for value in [*step.arguments.values(), step.each]:
         match value:
             case PlanLiteral(str() as text):
                 texts.append(text)
-            case PlanLiteral(list() as several):
-                texts += [one for one in several if isinstance(one, str)]
+            case PlanLiteral(list() as items):
+                texts += [item for item in items if isinstance(item, str)]
             case PlanReference() as reference:
-                whole = whole or (reference.root, *reference.path) == (INPUT, REQUEST)
+                is_whole = is_whole or (reference.root, *reference.path) == (INPUT, REQUEST)
             case _:
                 pass
-    return texts, whole
+    return texts, is_whole
 
 
 def _overlapping_parts(request_parts: RequestParts, text: str) -> Iterator[Span]:

@@ -41,13 +41,13 @@ class Plan:
     @property
     def used_steps(self) -> tuple[PlanStep, ...]:
         """Steps that the answer depends on, in order. Other steps would have a cost and no use."""
-        wanted = {value.root for value in self.answer.values}
-        kept: list[PlanStep] = []
+        roots = {value.root for value in self.answer.values}
+        plan_steps: list[PlanStep] = []
         for step in reversed(self.steps):
-            if step.name in wanted:
-                kept.append(step)
-                wanted |= {reference.root for reference in step.references} | set(step.after)
-        return tuple(reversed(kept))
+            if step.name in roots:
+                plan_steps.append(step)
+                roots |= {reference.root for reference in step.references} | set(step.after)
+        return tuple(reversed(plan_steps))
 
 
 def to_workflow(plan: Plan, capabilities: Capabilities, name: str, description: str = "") -> Graph:
@@ -65,19 +65,19 @@ def partial_workflow(steps: Sequence[PlanStep], capabilities: Capabilities, name
 def _build_workflow(
     steps: Sequence[PlanStep], answer: PlanAnswer, capabilities: Capabilities, name: str, description: str
 ) -> Graph:
-    mapped = {step.name for step in steps if step.each is not None}
-    read = {
+    mapped_steps = {step.name for step in steps if step.each is not None}
+    input_names = {
         str(reference.path[0])
         for step in steps
         for reference in step.references
         if reference.root == "input" and reference.path
     }
-    nodes = {step.name: _node(step, capabilities, mapped) for step in steps}
+    nodes = {step.name: _node(step, capabilities, mapped_steps) for step in steps}
     if capabilities.confirm_effects and (
-        acting := [step for step in steps if capabilities.by_name[step.capability].has_effects]
+        effect_steps := [step for step in steps if capabilities.by_name[step.capability].has_effects]
     ):
-        nodes = _with_confirmation(nodes, acting, PlanScope(capabilities, steps))
-    inputs, types = declare_inputs({key: schema for key, schema in capabilities.inputs.items() if key in read})
+        nodes = _with_confirmation(nodes, effect_steps, PlanScope(capabilities, steps))
+    inputs, types = declare_inputs({key: schema for key, schema in capabilities.inputs.items() if key in input_names})
     source = {
         "schema": "orchestra/v1",
         "name": name,
@@ -86,7 +86,7 @@ def _build_workflow(
         "types": types,
         "nodes": nodes,
     }
-    answers = [_reference(value, mapped) for value in answer.values]
+    answers = [_reference(value, mapped_steps) for value in answer.values]
     names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
     output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
     return Graph.model_validate({**source, "output": output}, strict=False)
@@ -100,12 +100,14 @@ def rebase_line(line: PlanLine, named: Mapping[str, str]) -> PlanLine:
         name: _rebase(value, named) if isinstance(value, PlanReference) else value
         for name, value in line.arguments.items()
     }
-    each = _rebase(line.each, named) if isinstance(line.each, PlanReference) else line.each
-    return replace(line, arguments=arguments, each=each, after=tuple(name for name in line.after if name not in named))
+    list_value = _rebase(line.each, named) if isinstance(line.each, PlanReference) else line.each
+    return replace(
+        line, arguments=arguments, each=list_value, after=tuple(name for name in line.after if name not in named)
+    )
 
 
-def _rebase(value: PlanReference, named: Mapping[str, str]) -> PlanReference:
-    return PlanReference(INPUT, (named[value.root], *value.path)) if value.root in named else value
+def _rebase(value: PlanReference, step_names: Mapping[str, str]) -> PlanReference:
+    return PlanReference(INPUT, (step_names[value.root], *value.path)) if value.root in step_names else value
 
 
 def declare_inputs(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[str, Schema]]:
@@ -117,12 +119,12 @@ def declare_inputs(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[s
         The inputs, and the types to declare for those whose type has no text notation.
     """
     texts = {name: _type_text(schema or _ANY_VALUE) for name, schema in values.items()}
-    taken = {word for text in texts.values() for word in re.findall(r"\w+", _QUOTED.sub("", text))}
+    used_words = {word for text in texts.values() for word in re.findall(r"\w+", _QUOTED.sub("", text))}
     types: dict[str, Schema] = {}
     for name in [name for name, text in texts.items() if not text]:
         title = "".join(part.capitalize() for part in name.split("_")) or "Value"
         schema = values[name] or _ANY_VALUE
-        while title in taken or types.get(title, schema) != schema:
+        while title in used_words or types.get(title, schema) != schema:
             title += "_"
         texts[name], types[title] = title, schema
     return {name: {"type": text} for name, text in texts.items()}, types
@@ -145,13 +147,15 @@ def _type_text(schema: Schema) -> str:
         return ""
 
 
-def _node(step: PlanStep, capabilities: Capabilities, mapped: set[str]) -> dict[str, Any]:
+def _node(step: PlanStep, capabilities: Capabilities, mapped_steps: set[str]) -> dict[str, Any]:
     node: dict[str, Any] = {capabilities.by_name[step.capability].kind: step.capability}
     if step.arguments:
-        node["with"] = {name: _argument(value, mapped) for name, value in step.arguments.items()}
+        node["with"] = {name: _argument(value, mapped_steps) for name, value in step.arguments.items()}
     if step.each is not None:
-        each = list_expression(step.each) if isinstance(step.each, PlanLiteral) else _reference(step.each, mapped)
-        node |= {"each": each, "as": ELEMENT, "limit": capabilities.limits.width}
+        list_text = (
+            list_expression(step.each) if isinstance(step.each, PlanLiteral) else _reference(step.each, mapped_steps)
+        )
+        node |= {"each": list_text, "as": ELEMENT, "limit": capabilities.limits.width}
     if step.after:
         node["after"] = list(step.after)
     return node
@@ -164,22 +168,22 @@ MAX_SHOWN_ITEMS = 8
 """Elements of an available list that the question shows."""
 
 
-def _with_confirmation(nodes: Mapping[str, Any], acting: Sequence[PlanStep], scope: PlanScope) -> dict[str, Any]:
+def _with_confirmation(nodes: Mapping[str, Any], effect_steps: Sequence[PlanStep], scope: PlanScope) -> dict[str, Any]:
     """Nodes of a plan in which those with effects run only if a person answers yes for all of them."""
-    calls = "\n".join(_describe_call(step, scope) for step in acting)
-    question = {"ask": f"Make {pluralize(len(acting), 'call')} with effects?\n{calls}", "options": [YES, NO]}
+    calls = "\n".join(_describe_call(step, scope) for step in effect_steps)
+    question = {"ask": f"Make {pluralize(len(effect_steps), 'call')} with effects?\n{calls}", "options": [YES, NO]}
     agreed = {"when": f"${{{CONFIRM_NODE} == '{YES}'}}"}
-    waiting = {step.name for step in acting}
+    confirmed_names = {step.name for step in effect_steps}
     return {
         CONFIRM_NODE: question,
-        **{name: {**node, **agreed} if name in waiting else node for name, node in nodes.items()},
+        **{name: {**node, **agreed} if name in confirmed_names else node for name, node in nodes.items()},
     }
 
 
 def _describe_call(step: PlanStep, scope: PlanScope) -> str:
     """A call as a person reads it: constants literally, references by value."""
-    given = ", ".join(f"{name}={_describe_value(value, step, scope)}" for name, value in step.arguments.items())
-    return f"{step.capability}({given})" + (
+    text = ", ".join(f"{name}={_describe_value(value, step, scope)}" for name, value in step.arguments.items())
+    return f"{step.capability}({text})" + (
         f" for {ELEMENT} in {_describe_value(step.each, step, scope)}" if step.each is not None else ""
     )
 
@@ -195,37 +199,39 @@ def _describe_value(value: Argument, step: PlanStep, scope: PlanScope) -> str:
     if inner is kind:
         return f"“${{{at}}}”"
     parts = "".join(
-        f"${{size({at}) > {one} ? '“' + string({at}[{one}]) + '” ' : ''}}" for one in range(MAX_SHOWN_ITEMS)
+        f"${{size({at}) > {position} ? '“' + string({at}[{position}]) + '” ' : ''}}"
+        for position in range(MAX_SHOWN_ITEMS)
     )
     return f"{value} [ {parts}${{size({at}) > {MAX_SHOWN_ITEMS} ? '… ' : ''}}], ${{size({at})}} in all"
 
 
 def _item_type(kind: Schema) -> Schema:
     """Element type of a list; any other type unchanged."""
-    several = union_members(kind)
-    inner = element_type(kind) if len(several) == 1 and several[0].get("type") == "array" else kind
+    branches = union_members(kind)
+    inner = element_type(kind) if len(branches) == 1 and branches[0].get("type") == "array" else kind
     return inner if isinstance(inner, dict) else {}
 
 
 def _is_scalar(kind: Schema) -> bool:
     return all(
-        one.get("type") in ("string", "integer", "number", "boolean") or "enum" in one for one in union_members(kind)
+        branch.get("type") in ("string", "integer", "number", "boolean") or "enum" in branch
+        for branch in union_members(kind)
     )
 
 
-def _argument(value: Argument, mapped: set[str]) -> Any:
-    return escape_references(value.value) if isinstance(value, PlanLiteral) else _reference(value, mapped)
+def _argument(value: Argument, mapped_steps: set[str]) -> Any:
+    return escape_references(value.value) if isinstance(value, PlanLiteral) else _reference(value, mapped_steps)
 
 
-def _reference(reference: PlanReference, mapped: set[str]) -> str:
-    values = ".values" if reference.root in mapped else ""
+def _reference(reference: PlanReference, mapped_steps: set[str]) -> str:
+    values = ".values" if reference.root in mapped_steps else ""
     rest = str(PlanReference("", reference.path))
     return f"${{{reference.root}{values}{rest}}}"
 
 
 def list_expression(stated: PlanLiteral) -> str:
     """A list that a plan states, as an expression."""
-    spelt = _CONTROL_CHARACTERS.sub(lambda found: rf"\u{ord(found[0]):04x}", str(stated))
+    spelt = _CONTROL_CHARACTERS.sub(lambda match: rf"\u{ord(match[0]):04x}", str(stated))
     return f"${{{spelt}}}"
 
 

@@ -99,7 +99,8 @@ def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
     ]
     switches += (
         ["literals"]
-        if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values())
+        if capabilities.request_index is None
+        and any(capability.has_effects for capability in capabilities.by_name.values())
         else []
     )
     return digest(
@@ -134,8 +135,10 @@ def build_entry(plan: Plan, request: str, context: str, cost: Usage, won: VoteRe
     """Encodes a plan for storage, as JSON."""
     lines = tuple(map(str, (*plan.steps, plan.answer)))
     votes, samples = (won.votes, won.samples) if won is not None else (0, 0)
-    kept = PlanCacheEntry(context_digest=context, request=request, lines=lines, cost=cost, votes=votes, samples=samples)
-    data: dict[str, Any] = msgspec.to_builtins(kept)
+    entry = PlanCacheEntry(
+        context_digest=context, request=request, lines=lines, cost=cost, votes=votes, samples=samples
+    )
+    data: dict[str, Any] = msgspec.to_builtins(entry)
     return data
 
 
@@ -151,36 +154,36 @@ def fit_cached_plan(
         CachedPlanError: It does not fit, or the stored data is invalid.
     """
     try:
-        found = msgspec.convert(stored, PlanCacheEntry)
+        entry = msgspec.convert(stored, PlanCacheEntry)
     except msgspec.ValidationError as error:
         raise CachedPlanError(f"it is not a stored plan: {error}", is_corrupt=True) from error
     if (
-        found.format != FORMAT
-        or found.context_digest != context
-        or len(found.lines) > MAX_LINES
-        or len(found.request) > MAX_REQUEST_LENGTH
+        entry.format != FORMAT
+        or entry.context_digest != context
+        or len(entry.lines) > MAX_LINES
+        or len(entry.request) > MAX_REQUEST_LENGTH
     ):
         raise CachedPlanError("it has another version or context", is_corrupt=True)
-    if min(found.cost.calls, found.cost.prompt_tokens, found.cost.output_tokens) < 0:
+    if min(entry.cost.calls, entry.cost.prompt_tokens, entry.cost.output_tokens) < 0:
         raise CachedPlanError("its cost is negative", is_corrupt=True)
-    if not 0 <= found.votes <= found.samples or (found.samples and not found.votes):
+    if not 0 <= entry.votes <= entry.samples or (entry.samples and not entry.votes):
         raise CachedPlanError("more samples agreed than were drawn", is_corrupt=True)
-    plan = _parse_plan(found.lines)
-    request_index = None if capabilities.request_index is None else RequestIndex(found.request)
+    plan = _parse_plan(entry.lines)
+    request_index = None if capabilities.request_index is None else RequestIndex(entry.request)
     of_old = replace(
         capabilities,
-        request_text=capabilities.request_text and found.request,
+        request_text=capabilities.request_text and entry.request,
         request_parts=None,
         request_index=request_index,
     )
     _validate(plan, of_old, is_corrupt=True)  # its texts are substrings of its own request
-    if normalize_request(found.request) != normalize_request(request) and any(
+    if normalize_request(entry.request) != normalize_request(request) and any(
         capabilities.by_name[step.capability].has_effects for step in plan.steps
     ):
         raise CachedPlanError("it has effects, and the request is not identical")
-    fitted = _fit(plan, found.request, request, capabilities, request_inputs)
-    _validate(fitted, capabilities)
-    return fitted, found
+    fitted_plan = _fit(plan, entry.request, request, capabilities, request_inputs)
+    _validate(fitted_plan, capabilities)
+    return fitted_plan, entry
 
 
 def normalize_request(request: str) -> str:
@@ -205,7 +208,9 @@ def _validate(plan: Plan, capabilities: Capabilities, *, is_corrupt: bool = Fals
     lines: tuple[PlanLine, ...] = (*plan.steps, plan.answer)
     for line in lines:
         # The planner was asked for a step for each part, and the plan was accepted with the parts it leaves out.
-        if faults := [one for one in validate_line(line, capabilities, steps) if one.code != PART_NOT_COVERED]:
+        if faults := [
+            rejection for rejection in validate_line(line, capabilities, steps) if rejection.code != PART_NOT_COVERED
+        ]:
             raise CachedPlanError(str(faults[0]), is_corrupt=is_corrupt)
         if isinstance(line, PlanStep):
             steps = (*steps, line)
@@ -260,58 +265,58 @@ class _ConstantFiller:
             case str():
                 return self.fill_text(value, choice=choice)
             case list():
-                return [self.fill_constant(one, choice=choice) for one in value]
+                return [self.fill_constant(item, choice=choice) for item in value]
             case _:
                 raise CachedPlanError("it states a record")
 
     def fill_number(self, value: int | float) -> int | float:
-        found: set[int | float] = set()
+        numbers: set[int | float] = set()
         for pair in self.pairs:
             if (read_as := pair.map_number(value)) is not None:
-                found.add(read_as)
+                numbers.add(read_as)
                 self.used_starts.add(pair.old.start)
-        if len(found) > 1:
+        if len(numbers) > 1:
             raise CachedPlanError(f"{value} occurs in the request more than once, with different changes")
-        if not found and self.has_changed_number and value not in self.before.spelled_numbers:
+        if not numbers and self.has_changed_number and value not in self.before.spelled_numbers:
             raise CachedPlanError(f"{value} is not a number of the request, and may depend on one that changed")
-        return next(iter(found), value)
+        return next(iter(numbers), value)
 
     def fill_text(self, value: str, *, choice: bool) -> str:
         places = self.before.find(value)
-        found = set()
+        texts = set()
         for start, end in places:
             begin, stop = self.map_position(start), self.map_position(end)
             if begin is None or stop is None or begin > stop:
                 raise CachedPlanError(f"{value!r} is part of a changed text")
-            said = self.after.text[begin:stop]
-            found.add(value if choice and fold(said).text == fold(value).text else said)
+            text = self.after.text[begin:stop]
+            texts.add(value if choice and fold(text).text == fold(value).text else text)
             self.used_starts |= {
                 pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end
             }
-        if len(found) > 1:
+        if len(texts) > 1:
             raise CachedPlanError(f"{value!r} occurs in the request more than once, with different changes")
-        if not found and self.changed and not choice:
+        if not texts and self.changed and not choice:
             raise CachedPlanError(f"{value!r} does not occur in the request, and may depend on a change")
-        return next(iter(found), value)
+        return next(iter(texts), value)
 
     def map_position(self, place: int) -> int | None:
         """Maps a position of the old request to the new one; None inside changed text."""
-        return next((found for pair in self.pairs if (found := pair.map_position(place)) is not None), None)
+        return next((position for pair in self.pairs if (position := pair.map_position(place)) is not None), None)
 
     def require_accounted(self, plan: Plan, request_inputs: Collection[str]) -> None:
         """Rejects a plan that may depend on a changed literal without copying it."""
-        passed = any(
+        reads_inputs = any(
             PlanReference(INPUT, (name,)) in step.references for name in request_inputs for step in plan.used_steps
         )
         structure = set(_structural_numbers(plan))
         for pair in self.changed:
             if pair.old.start in self.used_starts:
                 continue
-            said = self.before.text[pair.old.start : pair.old.end]
-            if pair.old.kind[0] == "name" or not passed:
-                raise CachedPlanError(f"the plan does not contain {said!r}")
+            text = self.before.text[pair.old.start : pair.old.end]
+            if pair.old.kind[0] == "name" or not reads_inputs:
+                raise CachedPlanError(f"the plan does not contain {text!r}")
             if pair.old.integers & structure:
-                raise CachedPlanError(f"{said!r} may determine the structure of the plan")
+                raise CachedPlanError(f"{text!r} may determine the structure of the plan")
 
 
 def _structural_numbers(plan: Plan) -> Iterator[int]:
@@ -333,7 +338,7 @@ def _structural_numbers(plan: Plan) -> Iterator[int]:
 
 def _is_choice(capability: Capability, name: str) -> bool:
     """Whether an argument is an enum."""
-    return any("enum" in one or "const" in one for one in union_members(capability.fields[name]))
+    return any("enum" in branch or "const" in branch for branch in union_members(capability.fields[name]))
 
 
 def _argument_references(arguments: Mapping[str, Argument]) -> list[PlanReference]:

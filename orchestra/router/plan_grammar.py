@@ -94,27 +94,27 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
     answers = _answer_references(capabilities, scope)
     if answers and not step_started:
         choices.append(writer.answer(answers))
-    left = capabilities.limits.steps - len(steps)
-    if left > 0:
+    remaining_steps = capabilities.limits.steps - len(steps)
+    if remaining_steps > 0:
         name = f"s{len(steps) + 1}"
         demands = writer.ground_demands(scope) if not steps else []
         names = [
             capability
             for capability in capabilities.by_name
-            if left > 1 or answers or capabilities.produces_output(capability, each=False)
+            if remaining_steps > 1 or answers or capabilities.produces_output(capability, each=False)
         ]
-        listed = [
+        callable_names = [
             capability
             for capability in capabilities.by_name
-            if left > 1 or answers or capabilities.produces_output(capability, each=True)
+            if remaining_steps > 1 or answers or capabilities.produces_output(capability, each=True)
         ]
         calls = [
-            f"{call} {writer.step_end(answers, name, capability, False, left > 1)}"
+            f"{call} {writer.step_end(answers, name, capability, False, remaining_steps > 1)}"
             for capability, call in writer.call_rules(scope, names, demands)
         ]
         over = [
-            f"{call} {writer.step_end(answers, name, capability, True, left > 1)}"
-            for capability, call in writer.map_call_rules(scope, listed, demands)
+            f"{call} {writer.step_end(answers, name, capability, True, remaining_steps > 1)}"
+            for capability, call in writer.map_call_rules(scope, callable_names, demands)
         ]
         calls += writer.bracket_rules(over)
         if calls:
@@ -153,13 +153,15 @@ def plan_grammar(capabilities: Capabilities) -> str:
         before = [f"s{index}" for index in range(1, number)]
         scope = PossiblePlanScope(capabilities, before)
         calls = writer.all_calls(scope, capabilities.by_name, writer.ground_demands(scope) if not before else [])
-        here = f"{grammar_literal(f's{number} = ')} {writer.rule(' | '.join(calls))}" if calls else ""
-        choices = [f"{here} {grammar_literal(chr(10))} {rest}"] if here and rest else []
+        call_line = f"{grammar_literal(f's{number} = ')} {writer.rule(' | '.join(calls))}" if calls else ""
+        choices = [f"{call_line} {grammar_literal(chr(10))} {rest}"] if call_line and rest else []
         if before and (answers := _answer_references(capabilities, scope)):
             choices.append(writer.answer(answers))
-        if here and not rest:  # the last step within the limits
+        if call_line and not rest:  # the last step within the limits
             last = PossiblePlanScope(capabilities, [*before, f"s{number}"])
-            choices.append(f"{here} {grammar_literal(chr(10))} {writer.answer(_answer_references(capabilities, last))}")
+            choices.append(
+                f"{call_line} {grammar_literal(chr(10))} {writer.answer(_answer_references(capabilities, last))}"
+            )
         if not choices:
             raise NoValidStepError("no capability can be called with the available values")
         if capabilities.may_decline and not before:
@@ -170,8 +172,8 @@ def plan_grammar(capabilities: Capabilities) -> str:
 
 def _answer_references(capabilities: Capabilities, scope: PlanScope) -> list[PlanReference]:
     return [
-        found
-        for found, kind in scope.step_values()
+        plan_reference
+        for plan_reference, kind in scope.step_values()
         if capabilities.assignability.mismatch(kind, capabilities.output_type) is None
     ]
 
@@ -200,20 +202,26 @@ class _GrammarWriter:
 
     def answer(self, answers: Sequence[PlanReference]) -> str:
         """The last line: one value, or several if any output is allowed."""
-        one = self.rule(_alternatives(answers))
-        more = f" ({grammar_literal(', ')} {one}){{0,{MAX_ANSWERS - 1}}}" if not self.capabilities.output_type else ""
-        return self.rule(f"{grammar_literal('return ')} {one}{more}")
+        rule = self.rule(_alternatives(answers))
+        repetition = (
+            f" ({grammar_literal(', ')} {rule}){{0,{MAX_ANSWERS - 1}}}" if not self.capabilities.output_type else ""
+        )
+        return self.rule(f"{grammar_literal('return ')} {rule}{repetition}")
 
     def ground_demands(self, scope: PlanScope) -> list[ValueRule]:
         """Demands on a first step: it must read one of the required inputs."""
-        read = [(found, kind) for found, kind in scope.available_values() if is_ground(self.capabilities, found)]
-        return [self._value_rule(read, stated=False)] if read else []
+        ground_values = [
+            (plan_reference, kind)
+            for plan_reference, kind in scope.available_values()
+            if is_ground(self.capabilities, plan_reference)
+        ]
+        return [self._value_rule(ground_values, with_constants=False)] if ground_values else []
 
     def all_calls(self, scope: PlanScope, names: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[str]:
         """Plain calls, and calls for each element of a list."""
-        chosen = list(names)
-        over = [rule for _, rule in self.map_call_rules(scope, chosen, demands)]
-        return [*(rule for _, rule in self.call_rules(scope, chosen, demands)), *self.bracket_rules(over)]
+        capability_names = list(names)
+        over = [rule for _, rule in self.map_call_rules(scope, capability_names, demands)]
+        return [*(rule for _, rule in self.call_rules(scope, capability_names, demands)), *self.bracket_rules(over)]
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
         """The text after this step: the answer from it or earlier steps, or another step if `more` is set."""
@@ -222,13 +230,13 @@ class _GrammarWriter:
         ).steps[name]
         type_key = self.capabilities.assignability.schema_key(kind)
         if type_key not in self.step_ends:
-            proof, wanted = self.capabilities.assignability, self.capabilities.output_type
-            own = [
-                found
-                for found, inner in reachable_parts(PlanReference(name), kind)
-                if proof.mismatch(inner, wanted) is None
+            proof, output_type = self.capabilities.assignability, self.capabilities.output_type
+            plan_references = [
+                plan_reference
+                for plan_reference, inner in reachable_parts(PlanReference(name), kind)
+                if proof.mismatch(inner, output_type) is None
             ]
-            ways = [self.answer([*answers, *own])] if answers or own else []
+            ways = [self.answer([*answers, *plan_references])] if answers or plan_references else []
             ways += [grammar_literal(STEP_PREFIX)] if more else []
             self.step_ends[type_key] = f"({grammar_literal(chr(10))} {self.rule(' | '.join(ways))})?"
         return self.step_ends[type_key]
@@ -240,25 +248,33 @@ class _GrammarWriter:
         `demands`, and unlike earlier calls.
         """
         values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
-        found = []
+        rules = []
         for capability in names:
-            twins, one = self._matching_calls(capability, each=False), self.capabilities.by_name[capability]
+            twins, called_capability = (
+                self._matching_calls(capability, is_mapped=False),
+                self.capabilities.by_name[capability],
+            )
             if (
-                one.has_effects
+                called_capability.has_effects
                 and self.capabilities.request_index is not None
                 and (before := self._earlier_calls(capability))
             ):
                 calls = [
                     grammar_literal(str(call).partition(" = ")[2])
-                    for call in further_calls(before, one, self.capabilities.request_index)
+                    for call in further_calls(before, called_capability, self.capabilities.request_index)
                 ]
-                found += [(capability, self.rule(" | ".join(calls)))] if calls else []
+                rules += [(capability, self.rule(" | ".join(calls)))] if calls else []
             elif (
                 not self._is_unrequested(capability)
-                and (body := self._argument_rule(one, values[one.has_effects], demands, twins, _call_end)) is not None
+                and (
+                    body := self._argument_rule(
+                        called_capability, values[called_capability.has_effects], demands, twins, _call_end
+                    )
+                )
+                is not None
             ):
-                found.append((capability, self.rule(f"{grammar_literal(capability + '(')} {body}")))
-        return found
+                rules.append((capability, self.rule(f"{grammar_literal(capability + '(')} {body}")))
+        return rules
 
     def _allowed_values(self, scope: PlanScope, *, acts: bool) -> ValueRule:
         """Values that a call may receive. A call with effects receives no untrusted values, and only constants of the
@@ -291,100 +307,122 @@ class _GrammarWriter:
         self, scope: PlanScope, names: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
         """One rule per capability for a call for each element of a list, inside its bracket."""
-        chosen = list(names)
-        found: dict[str, list[str]] = {}
+        capability_names = list(names)
+        grouped_names: dict[str, list[str]] = {}
         for capability, body in (
-            *self._over_available_lists(scope, chosen, demands),
-            *self._over_literal_lists(scope, chosen, demands),
+            *self._over_available_lists(scope, capability_names, demands),
+            *self._over_literal_lists(scope, capability_names, demands),
         ):
-            found.setdefault(capability, []).append(body)
+            grouped_names.setdefault(capability, []).append(body)
         return [
             (capability, self.rule(f"{grammar_literal(capability + '(')} {self.rule(' | '.join(bodies))}"))
-            for capability, bodies in found.items()
+            for capability, bodies in grouped_names.items()
         ]
 
     def _over_available_lists(
-        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
+        self, scope: PlanScope, capability_names: Sequence[str], demands: Sequence[ValueRule]
     ) -> list[tuple[str, str]]:
         """Arguments and ends of calls over available lists, by capability. Iterating over a required input and taking
         its elements reads it.
         """
-        found = []
+        rules = []
         for acts in _BOOLEANS:
-            kept = [one for one in chosen if self.capabilities.by_name[one].has_effects is acts]
-            kept = [
-                one
-                for one in kept
-                if not self._is_request_bound(one) or not (self._earlier_calls(one) or self._is_unrequested(one))
+            matching_names = [
+                capability_name
+                for capability_name in capability_names
+                if self.capabilities.by_name[capability_name].has_effects is acts
             ]
-            found += self._over_lists(scope, kept, demands, acts=acts) if kept else []
-        return found
+            matching_names = [
+                capability_name
+                for capability_name in matching_names
+                if not self._is_request_bound(capability_name)
+                or not (self._earlier_calls(capability_name) or self._is_unrequested(capability_name))
+            ]
+            rules += self._over_lists(scope, matching_names, demands, acts=acts) if matching_names else []
+        return rules
 
     def _over_lists(
-        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule], *, acts: bool
+        self, scope: PlanScope, capability_names: Sequence[str], demands: Sequence[ValueRule], *, acts: bool
     ) -> list[tuple[str, str]]:
         at_hand = _trusted_values(scope) if acts else scope.available_values()
         sorts: dict[tuple[bytes, bool, int], tuple[list[_TypedReference], list[PlanReference]]] = {}
-        over = [one for one, _ in iterable_grounds(self.capabilities, self.capabilities.grounds)] if demands else []
+        over = (
+            [plan_reference for plan_reference, _ in iterable_grounds(self.capabilities, self.capabilities.grounds)]
+            if demands
+            else []
+        )
         for reference, inner in scope.lists():
-            every = [
-                one
-                for one in reachable_parts(PlanReference(ELEMENT), inner)
-                if not (acts and scope.is_untrusted(*one, reference))
+            element_parts = [
+                reachable_part
+                for reachable_part in reachable_parts(PlanReference(ELEMENT), inner)
+                if not (acts and scope.is_untrusted(*reachable_part, reference))
             ]
-            if every:  # with one element type, fewer elements leave out more alternatives
+            if element_parts:  # with one element type, fewer elements leave out more alternatives
                 sorts.setdefault(
-                    (self.capabilities.assignability.schema_key(inner), reference in over, len(every)), (every, [])
+                    (self.capabilities.assignability.schema_key(inner), reference in over, len(element_parts)),
+                    (element_parts, []),
                 )[1].append(reference)
-        found = []
-        for (_, read, _), (every, lists) in sorts.items():
+        rules = []
+        for (_, is_grounded, _), (element_parts, lists) in sorts.items():
             ends = self._list_end(lists)
-            stated = self._effect_constant_rule if acts else self._constant_rule
-            ways = [(self._value_rule(at_hand, constant=stated), [self._value_rule(every, stated=False), *demands])]
-            if read:
-                whole = [one for one in every if is_whole(one[0])]
-                ways.append(
-                    (self._value_rule([*at_hand, *every], constant=stated), [self._value_rule(whole, stated=False)])
+            constant_rule = self._effect_constant_rule if acts else self._constant_rule
+            ways = [
+                (
+                    self._value_rule(at_hand, constant=constant_rule),
+                    [self._value_rule(element_parts, with_constants=False), *demands],
                 )
-            for capability in chosen:
+            ]
+            if is_grounded:
+                whole_lists = [pair for pair in element_parts if is_whole(pair[0])]
+                ways.append(
+                    (
+                        self._value_rule([*at_hand, *element_parts], constant=constant_rule),
+                        [self._value_rule(whole_lists, with_constants=False)],
+                    )
+                )
+            for capability in capability_names:
                 twins = tuple(
                     twin
-                    for twin in self._matching_calls(capability, each=True)
+                    for twin in self._matching_calls(capability, is_mapped=True)
                     if self.earlier_steps[twin].each in lists
                 )
                 bodies = (
-                    self._argument_rule(self.capabilities.by_name[capability], values, wanted, twins, ends)
-                    for values, wanted in ways
+                    self._argument_rule(self.capabilities.by_name[capability], values, demand, twins, ends)
+                    for values, demand in ways
                 )
-                found += [(capability, body) for body in bodies if body is not None]
-        return found
+                rules += [(capability, body) for body in bodies if body is not None]
+        return rules
 
     def _over_literal_lists(
-        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
+        self, scope: PlanScope, capability_names: Sequence[str], demands: Sequence[ValueRule]
     ) -> list[tuple[str, str]]:
-        given = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
-        found = []
+        allowed_values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
+        rules = []
         for capability in (
-            [one for one in chosen if not self._is_request_bound(one)]
+            [capability_name for capability_name in capability_names if not self._is_request_bound(capability_name)]
             if self.capabilities.limits.width >= MIN_EACH_ITEMS
             else ()
         ):
-            one = self.capabilities.by_name[capability]
-            values = given[one.has_effects]
+            called_capability = self.capabilities.by_name[capability]
+            values = allowed_values[called_capability.has_effects]
             for type_key, sort in {
-                type_key: sort for field in one.fields.values() for type_key, sort in self._element_types(field).items()
+                type_key: sort
+                for field in called_capability.fields.values()
+                for type_key, sort in self._element_types(field).items()
             }.items():
                 twins = tuple(
                     twin
-                    for twin in self._matching_calls(capability, each=True)
+                    for twin in self._matching_calls(capability, is_mapped=True)
                     if self._could_iterate(self.earlier_steps[twin], type_key)
                 )
-                wanted = [self._element_values(type_key), *demands]
+                demanded_values = [self._element_values(type_key), *demands]
                 if (
-                    body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(type_key, sort))
+                    body := self._argument_rule(
+                        called_capability, values, demanded_values, twins, self._literal_list_end(type_key, sort)
+                    )
                 ) is not None:
-                    found.append((capability, body))
-        return found
+                    rules.append((capability, body))
+        return rules
 
     def _element_types(self, kind: Schema) -> Mapping[bytes, Schema]:
         """Constant types that a stated list may have, by key."""
@@ -395,10 +433,10 @@ class _GrammarWriter:
 
     def _could_iterate(self, twin: PlanStep, type_key: bytes) -> bool:
         """Whether an earlier call iterates over a stated list that may have such constants."""
-        given = [name for name, value in twin.arguments.items() if _is_element(value)]
+        element_arguments = [name for name, value in twin.arguments.items() if _is_element(value)]
         fields = self.capabilities.by_name[twin.capability].fields
         return isinstance(twin.each, PlanLiteral) and all(
-            type_key in self._element_types(fields[name]) for name in given
+            type_key in self._element_types(fields[name]) for name in element_arguments
         )
 
     def _element_values(self, type_key: bytes) -> ValueRule:
@@ -413,58 +451,73 @@ class _GrammarWriter:
 
     def _literal_list_end(self, type_key: bytes, sort: Schema) -> Callable[[MatchingCalls], str | None]:
         """The end of a call for each element of a list of such constants."""
-        most = min(MAX_ITEMS, self.capabilities.limits.width)
-        kind = {"type": "array", "items": sort, "minItems": MIN_EACH_ITEMS, "maxItems": most}
+        max_items = min(MAX_ITEMS, self.capabilities.limits.width)
+        kind = {"type": "array", "items": sort, "minItems": MIN_EACH_ITEMS, "maxItems": max_items}
 
         def ends(twins: MatchingCalls) -> str | None:
-            used = frozenset(str(self.earlier_steps[twin].each) for twin in twins)
-            if (type_key, used) not in self.list_endings:
-                lists = self._list_rules(kind, used, min(MAX_TEXT_LENGTH, MAX_ITEMS * MAX_ITEM_LENGTH // most))
+            used_lists = frozenset(str(self.earlier_steps[twin].each) for twin in twins)
+            if (type_key, used_lists) not in self.list_endings:
+                lists = self._list_rules(
+                    kind, used_lists, min(MAX_TEXT_LENGTH, MAX_ITEMS * MAX_ITEM_LENGTH // max_items)
+                )
                 over = grammar_literal(f") for {ELEMENT} in ")
-                self.list_endings[type_key, used] = (
+                self.list_endings[type_key, used_lists] = (
                     f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
                 )
-            return self.list_endings[type_key, used]
+            return self.list_endings[type_key, used_lists]
 
         return ends
 
-    def _matching_calls(self, capability: str, *, each: bool) -> MatchingCalls:
+    def _matching_calls(self, capability: str, *, is_mapped: bool) -> MatchingCalls:
         """Earlier calls of a capability, for each element or plain."""
         return tuple(
             name
-            for name, one in self.earlier_steps.items()
-            if one.capability == capability and (one.each is not None) is each and not one.after
+            for name, earlier_step in self.earlier_steps.items()
+            if earlier_step.capability == capability
+            and (earlier_step.each is not None) is is_mapped
+            and not earlier_step.after
         )
 
     def _list_end(self, lists: Sequence[PlanReference]) -> Callable[[MatchingCalls], str | None]:
         """The end of a call for each element of one of these lists."""
 
         def ends(twins: MatchingCalls) -> str | None:
-            left = [one for one in lists if all(one != self.earlier_steps[twin].each for twin in twins)]
+            free_lists = [
+                plan_reference
+                for plan_reference in lists
+                if all(plan_reference != self.earlier_steps[twin].each for twin in twins)
+            ]
             return (
-                f"{grammar_literal(f') for {ELEMENT} in ')} {self.rule(_alternatives(left))} {grammar_literal(']')}"
-                if left
+                f"{grammar_literal(f') for {ELEMENT} in ')} {self.rule(_alternatives(free_lists))} "
+                f"{grammar_literal(']')}"
+                if free_lists
                 else None
             )
 
         return ends
 
     def _value_rule(
-        self, at_hand: Sequence[tuple[PlanReference, Schema]], *, stated: bool = True, constant: ValueRule | None = None
+        self,
+        at_hand: Sequence[tuple[PlanReference, Schema]],
+        *,
+        with_constants: bool = True,
+        constant: ValueRule | None = None,
     ) -> ValueRule:
-        """Value rule of a type: available values that fit, and constants if `stated` is set."""
-        known: dict[tuple[bytes, frozenset[str]], str | None] = {}
+        """Value rule of a type: available values that fit, and constants if `with_constants` is set."""
+        cached_rules: dict[tuple[bytes, frozenset[str]], str | None] = {}
         proof = self.capabilities.assignability
 
         def values(kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
             cache_key = proof.schema_key(kind), but
-            if cache_key not in known:
-                references = [str(reference) for reference, have in at_hand if proof.mismatch(have, kind) is None]
-                fitting = [grammar_literal(one) for one in references if one not in but]
-                said_of = (constant or self._constant_rule)(kind, but) if stated else None
+            if cache_key not in cached_rules:
+                references = [
+                    str(reference) for reference, value_kind in at_hand if proof.mismatch(value_kind, kind) is None
+                ]
+                fitting = [grammar_literal(reference) for reference in references if reference not in but]
+                said_of = (constant or self._constant_rule)(kind, but) if with_constants else None
                 choices = list(dict.fromkeys([*fitting, *([said_of] if said_of else [])]))
-                known[cache_key] = self.rule(" | ".join(choices)) if choices else None
-            return known[cache_key]
+                cached_rules[cache_key] = self.rule(" | ".join(choices)) if choices else None
+            return cached_rules[cache_key]
 
         return values
 
@@ -482,54 +535,54 @@ class _GrammarWriter:
         `rest` is the continuation, keyed by whether no argument precedes it, by which demands are met (one bit each,
         elements first), and by which of the `twins` have equal arguments so far.
         """
-        every = range(2 ** len(demands))
+        masks = range(2 ** len(demands))
         fields = list(capability.fields.items())
-        reached = [list(dict.fromkeys([twins, ()]))]  # no sets, so that a grammar is the same text in every process
+        subsets = [list(dict.fromkeys([twins, ()]))]  # no sets, so that a grammar is the same text in every process
         for name, _ in fields:
             after = [
-                one
-                for before in reached[-1]
-                for one in (*self._group_by_argument(before, name).values(), self._omitting(before, name))
+                group
+                for before in subsets[-1]
+                for group in (*self._group_by_argument(before, name).values(), self._omitting(before, name))
             ]
-            reached.append(list(dict.fromkeys([(), *after])))
+            subsets.append(list(dict.fromkeys([(), *after])))
         rest = {
-            (first, met, same): ends(same) if met == every[-1] else None
+            (first, met, subset): ends(subset) if met == masks[-1] else None
             for first in _BOOLEANS
-            for met in every
-            for same in reached[-1]
+            for met in masks
+            for subset in subsets[-1]
         }
         for at in range(len(fields) - 1, -1, -1):
             name, kind = fields[at]
-            here: dict[tuple[bool, int, MatchingCalls], str | None] = {}
-            for first, met, same in (
-                (first, met, same) for first in _BOOLEANS for met in every for same in reached[at]
+            cache: dict[tuple[bool, int, MatchingCalls], str | None] = {}
+            for first, met, subset in (
+                (first, met, part) for first in _BOOLEANS for met in masks for part in subsets[at]
             ):
                 key = grammar_literal(f"{'' if first else ', '}{name}=")
-                alike = self._group_by_argument(same, name)
-                others = frozenset(alike)
-                ways = [(values(kind, others), rest[False, met, ()])]
-                ways += [(demand(kind, others), rest[False, met | 1 << bit, ()]) for bit, demand in enumerate(demands)]
-                for text, those in alike.items():
+                alike = self._group_by_argument(subset, name)
+                texts = frozenset(alike)
+                ways = [(values(kind, texts), rest[False, met, ()])]
+                ways += [(demand(kind, texts), rest[False, met | 1 << bit, ()]) for bit, demand in enumerate(demands)]
+                for text, equal in alike.items():
                     ways.append(
                         (
                             grammar_literal(text),
-                            rest[False, met | _is_element(self.earlier_steps[those[0]].arguments[name]), those],
+                            rest[False, met | _is_element(self.earlier_steps[equal[0]].arguments[name]), equal],
                         )
                     )
                 options = [f"{key} {value} {tail}" for value, tail in ways if value and tail]
-                if name not in capability.required and (without := rest[first, met, self._omitting(same, name)]):
+                if name not in capability.required and (without := rest[first, met, self._omitting(subset, name)]):
                     options.append(without)
-                here[first, met, same] = self.rule(" | ".join(options)) if options else None
-            rest = here
+                cache[first, met, subset] = self.rule(" | ".join(options)) if options else None
+            rest = cache
         return rest[True, 0, twins]
 
     def _group_by_argument(self, twins: MatchingCalls, name: str) -> Mapping[str, MatchingCalls]:
         """Groups twins by the text of an argument."""
-        found: dict[str, MatchingCalls] = {}
+        groups: dict[str, MatchingCalls] = {}
         for twin in twins:
             if (value := self.earlier_steps[twin].arguments.get(name)) is not None:
-                found[str(value)] = (*found.get(str(value), ()), twin)
-        return found
+                groups[str(value)] = (*groups.get(str(value), ()), twin)
+        return groups
 
     def _omitting(self, twins: MatchingCalls, name: str) -> MatchingCalls:
         """Twins without this argument."""
@@ -539,60 +592,62 @@ class _GrammarWriter:
         self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED, max_length: int = MAX_TEXT_LENGTH
     ) -> str | None:
         """The constants of a type that a plan may state, except these; None if there are none."""
-        found: list[str] = []
-        others: list[Schema] = []
-        for one in statable_types(kind):
-            plain = not one.keys() - ANNOTATION_KEYWORDS - {"type"}
-            if self.capabilities.request_text and is_free_text(one):
-                found.append(self._excluding(self._request_words(max_length), but))
-            elif plain and one.get("type") in _NUMBERS:
-                found.append(self._excluding(self._terminal(f"/{_NUMBERS[str(one['type'])]}/"), but))
-            elif (values := enum_values(one)) is not None or (plain and one.get("type") == "boolean"):
+        rules: list[str] = []
+        other_types: list[Schema] = []
+        for statable_type in statable_types(kind):
+            plain = not statable_type.keys() - ANNOTATION_KEYWORDS - {"type"}
+            if self.capabilities.request_text and is_free_text(statable_type):
+                rules.append(self._excluding(self._request_words(max_length), but))
+            elif plain and statable_type.get("type") in _NUMBERS:
+                rules.append(self._excluding(self._terminal(f"/{_NUMBERS[str(statable_type['type'])]}/"), but))
+            elif (values := enum_values(statable_type)) is not None or (
+                plain and statable_type.get("type") == "boolean"
+            ):
                 values = [True, False] if values is None else values
-                found += [grammar_literal(text) for text in map(str, map(PlanLiteral, values)) if text not in but]
-            elif one.get("type") == "array" and not one.keys() - _LIST_KEYS - {"$defs"}:
-                found += self._list_rules(one, but)
+                rules += [grammar_literal(text) for text in map(str, map(PlanLiteral, values)) if text not in but]
+            elif statable_type.get("type") == "array" and not statable_type.keys() - _LIST_KEYS - {"$defs"}:
+                rules += self._list_rules(statable_type, but)
             else:
-                others.append(one)
-        found += [self._json_rule(others, max_length)] if others else []
-        return self.rule(" | ".join(dict.fromkeys(found))) if found else None
+                other_types.append(statable_type)
+        rules += [self._json_rule(other_types, max_length)] if other_types else []
+        return self.rule(" | ".join(dict.fromkeys(rules))) if rules else None
 
     def _effect_constant_rule(self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
         """The constants of a type that a call with effects may receive, except these."""
-        given = self.capabilities.request_index
-        if given is None:
+        request_index = self.capabilities.request_index
+        if request_index is None:
             return self._constant_rule(kind, but)
-        found: list[str] = []
-        for one in statable_types(kind):
-            if is_free_text(one):
-                found += [self._excluding(words, but)] if (words := self._request_piece(given)) else []
-            elif one.get("type") == "array" and not one.keys() & {"enum", "const"}:
-                found += self._single_item_list(one, but)
+        rules: list[str] = []
+        for statable_type in statable_types(kind):
+            if is_free_text(statable_type):
+                rules += [self._excluding(words, but)] if (words := self._request_piece(request_index)) else []
+            elif statable_type.get("type") == "array" and not statable_type.keys() & {"enum", "const"}:
+                rules += self._single_item_list(statable_type, but)
             else:
-                found += [
+                rules += [
                     grammar_literal(text)
-                    for text in map(str, map(PlanLiteral, allowed_constants(one, given)))
+                    for text in map(str, map(PlanLiteral, allowed_constants(statable_type, request_index)))
                     if text not in but
                 ]
-        return self.rule(" | ".join(dict.fromkeys(found))) if found else None
+        return self.rule(" | ".join(dict.fromkeys(rules))) if rules else None
 
     def _single_item_list(self, kind: Schema, but: frozenset[str]) -> list[str]:
         """Lists of at most one constant of the request."""
         low, high, inner = int(kind.get("minItems", 0)), int(kind.get("maxItems", 1)), element_type(kind)
-        found = [grammar_literal("[]")] if not low and "[]" not in but else []
+        rules = [grammar_literal("[]")] if not low and "[]" not in but else []
         item = (
             self._effect_constant_rule(subschema(kind, inner), _first_items(but))
             if isinstance(inner, dict) and low <= 1 <= high
             else None
         )
-        return [*found, *([f"{grammar_literal('[')} {item} {grammar_literal(']')}"] if item else [])]
+        return [*rules, *([f"{grammar_literal('[')} {item} {grammar_literal(']')}"] if item else [])]
 
-    def _request_piece(self, given: RequestIndex) -> str:
+    def _request_piece(self, request_index: RequestIndex) -> str:
         """A piece of the request for a call with effects, in JSON notation; empty if there is none."""
         if (name := "PIECE") not in self.defined_terminals:
             self.defined_terminals.add(name)
-            self.extra_rules += given.grammar_rules(name, MAX_TEXT_LENGTH)
-        return name if given.usable_sentences else ""
+            self.extra_rules += request_index.grammar_rules(name, MAX_TEXT_LENGTH)
+        return name if request_index.usable_sentences else ""
 
     def _list_rules(self, kind: Schema, but: frozenset[str], max_length: int = MAX_ITEM_LENGTH) -> list[str]:
         """Lists of constants, except these. Excluded lists are avoided by another first item, because the grammar has
@@ -601,19 +656,19 @@ class _GrammarWriter:
         low = int(kind.get("minItems", 0))
         high = min(int(kind.get("maxItems", MAX_ITEMS)), max(low, MAX_ITEMS))
         inner = element_type(kind)
-        found = [grammar_literal("[]")] if not low and "[]" not in but else []
+        rules = [grammar_literal("[]")] if not low and "[]" not in but else []
         if not isinstance(inner, dict) or not high:
-            return found
+            return rules
         first, item = (
             self._constant_rule(subschema(kind, inner), left_out, max_length)
             for left_out in (_first_items(but), _NONE_EXCLUDED)
         )
         if first is not None:
-            found.append(
+            rules.append(
                 f"{grammar_literal('[')} {first} ({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{high - 1}}} "
                 f"{grammar_literal(']')}"
             )
-        return found
+        return rules
 
     def _request_words(self, max_length: int) -> str:
         """A substring of the request in JSON notation."""
@@ -621,9 +676,9 @@ class _GrammarWriter:
         if name not in self.defined_terminals:
             self.defined_terminals.add(name)
             self.extra_rules += [
-                one
-                for one in quote_rules(name, [self.capabilities.request_text], max_length)
-                if one not in self.extra_rules
+                quote_rule
+                for quote_rule in quote_rules(name, [self.capabilities.request_text], max_length)
+                if quote_rule not in self.extra_rules
             ]
         return name
 
@@ -636,8 +691,8 @@ class _GrammarWriter:
             return terminal
         return self._terminal(f"{terminal} & ~({' | '.join(grammar_literal(text) for text in sorted(but))})")
 
-    def _json_rule(self, stated: Sequence[Schema], max_length: int) -> str:
-        body: dict[str, Any] = dict(stated[0]) if len(stated) == 1 else {"anyOf": list(stated)}
+    def _json_rule(self, types: Sequence[Schema], max_length: int) -> str:
+        body: dict[str, Any] = dict(types[0]) if len(types) == 1 else {"anyOf": list(types)}
         return self.rule(
             "%json "
             + ascii_json(
@@ -648,8 +703,8 @@ class _GrammarWriter:
 
 def _first_items(lists: Iterable[str]) -> frozenset[str]:
     """First items of lists, in plan notation."""
-    whole = (json.loads(one) for one in lists if one.startswith("["))
-    return frozenset(str(PlanLiteral(one[0])) for one in whole if one)
+    parsed_lists = (json.loads(text) for text in lists if text.startswith("["))
+    return frozenset(str(PlanLiteral(array[0])) for array in parsed_lists if array)
 
 
 def _literal_element_types(kind: Schema) -> list[Schema]:
@@ -657,13 +712,15 @@ def _literal_element_types(kind: Schema) -> list[Schema]:
     with one value only.
     """
     bare = [
-        {key: value for key, value in one.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS}
-        for one in statable_types(kind)
+        {key: value for key, value in statable_type.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS}
+        for statable_type in statable_types(kind)
     ]
     return [
-        one
-        for one in bare
-        if one.get("type") not in ("array", "boolean") and "const" not in one and len(one.get("enum", "..")) > 1
+        bare_type
+        for bare_type in bare
+        if bare_type.get("type") not in ("array", "boolean")
+        and "const" not in bare_type
+        and len(bare_type.get("enum", "..")) > 1
     ]
 
 
@@ -673,7 +730,7 @@ _TypedReference: TypeAlias = tuple[PlanReference, Schema]
 
 def _trusted_values(scope: PlanScope) -> list[_TypedReference]:
     """Available values that may be passed to a call with effects."""
-    return [one for one in scope.available_values() if not scope.is_untrusted(*one)]
+    return [available_value for available_value in scope.available_values() if not scope.is_untrusted(*available_value)]
 
 
 def _call_end(twins: MatchingCalls) -> str | None:

@@ -87,12 +87,12 @@ class PlanStep:
     @property
     def references(self) -> tuple[PlanReference, ...]:
         """References to inputs and other steps."""
-        read = [
+        plan_references = [
             value
             for value in self.arguments.values()
             if isinstance(value, PlanReference) and (not self.each or value.root != ELEMENT)
         ]
-        return (*read, self.each) if isinstance(self.each, PlanReference) else tuple(read)
+        return (*plan_references, self.each) if isinstance(self.each, PlanReference) else tuple(plan_references)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +147,15 @@ def parse_plan(text: str) -> list[PlanLine]:
     Raises:
         PlanSyntaxError: The reason names the number of the line.
     """
-    found: list[PlanLine] = []
+    lines: list[PlanLine] = []
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip() or line.lstrip().startswith("```"):
             continue
         try:
-            found.append(parse_line(line))
+            lines.append(parse_line(line))
         except PlanSyntaxError as error:
             raise PlanSyntaxError(f"line {number}: {error.reason}", error.column) from error
-    return found
+    return lines
 
 
 class _LineParser:
@@ -165,21 +165,21 @@ class _LineParser:
         self.text, self.position = text, 0
 
     def line(self) -> PlanLine:
-        found: PlanLine = self.answer() if self._take_word("return") else self.step()
+        parsed_line: PlanLine = self.answer() if self._take_word("return") else self.step()
         self.skip_space()
         if self.position < len(self.text):
             raise self.error("unexpected text at the end of the line")
-        return found
+        return parsed_line
 
     def answer(self) -> PlanAnswer:
         if self._take_word(NOTHING):
             return PlanAnswer(())
-        found = [self.reference()]
+        plan_references = [self.reference()]
         self.skip_space()
-        while self._take(",") and len(found) < MAX_ARGUMENTS:
-            found.append(self.reference())
+        while self._take(",") and len(plan_references) < MAX_ARGUMENTS:
+            plan_references.append(self.reference())
             self.skip_space()
-        return PlanAnswer(tuple(found))
+        return PlanAnswer(tuple(plan_references))
 
     def step(self) -> PlanStep:
         name = self._expect_match(_STEP_NAME, "a step begins with its name: s1 = …")
@@ -192,29 +192,29 @@ class _LineParser:
         self._expect_word("for")
         self._expect_word(ELEMENT)
         self._expect_word("in")
-        each = (
+        list_value = (
             PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
         )
         self._expect_sign("]")
-        return PlanStep(name, capability, arguments, each, after)
+        return PlanStep(name, capability, arguments, list_value, after)
 
     def call(self) -> tuple[str, dict[str, Argument], tuple[str, ...]]:
         capability = self._expect_match(_CAPABILITY_NAME, "expected the name of an agent or a tool")
         self._expect_sign("(")
-        found: dict[str, Argument] = {}
+        arguments: dict[str, Argument] = {}
         after: list[str] = []
         while not self._take(")"):
-            if found or after:
+            if arguments or after:
                 self._expect_sign(",")
-            if len(found) + len(after) == MAX_ARGUMENTS:
+            if len(arguments) + len(after) == MAX_ARGUMENTS:
                 raise self.error(f"a call has at most {MAX_ARGUMENTS} arguments")
-            if not found and (step := _WAITED_STEP.match(self.text, self.position)):
+            if not arguments and (step := _WAITED_STEP.match(self.text, self.position)):
                 after.append(step[1])
                 self.position = step.end()
             else:
-                self.named_argument(found)
+                self.named_argument(arguments)
             self.skip_space()
-        return capability, found, tuple(after)
+        return capability, arguments, tuple(after)
 
     def named_argument(self, found: dict[str, Argument]) -> None:
         name = self._expect_match(IDENTIFIER, "expected the name of an argument")
@@ -246,8 +246,8 @@ class _LineParser:
         return PlanReference(root, tuple(path))
 
     def skip_space(self) -> None:
-        if found := _SPACE.match(self.text, self.position):
-            self.position = found.end()
+        if match := _SPACE.match(self.text, self.position):
+            self.position = match.end()
 
     def error(self, reason: str) -> PlanSyntaxError:
         return PlanSyntaxError(reason, self.position + 1)
@@ -295,10 +295,10 @@ class _LineParser:
 
     def _take_word(self, word: str) -> bool:
         self.skip_space()
-        found = IDENTIFIER.match(self.text, self.position)
-        if found is None or found[0] != word:
+        match = IDENTIFIER.match(self.text, self.position)
+        if match is None or match[0] != word:
             return False
-        self.position = found.end()
+        self.position = match.end()
         self.skip_space()
         return True
 
@@ -306,10 +306,10 @@ class _LineParser:
         if not self._take_word(word):
             raise self.error(f"expected {word!r}")
 
-    def _expect_match(self, pattern: re.Pattern[str], wanted: str) -> str:
+    def _expect_match(self, pattern: re.Pattern[str], expectation: str) -> str:
         self.skip_space()
-        found = pattern.match(self.text, self.position)
-        if found is None:
-            raise self.error(wanted)
-        self.position = found.end()
-        return found[0]
+        match = pattern.match(self.text, self.position)
+        if match is None:
+            raise self.error(expectation)
+        self.position = match.end()
+        return match[0]

@@ -125,7 +125,7 @@ def start(request: PlanRequest) -> tuple[PlannerState, PlannerAction]:
 
 def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerAction]:
     """Returns the next action after a model's reply to the last question."""
-    lines, begun = _split_step_prefix(_plan_lines(reply))
+    lines, has_prefix = _split_step_prefix(_plan_lines(reply))
     lines = rewrite_lines(lines, state.steps, state.request.capabilities.inputs)
     if not lines:
         return _reject(
@@ -152,20 +152,20 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
             *validate_line(line, state.request.capabilities, state.steps),
             *_repeated_calls(line, state.request, len(state.steps) + 1),
         ]
-        if isinstance(line, PlanAnswer) and faults and all(one.code == PART_NOT_COVERED for one in faults):
+        if isinstance(line, PlanAnswer) and faults and all(fault.code == PART_NOT_COVERED for fault in faults):
             return _handle_uncovered(state, line, faults[0])
         if faults:
             return _reject(
                 state,
                 _explain(state, faults, text, line),
-                step_started=all(one.code == NOTHING_TO_COMPUTE for one in faults),
+                step_started=all(fault.code == NOTHING_TO_COMPUTE for fault in faults),
             )
         if isinstance(line, PlanAnswer) and not line.values:
             return state, declined_result(state.request)
         if isinstance(line, PlanAnswer):
             return state, PlanFound(Plan(state.steps, line), state.repair_count)
         state = replace(state, steps=(*state.steps, line), rejected=())
-    return _ask(state, step_started=begun)
+    return _ask(state, step_started=has_prefix)
 
 
 def _handle_uncovered(state: PlannerState, answer: PlanAnswer, fault: Rejection) -> tuple[PlannerState, PlannerAction]:
@@ -175,14 +175,14 @@ def _handle_uncovered(state: PlannerState, answer: PlanAnswer, fault: Rejection)
     for any line. Then the plan is accepted as it is if a step may serve that part, or if a partial plan is wanted; else
     there is no plan. The same holds if the lines of the repairs are all rejected (`_fallback_plan`).
     """
-    left = find_uncovered(state.request.capabilities.request_parts, state.steps, answer)
-    assert left is not None, "the answer was refused for it"
-    more = left.unassigned_values > 0 or any(received_whole_request(step) for step in state.steps)
-    after, wanted = _reject(state, (fault,), step_started=more and not fault.hint.startswith("return"))
-    if isinstance(wanted, PlannerQuestion):
-        return after, wanted
-    if state.request.capabilities.may_decline and not left.unassigned_values:
-        return state, _uncovered_result(left, state.steps)
+    uncovered = find_uncovered(state.request.capabilities.request_parts, state.steps, answer)
+    assert uncovered is not None, "the answer was refused for it"
+    needs_more = uncovered.unassigned_values > 0 or any(received_whole_request(step) for step in state.steps)
+    after, result = _reject(state, (fault,), step_started=needs_more and not fault.hint.startswith("return"))
+    if isinstance(result, PlannerQuestion):
+        return after, result
+    if state.request.capabilities.may_decline and not uncovered.unassigned_values:
+        return state, _uncovered_result(uncovered, state.steps)
     return state, PlanFound(Plan(state.steps, answer), state.repair_count)
 
 
@@ -195,20 +195,21 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
     """
     if not state.steps:
         return None
-    if all(one.code != PART_NOT_COVERED for one in state.rejected):
+    if all(rejection.code != PART_NOT_COVERED for rejection in state.rejected):
         return None
     capabilities, steps = state.request.capabilities, state.steps
-    used = {reference.root for step in steps for reference in step.references}
-    every, last = (
-        PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less)) for less in ((), used)
+    used_roots = {reference.root for step in steps for reference in step.references}
+    answer, last = (
+        PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less))
+        for less in ((), used_roots)
     )
-    if find_uncovered(capabilities.request_parts, steps, every) is None:
-        return PlanFound(Plan(steps, every), state.repair_count)
-    left = find_uncovered(capabilities.request_parts, steps, last)
+    if find_uncovered(capabilities.request_parts, steps, answer) is None:
+        return PlanFound(Plan(steps, answer), state.repair_count)
+    uncovered = find_uncovered(capabilities.request_parts, steps, last)
     return (
         PlanFound(Plan(steps, last), state.repair_count)
-        if left is None or left.unassigned_values or not capabilities.may_decline
-        else _uncovered_result(left, steps)
+        if uncovered is None or uncovered.unassigned_values or not capabilities.may_decline
+        else _uncovered_result(uncovered, steps)
     )
 
 
@@ -225,15 +226,15 @@ def _plan_without_repeats(state: PlannerState) -> PlanFound | None:
     """The accepted steps as a plan, if the planner only repeated calls of them; None if that is no valid plan."""
     if not state.steps:
         return None
-    used = {reference.root for step in state.steps for reference in step.references}
-    answer = PlanAnswer(tuple(PlanReference(step.name) for step in state.steps if step.name not in used))
+    used_roots = {reference.root for step in state.steps for reference in step.references}
+    answer = PlanAnswer(tuple(PlanReference(step.name) for step in state.steps if step.name not in used_roots))
     valid = not any(validate_line(answer, state.request.capabilities, state.steps))
     return PlanFound(Plan(state.steps, answer), state.repair_count) if valid else None
 
 
-def _uncovered_result(left: UncoveredParts, steps: tuple[PlanStep, ...]) -> PlanNotFound:
+def _uncovered_result(uncovered: UncoveredParts, steps: tuple[PlanStep, ...]) -> PlanNotFound:
     """The result if a plan is not accepted because of the parts it leaves out."""
-    return PlanNotFound((Rejection(DECLINED_CODE, "/steps", str(left), "--partial plans the rest"),), steps)
+    return PlanNotFound((Rejection(DECLINED_CODE, "/steps", str(uncovered), "--partial plans the rest"),), steps)
 
 
 def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[PlannerState, PlannerAction] | None:
@@ -249,8 +250,8 @@ def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[Pla
         f"no readable line ({code}: {reason})",
         "s1 = NAME(ARGUMENT=VALUE)",
     )
-    state, wanted = _reject(state, (fault,))
-    return None if isinstance(wanted, PlanNotFound) else (state, wanted)
+    state, result = _reject(state, (fault,))
+    return None if isinstance(result, PlanNotFound) else (state, result)
 
 
 def _split_step_prefix(lines: list[str]) -> tuple[list[str], bool]:
@@ -271,68 +272,74 @@ def declined_result(request: PlanRequest) -> PlanNotFound:
 
 def _nearest_hint(request: PlanRequest) -> str:
     """Hint with the capability that shares most words with the request."""
-    found = best_match(list(request.capabilities.by_name.values()), request.text)
-    return "" if found is None else f"the nearest is {prompt.capability_line(found)}"
+    capability = best_match(list(request.capabilities.by_name.values()), request.text)
+    return "" if capability is None else f"the nearest is {prompt.capability_line(capability)}"
 
 
 def _repeated_calls(line: PlanLine, request: PlanRequest, number: int) -> Iterator[Rejection]:
     """Rejects a call that was made before: it would fail again, or its value is available."""
     if not isinstance(line, PlanStep):
         return
-    for told, reason in request.failed_calls:
-        if _is_same_call(line, told):
+    for call_text, reason in request.failed_calls:
+        if _is_same_call(line, call_text):
             yield Rejection("R009", f"/steps/{number}", f"this call has failed: {reason}", "go another way")
-    for told, name in request.completed_calls:
-        if _is_same_call(line, told):
+    for call_text, name in request.completed_calls:
+        if _is_same_call(line, call_text):
             yield Rejection(
                 "R009", f"/steps/{number}", "this call was made, and its value is available", f"use input.{name}"
             )
 
 
-def _is_same_call(line: PlanStep, told: str) -> bool:
+def _is_same_call(line: PlanStep, call_text: str) -> bool:
     """Whether two lines are the same call, in any order of arguments."""
-    other = parse_line(told)
-    return isinstance(other, PlanStep) and replace(line, name="s1", after=()) == replace(other, name="s1", after=())
+    other_line = parse_line(call_text)
+    return isinstance(other_line, PlanStep) and replace(line, name="s1", after=()) == replace(
+        other_line, name="s1", after=()
+    )
 
 
 def _plan_lines(reply: str) -> list[str]:
     """The lines of a plan in a model's reply: those inside its code fence if there is one, else all."""
-    found = [line for line in split_lines(reply) if line.strip()]
-    fences = [number for number, line in enumerate(found) if line.lstrip().startswith("```")]
+    lines = [line for line in split_lines(reply) if line.strip()]
+    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith("```")]
     if not fences:
-        return found
+        return lines
     # A single fence is ambiguous: it may close the lines before it, or open those after it.
     begin, end = (
-        (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(found)) if fences[0] == 0 else (-1, fences[0])
+        (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(lines)) if fences[0] == 0 else (-1, fences[0])
     )
-    return found[begin + 1 : end]
+    return lines[begin + 1 : end]
 
 
 def _reject(
     state: PlannerState, faults: tuple[Rejection, ...], *, step_started: bool = False
 ) -> tuple[PlannerState, PlannerAction]:
-    rejected = (*state.rejected, *faults)
+    rejections = (*state.rejected, *faults)
     repairs = state.request.repairs
     if state.repair_count >= (2 * repairs + 1 if state.escalated else repairs):
         if state.escalated or not state.request.has_larger_planner:
-            repeats = all(one.reason.startswith(REPEATED_CALL) for one in rejected)
+            repeats = all(rejection.reason.startswith(REPEATED_CALL) for rejection in rejections)
             plan = _plan_without_repeats(state) if repeats else _fallback_plan(state)
-            return state, plan or PlanNotFound(rejected, state.steps)
+            return state, plan or PlanNotFound(rejections, state.steps)
         state = replace(state, escalated=True)
-    return _ask(replace(state, rejected=rejected, repair_count=state.repair_count + 1), step_started=step_started)
+    return _ask(replace(state, rejected=rejections, repair_count=state.repair_count + 1), step_started=step_started)
 
 
 def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerState, PlannerAction]:
     request, capabilities = state.request, state.request.capabilities
-    if capabilities.request_parts is not None and any(one.code == NOTHING_TO_COMPUTE for one in state.rejected):
+    if capabilities.request_parts is not None and any(
+        rejection.code == NOTHING_TO_COMPUTE for rejection in state.rejected
+    ):
         capabilities = replace(
             capabilities,
             request_text=next_numeric_part(capabilities.request_parts, state.steps) or capabilities.request_text,
         )  # a computing capability receives a part with a number
-    whole = not request.stepwise and not state.steps and not state.rejected
+    asks_whole_plan = not request.stepwise and not state.steps and not state.rejected
     try:
         grammar = (
-            plan_grammar(capabilities) if whole else step_grammar(capabilities, state.steps, step_started=step_started)
+            plan_grammar(capabilities)
+            if asks_whole_plan
+            else step_grammar(capabilities, state.steps, step_started=step_started)
         )
     except NoValidStepError as error:
         if step_started:  # every remaining call exists already
@@ -343,9 +350,11 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
             else "the step limit is reached, and no step gives the wanted output"
         )
         available = ", ".join(capabilities.inputs) or "nothing"
-        wanted = f"wanted: {prompt.type_text(capabilities.output_type)}; available: {available}"
-        wanted += "".join(f"; {name} {why}" for name, (code, why) in capabilities.excluded.items() if code == "R021")
-        fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
+        expectation = f"wanted: {prompt.type_text(capabilities.output_type)}; available: {available}"
+        expectation += "".join(
+            f"; {name} {exclusion}" for name, (code, exclusion) in capabilities.excluded.items() if code == "R021"
+        )
+        fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, expectation)
         return state, PlanNotFound(
             (*state.rejected, *([] if state.steps else effect_rejections(capabilities)), fault), state.steps
         )
@@ -371,10 +380,10 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
     return state, PlannerQuestion(inputs, feedback, state.escalated)
 
 
-def _append_feedback(request: str, feedback: tuple[str, ...], failed: tuple[tuple[str, str], ...]) -> str:
+def _append_feedback(request: str, feedback: tuple[str, ...], failed_calls: tuple[tuple[str, str], ...]) -> str:
     """Appends failures and rejections to the request, where the model reads them last."""
-    tried = "".join(f"\n- {line}: {reason}" for line, reason in failed)
-    request = f"{request}\n\nThese calls failed, plan without them:{tried}" if tried else request
+    failure_text = "".join(f"\n- {line}: {reason}" for line, reason in failed_calls)
+    request = f"{request}\n\nThese calls failed, plan without them:{failure_text}" if failure_text else request
     text = "".join(f"\n- {reason}" for reason in feedback)
     return f"{request}\n\nNot accepted, write another line:{text}" if text else request
 

@@ -36,12 +36,12 @@ def capability_lines(offered: Iterable[Capability]) -> str:
 
 def capability_line(capability: Capability) -> str:
     """Formats one capability."""
-    taken = ", ".join(
+    argument_text = ", ".join(
         f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}"
         for name, schema in capability.fields.items()
     )
     description = first_sentence(capability.description)
-    signature = f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}"
+    signature = f"{capability.name}({argument_text}) -> {type_text(capability.output, inside=True)}"
     return f"{signature}: {description}" if description else signature
 
 
@@ -52,14 +52,18 @@ def value_lines(given: Mapping[str, Schema]) -> str:
 
 def type_text(schema: Schema, *, inside: bool = False) -> str:
     """Formats a type briefly. With `inside`, a record is shown with its field names, which can be referenced."""
-    names = list(dict.fromkeys(_branch_text(subschema(schema, one), inside) for one in union_members(schema)))
+    names = list(dict.fromkeys(_branch_text(subschema(schema, branch), inside) for branch in union_members(schema)))
     return " | ".join([*(name for name in names if name != "null"), *(name for name in names if name == "null")])
 
 
 def _branch_text(schema: Schema, inside: bool) -> str:
     if (values := enum_values(schema)) is not None:
-        few = not inside and len(values) <= MAX_LISTED_CHOICES and all(isinstance(one, str) for one in values)
-        return format_type(schema) if few else " | ".join(dict.fromkeys(_value_type(one) for one in values))
+        is_short_list = (
+            not inside and len(values) <= MAX_LISTED_CHOICES and all(isinstance(value, str) for value in values)
+        )
+        return (
+            format_type(schema) if is_short_list else " | ".join(dict.fromkeys(_value_type(value) for value in values))
+        )
     if schema.get("type") == "array" and isinstance(inner := element_type(schema), dict):
         return f"list[{type_text(inner, inside=inside)}]"
     if inside and schema.get("type") == "object" and schema.get("properties"):
@@ -105,10 +109,10 @@ def truncate(text: str, max_tokens: int) -> str:
     return f"{_prefix(text, half)}{OMISSION_MARK}{_prefix(text[::-1], half)[::-1]}"
 
 
-def _prefix(text: str, most: float) -> str:
+def _prefix(text: str, max_share: float) -> str:
     for place, char in enumerate(text):
-        most -= 0.5 if _is_plain(char) else len(char.encode("utf-8", "surrogatepass"))
-        if most < 0:
+        max_share -= 0.5 if _is_plain(char) else len(char.encode("utf-8", "surrogatepass"))
+        if max_share < 0:
             return text[:place]
     return text
 

@@ -41,9 +41,9 @@ def with_example(
     example = corrected_call(text, line, capabilities, steps)
     if example is None:
         return tuple(rejections)
-    shown = "" if first.code == "R001" else f"in {shorten(text.strip(), MAX_SHOWN_LINE)!r}; "
+    line_text = "" if first.code == "R001" else f"in {shorten(text.strip(), MAX_SHOWN_LINE)!r}; "
     hint = f"{first.hint}; " if first.hint and first.code != "R001" else ""
-    return (replace(first, hint=f"{hint}{shown}write for example: {example}"), *rejections[1:])
+    return (replace(first, hint=f"{hint}{line_text}write for example: {example}"), *rejections[1:])
 
 
 def corrected_call(
@@ -53,33 +53,38 @@ def corrected_call(
     capability = _named_capability(text, line, capabilities)
     if capability is None or capability.has_effects:
         return None
-    written = dict(line.arguments) if isinstance(line, PlanStep) and line.each is None else {}
-    references = {name: value for name, value in written.items() if isinstance(value, PlanReference)}
-    for kept in (written, references):
-        step = _fill_call(capability, kept, PlanScope(capabilities, steps), f"s{len(steps) + 1}")
+    arguments = dict(line.arguments) if isinstance(line, PlanStep) and line.each is None else {}
+    references = {name: value for name, value in arguments.items() if isinstance(value, PlanReference)}
+    for sources in (arguments, references):
+        step = _fill_call(capability, sources, PlanScope(capabilities, steps), f"s{len(steps) + 1}")
         if step is not None and not validate_line(step, capabilities, steps):
             return step
     return None
 
 
-def _fill_call(capability: Capability, written: Mapping[str, Argument], scope: PlanScope, name: str) -> PlanStep | None:
+def _fill_call(
+    capability: Capability, known_arguments: Mapping[str, Argument], scope: PlanScope, name: str
+) -> PlanStep | None:
     """Returns a call with the written arguments that fit, and available values for the other required ones."""
     arguments: dict[str, Argument] = {}
     for argument, kind in capability.fields.items():
-        value = written.get(argument)
+        value = known_arguments.get(argument)
         if isinstance(value, PlanLiteral) or (value is not None and _fits(value, kind, scope)):
             arguments[argument] = value
         elif argument in capability.required:
             root = value.root if isinstance(value, PlanReference) else ""
-            fitting = [found for found, _ in scope.available_values() if _fits(found, kind, scope)]
+            fitting = [
+                plan_reference for plan_reference, _ in scope.available_values() if _fits(plan_reference, kind, scope)
+            ]
             if not fitting:
                 return None
             arguments[argument] = min(
                 fitting,
-                key=lambda found: (
-                    found.root != root,
-                    found in arguments.values(),
-                    found.path[-1:] != (argument,) and (found.root == INPUT or found.path[-1:] != ("text",)),
+                key=lambda reference: (
+                    reference.root != root,
+                    reference in arguments.values(),
+                    reference.path[-1:] != (argument,)
+                    and (reference.root == INPUT or reference.path[-1:] != ("text",)),
                 ),
             )
     return PlanStep(name, capability.name, arguments)
@@ -87,15 +92,15 @@ def _fill_call(capability: Capability, written: Mapping[str, Argument], scope: P
 
 def _named_capability(text: str, line: PlanLine | None, capabilities: Capabilities) -> Capability | None:
     """Returns the capability of a line, or the one with the most similar name."""
-    called = [line.capability] if isinstance(line, PlanStep) else _CALLED.findall(text)
-    words = [*called, *re.findall(r"[A-Za-z_][\w.:/-]*", text)]
+    names = [line.capability] if isinstance(line, PlanStep) else _CALLED.findall(text)
+    words = [*names, *re.findall(r"[A-Za-z_][\w.:/-]*", text)]
     for word in words:
         if word in capabilities.by_name:
             return capabilities.by_name[word]
-    near = next(filter(None, (closest_match(word, capabilities.by_name) for word in called)), None)
+    near = next(filter(None, (closest_match(word, capabilities.by_name) for word in names)), None)
     return None if near is None else capabilities.by_name[near]
 
 
 def _fits(value: PlanReference, kind: Schema, scope: PlanScope) -> bool:
-    have = scope.type_of(value)
-    return not isinstance(have, str) and scope.capabilities.assignability.mismatch(have, kind) is None
+    value_kind = scope.type_of(value)
+    return not isinstance(value_kind, str) and scope.capabilities.assignability.mismatch(value_kind, kind) is None

@@ -98,10 +98,10 @@ class Sentence:
 def split_sentences(text: str) -> list[Sentence]:
     """Splits a request into sentences. Sentences that a later one retracts are negations."""
     plain = _mask_quotes(text)
-    found = [Sentence(start, end, _mood(plain[start:end])) for start, end in _sentence_spans(plain)]
-    if _is_retracted(plain, found):
-        return [Sentence(one.start, one.end, Mood.NEGATION) for one in found]
-    return found
+    sentences = [Sentence(start, end, _mood(plain[start:end])) for start, end in _sentence_spans(plain)]
+    if _is_retracted(plain, sentences):
+        return [Sentence(sentence.start, sentence.end, Mood.NEGATION) for sentence in sentences]
+    return sentences
 
 
 def _mask_quotes(text: str) -> str:
@@ -131,30 +131,34 @@ def _trim_span(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
-def _mood(said: str) -> Mood:
-    head = FILLER.match(said)
+def _mood(plain: str) -> Mood:
+    head = FILLER.match(plain)
     first = head.end() if head else 0
-    if _NEGATION.search(said):
+    if _NEGATION.search(plain):
         return Mood.NEGATION
-    if _QUESTION_MARK.search(said) or _INTERROGATIVE.match(said, first) or _INDIRECT_QUESTION.search(said):
+    if _QUESTION_MARK.search(plain) or _INTERROGATIVE.match(plain, first) or _INDIRECT_QUESTION.search(plain):
         return Mood.QUESTION
-    if _CONDITION.search(said):
+    if _CONDITION.search(plain):
         return Mood.CONDITION
-    return Mood.STATEMENT if _SUBJECT.match(said, first) or not said[first:].strip(_QUOTE_RESIDUE) else Mood.COMMAND
+    return Mood.STATEMENT if _SUBJECT.match(plain, first) or not plain[first:].strip(_QUOTE_RESIDUE) else Mood.COMMAND
 
 
-def _is_retracted(text: str, found: list[Sentence]) -> bool:
+def _is_retracted(text: str, sentences: list[Sentence]) -> bool:
     """Whether a sentence retracts the others."""
-    asked = False
-    for number, one in enumerate(found):
-        piece = text[one.start : one.end]
+    has_request = False
+    for number, sentence in enumerate(sentences):
+        piece = text[sentence.start : sentence.end]
         head = FILLER.match(piece)
         first = head.end() if head else 0
-        if _RETRACTION.match(piece, first) and len(found) > 1:
+        if _RETRACTION.match(piece, first) and len(sentences) > 1:
             return True
-        if one.mood is Mood.NEGATION and asked and (_NEGATION.match(piece, first) or _BACK_REFERENCE.search(piece)):
+        if (
+            sentence.mood is Mood.NEGATION
+            and has_request
+            and (_NEGATION.match(piece, first) or _BACK_REFERENCE.search(piece))
+        ):
             return True
-        if one.mood is Mood.NEGATION and number + 1 < len(found) and _FORWARD_REFERENCE.search(piece):
+        if sentence.mood is Mood.NEGATION and number + 1 < len(sentences) and _FORWARD_REFERENCE.search(piece):
             return True
-        asked = asked or one.mood is Mood.COMMAND
+        has_request = has_request or sentence.mood is Mood.COMMAND
     return False

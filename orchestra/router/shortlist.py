@@ -40,22 +40,24 @@ def shortlist(capabilities: Capabilities, request: str, most: int = MAX_SHORTLIS
     if len(capabilities.by_name) <= most:
         return capabilities
     skills = list(capabilities.by_name.values())
-    ranked, places = bm25_scores([search_text(one) for one in skills], request), _tie_ranks(skills)
+    scores, places = bm25_scores([search_text(skill) for skill in skills], request), _tie_ranks(skills)
     order = [
-        skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], places[index], index))
+        skills[index] for index in sorted(range(len(skills)), key=lambda index: (-scores[index], places[index], index))
     ]
-    chosen = order[: max(1, most * 2 // 3)]
-    reading = [one for name in capabilities.grounds for one in readers(capabilities, order, name)]
-    if reading and not any(one in reading for one in chosen):
-        chosen = [*chosen[:-1], min(reading, key=order.index)]
+    candidates = order[: max(1, most * 2 // 3)]
+    reading = [reader for name in capabilities.grounds for reader in readers(capabilities, order, name)]
+    if reading and not any(capability in reading for capability in candidates):
+        candidates = [*candidates[:-1], min(reading, key=order.index)]
     return _restrict(
-        capabilities, [one.name for one in _add_suppliers(capabilities, chosen, order, most)], NOT_SHORTLISTED_REASON
+        capabilities,
+        [supplier.name for supplier in _add_suppliers(capabilities, candidates, order, most)],
+        NOT_SHORTLISTED_REASON,
     )
 
 
-def _restrict(capabilities: Capabilities, names: Sequence[str], why: str) -> Capabilities:
+def _restrict(capabilities: Capabilities, names: Sequence[str], reason: str) -> Capabilities:
     """Restricts the capabilities, and records why the others are excluded."""
-    left_out = {name: ("R002", why) for name in capabilities.by_name if name not in names}
+    left_out = {name: ("R002", reason) for name in capabilities.by_name if name not in names}
     return replace(capabilities.restricted_to(names), excluded={**capabilities.excluded, **left_out})
 
 
@@ -65,44 +67,48 @@ def _tie_ranks(skills: Sequence[Capability]) -> list[int]:
     By list order alone, a tool of the project would rank after all agents of the package. Without such tools the result
     is the list order, which a planner that was trained on the package's capabilities has seen.
     """
-    seen: Counter[bool] = Counter()
-    found = []
-    for one in skills:
-        brought = one.kind != "tool" or one.name in PACKAGE_TOOLS
-        found.append(2 * seen[brought] + brought)
-        seen[brought] += 1
-    return found
+    counts: Counter[bool] = Counter()
+    tie_ranks = []
+    for skill in skills:
+        brought = skill.kind != "tool" or skill.name in PACKAGE_TOOLS
+        tie_ranks.append(2 * counts[brought] + brought)
+        counts[brought] += 1
+    return tie_ranks
 
 
 def best_match(skills: Sequence[Capability], request: str) -> Capability | None:
     """Returns the capability that shares most words with a request; None if none shares any."""
-    found = bm25_scores([search_text(one) for one in skills], request)
-    best = max(range(len(skills)), key=lambda at: found[at], default=0)
-    return skills[best] if skills and found[best] > 0 else None
+    scores = bm25_scores([search_text(skill) for skill in skills], request)
+    best = max(range(len(skills)), key=lambda at: scores[at], default=0)
+    return skills[best] if skills and scores[best] > 0 else None
 
 
 def reachable(capabilities: Capabilities) -> list[str]:
     """Names of the capabilities that some plan can call, in order."""
     at_hand = [kind for _, kind in PlanScope(capabilities).available_values()]
-    found: list[str] = []
-    waiting = dict(capabilities.by_name)
-    while callable_ := [name for name, one in waiting.items() if _is_callable(capabilities, one, at_hand)]:
+    reached_names: list[str] = []
+    pending = dict(capabilities.by_name)
+    while callable_ := [name for name, candidate in pending.items() if _is_callable(capabilities, candidate, at_hand)]:
         for name in callable_:
-            capability = waiting.pop(name)
-            for each in (None, PlanReference(ELEMENT)):
+            capability = pending.pop(name)
+            for element in (None, PlanReference(ELEMENT)):
                 at_hand += [
                     kind
-                    for _, kind in PlanScope(capabilities, [PlanStep("s1", capability.name, each=each)]).step_values()
+                    for _, kind in PlanScope(
+                        capabilities, [PlanStep("s1", capability.name, each=element)]
+                    ).step_values()
                 ]
-        found += callable_
-    return [name for name in capabilities.by_name if name in found]
+        reached_names += callable_
+    return [name for name in capabilities.by_name if name in reached_names]
 
 
 def _is_callable(capabilities: Capabilities, capability: Capability, at_hand: Sequence[Schema]) -> bool:
-    wanted = [kind for name, kind in capability.fields.items() if name in capability.required]
+    fields = [kind for name, kind in capability.fields.items() if name in capability.required]
     return all(
-        statable_types(kind) or _is_table(kind) or any(_fits_type(capabilities, have, kind) for have in at_hand)
-        for kind in wanted
+        statable_types(kind)
+        or _is_table(kind)
+        or any(_fits_type(capabilities, value_kind, kind) for value_kind in at_hand)
+        for kind in fields
     )
 
 
@@ -111,54 +117,61 @@ def _is_table(kind: Schema) -> bool:
     that a planner sees that it is unavailable, and declines.
     """
     return any(
-        isinstance(inner := element_type(one), dict) and statable_types(inner)
-        for one in union_members(kind)
-        if one.get("type") == "array"
+        isinstance(inner := element_type(branch), dict) and statable_types(inner)
+        for branch in union_members(kind)
+        if branch.get("type") == "array"
     )
 
 
-def _fits_type(capabilities: Capabilities, have: Schema, wanted: Schema) -> bool:
+def _fits_type(capabilities: Capabilities, actual: Schema, expected: Schema) -> bool:
     """Whether a value, the elements of a list, or their parts are of a type."""
-    if capabilities.assignability.mismatch(have, wanted) is None:
+    if capabilities.assignability.mismatch(actual, expected) is None:
         return True
     inner = (
-        element_type(have) if len(union_members(have)) == 1 and union_members(have)[0].get("type") == "array" else ""
+        element_type(actual)
+        if len(union_members(actual)) == 1 and union_members(actual)[0].get("type") == "array"
+        else ""
     )
     return isinstance(inner, dict) and any(
-        capabilities.assignability.mismatch(kind, wanted) is None
+        capabilities.assignability.mismatch(kind, expected) is None
         for _, kind in reachable_parts(PlanReference(ELEMENT), inner)
     )
 
 
 def _add_suppliers(
-    capabilities: Capabilities, chosen: Sequence[Capability], order: Sequence[Capability], most: int
+    capabilities: Capabilities, selection: Sequence[Capability], order: Sequence[Capability], max_count: int
 ) -> list[Capability]:
     """Adds capabilities that produce required arguments which are not available, and fills up the list in order of
     rank.
     """
-    found = list(chosen)
+    extended_selection = list(selection)
     at_hand = PlanScope(capabilities).available_values()
-    for one in found:
-        for name, kind in one.fields.items():
+    for capability in extended_selection:
+        for name, kind in capability.fields.items():
             if (
-                len(found) >= most
-                or name not in one.required
-                or any(capabilities.assignability.mismatch(have, kind) is None for _, have in at_hand)
+                len(extended_selection) >= max_count
+                or name not in capability.required
+                or any(capabilities.assignability.mismatch(value_kind, kind) is None for _, value_kind in at_hand)
             ):
                 continue
-            giver = next((other for other in order if _produces(capabilities, other, kind)), None)
-            if giver is not None and giver not in found:
-                found.append(giver)
-    found += [one for one in order if one not in found][: most - len(found)]
-    return [one for one in order if one in found]
+            giver = next(
+                (other_capability for other_capability in order if _produces(capabilities, other_capability, kind)),
+                None,
+            )
+            if giver is not None and giver not in extended_selection:
+                extended_selection.append(giver)
+    extended_selection += [capability for capability in order if capability not in extended_selection][
+        : max_count - len(extended_selection)
+    ]
+    return [capability for capability in order if capability in extended_selection]
 
 
-def _produces(capabilities: Capabilities, capability: Capability, wanted: Schema) -> bool:
+def _produces(capabilities: Capabilities, capability: Capability, kind: Schema) -> bool:
     """Whether the output of a capability, a part of it, or a list of outputs is of a type."""
     scope = PlanScope(
         Capabilities({capability.name: capability}), [PlanStep("s1", capability.name, each=PlanReference("x"))]
     )
-    if capabilities.assignability.mismatch(scope.steps["s1"], wanted) is None:
+    if capabilities.assignability.mismatch(scope.steps["s1"], kind) is None:
         return True
     scope = PlanScope(scope.capabilities, [PlanStep("s1", capability.name)])
-    return any(capabilities.assignability.mismatch(have, wanted) is None for _, have in scope.step_values())
+    return any(capabilities.assignability.mismatch(value_kind, kind) is None for _, value_kind in scope.step_values())

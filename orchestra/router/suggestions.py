@@ -32,27 +32,28 @@ _IGNORED_WORDS = STOP_WORDS | frozenset(
 
 def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
     """Returns the capability closest to a request; None if none is close."""
-    asked = _content_words(request)
-    if not asked:
+    request_words = _content_words(request)
+    if not request_words:
         return None
-    best, found = 0.0, None
-    all_told = [_content_words(_split_names(f"{one.name} {one.description}")) for one in skills]
-    alike = _similarities(asked, {word for told in all_told for word in told})
-    for one, told in zip(skills, all_told, strict=True):
-        name = _content_words(_split_names(one.name))
+    best, best_skill = 0.0, None
+    all_told = [_content_words(_split_names(f"{skill.name} {skill.description}")) for skill in skills]
+    alike = _similarities(request_words, {word for skill_words in all_told for word in skill_words})
+    for skill, skill_words in zip(skills, all_told, strict=True):
+        name = _content_words(_split_names(skill.name))
         share = sum(
-            max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked
-        ) / len(asked)
-        score = sum(word in asked for word in name) / len(name) if name else 0.0
+            max((degree for other_word, degree in alike[word].items() if other_word in skill_words), default=0.0)
+            for word in request_words
+        ) / len(request_words)
+        score = sum(word in request_words for word in name) / len(name) if name else 0.0
         if (share >= NEAR_THRESHOLD or score == 1) and share + score > best:
-            best, found = share + score, one
-    return found
+            best, best_skill = share + score, skill
+    return best_skill
 
 
 def shares_word(request: str, told: str) -> bool:
     """Whether a request shares a content word with a name or a description."""
-    asked, words = _content_words(request), _content_words(_split_names(told))
-    return any(_similarities(asked, words).values())
+    request_words, words = _content_words(request), _content_words(_split_names(told))
+    return any(_similarities(request_words, words).values())
 
 
 def _split_names(text: str) -> str:
@@ -62,27 +63,33 @@ def _split_names(text: str) -> str:
 
 def _content_words(text: str) -> Collection[str]:
     """Content words without duplicates."""
-    found = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    kept = [word for word in found if word not in _IGNORED_WORDS]
-    return dict.fromkeys(word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in kept)
+    words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    significant_words = [word for word in words if word not in _IGNORED_WORDS]
+    return dict.fromkeys(
+        word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in significant_words
+    )
 
 
-def _similarities(asked: Iterable[str], told: Collection[str]) -> Mapping[str, Mapping[str, float]]:
+def _similarities(request_words: Iterable[str], skill_word_sets: Collection[str]) -> Mapping[str, Mapping[str, float]]:
     """Similarity of each word to these words: 1 for equal ones. Words below the threshold are left out."""
-    having: dict[str, list[str]] = {}
+    words_by_run: dict[str, list[str]] = {}
     size: dict[str, int] = {}
-    for word in told:
+    for word in skill_word_sets:
         runs = _trigrams(word)
         size[word] = len(runs)
         for run in runs:
-            having.setdefault(run, []).append(word)
-    found: dict[str, dict[str, float]] = {}
-    for word in asked:
+            words_by_run.setdefault(run, []).append(word)
+    similarities: dict[str, dict[str, float]] = {}
+    for word in request_words:
         runs = _trigrams(word)
-        shared = Counter(other for run in runs for other in having.get(run, ()))
-        degrees = {other: 2 * count / (len(runs) + size[other]) for other, count in shared.items()}
-        found[word] = {other: degree for other, degree in degrees.items() if degree >= SIMILARITY_THRESHOLD}
-    return found
+        shared_counts = Counter(other_word for run in runs for other_word in words_by_run.get(run, ()))
+        degrees = {
+            other_word: 2 * count / (len(runs) + size[other_word]) for other_word, count in shared_counts.items()
+        }
+        similarities[word] = {
+            other_word: degree for other_word, degree in degrees.items() if degree >= SIMILARITY_THRESHOLD
+        }
+    return similarities
 
 
 def _trigrams(word: str) -> set[str]:

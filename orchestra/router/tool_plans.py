@@ -70,23 +70,23 @@ class RequestTool:
     def search_text(self) -> str:
         """Search text: the name twice, split into words, because it says more than a sentence of the description."""
         name = " ".join(NAME_WORDS.findall(self.name))
-        fields = " ".join(part for one in self.fields for part in NAME_WORDS.findall(one))
+        fields = " ".join(part for field_text in self.fields for part in NAME_WORDS.findall(field_text))
         return f"{name} {name} {self.description} {fields}"
 
     @property
     def signature(self) -> str:
         """Formats the call."""
-        taken = ", ".join(
+        argument_text = ", ".join(
             f"{name}{'' if name in self.required else '?'}{_type_suffix(kind)}" for name, kind in self.fields.items()
         )
-        return f"{self.plan_name}({taken})" if self.fields else self.plan_name
+        return f"{self.plan_name}({argument_text})" if self.fields else self.plan_name
 
     def describe(self, task: frozenset[str]) -> str:
         """Formats the tool, with its description if that shares a word with the task that the name does not have."""
-        more = (content_words(self.description) & task) - content_words(
+        matching_words = (content_words(self.description) & task) - content_words(
             " ".join(NAME_WORDS.findall(self.name)).casefold()
         )
-        return f"{self.signature}: {prompt.first_sentence(self.description)}" if more else self.signature
+        return f"{self.signature}: {prompt.first_sentence(self.description)}" if matching_words else self.signature
 
 
 def parse_tools(tools: Sequence[Any]) -> list[RequestTool]:
@@ -98,66 +98,82 @@ def parse_tools(tools: Sequence[Any]) -> list[RequestTool]:
     Raises:
         InputError: A016 if a tool has no name, or two have the same.
     """
-    functions = [{"name": one} if isinstance(one, str) else one for one in tools]
-    shaped = [_normalize(one) for one in functions]
-    taken: set[str] = set()
-    found = []
-    parameter_schemas([{"name": one.get("name")} for one in shaped], "tools")  # checks that names are unique
-    for one in shaped:
-        (schema,) = parameter_schemas([one], "tools")  # one by one, because few of a catalogue of thousands are shown
-        description = one.get("description")
+    functions = [{"name": tool} if isinstance(tool, str) else tool for tool in tools]
+    shaped = [_normalize(function) for function in functions]
+    taken_names: set[str] = set()
+    request_tools = []
+    parameter_schemas(
+        [{"name": definition.get("name")} for definition in shaped], "tools"
+    )  # checks that names are unique
+    for definition in shaped:
+        (schema,) = parameter_schemas(
+            [definition], "tools"
+        )  # one by one, because few of a catalogue of thousands are shown
+        description = definition.get("description")
         kinds = {name: kind for name, kind in schema.get("properties", {}).items() if IDENTIFIER.fullmatch(name)}
         required = frozenset(kinds) & frozenset(schema.get("required", ()))
-        written = _unique_name(_INVALID_NAME.sub("_", str(one["name"])), taken)
-        taken.add(written)
-        found.append(
-            RequestTool(str(one["name"]), written, description if isinstance(description, str) else "", kinds, required)
+        plan_name = _unique_name(_INVALID_NAME.sub("_", str(definition["name"])), taken_names)
+        taken_names.add(plan_name)
+        request_tools.append(
+            RequestTool(
+                str(definition["name"]), plan_name, description if isinstance(description, str) else "", kinds, required
+            )
         )
-    return found
+    return request_tools
 
 
-def _unique_name(name: str, taken: set[str]) -> str:
+def _unique_name(name: str, taken_names: set[str]) -> str:
     """A name that is not taken."""
-    return next(one for number in count(1) if (one := name if number == 1 else f"{name}_{number}") not in taken)
+    return next(
+        candidate
+        for number in count(1)
+        if (candidate := name if number == 1 else f"{name}_{number}") not in taken_names
+    )
 
 
 def _normalize(tool: Any) -> Mapping[str, Any]:
     """A declaration with its parameters as JSON Schema."""
-    if not isinstance(tool, Mapping) or not isinstance(given := tool.get("parameters"), Mapping):
+    if not isinstance(tool, Mapping) or not isinstance(parameters := tool.get("parameters"), Mapping):
         return tool if isinstance(tool, Mapping) else {}
-    inner = given.get("properties")
+    inner = parameters.get("properties")
     if isinstance(inner, Mapping) and all(
-        isinstance(one, Mapping) for one in inner.values()
+        isinstance(property_schema, Mapping) for property_schema in inner.values()
     ):  # and no parameter with this name
         return tool
-    needed = tool.get("required")
-    required = [name for name, one in given.items() if isinstance(one, str) and one.startswith("Required")]
-    properties = {str(name): one if isinstance(one, Mapping) else {} for name, one in given.items()}
-    listed = [str(name) for name in needed] if isinstance(needed, list | tuple) else required
-    return {**tool, "parameters": {"type": "object", "properties": properties, "required": listed}}
+    stated_required = tool.get("required")
+    required = [
+        name
+        for name, parameter in parameters.items()
+        if isinstance(parameter, str) and parameter.startswith("Required")
+    ]
+    properties = {
+        str(name): parameter if isinstance(parameter, Mapping) else {} for name, parameter in parameters.items()
+    }
+    required_list = [str(name) for name in stated_required] if isinstance(stated_required, list | tuple) else required
+    return {**tool, "parameters": {"type": "object", "properties": properties, "required": required_list}}
 
 
 def rank_tools(task: str, tools: Sequence[RequestTool]) -> list[RequestTool]:
     """Sorts tools by words in common with the task."""
-    found = bm25_scores([one.search_text for one in tools], task)
-    return [tools[at] for at in sorted(range(len(tools)), key=lambda at: (-found[at], at))]
+    scores = bm25_scores([tool.search_text for tool in tools], task)
+    return [tools[at] for at in sorted(range(len(tools)), key=lambda at: (-scores[at], at))]
 
 
 def shortlist(task: str, tools: Sequence[RequestTool]) -> list[RequestTool]:
     """Returns the best tools, as many as fit into a prompt."""
-    room, found = MAX_PROMPT_LENGTH, list[RequestTool]()
-    for one in rank_tools(task, tools):
-        room -= len(one.signature) + 1
-        if room < 0 and len(found) >= MIN_SHORTLIST:
+    room, request_tools = MAX_PROMPT_LENGTH, list[RequestTool]()
+    for tool in rank_tools(task, tools):
+        room -= len(tool.signature) + 1
+        if room < 0 and len(request_tools) >= MIN_SHORTLIST:
             break
-        found.append(one)
-    return found
+        request_tools.append(tool)
+    return request_tools
 
 
 def describe_tools(task: str, tools: Sequence[RequestTool], tables: Mapping[str, Any] | None = None) -> str:
     """Formats ranked tools for the prompt, one per line, and the tables of a database."""
-    wanted = content_words(task)
-    lines = [one.describe(wanted) if at < MAX_DESCRIBED else one.signature for at, one in enumerate(tools)]
+    task_words = content_words(task)
+    lines = [tool.describe(task_words) if at < MAX_DESCRIBED else tool.signature for at, tool in enumerate(tools)]
     room = MAX_PROMPT_LENGTH
     for name, columns in (tables or {}).items():
         line = f"table {name}({', '.join(map(str, columns)) if isinstance(columns, list | tuple) else ''})"
@@ -186,8 +202,8 @@ def next_line_grammar(tools: Sequence[RequestTool], before: int, style: PlanStyl
     writer = _GrammarWriter()
     head = f"{before + 1} = " if before else "s1 = "
     call = writer.step_call(before) if style == "steps" else writer.tool_calls(tools, before)
-    more = f" {grammar_literal(chr(10) + 's')}?" if before + 1 < MAX_STEPS else ""
-    return writer.render(f"{grammar_literal(head)} {writer.rule(call)}{more}")
+    continuation = f" {grammar_literal(chr(10) + 's')}?" if before + 1 < MAX_STEPS else ""
+    return writer.render(f"{grammar_literal(head)} {writer.rule(call)}{continuation}")
 
 
 class _GrammarWriter:
@@ -208,8 +224,8 @@ class _GrammarWriter:
         """Rules of numbered lines, at least one. Each may name earlier ones."""
         rest = ""
         for number in range(len(calls), 0, -1):
-            here = f"{grammar_literal(f's{number} = ')} {self.rule(calls[number - 1](number - 1))}"
-            rest = self.rule(f"{here} ({grammar_literal(chr(10))} {rest})?" if rest else here)
+            line_rule = f"{grammar_literal(f's{number} = ')} {self.rule(calls[number - 1](number - 1))}"
+            rest = self.rule(f"{line_rule} ({grammar_literal(chr(10))} {rest})?" if rest else line_rule)
         return rest
 
     def step_call(self, before: int) -> str:
@@ -218,7 +234,7 @@ class _GrammarWriter:
         return f"{grammar_literal(STEP + '(')} {waits} {grammar_literal(DO + '=')} {text} {grammar_literal(')')}"
 
     def tool_calls(self, tools: Sequence[RequestTool], before: int) -> str:
-        return " | ".join(self.tool_call(one, before) for one in tools)
+        return " | ".join(self.tool_call(tool, before) for tool in tools)
 
     def tool_call(self, tool: RequestTool, before: int) -> str:
         """Rule of one call: the steps that it waits for, then its arguments in order."""
@@ -227,22 +243,22 @@ class _GrammarWriter:
             value = self.rule(
                 " | ".join([*(grammar_literal(f"s{at}") for at in range(1, before + 1)), self.json_rule(kind)])
             )
-            here = {}
+            rules = {}
             for first in (True, False):
                 key = f"{name}=" if first else f", {name}="
-                given = f"{grammar_literal(key)} {value} {rest[False]}"
-                here[first] = self.rule(given if name in tool.required else f"{given} | {rest[first]}")
-            rest = here
-        more = f" ({grammar_literal(', ')} {self.earlier_step(before)}){{0,{before - 1}}}" if before > 1 else ""
-        alone = f"{self.earlier_step(before)}{more}" if before else ""
+                field_rule = f"{grammar_literal(key)} {value} {rest[False]}"
+                rules[first] = self.rule(field_rule if name in tool.required else f"{field_rule} | {rest[first]}")
+            rest = rules
+        repetition = f" ({grammar_literal(', ')} {self.earlier_step(before)}){{0,{before - 1}}}" if before > 1 else ""
+        alone = f"{self.earlier_step(before)}{repetition}" if before else ""
         if not tool.fields:
             return self.rule(
                 f"{grammar_literal(tool.plan_name + '(')} ({alone})? {grammar_literal(')')}"
                 if before
                 else grammar_literal(tool.plan_name + "()")
             )
-        waiting = f"{alone} {rest[False]} | " if before else ""
-        return self.rule(f"{grammar_literal(tool.plan_name + '(')} ({waiting}{rest[True]})")
+        wait_rule = f"{alone} {rest[False]} | " if before else ""
+        return self.rule(f"{grammar_literal(tool.plan_name + '(')} ({wait_rule}{rest[True]})")
 
     def wait_arguments(self, before: int) -> str:
         return f"({self.earlier_step(before)} {grammar_literal(', ')}){{0,{before}}}" if before else ""
@@ -277,13 +293,13 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
         raise InputError(
             "R001", f"the plan has {len(lines)} lines; at most {MAX_STEPS} are allowed", hint="leave lines out"
         )
-    known = {one.plan_name: one for one in tools}
+    tools_by_name = {tool.plan_name: tool for tool in tools}
     numbers: dict[str, int] = {}
     nodes: list[dict[str, Any]] = []
     edges: list[list[int]] = []
     for line in lines:
-        named = [*line.after, *(one.root for one in line.references)]
-        if missing := next((name for name in named if name not in numbers), ""):
+        needed_names = [*line.after, *(reference.root for reference in line.references)]
+        if missing := next((name for name in needed_names if name not in numbers), ""):
             raise InputError(
                 "R002",
                 f"{line.name} names {missing}, which is not before it",
@@ -291,44 +307,44 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
             )
         if line.name in numbers:
             raise InputError("R001", f"two lines are called {line.name}", hint=f"call this one s{len(nodes) + 1}")
-        edges += [[numbers[name], len(nodes)] for name in dict.fromkeys(named)]
+        edges += [[numbers[name], len(nodes)] for name in dict.fromkeys(needed_names)]
         numbers[line.name] = len(nodes)
-        nodes.append(_node(line, known, style))
+        nodes.append(_node(line, tools_by_name, style))
     return {"nodes": nodes, "edges": edges}
 
 
-def _node(line: PlanStep, known: Mapping[str, RequestTool], style: PlanStyle | None) -> dict[str, Any]:
+def _node(line: PlanStep, tools_by_name: Mapping[str, RequestTool], style: PlanStyle | None) -> dict[str, Any]:
     if line.each is not None:
         hint = f'{line.name} = NAME(ARGUMENT="VALUE"), and a line for each value'
         raise InputError(
             "R001", f"{line.name} is a call for each element of a list, and a line here is one call", hint=hint
         )
-    given = {
+    values = {
         name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()
     }
-    if line.capability == STEP and STEP not in known and style != "calls":
-        return {"step": str(given.get(DO, ""))}
-    tool = known.get(line.capability)
+    if line.capability == STEP and STEP not in tools_by_name and style != "calls":
+        return {"step": str(values.get(DO, ""))}
+    tool = tools_by_name.get(line.capability)
     if tool is None:
-        near = closest_match(line.capability, list(known))
+        near = closest_match(line.capability, list(tools_by_name))
         raise InputError(
             "R002",
             f"there is no tool {line.capability!r}",
-            hint=f"did you mean {near!r}?" if near else f"known: {', '.join(known)}",
+            hint=f"did you mean {near!r}?" if near else f"known: {', '.join(tools_by_name)}",
         )
-    if wrong := next((name for name in given if name not in tool.fields), ""):
+    if wrong := next((name for name in values if name not in tool.fields), ""):
         raise InputError(
             "R002", f"{line.capability} has no argument {wrong!r}", hint=f"it has {', '.join(tool.fields) or 'none'}"
         )
-    return {"tool": tool.name, "arguments": given} if tool.fields else {"tool": tool.name}
+    return {"tool": tool.name, "arguments": values} if tool.fields else {"tool": tool.name}
 
 
 def format_graph(
     nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]
 ) -> str:
     """Formats a graph with edges from earlier to later nodes in plan notation: the training target of a model."""
-    written = {one.name: one.plan_name for one in tools}
-    found = []
+    plan_names = {tool.name: tool.plan_name for tool in tools}
+    lines = []
     for at, node in enumerate(nodes):
         before = [f"s{i + 1}" for i, j in edges if j == at]
         node_arguments = node.get("arguments", {}) if "tool" in node else {DO: node["step"]}
@@ -338,10 +354,10 @@ def format_graph(
             else Stated(value)
             for name, value in node_arguments.items()
         }
-        read = {one.root for one in arguments.values() if isinstance(one, PlanReference)}
-        after = tuple(dict.fromkeys(name for name in before if name not in read))
-        found.append(str(PlanStep(f"s{at + 1}", written.get(str(node.get("tool")), STEP), arguments, None, after)))
-    return "\n".join(found)
+        roots = {argument.root for argument in arguments.values() if isinstance(argument, PlanReference)}
+        after = tuple(dict.fromkeys(name for name in before if name not in roots))
+        lines.append(str(PlanStep(f"s{at + 1}", plan_names.get(str(node.get("tool")), STEP), arguments, None, after)))
+    return "\n".join(lines)
 
 
 def _type_suffix(kind: Schema) -> str:

@@ -45,10 +45,10 @@ def parse_next_line(
         The call, None for `return`, or why the line is rejected.
     """
     earlier = {str(step) for step in steps}
-    found = [line.strip() for line in split_lines(reply) if line.strip() and not line.lstrip().startswith("```")]
-    line = next((line for line in found if line not in earlier), "")
+    lines = [line.strip() for line in split_lines(reply) if line.strip() and not line.lstrip().startswith("```")]
+    line = next((line for line in lines if line not in earlier), "")
     if not line:
-        reason = "this line was already written" if found else "the line is empty"
+        reason = "this line was already written" if lines else "the line is empty"
         return (
             Rejection(
                 "R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"
@@ -56,11 +56,11 @@ def parse_next_line(
         )
     if _RETURN.match(line):
         return None
-    read = parse_or_reject(line, len(steps) + 1)
-    if isinstance(read, Rejection):
-        return (read,)
-    assert not isinstance(read, PlanAnswer), "a line that begins with return was taken for one"
-    return tuple(validate_line(read, capabilities, steps)) or read
+    parsed_line = parse_or_reject(line, len(steps) + 1)
+    if isinstance(parsed_line, Rejection):
+        return (parsed_line,)
+    assert not isinstance(parsed_line, PlanAnswer), "a line that begins with return was taken for one"
+    return tuple(validate_line(parsed_line, capabilities, steps)) or parsed_line
 
 
 def question_workflow(
@@ -78,12 +78,12 @@ def question_workflow(
     Args:
         node_options: Keys of its node.
     """
-    known = {**capabilities.inputs, **values}
-    inputs, types = declare_inputs(known)
-    given = {key: f"${{input.{key}}}" for key in known if key != AGAINST}
-    asked = {
+    input_types = {**capabilities.inputs, **values}
+    inputs, types = declare_inputs(input_types)
+    references = {key: f"${{input.{key}}}" for key in input_types if key != AGAINST}
+    ask_node = {
         "agent": agent,
-        "with": {**given, **{key: escape_references(text) for key, text in texts.items()}},
+        "with": {**references, **{key: escape_references(text) for key, text in texts.items()}},
         **node_options,
     }
     source = {
@@ -91,7 +91,7 @@ def question_workflow(
         "name": name,
         "input": inputs,
         "types": types,
-        "nodes": {node: asked},
+        "nodes": {node: ask_node},
         "output": f"${{{node}}}",
     }
     return Graph.model_validate(source, strict=False)
@@ -135,7 +135,7 @@ def transcript(steps: Sequence[PlanStep], values: Sequence[Any], rejected: Seque
         for step, value in zip(steps, values, strict=True)
         for part in (str(step), f"-> {format_value(value, max_length)}")
     ]
-    return "\n".join([*lines, *(f"!! {_single_line(str(one), MAX_REASON_LENGTH)}" for one in rejected)])
+    return "\n".join([*lines, *(f"!! {_single_line(str(rejection), MAX_REASON_LENGTH)}" for rejection in rejected)])
 
 
 def format_value(value: Any, max_length: int) -> str:
@@ -144,7 +144,7 @@ def format_value(value: Any, max_length: int) -> str:
 
 
 def _single_line(text: str, max_length: int) -> str:
-    line = _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
+    line = _LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\n", " "))
     return line if len(line) <= max_length else f"{line[:max_length]}… ({len(line):,} characters)"
 
 

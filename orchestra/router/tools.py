@@ -44,9 +44,10 @@ def offer_tools(
     """
     from orchestra.router import tool_plans
 
-    chosen = tool_plans.shortlist(task, tool_plans.parse_tools(tools))
+    request_tools = tool_plans.shortlist(task, tool_plans.parse_tools(tools))
     return ToolPrompt(
-        tools=tool_plans.describe_tools(task, chosen, tables), grammar=tool_plans.build_grammar(chosen, style)
+        tools=tool_plans.describe_tools(task, request_tools, tables),
+        grammar=tool_plans.build_grammar(request_tools, style),
     )
 
 

@@ -66,24 +66,24 @@ def parse_or_reject(text: str, number: int) -> PlanLine | Rejection:
     try:
         return parse_line(text.strip())
     except PlanSyntaxError as error:
-        shown = text.strip()
-        shown = shown if len(shown) <= MAX_SHOWN_LENGTH else shown[: MAX_SHOWN_LENGTH - 1] + "…"
+        line_text = text.strip()
+        line_text = line_text if len(line_text) <= MAX_SHOWN_LENGTH else line_text[: MAX_SHOWN_LENGTH - 1] + "…"
         return Rejection(
             "R001",
             f"/steps/{number}",
-            f"{error.reason}, at column {error.column} of {shown!r}",
+            f"{error.reason}, at column {error.column} of {line_text!r}",
             "s1 = NAME(ARGUMENT=input.NAME)",
         )
 
 
 def effect_rejections(capabilities: Capabilities) -> list[Rejection]:
     """Yields why the request asks for no call of the capabilities with effects."""
-    found = [
+    violations = [
         unrequested_effect(capability, capabilities)
         for capability in capabilities.by_name.values()
         if capability.has_effects
     ]
-    return [Rejection(code, "/steps/1", reason, hint) for code, _, reason, hint in filter(None, found)]
+    return [Rejection(code, "/steps/1", reason, hint) for code, _, reason, hint in filter(None, violations)]
 
 
 def validate_line(line: PlanLine, capabilities: Capabilities, steps: Sequence[PlanStep]) -> list[Rejection]:
@@ -114,10 +114,12 @@ def _validate_answer(answer: PlanAnswer, scope: PlanScope, steps: Sequence[PlanS
         )
     for value in answer.values:
         yield from _validate_answer_value(value, scope)
-    if answer.values and (left := find_uncovered(scope.capabilities.request_parts, steps, answer)) is not None:
-        every = PlanAnswer(tuple(PlanReference(step.name) for step in steps))
-        done = find_uncovered(scope.capabilities.request_parts, steps, every) is None
-        yield Rejection(PART_NOT_COVERED, "/steps", str(left), str(every) if done else "write a step for each part")
+    if answer.values and (uncovered := find_uncovered(scope.capabilities.request_parts, steps, answer)) is not None:
+        full_answer = PlanAnswer(tuple(PlanReference(step.name) for step in steps))
+        is_done = find_uncovered(scope.capabilities.request_parts, steps, full_answer) is None
+        yield Rejection(
+            PART_NOT_COVERED, "/steps", str(uncovered), str(full_answer) if is_done else "write a step for each part"
+        )
 
 
 def _validate_answer_value(value: PlanReference, scope: PlanScope) -> Iterator[Rejection]:
@@ -150,8 +152,8 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
     capability = capabilities.by_name.get(step.capability)
     if capability is None:
         near = closest_match(step.capability, capabilities.by_name)
-        code, why = capabilities.excluded.get(step.capability, ("R002", ""))
-        reason = f"{step.capability} {why}" if why else f"there is no {step.capability!r}"
+        code, exclusion_reason = capabilities.excluded.get(step.capability, ("R002", ""))
+        reason = f"{step.capability} {exclusion_reason}" if exclusion_reason else f"there is no {step.capability!r}"
         yield Rejection(
             code,
             path,
@@ -159,27 +161,29 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
             f"did you mean {near}?" if near else f"known: {', '.join(capabilities.by_name) or 'none'}",
         )
         return
-    if (same := next((one for one in steps if replace(one, name=step.name) == step), None)) is not None:
-        yield Rejection("R001", path, f"it is the same call as {same.name}", f"use {same.name}")
+    if (
+        equal_step := next((plan_step for plan_step in steps if replace(plan_step, name=step.name) == step), None)
+    ) is not None:
+        yield Rejection("R001", path, f"it is the same call as {equal_step.name}", f"use {equal_step.name}")
         return
     element = _element_type(step, scope, path)
     if isinstance(element, Rejection):
         yield element
         return
     if not steps and not reads_ground(capabilities, step):
-        unread = ", ".join(f"{INPUT}.{name}" for name in capabilities.inputs if name in capabilities.grounds)
+        input_names = ", ".join(f"{INPUT}.{name}" for name in capabilities.inputs if name in capabilities.grounds)
         over = isinstance(step.each, PlanReference) and is_ground(capabilities, step.each)
         how = (
             f"pass all of {step.each} to a capability, not row by row"
             if over
-            else f"the first step must read one of {unread}"
+            else f"the first step must read one of {input_names}"
         )
         yield Rejection("R015", path, "it reads none of the required inputs", how)
     for name in step.after:
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
-    found = list(_validate_arguments(step, capability, scope, element, path))
-    yield from found or (
+    rejections = list(_validate_arguments(step, capability, scope, element, path))
+    yield from rejections or (
         Rejection(code, f"{path}{at}", reason, hint)
         for code, at, reason, hint in effect_violations(step, capability, capabilities, steps)
     )
@@ -195,15 +199,20 @@ def _check_computation(
     A planner that must write a step for each part of a request also writes one for a part that no capability serves,
     and a small model computes a result from any words.
     """
-    stated = [
+    literals = [
         (name, value.value)
         for name, value in step.arguments.items()
         if isinstance(value, PlanLiteral) and isinstance(value.value, str)
     ]
-    if capabilities.request_parts is None or not capability.computes or not stated or len(stated) < len(step.arguments):
+    if (
+        capabilities.request_parts is None
+        or not capability.computes
+        or not literals
+        or len(literals) < len(step.arguments)
+    ):
         return
-    if not any(has_number(text) for _, text in stated):
-        name, text = stated[0]
+    if not any(has_number(text) for _, text in literals):
+        name, text = literals[0]
         reason = f"{step.capability} computes, and {shorten(text, 80)!r} has no number"
         yield Rejection(
             NOTHING_TO_COMPUTE,
@@ -219,7 +228,7 @@ def _check_call_budget(
     """Rejects a plan that makes more calls than are left, without repetitions. Lists whose length is still unknown are
     left to the budget of the run.
     """
-    calls = sum(_min_calls(one, capabilities) for one in (*steps, step))
+    calls = sum(_min_calls(plan_step, capabilities) for plan_step in (*steps, step))
     if capabilities.calls_left is not None and calls > capabilities.calls_left:
         reason = f"the steps would make at least {calls} calls, and {capabilities.calls_left} are left in the budget"
         yield Rejection("R023", path, reason, "iterate over a part of the list, or pass all of it to a capability")
@@ -227,14 +236,14 @@ def _check_call_budget(
 
 def _min_calls(step: PlanStep, capabilities: Capabilities) -> int:
     """Minimum number of agent calls of a step."""
-    one = capabilities.by_name[step.capability].min_calls if step.capability in capabilities.by_name else 1
+    call_count = capabilities.by_name[step.capability].min_calls if step.capability in capabilities.by_name else 1
     match step.each:
         case PlanLiteral(list() as values):
-            return one * len(values)
-        case PlanReference() as each:
-            return one * capabilities.list_lengths.get(str(each), 0)
+            return call_count * len(values)
+        case PlanReference() as list_value:
+            return call_count * capabilities.list_lengths.get(str(list_value), 0)
         case _:
-            return one
+            return call_count
 
 
 def _element_type(step: PlanStep, scope: PlanScope, path: str) -> Schema | Rejection | None:
@@ -255,12 +264,12 @@ def _element_type(step: PlanStep, scope: PlanScope, path: str) -> Schema | Rejec
     return inner
 
 
-def _list_element_type(each: PlanReference, scope: PlanScope, path: str) -> Schema | Rejection:
+def _list_element_type(list_value: PlanReference, scope: PlanScope, path: str) -> Schema | Rejection:
     """Element type of an available list."""
-    kind = scope.type_of(each)
+    kind = scope.type_of(list_value)
     if isinstance(kind, str):
         return Rejection("R004", f"{path}/each", kind)
-    inner = element_type(kind) if all(one.get("type") == "array" for one in union_members(kind)) else ""
+    inner = element_type(kind) if all(branch.get("type") == "array" for branch in union_members(kind)) else ""
     return (
         Rejection("R005", f"{path}/each", f"expected a list, got {format_type(kind)}")
         if isinstance(inner, str)
@@ -270,15 +279,15 @@ def _list_element_type(each: PlanReference, scope: PlanScope, path: str) -> Sche
 
 def _literal_list_type(values: Any, capabilities: Capabilities, path: str) -> Schema | Rejection:
     """Element type of a list that the plan states. The arguments check whether each element fits."""
-    where, width = f"{path}/each", capabilities.limits.width
+    pointer, width = f"{path}/each", capabilities.limits.width
     if not isinstance(values, list) or not values or not all(map(_is_expressible, values)):
-        return Rejection("R005", where, "a stated list to iterate over has texts, numbers or booleans")
+        return Rejection("R005", pointer, "a stated list to iterate over has texts, numbers or booleans")
     if len(values) > width:
         hint = "iterate over a part of them, or over an available list"
-        return Rejection("R006", where, f"a list has at most {width} elements, and this one has {len(values)}", hint)
+        return Rejection("R006", pointer, f"a list has at most {width} elements, and this one has {len(values)}", hint)
     if len(list_expression(PlanLiteral(values))) > MAX_LENGTH:
         reason = f"a stated list to iterate over has at most {MAX_LENGTH:,} characters"
-        return Rejection("R006", where, reason, "state shorter texts")
+        return Rejection("R006", pointer, reason, "state shorter texts")
     return literal_element_type(values)
 
 
@@ -306,87 +315,90 @@ def _validate_arguments(
             )
     over = step.each if isinstance(step.each, PlanReference) else None
     for name, value in step.arguments.items():
-        where = f"{path}/with/{name}"
+        pointer = f"{path}/with/{name}"
         if name not in kinds:
             near = closest_match(name, kinds)
             hint = f"did you mean {near}?" if near else f"it takes: {', '.join(kinds) or 'nothing'}"
-            yield Rejection("R003", where, f"{step.capability} takes no {name!r}", hint)
+            yield Rejection("R003", pointer, f"{step.capability} takes no {name!r}", hint)
         elif isinstance(value, PlanLiteral):
-            yield from _validate_constant(value, kinds[name], scope, where)
+            yield from _validate_constant(value, kinds[name], scope, pointer)
         elif isinstance(step.each, PlanLiteral) and value.root == ELEMENT and not value.path:
-            yield from _validate_each_constant(step.each.value, kinds[name], scope, path, where)
-        elif isinstance(have := scope.type_of(value, element), str):
-            yield Rejection("R004", where, have)
-        elif (misfit := scope.capabilities.assignability.mismatch(have, kinds[name])) is not None:
+            yield from _validate_each_constant(step.each.value, kinds[name], scope, path, pointer)
+        elif isinstance(actual := scope.type_of(value, element), str):
+            yield Rejection("R004", pointer, actual)
+        elif (misfit := scope.capabilities.assignability.mismatch(actual, kinds[name])) is not None:
             yield Rejection(
                 "R005",
-                where,
+                pointer,
                 misfit,
                 _suggest_values(scope.available_values(), scope.capabilities, kinds[name], value.root),
             )
-        elif capability.has_effects and scope.is_untrusted(value, have, over):
+        elif capability.has_effects and scope.is_untrusted(value, actual, over):
             message = f"{step.capability} has effects, and {value} may contain text of a tool, a model or a document"
             yield Rejection(
                 "L123",
-                where,
+                pointer,
                 message,
                 "a typed input, a piece of the request, or a capability that asks a person first",
             )
 
 
 def _validate_each_constant(
-    values: Sequence[Any], kind: Schema, scope: PlanScope, path: str, where: str
+    values: Sequence[Any], kind: Schema, scope: PlanScope, path: str, pointer: str
 ) -> Iterator[Rejection]:
     """Yields what is wrong with the elements of a stated list, in an argument that receives them."""
     faults = [
         fault
-        for at, one in enumerate(values)
-        for fault in _validate_constant(PlanLiteral(one), kind, scope, f"{path}/each/{at}")
+        for at, value in enumerate(values)
+        for fault in _validate_constant(PlanLiteral(value), kind, scope, f"{path}/each/{at}")
     ]
     yield from faults
     if (
         not faults
         and (misfit := scope.capabilities.assignability.mismatch(literal_element_type(values), kind)) is not None
     ):
-        yield Rejection("R005", where, misfit)
+        yield Rejection("R005", pointer, misfit)
 
 
-def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where: str) -> Iterator[Rejection]:
+def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, pointer: str) -> Iterator[Rejection]:
     """Yields what is wrong with a constant in an argument of this type, or in a list that is iterated over."""
-    stated = statable_types(kind)
-    if not stated:
+    literal_types = statable_types(kind)
+    if not literal_types:
         yield Rejection(
             "R005",
-            where,
+            pointer,
             f"a plan cannot state {format_type(kind)}",
             _suggest_values(scope.available_values(), scope.capabilities, kind),
         )
     elif fault := Validator(bundle_definitions(kind)).check(value.value):
-        yield Rejection("R005", where, fault)
-    elif not any(_is_of_type(value.value, one) for one in stated):  # it is of a union member that is evidence
-        evidence = union([one for one in union_members(kind) if one not in stated])
+        yield Rejection("R005", pointer, fault)
+    elif not any(
+        _is_of_type(value.value, literal_type) for literal_type in literal_types
+    ):  # it is of a union member that is evidence
+        evidence = union([branch for branch in union_members(kind) if branch not in literal_types])
         yield Rejection(
             "R005",
-            where,
+            pointer,
             f"a plan cannot state {format_type(evidence)}",
             _suggest_values(scope.available_values(), scope.capabilities, kind),
         )
     elif _is_invented(value.value, kind, scope.capabilities.request_text):
         hint = _suggest_values(scope.available_values(), scope.capabilities, kind)
-        yield Rejection("R012", where, f"{_excerpt(value)} is not part of the request", hint)
+        yield Rejection("R012", pointer, f"{_excerpt(value)} is not part of the request", hint)
 
 
 def _is_invented(value: Any, kind: Schema, words: str) -> bool:
     """Whether a text, or one in a list, is no substring of the request although the plan's texts must be."""
     return bool(words) and not any(
-        _is_of_type(value, one) and _is_copied(value, one, words) for one in statable_types(kind)
+        _is_of_type(value, statable_type) and _is_copied(value, statable_type, words)
+        for statable_type in statable_types(kind)
     )
 
 
 def _is_copied(value: Any, kind: Schema, words: str) -> bool:
     """Whether all texts in a value of this type, which is no union, are substrings of the request or enum values."""
     if isinstance(value, list) and not kind.keys() & {"enum", "const"}:
-        return not any(_is_invented(one, subschema(kind, kind["items"]), words) for one in value)
+        return not any(_is_invented(item, subschema(kind, kind["items"]), words) for item in value)
     return not isinstance(value, str) or not is_free_text(kind) or value in words
 
 
@@ -400,9 +412,9 @@ def _excerpt(value: PlanLiteral) -> str:
 
 
 def _suggest_values(
-    at_hand: Sequence[tuple[PlanReference, Schema]], capabilities: Capabilities, wanted: Schema, root: str = ""
+    at_hand: Sequence[tuple[PlanReference, Schema]], capabilities: Capabilities, expected: Schema, root: str = ""
 ) -> str:
     """Hint with the available values that fit, parts of the given one first."""
-    fitting = [reference for reference, kind in at_hand if capabilities.assignability.mismatch(kind, wanted) is None]
-    found = [str(reference) for reference in sorted(fitting, key=lambda reference: reference.root != root)]
-    return f"did you mean {' or '.join(found[:3])}?" if found else ""
+    fitting = [reference for reference, kind in at_hand if capabilities.assignability.mismatch(kind, expected) is None]
+    suggestions = [str(reference) for reference in sorted(fitting, key=lambda reference: reference.root != root)]
+    return f"did you mean {' or '.join(suggestions[:3])}?" if suggestions else ""

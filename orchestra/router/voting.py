@@ -41,11 +41,13 @@ class VoteResult:
 def count_votes(plans: Sequence[Plan | None]) -> VoteResult | None:
     """Returns the plan that most samples agree on, the first one of equals; None if no sample is a plan."""
     digests = [None if plan is None else plan_digest(plan) for plan in plans]
-    counts = Counter(found for found in digests if found is not None)
+    counts = Counter(vote_digest for vote_digest in digests if vote_digest is not None)
     if not counts:
         return None
-    won, votes = max(counts.items(), key=lambda item: item[1])  # the first of equals: a counter keeps insertion order
-    return VoteResult(digests.index(won), votes, len(plans))
+    winner, votes = max(
+        counts.items(), key=lambda item: item[1]
+    )  # the first of equals: a counter keeps insertion order
+    return VoteResult(digests.index(winner), votes, len(plans))
 
 
 def plan_digest(plan: Plan) -> str:
@@ -54,10 +56,10 @@ def plan_digest(plan: Plan) -> str:
     above: dict[str, frozenset[str]] = {}
     for step in plan.used_steps:
         roots = {reference.root for reference in step.references if reference.root in names}
-        read = frozenset(roots.union(*(above[root] for root in roots)))
-        waits = sorted(names[name] for name in step.after if name in names and name not in read)
+        read_roots = frozenset(roots.union(*(above[root] for root in roots)))
+        waits = sorted(names[name] for name in step.after if name in names and name not in read_roots)
         names[step.name] = digest(canonical(_canonical_step(step, names, waits)))
-        above[step.name] = read.union(step.after)
+        above[step.name] = read_roots.union(step.after)
     answers = sorted(canonical(_canonical_argument(value, names)).decode() for value in plan.answer.values)
     return digest(canonical([sorted(names.values()), answers]))
 
@@ -91,8 +93,8 @@ def _canonical_constant(value: Any) -> list[Any]:
 
 
 def _canonical_text(value: str) -> list[Any]:
-    folded = fold(value).text.strip(" ")
-    found = find_numbers(folded)
-    if len(found) == 1 and found[0].text == folded:
-        return ["text of a number", str(found[0].value), found[0].currency]
-    return ["text", folded]
+    text = fold(value).text.strip(" ")
+    numbers = find_numbers(text)
+    if len(numbers) == 1 and numbers[0].text == text:
+        return ["text of a number", str(numbers[0].value), numbers[0].currency]
+    return ["text", text]

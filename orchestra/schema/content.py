@@ -23,22 +23,22 @@ def _leaf_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Like `content_parts`, but with nulls and with empty strings, lists and records."""
     line: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while line:
-        steps, here = line.pop()
-        if isinstance(here, Mapping) and here:
-            if is_citation(here) or is_cell(here):
+        steps, subtree = line.pop()
+        if isinstance(subtree, Mapping) and subtree:
+            if is_citation(subtree) or is_cell(subtree):
                 continue
-            passage = {"text", "source", "start", "end"} <= here.keys()
-            for key, part in reversed(list(here.items())):
+            passage = {"text", "source", "start", "end"} <= subtree.keys()
+            for key, part in reversed(list(subtree.items())):
                 if (key in SCORE_FIELDS and is_probability(part)) or (
                     key == EXPRESSION_FORMAT and isinstance(part, str)
                 ):
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))
-        elif isinstance(here, Sequence) and not isinstance(here, str) and here:
-            line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
+        elif isinstance(subtree, Sequence) and not isinstance(subtree, str) and subtree:
+            line += [((*steps, index), part) for index, part in reversed(list(enumerate(subtree)))]
         else:
-            yield steps, here
+            yield steps, subtree
 
 
 def _is_nonempty(part: Any) -> bool:

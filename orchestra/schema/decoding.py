@@ -61,13 +61,13 @@ def may_alias_input(adapter: TypeAdapter[Any]) -> bool:
     """
     line: list[Any] = [adapter.core_schema]
     while line:
-        here = line.pop()
-        if isinstance(here, Mapping):
-            if _aliases_input(here):
+        subtree = line.pop()
+        if isinstance(subtree, Mapping):
+            if _aliases_input(subtree):
                 return True
-            line += _subschemas(here)
-        elif isinstance(here, list | tuple):
-            line += here
+            line += _subschemas(subtree)
+        elif isinstance(subtree, list | tuple):
+            line += subtree
     return False
 
 

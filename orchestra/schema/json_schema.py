@@ -72,32 +72,32 @@ def resolve(schema: Schema) -> Schema:
     """Follows `$ref` and a single `allOf`; the `$defs` are kept. Raises `InputError` L042 if that fails."""
     for _ in range(64):
         if "$ref" in schema:
-            found = _definition(schema)
+            definition = _definition(schema)
             rest = {key: value for key, value in schema.items() if key not in ANNOTATION_KEYWORDS and key != "$ref"}
             if rest:
-                return {"allOf": [found, rest], "$defs": schema.get("$defs", {})}
+                return {"allOf": [definition, rest], "$defs": schema.get("$defs", {})}
         elif len(schema.get("allOf", ())) == 1 and not schema.keys() - ANNOTATION_KEYWORDS - {"allOf"}:
-            found = schema["allOf"][0]
+            definition = schema["allOf"][0]
         else:
             return schema
-        schema = subschema(schema, found)
+        schema = subschema(schema, definition)
     raise InputError("L042", "a type refers to itself and to nothing else", hint="give it a field")
 
 
 def _definition(schema: Schema) -> Any:
     reference = str(schema["$ref"])
-    found = (
+    definition = (
         schema.get("$defs", {}).get(reference.removeprefix(_REFERENCE_PREFIX))
         if reference.startswith(_REFERENCE_PREFIX)
         else None
     )
-    if found is None:
+    if definition is None:
         raise InputError(
             "L042",
             f"the reference {reference!r} cannot be resolved",
             hint="refer to a type of the same schema: #/$defs/NAME",
         )
-    return found
+    return definition
 
 
 def subschema(schema: Schema, part: Any) -> Schema:
@@ -121,25 +121,25 @@ def union_members(schema: Schema) -> list[Schema]:
     Raises:
         InputError: L042 for an infinite union of unions, or one with more than 2,000 members.
     """
-    found: list[Schema] = []
-    line, left = [schema], MAX_BRANCHES
+    branches: list[Schema] = []
+    line, remaining_branches = [schema], MAX_BRANCHES
     while line:
-        if (left := left - 1) < 0:
+        if (remaining_branches := remaining_branches - 1) < 0:
             raise InputError(
                 "L042",
                 f"a union of more than {MAX_BRANCHES:,} types",
                 hint="name each type once, and no union within itself",
             )
-        here = resolve(line.pop())
-        key = "anyOf" if "anyOf" in here else "oneOf" if "oneOf" in here else ""
+        branch = resolve(line.pop())
+        key = "anyOf" if "anyOf" in branch else "oneOf" if "oneOf" in branch else ""
         if key:
-            rest = {k: v for k, v in here.items() if k != key and k not in ANNOTATION_KEYWORDS}
-            line += [{**subschema(here, part), **rest} for part in reversed(here[key])]
-        elif isinstance(here.get("type"), list):
-            found += [{**here, "type": kind} for kind in here["type"]]
+            rest = {k: v for k, v in branch.items() if k != key and k not in ANNOTATION_KEYWORDS}
+            line += [{**subschema(branch, part), **rest} for part in reversed(branch[key])]
+        elif isinstance(branch.get("type"), list):
+            branches += [{**branch, "type": kind} for kind in branch["type"]]
         else:
-            found.append(here)
-    return found
+            branches.append(branch)
+    return branches
 
 
 def format_type(schema: Schema, *, full: bool = False) -> str:
@@ -153,8 +153,8 @@ def format_field(record: Schema, name: str) -> str:
     """Formats the type of a record's field, with the default if the field is optional."""
     field = record["properties"][name]
     optional = isinstance(field, dict) and "default" in field and name not in record.get("required", ())
-    said = f" = {json.dumps(field['default'], ensure_ascii=False)}" if optional else ""
-    return f"{format_type(subschema(record, field))}{said}"
+    default_text = f" = {json.dumps(field['default'], ensure_ascii=False)}" if optional else ""
+    return f"{format_type(subschema(record, field))}{default_text}"
 
 
 class _TypeFormatter:
@@ -204,8 +204,8 @@ class _TypeFormatter:
                 return _TYPE_WORDS.get(str(kind), "anything")
 
     def literal(self, values: list[Any]) -> str:
-        shown = values if self.full else values[:6]
-        texts = [repr(value) if isinstance(value, str) else canonical(value).decode() for value in shown]
+        visible_values = values if self.full else values[:6]
+        texts = [repr(value) if isinstance(value, str) else canonical(value).decode() for value in visible_values]
         if not self.full:
             texts = [shorten(text, 40) for text in texts] + ["…"] * (len(values) > 6)
         return f"Literal[{', '.join(texts)}]"
@@ -215,30 +215,30 @@ def field_type(schema: Schema, name: str) -> Schema | str:
     """Returns the type of `.name`, or the reason why there is none."""
     if schema.get("type") == "object" and "$ref" not in schema and name in (plain := schema.get("properties", {})):
         return subschema(schema, plain[name])
-    found: list[Schema] = []
+    schemas: list[Schema] = []
     for part in union_members(schema):
         if part.get("type") == "null" or part.get("const", 0) is None:
             return f"may be null ({format_type(schema)})"
         fields: Mapping[str, Any] = part.get("properties", {})
         if name in fields:
-            found.append(subschema(part, fields[name]))
+            schemas.append(subschema(part, fields[name]))
         elif "type" not in part and not part.keys() - ANNOTATION_KEYWORDS:
             return ANY
         elif (
             part.get("type") == "object"
-            and (more := part.get("additionalProperties", "properties" not in part)) is not False
+            and (extra_fields := part.get("additionalProperties", "properties" not in part)) is not False
         ):
-            found.append(subschema(part, more))
+            schemas.append(subschema(part, extra_fields))
         else:
             near = closest_match(name, fields)
             hint = f"; did you mean {near!r}?" if near else f" (it has: {', '.join(fields)})" if fields else ""
             return f"{format_type(part)} has no field {name!r}{hint}"
-    return union(found)
+    return union(schemas)
 
 
 def item_type(schema: Schema, index: int | None) -> Schema | str:
     """Returns the type of `[index]`, or of any element if `index` is None; or the reason why there is none."""
-    found: list[Schema] = []
+    schemas: list[Schema] = []
     for part in union_members(schema):
         if part.get("type") == "null" or part.get("const", 0) is None:
             return f"may be null ({format_type(schema)})"
@@ -250,13 +250,13 @@ def item_type(schema: Schema, index: int | None) -> Schema | str:
         if index is not None and index >= part.get("maxItems", index + 1):
             return f"{format_type(part)} has {part['maxItems']} elements, and no [{index}]"
         if index is not None and index < len(first):
-            found.append(subschema(part, first[index]))
+            schemas.append(subschema(part, first[index]))
             continue
         if index is None:
-            found += [subschema(part, entry) for entry in first]
+            schemas += [subschema(part, entry) for entry in first]
         if part.get("maxItems", len(first) + 1) > len(first):
-            found.append(subschema(part, part.get("items", True)))
-    return union(found) if found else ANY
+            schemas.append(subschema(part, part.get("items", True)))
+    return union(schemas) if schemas else ANY
 
 
 def element_type(schema: Schema) -> Schema | str:
@@ -276,24 +276,28 @@ def mapping_value_type(schema: Schema) -> Schema:
 
 def union(parts: Iterable[Schema]) -> Schema:
     """Returns the union of types."""
-    found: dict[bytes, Schema] = {}
-    given = list(parts)
-    if len(given) == 1:
-        return given[0]
-    for part in given:
-        for one in union_members(part) if "$ref" not in part else [part]:
-            if not one.keys() - ANNOTATION_KEYWORDS:
+    unique_parts: dict[bytes, Schema] = {}
+    part_list = list(parts)
+    if len(part_list) == 1:
+        return part_list[0]
+    for part in part_list:
+        for union_member in union_members(part) if "$ref" not in part else [part]:
+            if not union_member.keys() - ANNOTATION_KEYWORDS:
                 return ANY
-            found.setdefault(canonical({key: value for key, value in one.items() if key != "$defs"}), one)
+            unique_parts.setdefault(
+                canonical({key: value for key, value in union_member.items() if key != "$defs"}), union_member
+            )
     plain = {
         part["type"]
-        for part in found.values()
+        for part in unique_parts.values()
         if not part.keys() - ANNOTATION_KEYWORDS - {"type"} and isinstance(part.get("type"), str)
     }
-    kept = [part for part in found.values() if not _is_covered(part, plain)] or list(found.values())
-    if len(kept) == 1:
-        return kept[0]
-    return bundle_definitions({"anyOf": kept}) if kept else ANY
+    distinct_parts = [part for part in unique_parts.values() if not _is_covered(part, plain)] or list(
+        unique_parts.values()
+    )
+    if len(distinct_parts) == 1:
+        return distinct_parts[0]
+    return bundle_definitions({"anyOf": distinct_parts}) if distinct_parts else ANY
 
 
 def _is_covered(part: Schema, plain: set[str]) -> bool:
@@ -307,8 +311,8 @@ TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", t
 
 def enum_values(part: Schema) -> list[Any] | None:
     """Returns the values of an enumeration; None for another type."""
-    found: list[Any] | None = part.get("enum", [part["const"]] if "const" in part else None)
-    return found
+    values: list[Any] | None = part.get("enum", [part["const"]] if "const" in part else None)
+    return values
 
 
 class AllowedValues(NamedTuple):
@@ -420,38 +424,38 @@ class _DefinitionBundle:
                 hint="refer to a type of the same schema",
             )
         origin = canonical(_closure(name, scope))
-        number, chosen = 1, name
-        while chosen in self._origins and self._origins[chosen] != origin:
+        number, free_name = 1, name
+        while free_name in self._origins and self._origins[free_name] != origin:
             number += 1
-            chosen = f"{name}_{number}"
-        if chosen not in self._origins:
-            self._origins[chosen] = origin
-            self.defs[chosen] = {}
-            self.defs[chosen] = self.part(scope[name], scope)
-        return chosen
+            free_name = f"{name}_{number}"
+        if free_name not in self._origins:
+            self._origins[free_name] = origin
+            self.defs[free_name] = {}
+            self.defs[free_name] = self.part(scope[name], scope)
+        return free_name
 
 
 def _closure(name: str, scope: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a definition with all definitions that it refers to."""
-    found: dict[str, Any] = {}
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name in scope:
-            found[name] = scope[name]
-            waiting += _references(scope[name])
-    return {"first": next(iter(found), name), **{f"={key}": value for key, value in found.items()}}
+    definitions: dict[str, Any] = {}
+    pending_names = [name]
+    while pending_names:
+        name = pending_names.pop()
+        if name not in definitions and name in scope:
+            definitions[name] = scope[name]
+            pending_names += _references(scope[name])
+    return {"first": next(iter(definitions), name), **{f"={key}": value for key, value in definitions.items()}}
 
 
 def _references(schema: Any) -> list[str]:
     if not isinstance(schema, dict):
         return []
-    here = (
+    own_references = (
         [schema["$ref"].removeprefix(_REFERENCE_PREFIX)]
         if str(schema.get("$ref", "")).startswith(_REFERENCE_PREFIX)
         else []
     )
-    return here + [name for part in _subschemas(schema) for name in _references(part)]
+    return own_references + [name for part in _subschemas(schema) for name in _references(part)]
 
 
 def localize_references(schema: Schema, name: str) -> Schema:
@@ -460,17 +464,17 @@ def localize_references(schema: Schema, name: str) -> Schema:
 
     The whole schema, `#`, and parts of it become definitions with this name, numbered if there are several.
     """
-    led: dict[str, str] = {}
+    new_names: dict[str, str] = {}
     defs: dict[str, Any] = dict(schema.get("$defs", {}))
     for reference in _nonlocal_references(schema):
-        if reference not in led and (target := resolve_reference(reference, schema)) is not None:
-            number, chosen = 1, name
-            while chosen in defs:
+        if reference not in new_names and (target := resolve_reference(reference, schema)) is not None:
+            number, free_name = 1, name
+            while free_name in defs:
                 number += 1
-                chosen = f"{name}_{number}"
-            led[reference] = _REFERENCE_PREFIX + chosen
-            defs[chosen] = {key: value for key, value in target.items() if key != "$defs"}
-    return _replace_references({**schema, "$defs": defs}, led) if led else schema
+                free_name = f"{name}_{number}"
+            new_names[reference] = _REFERENCE_PREFIX + free_name
+            defs[free_name] = {key: value for key, value in target.items() if key != "$defs"}
+    return _replace_references({**schema, "$defs": defs}, new_names) if new_names else schema
 
 
 def _nonlocal_references(schema: Any) -> Iterator[str]:
@@ -485,18 +489,20 @@ def _nonlocal_references(schema: Any) -> Iterator[str]:
             yield from _nonlocal_references(part)
 
 
-def _replace_references(schema: Any, led: Mapping[str, str]) -> Any:
+def _replace_references(schema: Any, new_names: Mapping[str, str]) -> Any:
     if not isinstance(schema, dict):
         return schema
     out = (
-        {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])}
+        {**schema, "$ref": new_names.get(schema["$ref"], schema["$ref"])}
         if isinstance(schema.get("$ref"), str)
         else dict(schema)
     )
-    out |= {key: _replace_references(out[key], led) for key in _SUBSCHEMA_KEYS if key in out}
-    out |= {key: [_replace_references(entry, led) for entry in out[key]] for key in _SUBSCHEMA_LIST_KEYS if key in out}
+    out |= {key: _replace_references(out[key], new_names) for key in _SUBSCHEMA_KEYS if key in out}
+    out |= {
+        key: [_replace_references(entry, new_names) for entry in out[key]] for key in _SUBSCHEMA_LIST_KEYS if key in out
+    }
     return out | {
-        key: {name: _replace_references(entry, led) for name, entry in out[key].items()}
+        key: {name: _replace_references(entry, new_names) for name, entry in out[key].items()}
         for key in (*_SUBSCHEMA_MAP_KEYS, "$defs")
         if key in out
     }
@@ -510,4 +516,4 @@ def strip_annotations(schema: Any) -> Any:
             for key, value in schema.items()
             if key not in ("title", "description") or isinstance(value, dict)
         }
-    return [strip_annotations(one) for one in schema] if isinstance(schema, list | tuple) else schema
+    return [strip_annotations(item) for item in schema] if isinstance(schema, list | tuple) else schema

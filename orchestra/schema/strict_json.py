@@ -96,33 +96,33 @@ def may_have_null(value: object) -> bool:
 
 def non_finite_error(value: object) -> str:
     """Returns an error text if a value contains NaN or an infinity."""
-    bad = next((here for here in _iter_values(value) if isinstance(here, float) and not math.isfinite(here)), None)
+    bad = next((item for item in _iter_values(value) if isinstance(item, float) and not math.isfinite(item)), None)
     return "" if bad is None else f"{bad} is not a JSON number"
 
 
 def _has_long_number(value: object) -> bool:
-    return any(isinstance(here, int) and abs(here) >= 10**MAX_DIGITS for here in _iter_values(value))
+    return any(isinstance(item, int) and abs(item) >= 10**MAX_DIGITS for item in _iter_values(value))
 
 
 def _depth_error(value: object) -> str:
     level, depth = [value], 0
-    while level := [here for here in level if isinstance(here, list | tuple | dict)]:
+    while level := [item for item in level if isinstance(item, list | tuple | dict)]:
         depth += 1
         if depth > MAX_DEPTH:
             return f"it is nested deeper than {MAX_DEPTH}"
-        level = [item for here in level for item in (here.values() if isinstance(here, dict) else here)]
+        level = [item for element in level for item in (element.values() if isinstance(element, dict) else element)]
     return ""
 
 
 def _iter_values(value: object) -> Iterator[object]:
     line = [value]
     while line:
-        here = line.pop()
-        yield here
-        if isinstance(here, dict):
-            line += here.values()
-        elif isinstance(here, list | tuple | set | frozenset):
-            line += here
+        subtree = line.pop()
+        yield subtree
+        if isinstance(subtree, dict):
+            line += subtree.values()
+        elif isinstance(subtree, list | tuple | set | frozenset):
+            line += subtree
 
 
 def parse_untrusted(text: str) -> Any:
@@ -162,22 +162,22 @@ def _refuse_depth(text: str) -> None:
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0
-    for found in _BRACKET.finditer(text):
-        if found.start(1) >= 0:
+    for match in _BRACKET.finditer(text):
+        if match.start(1) >= 0:
             depth += 1
             if depth > MAX_DEPTH:
                 raise StrictJsonError(f"nested deeper than {MAX_DEPTH}")
-        elif text[found.start()] != '"':
+        elif text[match.start()] != '"':
             depth -= 1
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    unique_keys: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in unique_keys:
             raise StrictJsonError(f"the key {key[:60]!r} occurs twice")
-        found[key] = value
-    return found
+        unique_keys[key] = value
+    return unique_keys
 
 
 def _refuse_constant(name: str) -> Any:

@@ -63,13 +63,13 @@ class YamlDocument:
         that the last key is required and absent.
         """
         path: list[str | int] = []
-        steps, here = list(location), self.value
+        steps, current_value = list(location), self.value
         for number, step in enumerate(steps, start=1):
-            if (isinstance(here, dict) and step in here) or (
-                isinstance(here, list) and isinstance(step, int) and step < len(here)
+            if (isinstance(current_value, dict) and step in current_value) or (
+                isinstance(current_value, list) and isinstance(step, int) and step < len(current_value)
             ):
                 path.append(step)
-                here = here[step]
+                current_value = current_value[step]
             elif missing and number == len(steps):
                 path.append(step)
         return tuple(path)
@@ -78,13 +78,13 @@ class YamlDocument:
         """Returns the location of the value at `path`, or with `key` of its key. For an absent path, it is that of the
         nearest ancestor.
         """
-        position, here = self._root_position, self.value
+        position, current_value = self._root_position, self.value
         for depth, step in enumerate(path):
-            entry = self._positions.get(id(here), {}).get(step)
+            entry = self._positions.get(id(current_value), {}).get(step)
             if entry is None:
                 break
             position = entry[0] if key and depth == len(path) - 1 else entry[1]
-            here = here[step]
+            current_value = current_value[step]
         return _location_at(self.file, self.lines, position)
 
     def locate(self, *path: str | int) -> SourceLocation:
@@ -151,10 +151,13 @@ def _location_at(file: str, lines: list[str], position: YamlPosition) -> SourceL
 def _character_error(char: str, position: YamlPosition, file: str, lines: list[str]) -> InputError:
     name = f"U+{ord(char):04X}"
     text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", lines[position.line - 1])
-    what = "a carriage return without a line feed" if char == "\r" else f"the character {name}"
+    character_text = "a carriage return without a line feed" if char == "\r" else f"the character {name}"
     hint = f'inside double quotes write "\\u{ord(char):04x}"' if char in "\u2028\u2029\ufffe\uffff" else "remove it"
     return InputError(
-        "L003", f"{what} is not allowed", location=SourceLocation(file, position.line, position.column, text), hint=hint
+        "L003",
+        f"{character_text} is not allowed",
+        location=SourceLocation(file, position.line, position.column, text),
+        hint=hint,
     )
 
 
@@ -168,8 +171,8 @@ def _syntax_error(problem: str, position: YamlPosition, reader: _Reader) -> Inpu
             hint="move a part into a workflow of its own, and `call` it",
         )
     hint = 'quote a string that contains ": " or " #" or starts with a sign; a key is written "key: value"'
-    if quoted := _quoting_hint(text, position.column - 1):
-        hint = quoted
+    if quoting_hint := _quoting_hint(text, position.column - 1):
+        hint = quoting_hint
     elif "\t" in text:
         hint = "indent with spaces; a tab is not allowed there"
     elif "escape" in problem:
@@ -187,20 +190,20 @@ def _quoting_hint(text: str, column: int) -> str:
     """Returns a hint for an error at a column where a bracketed type or an expression lacks quotes, or where a quote
     inside an expression ended the string; otherwise empty.
     """
-    if typed := _UNQUOTED_TYPE.search(text, 0, column + 1):
-        whole = text[typed.start() :].partition("]")[0]
-        whole += "]" * whole.count("[")
-        quote = '"' if "'" in whole else "'"
-        return f"put the type in quotes: {quote}{whole}{quote}"
-    if (ended := _ENDED_EXPRESSION.search(text, 0, column)) is not None:
-        outer = ended["quote"]
+    if type_match := _UNQUOTED_TYPE.search(text, 0, column + 1):
+        typed_text = text[type_match.start() :].partition("]")[0]
+        typed_text += "]" * typed_text.count("[")
+        quote = '"' if "'" in typed_text else "'"
+        return f"put the type in quotes: {quote}{typed_text}{quote}"
+    if (match := _ENDED_EXPRESSION.search(text, 0, column)) is not None:
+        outer = match["quote"]
         inner = "'" if outer == '"' else '"'
         return f"the quote inside ${{…}} ends the text: use {inner} inside {outer}${{…}}{outer}"
     if text.startswith("${", column - 1) and (start := _PLAIN_SCALAR_IN_FLOW.search(text, 0, column)) is not None:
-        whole = text[start.start() : _end_of_template(text, column - 1)].rstrip()
-        quote = "'" if '"' in whole else '"'
-        shown = "${…}" if quote in whole or whole.count("{") != whole.count("}") else whole
-        return f"inside {{…}} and […], a text with ${{…}} needs quotes: {quote}{shown}{quote}"
+        typed_text = text[start.start() : _end_of_template(text, column - 1)].rstrip()
+        quote = "'" if '"' in typed_text else '"'
+        example = "${…}" if quote in typed_text or typed_text.count("{") != typed_text.count("}") else typed_text
+        return f"inside {{…}} and […], a text with ${{…}} needs quotes: {quote}{example}{quote}"
     return ""
 
 

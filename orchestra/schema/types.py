@@ -188,13 +188,16 @@ class _Parser:
                 break
             self.position += 1
         kinds = {type(value) for value in values}
-        named = {str: "string", int: "integer", bool: "boolean"}
+        type_names = {str: "string", int: "integer", bool: "boolean"}
         unique = [
             value
             for index, value in enumerate(values)
-            if not any(value is one or (type(value) is type(one) and value == one) for one in values[:index])
+            if not any(
+                value is earlier_value or (type(value) is type(earlier_value) and value == earlier_value)
+                for earlier_value in values[:index]
+            )
         ]
-        return {"enum": unique, "type": named[kinds.pop()]} if len(kinds) == 1 else {"enum": unique}
+        return {"enum": unique, "type": type_names[kinds.pop()]} if len(kinds) == 1 else {"enum": unique}
 
     def _string(self, word: str) -> str:
         text = _ESCAPE.sub(self._character, word[1:-1])
@@ -209,9 +212,9 @@ class _Parser:
                 if int(digits, 16) <= sys.maxunicode
                 else self.fail(f"{escape[0]} is not a character")
             )
-        if (found := _ESCAPES.get(escape[4])) is None:
+        if (character := _ESCAPES.get(escape[4])) is None:
             self.fail(f"{escape[0]} is not an escape sequence: write \\\\ for a backslash")
-        return found
+        return character
 
     def named(self, word: str) -> Schema:
         schema = self.models.get(word)
@@ -223,16 +226,10 @@ class _Parser:
         return dict(schema)
 
     def unknown(self, word: str) -> NoReturn:
-        known = [*SIMPLE_TYPES, *_GENERIC_TYPES, *self.models]
-        near = _COMMON_ALIASES.get(word) or closest_match(word, known)
-        listed = ", ".join(sorted(self.models))
-        hint = (
-            f"did you mean {near!r}?"
-            if near
-            else f"models by name: {listed}"
-            if listed
-            else "declare it under `types:`"
-        )
+        known_names = [*SIMPLE_TYPES, *_GENERIC_TYPES, *self.models]
+        near = _COMMON_ALIASES.get(word) or closest_match(word, known_names)
+        text = ", ".join(sorted(self.models))
+        hint = f"did you mean {near!r}?" if near else f"models by name: {text}" if text else "declare it under `types:`"
         raise InputError("L040", f"there is no type {word!r}", location=self._location(), hint=hint)
 
 
@@ -285,11 +282,11 @@ def schema_of(python_type: Any, mode: SchemaMode) -> Schema:
             return False
 
         def decimal_schema(self, schema: Any) -> dict[str, Any]:
-            found = super().decimal_schema(schema)
-            for part in found.get("anyOf", [found]):
+            decimal_schema = super().decimal_schema(schema)
+            for part in decimal_schema.get("anyOf", [decimal_schema]):
                 if part.get("type") == "string":
                     part["format"] = "decimal"  # without a format it would be the same as any string
-            return found
+            return decimal_schema
 
         def get_default_value(self, schema: Any) -> Any:
             factory = schema.get("default_factory")
@@ -321,6 +318,6 @@ def _is_deterministic(factory: Any) -> bool:
     if isinstance(factory, FunctionType):
         return not factory.__code__.co_names and not factory.__closure__ and not factory.__code__.co_argcount
     fields = [*getattr(factory, "__pydantic_fields__", {}).values()]
-    made = [field.default_factory for field in fields if field.default_factory is not None]
+    factories = [field.default_factory for field in fields if field.default_factory is not None]
     plain = bool(fields) and getattr(factory, "__pydantic_post_init__", None) is None
-    return plain and all(map(_is_deterministic, made)) and not any(field.is_required() for field in fields)
+    return plain and all(map(_is_deterministic, factories)) and not any(field.is_required() for field in fields)

@@ -62,16 +62,16 @@ async def create_key(
     if not scopes:
         raise RequestError("S002", "a key needs a scope", hint=", ".join(SCOPES), pointer="/scopes")
     key, secret = f"ok_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
-    stored = ApiKey(
+    api_key = ApiKey(
         id=key, name=name, tenant=tenant, scopes=scopes, created=time.time(), expires=expires, digest=_digest(secret)
     )
-    await records.add(KEY, key, tenant, msgspec.json.encode(stored))
-    return stored, f"{key}_{secret}"
+    await records.add(KEY, key, tenant, msgspec.json.encode(api_key))
+    return api_key, f"{key}_{secret}"
 
 
 async def list_keys(records: Records, tenant: str | None) -> list[ApiKey]:
     """Returns the keys of a tenant, or of all."""
-    return [msgspec.json.decode(one.data, type=ApiKey) for one in await records.list(KEY, tenant)]
+    return [msgspec.json.decode(record.data, type=ApiKey) for record in await records.list(KEY, tenant)]
 
 
 class Authenticator:
@@ -97,11 +97,11 @@ class Authenticator:
 
     async def _of_key(self, key: str, secret: str) -> Principal:
         record = await self._records.get(KEY, key)
-        known = None if record is None else msgspec.json.decode(record.data, type=ApiKey)
-        digest = known.digest if known is not None else _digest("")
-        if not hmac.compare_digest(digest, _digest(secret)) or known is None or known.is_expired(time.time()):
+        api_key = None if record is None else msgspec.json.decode(record.data, type=ApiKey)
+        digest = api_key.digest if api_key is not None else _digest("")
+        if not hmac.compare_digest(digest, _digest(secret)) or api_key is None or api_key.is_expired(time.time()):
             raise _unauthenticated("the credential is not valid")
-        return Principal(tenant=known.tenant, scopes=frozenset(known.scopes), subject=known.name or known.id)
+        return Principal(tenant=api_key.tenant, scopes=frozenset(api_key.scopes), subject=api_key.name or api_key.id)
 
 
 class TokenVerifier:
@@ -149,26 +149,28 @@ class TokenVerifier:
         self._fetched = time.monotonic()
         client = jwt.PyJWKClient(self._settings.jwks_url, cache_keys=False, timeout=5)
         try:
-            found = await asyncio.to_thread(client.get_signing_keys, True)
+            keys = await asyncio.to_thread(client.get_signing_keys, True)
         except (jwt.PyJWTError, OSError, ValueError) as error:
             if self._keys:
                 return  # The known keys stay valid while the provider cannot be reached.
             raise RequestError("S010", "the keys of the identity provider cannot be read", hint="try again") from error
-        self._keys = {str(one.key_id): one for one in found}
+        self._keys = {str(key.key_id): key for key in keys}
 
 
 def _principal_of(claims: Mapping[str, Any], settings: JwtSettings) -> Principal:
     tenant, scopes = claims.get(settings.tenant_claim), claims.get(settings.scope_claim, ())
     if not isinstance(tenant, str) or not TENANT_NAME.fullmatch(tenant):
         raise _unauthenticated(f"the token has no claim {settings.tenant_claim!r} with a name")
-    named = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
+    scope_names = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
     return Principal(
-        tenant=tenant, scopes=frozenset(one for one in SCOPES if one in named), subject=str(claims["sub"])[:200]
+        tenant=tenant,
+        scopes=frozenset(scope for scope in SCOPES if scope in scope_names),
+        subject=str(claims["sub"])[:200],
     )
 
 
-def _unauthenticated(why: str) -> RequestError:
-    return RequestError("S005", why, hint="Authorization: Bearer KEY; make one with: orchestra serve keys create")
+def _unauthenticated(message: str) -> RequestError:
+    return RequestError("S005", message, hint="Authorization: Bearer KEY; make one with: orchestra serve keys create")
 
 
 def require_scope(principal: Principal, scope: Scope | None) -> None:

@@ -56,7 +56,7 @@ _RUN_PAGE = re.compile(r"/runs/([0-9a-z]{1,64})")
 @cache
 def all_endpoints() -> Sequence[Endpoint]:
     """All routes of the API."""
-    return tuple(one for module in MODULES for one in module.ROUTES.endpoints)
+    return tuple(endpoint for module in MODULES for endpoint in module.ROUTES.endpoints)
 
 
 def create_app(orchestra: Orchestra, settings: ServerSettings = DEFAULT_SETTINGS) -> Starlette:
@@ -80,7 +80,8 @@ def create_app(orchestra: Orchestra, settings: ServerSettings = DEFAULT_SETTINGS
 
     endpoints = all_endpoints()
     routes: list[BaseRoute] = [
-        Route(one.path, _handler(one), methods=[one.method]) for one in sorted(endpoints, key=_route_order)
+        Route(endpoint.path, _handler(endpoint), methods=[endpoint.method])
+        for endpoint in sorted(endpoints, key=_route_order)
     ]
     described = msgspec.json.encode(describe(endpoints))
     page = render_page(endpoints)
@@ -125,7 +126,7 @@ class Studio(StaticFiles):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends files as a whole: they are small, and errors about parts of them would have another form."""
-        headers = [one for one in scope["headers"] if one[0] not in (b"range", b"if-range")]
+        headers = [header for header in scope["headers"] if header[0] not in (b"range", b"if-range")]
         await super().__call__({**scope, "headers": headers}, receive, send)
 
 
@@ -168,11 +169,12 @@ def _error_reply(request: Request, error: OrchestraError) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """The errors of routing: no such route, or another method."""
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {request.url.path[:200]}"
+    request_line = f"{request.method} {request.url.path[:200]}"
     headers = dict(error.headers or {})
     status = error.status_code
     return _error_reply(
-        request, RequestError("S004", f"there is no route {what}", hint="see /docs", status=status, headers=headers)
+        request,
+        RequestError("S004", f"there is no route {request_line}", hint="see /docs", status=status, headers=headers),
     )
 
 

@@ -55,12 +55,12 @@ async def _recover_forever(services: Services, reporter: Reporter) -> None:
 
 async def recover_runs(services: Services) -> int:
     """Resumes the interrupted runs of servers; returns their number."""
-    found = await services.orchestra.runs(limit=RECOVERY_LIMIT, status="interrupted", tags={SERVER_TAG: "1"})
-    for summary in reversed(found):
+    run_summaries = await services.orchestra.runs(limit=RECOVERY_LIMIT, status="interrupted", tags={SERVER_TAG: "1"})
+    for summary in reversed(run_summaries):
         if services.draining.is_set():
             break
         await services.resume(summary.run, SERVER)
-    return len(found)
+    return len(run_summaries)
 
 
 async def _recover_work(services: Services, reporter: Reporter) -> None:
@@ -79,6 +79,6 @@ async def recover_batches(services: Services) -> None:
         if batch.value.status != "running" or work_name(name) in services.work:
             continue
         if now - batch.value.alive > DEAD_SECONDS:
-            taken = msgspec.structs.replace(batch.value, alive=now)
-            if await batches_of(services).replace(batch, taken):
+            live_batch = msgspec.structs.replace(batch.value, alive=now)
+            if await batches_of(services).replace(batch, live_batch):
                 start_batch(services, batch)

@@ -105,19 +105,19 @@ async def create_batch(call: Call[BatchBody]) -> BatchItem:
     body, services = call.body, call.services
     find_step(call, body.workflow)
     require_public_tags(body.options.tags, "/options/tags")
-    given: list[Any] = await _read_rows(call, body.file) if body.file else list(body.rows)
-    if not given or len(given) > MAX_ROWS:
+    input_rows: list[Any] = await _read_rows(call, body.file) if body.file else list(body.rows)
+    if not input_rows or len(input_rows) > MAX_ROWS:
         raise RequestError("S002", f"a batch has 1 to {MAX_ROWS} rows", hint="rows, or file", pointer="/rows")
-    rows = [await resolve_files(call, row, f"/rows/{index}") for index, row in enumerate(given)]
+    rows = [await resolve_files(call, row, f"/rows/{index}") for index, row in enumerate(input_rows)]
     now = time.time()
     batch = Batch(
         id=batches_of(services).new_id(), workflow=body.workflow, created=now, status="running", rows=len(rows),
         options=body.options, concurrency=body.concurrency, alive=now,
     )  # fmt: skip
     await services.records.add(ROWS, batch.id, call.principal.tenant, msgspec.json.encode(rows))
-    stored = await batches_of(services).add(batch.id, call.principal.tenant, batch)
-    if stored is not None:
-        start_batch(services, stored)
+    stored_batch = await batches_of(services).add(batch.id, call.principal.tenant, batch)
+    if stored_batch is not None:
+        start_batch(services, stored_batch)
     return await _item(services, call.principal.tenant, batch)
 
 
@@ -140,8 +140,10 @@ async def _read_rows(call: Call[Any, Any], name: str) -> list[Any]:
 @ROUTES.route("GET", "/api/batches", "read", Page[BatchItem], query=PageQuery)
 async def list_batches(call: Call[NoBody, PageQuery]) -> Page[BatchItem]:
     """List the batches of the tenant, newest first."""
-    page = await batches_of(call.services).page(call.principal.tenant, call.query, lambda one: one.value)
-    items = [await _item(call.services, call.principal.tenant, one) for one in page.items]
+    page = await batches_of(call.services).page(
+        call.principal.tenant, call.query, lambda stored_batch: stored_batch.value
+    )
+    items = [await _item(call.services, call.principal.tenant, item) for item in page.items]
     return Page(items=tuple(items), next=page.next)
 
 
@@ -165,19 +167,19 @@ async def _item(services: Services, tenant: str, batch: Batch) -> BatchItem:
 @ROUTES.route("GET", "/api/batches/{batch}/results", "read", media_type="application/jsonl")
 async def get_batch_results(call: Call) -> Response:
     """Download the results: one JSON object per row that has ended, in the order of the rows."""
-    stored = await _require(call)
-    headers = {"Content-Disposition": f'attachment; filename="{stored.value.id}.jsonl"'}
-    return StreamingResponse(_results(call.services, stored), media_type="application/jsonl", headers=headers)
+    stored_batch = await _require(call)
+    headers = {"Content-Disposition": f'attachment; filename="{stored_batch.value.id}.jsonl"'}
+    return StreamingResponse(_results(call.services, stored_batch), media_type="application/jsonl", headers=headers)
 
 
-async def _results(services: Services, stored: Stored[Batch]) -> AsyncIterator[bytes]:
-    batch = stored.value
+async def _results(services: Services, stored_batch: Stored[Batch]) -> AsyncIterator[bytes]:
+    batch = stored_batch.value
     for start in range(0, batch.rows, PAGE_SIZE):
         rows = range(start, min(batch.rows, start + PAGE_SIZE))
-        names = {_options(stored, row).run_id: row for row in rows}
-        found = await first_and_last_events(services.orchestra.journal, list(names))
+        names = {_options(stored_batch, row).run_id: row for row in rows}
+        run_events = await first_and_last_events(services.orchestra.journal, list(names))
         for name, row in names.items():
-            last = found[name][1] if name in found else None
+            last = run_events[name][1] if name in run_events else None
             if isinstance(last, RunFinished):
                 full = (await services.orchestra.journal.read(name, last.seq - 1))[-1]
                 yield msgspec.json.encode(_row(row, name, full if isinstance(full, RunFinished) else last)) + b"\n"
@@ -201,15 +203,15 @@ def _row(row: int, run: str, last: RunFinished) -> BatchRow:
 @ROUTES.route("POST", "/api/batches/{batch}/cancel", "run", BatchItem, body=NoBody, status=202)
 async def cancel_batch(call: Call) -> BatchItem:
     """Cancel a batch: rows that go on are cancelled, and others do not start."""
-    stored = await _require(call)
-    await _stop(call, stored)
+    stored_batch = await _require(call)
+    await _stop(call, stored_batch)
     return await _item(call.services, call.principal.tenant, (await _require(call)).value)
 
 
-async def _stop(call: Call[Any, Any], stored: Stored[Batch]) -> None:
-    name = stored.value.id
+async def _stop(call: Call[Any, Any], stored_batch: Stored[Batch]) -> None:
+    name = stored_batch.value.id
     await batches_of(call.services).change(
-        name, lambda one: msgspec.structs.replace(one, status="cancelled") if one.status == "running" else None
+        name, lambda batch: msgspec.structs.replace(batch, status="cancelled") if batch.status == "running" else None
     )
     call.services.stop_work(work_name(name))
     tags = {TENANT_TAG: call.principal.tenant, BATCH_TAG: name}
@@ -221,18 +223,18 @@ async def _stop(call: Call[Any, Any], stored: Stored[Batch]) -> None:
 @ROUTES.route("DELETE", "/api/batches/{batch}", "admin")
 async def delete_batch(call: Call) -> None:
     """Delete a batch, and cancel it if it goes on. Its runs stay."""
-    stored = await _require(call)
-    await _stop(call, stored)
-    if not await batches_of(call.services).delete(stored.value.id):
-        raise not_found("batch", stored.value.id)
-    await call.services.records.delete(ROWS, stored.value.id)
+    stored_batch = await _require(call)
+    await _stop(call, stored_batch)
+    if not await batches_of(call.services).delete(stored_batch.value.id):
+        raise not_found("batch", stored_batch.value.id)
+    await call.services.records.delete(ROWS, stored_batch.value.id)
 
 
 # Running
 
 
-def _options(stored: Stored[Batch], row: int) -> RunOptions:
-    tenant, batch = stored.record.tenant, stored.value
+def _options(stored_batch: Stored[Batch], row: int) -> RunOptions:
+    tenant, batch = stored_batch.record.tenant, stored_batch.value
     marks = {TENANT_TAG: tenant, SERVER_TAG: "1", BATCH_TAG: batch.id}
     return recorded_options(batch.options, marks, f"{tenant}/{batch.id}/{row}")
 
@@ -272,7 +274,7 @@ async def run_batch(services: Services, stored: Stored[Batch]) -> None:
                 group.create_task(run_row(row))
         if services.draining.is_set():
             return  # Rows may have been refused or interrupted: another process looks at them again.
-        await batches_of(services).change(name, lambda one: _ended(one, errors))
+        await batches_of(services).change(name, lambda batch: _ended(batch, errors))
     finally:
         heartbeat.cancel()
         await asyncio.gather(heartbeat, return_exceptions=True)
@@ -285,15 +287,15 @@ def _ended(batch: Batch, errors: dict[int, str]) -> Batch | None:
 async def _beat(services: Services, name: str) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
-        await batches_of(services).change(name, lambda one: msgspec.structs.replace(one, alive=time.time()))
+        await batches_of(services).change(name, lambda batch: msgspec.structs.replace(batch, alive=time.time()))
 
 
-async def _run_row(services: Services, stored: Stored[Batch], row: int, inputs: dict[str, Any]) -> str:
+async def _run_row(services: Services, stored_batch: Stored[Batch], row: int, inputs: dict[str, Any]) -> str:
     """Runs a row to its end, or until it waits for a person; returns why it could not start."""
     while True:
         try:
-            step = services.orchestra.find(stored.value.workflow)
-            run = await services.start(RunRequest(workflow=step, inputs=inputs, options=_options(stored, row)))
+            step = services.orchestra.find(stored_batch.value.workflow)
+            run = await services.start(RunRequest(workflow=step, inputs=inputs, options=_options(stored_batch, row)))
             await run.wait_until_blocked()
         except OrchestraError as error:
             if error.code in (LEASE_HELD, LEASE_LOST) or must_wait(error):

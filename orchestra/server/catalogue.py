@@ -236,7 +236,7 @@ def _workflow_fields(call: Call[Any, Any], name: str, program: Program) -> dict[
     return {
         "name": name,
         "description": program.graph.description if program.graph is not None else "",
-        "inputs": {key: format_type(one.schema) for key, one in program.inputs.items()},
+        "inputs": {key: format_type(field.schema) for key, field in program.inputs.items()},
         "output": format_type(program.output_schema),
         "own": _is_own(call, name),
         "error": "",
@@ -251,18 +251,20 @@ async def get_workflow(call: Call) -> WorkflowDetail:
     if not isinstance(step, Workflow):
         raise RequestError("S009", f"{name!r} is not a workflow", hint="GET /api/workflows")
     program = call.orchestra.program(step)
-    contracts = [one for part in walk_programs(program) for node in part.nodes for one in node_contracts(node)]
-    required = [key for key, one in program.inputs.items() if one.required]
+    contracts = [
+        contract for part in walk_programs(program) for node in part.nodes for contract in node_contracts(node)
+    ]
+    required = [key for key, field in program.inputs.items() if field.required]
     return WorkflowDetail(
         **_workflow_fields(call, name, program),
         label=program.label,
-        input_schema=object_type({key: one.schema for key, one in program.inputs.items()}, required),
+        input_schema=object_type({key: field.schema for key, field in program.inputs.items()}, required),
         output_schema=program.output_schema,
         graph=workflow_graph(program),
         drawing=draw(program),
         mermaid=mermaid(program),
-        agents=tuple(dict.fromkeys(one.name for one in contracts if one.kind == "agent")),
-        tools=tuple(dict.fromkeys(one.name for one in contracts if one.kind == "tool")),
+        agents=tuple(dict.fromkeys(contract.name for contract in contracts if contract.kind == "agent")),
+        tools=tuple(dict.fromkeys(contract.name for contract in contracts if contract.kind == "tool")),
         asks=any(node.kind == "ask" for part in walk_programs(program) for node in part.nodes),
         effects=any(node.has_effects for node in program.nodes),
     )
@@ -370,12 +372,12 @@ async def get_fleet(call: Call[NoBody, FleetQuery]) -> FleetReport:
     status = await call.orchestra.fleet_status(probe=call.query.probe)
     shows_all = call.principal.allows("admin")
     servers = []
-    for one in status.servers:
-        fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    for server in status.servers:
+        fields = {field.name: getattr(server, field.name) for field in dataclasses.fields(server)}
         if not shows_all:
             fields |= {"address": "", "supervisor_report": {}}
         fields["supervisor_report"] = dict(fields["supervisor_report"])
-        servers.append(ServerItem(**fields, can_serve=one.can_serve))
+        servers.append(ServerItem(**fields, can_serve=server.can_serve))
     return FleetReport(
         fleet=status.fleet,
         running=status.running,
@@ -408,7 +410,7 @@ async def get_costs(call: Call[NoBody, CostsQuery]) -> CostSummary:
         unfinished=report.unfinished,
         reused_plans=report.reused_plans,
         saved=UsageTotal.of(report.saved_usage),
-        unread=tuple(one.run for one in report.unreadable) if call.principal.sees_all else (),
+        unread=tuple(unreadable_run.run for unreadable_run in report.unreadable) if call.principal.sees_all else (),
     )
 
 

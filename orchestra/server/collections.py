@@ -72,14 +72,14 @@ class Collection(Generic[T]):
 
     async def require(self, id: str, tenant: str | None) -> Stored[T]:
         """Returns a record of a tenant (None for any). Raises `RequestError` S009 for any other."""
-        found = await self.get(id)
-        if found is None or tenant not in (None, found.record.tenant):
+        item = await self.get(id)
+        if item is None or tenant not in (None, item.record.tenant):
             raise not_found(self.kind, id[:100])
-        return found
+        return item
 
     async def all(self, tenant: str | None = None) -> list[Stored[T]]:
         """Returns all records of a tenant, or of all, newest first."""
-        return [self._stored(one) for one in await self._records.list(self.kind, tenant)]
+        return [self._stored(record) for record in await self._records.list(self.kind, tenant)]
 
     async def page(self, tenant: str | None, query: PageQuery, show: Callable[[Stored[T]], Any]) -> Page[Any]:
         """Returns a page of a tenant's records. Raises `RequestError` S002 for an unknown cursor."""
@@ -89,21 +89,21 @@ class Collection(Generic[T]):
             if last is None or tenant not in (None, last.record.tenant):
                 raise RequestError("S002", "the cursor is unknown", hint="start without one", pointer="cursor")
             before = (last.record.created, last.record.id)
-        found = await self._records.list(self.kind, tenant, query.limit + 1, before)
-        shown = [self._stored(one) for one in found[: query.limit]]
-        more = len(found) > query.limit
-        return Page(items=tuple(map(show, shown)), next=shown[-1].record.id if more else None)
+        records = await self._records.list(self.kind, tenant, query.limit + 1, before)
+        items = [self._stored(record) for record in records[: query.limit]]
+        more = len(records) > query.limit
+        return Page(items=tuple(map(show, items)), next=items[-1].record.id if more else None)
 
     async def change(self, id: str, change: Callable[[T], T | None]) -> T | None:
         """Replaces a value by what `change` returns, also if others change it at the same time. None if it returns
         None, or there is no such record.
         """
         for _ in range(MAX_TRIES):
-            found = await self.get(id)
-            value = None if found is None else change(found.value)
-            if found is None or value is None:
+            item = await self.get(id)
+            value = None if item is None else change(item.value)
+            if item is None or value is None:
                 return None
-            if await self._records.replace(found.record, msgspec.json.encode(value)) is not None:
+            if await self._records.replace(item.record, msgspec.json.encode(value)) is not None:
                 return value
         raise RequestError("S010", f"{self.kind} {id} is changed by others all the time", hint="try again")
 

@@ -160,35 +160,35 @@ def to_response(endpoint: Endpoint, result: Any) -> Response:
 
 
 @cache
-def _field_types(wanted: type[msgspec.Struct]) -> Mapping[str, Any]:
+def _field_types(query_type: type[msgspec.Struct]) -> Mapping[str, Any]:
     """The types of the parameters of a query, by name."""
-    return {one.encode_name: one.type for one in msgspec.structs.fields(wanted)}
+    return {field_info.encode_name: field_info.type for field_info in msgspec.structs.fields(query_type)}
 
 
 def decode_query(request: Request, wanted: type[T]) -> T:
     """Returns the parameters of a query. Raises `RequestError` S002 for an unknown, repeated or invalid one."""
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     fields = _field_types(cast(type[msgspec.Struct], wanted))
     for name, value in request.query_params.multi_items() if request.scope["query_string"] else ():
         if name not in fields:
             near = closest_match(name, list(fields))
-            known = ", ".join(fields) or "none"
-            hint = f"did you mean {near!r}?" if near else f"parameters: {known}"
+            field_names = ", ".join(fields) or "none"
+            hint = f"did you mean {near!r}?" if near else f"parameters: {field_names}"
             raise RequestError("S002", f"there is no parameter {name!r}", hint=hint, pointer=name[:100])
         if get_origin(fields[name]) is tuple:
-            given.setdefault(name, []).append(value)
-        elif name in given:
+            arguments.setdefault(name, []).append(value)
+        elif name in arguments:
             raise RequestError("S002", f"the parameter {name!r} is repeated", hint="state it once", pointer=name)
         else:
-            given[name] = value
+            arguments[name] = value
     try:
-        found = msgspec.convert(given, wanted, strict=False)
+        query = msgspec.convert(arguments, wanted, strict=False)
     except msgspec.ValidationError as error:
         text, place = pointer_of(str(error))
         raise RequestError("S002", text, hint="see /docs", pointer=place.removeprefix("/")) from error
-    if isinstance(found, PageQuery) and not 1 <= found.limit <= 200:
-        raise RequestError("S002", f"limit={found.limit} is not in 1 to 200", hint="limit=50", pointer="limit")
-    return found
+    if isinstance(query, PageQuery) and not 1 <= query.limit <= 200:
+        raise RequestError("S002", f"limit={query.limit} is not in 1 to 200", hint="limit=50", pointer="limit")
+    return query
 
 
 def require_json_type(request: Request) -> None:

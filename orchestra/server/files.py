@@ -50,13 +50,13 @@ async def upload_file(call: Call[NoBody, UploadQuery]) -> FileItem:
     name = call.query.name
     if not _NAME.fullmatch(name):
         raise RequestError("S002", "the name of a file is one line without / and \\", hint="a.txt", pointer="name")
-    stated = call.request.headers.get("content-type", "").partition(";")[0].strip()
+    content_type = call.request.headers.get("content-type", "").partition(";")[0].strip()
     data = await call.request.body()
     files = files_of(call.services)
     item = FileItem(
         id=files.new_id(),
         name=name,
-        media_type=stated if _MEDIA_TYPE.fullmatch(stated) else "application/octet-stream",
+        media_type=content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream",
         bytes=len(data),
         digest=digest(data),
         created=time.time(),
@@ -69,7 +69,7 @@ async def upload_file(call: Call[NoBody, UploadQuery]) -> FileItem:
 @ROUTES.route("GET", "/api/files", "read", Page[FileItem], query=PageQuery)
 async def list_files(call: Call[NoBody, PageQuery]) -> Page[FileItem]:
     """List the files of the tenant, newest first."""
-    return await files_of(call.services).page(call.principal.tenant, call.query, lambda one: one.value)
+    return await files_of(call.services).page(call.principal.tenant, call.query, lambda stored_file: stored_file.value)
 
 
 @ROUTES.route("GET", "/api/files/{file}", "read", FileItem)
@@ -113,9 +113,9 @@ async def resolve_files(call: Call[Any, Any], value: Any, pointer: str = "/input
         case {"$file_text": str(name), **rest} if not rest:
             return (await _file_text(call, name, pointer))[1]
         case dict():
-            return {key: await resolve_files(call, one, f"{pointer}/{key}") for key, one in value.items()}
+            return {key: await resolve_files(call, entry, f"{pointer}/{key}") for key, entry in value.items()}
         case list():
-            return [await resolve_files(call, one, f"{pointer}/{index}") for index, one in enumerate(value)]
+            return [await resolve_files(call, list_item, f"{pointer}/{index}") for index, list_item in enumerate(value)]
         case _:
             return value
 

@@ -97,8 +97,8 @@ async def fork_run(call: Call[ForkRun]) -> Response:
     prompts of agents. The comparison of both runs shows what has changed.
     """
     body, run = call.body, call.path["run"]
-    started = await require_run(call, run)
-    step = find_step(call, body.workflow) if body.workflow else await _step_of(call, started)
+    start_event = await require_run(call, run)
+    step = find_step(call, body.workflow) if body.workflow else await _step_of(call, start_event)
     options = run_options(call, body.options, live=body.stream == "text")
     inputs = await resolve_files(call, body.inputs)
     call.services.require_running()
@@ -128,33 +128,36 @@ async def fork_run(call: Call[ForkRun]) -> Response:
     return Response(msgspec.json.encode(answer), reply.status_code, {"Location": reply.headers["location"]}, JSON_TYPE)
 
 
-async def _step_of(call: Call[Any, Any], started: RunStarted) -> Step[..., Any]:
+async def _step_of(call: Call[Any, Any], start_event: RunStarted) -> Step[..., Any]:
     """Returns the workflow of a run as it is today. Raises `RequestError` S009 if there is none of its name."""
-    asked = await recorded_request(call.orchestra, started)
-    return asked if asked is not None else find_step(call, started.workflow)
+    workflow = await recorded_request(call.orchestra, start_event)
+    return workflow if workflow is not None else find_step(call, start_event.workflow)
 
 
 @ROUTES.route("POST", "/api/runs/{run}/replay", "read", ReplayReport, body=NoBody)
 async def replay_run(call: Call) -> ReplayReport:
     """Compare the events of a run with what the engine decides today. Nothing is called."""
     await require_run(call, call.path["run"])
-    found = await call.orchestra.replay(call.path["run"])
+    replay_result = await call.orchestra.replay(call.path["run"])
     return ReplayReport(
-        events=found.event_count,
-        same=found.first_difference is None,
-        reason=found.reason,
-        difference=found.first_difference,
+        events=replay_result.event_count,
+        same=replay_result.first_difference is None,
+        reason=replay_result.reason,
+        difference=replay_result.first_difference,
     )
 
 
 @ROUTES.route("GET", "/api/runs/{run}/diff", "read", RunDifferences, query=DiffQuery)
 async def diff_runs(call: Call[NoBody, DiffQuery]) -> RunDifferences:
     """Show the nodes with different outcomes in two runs, and the agents with different prompts."""
-    one, other = call.path["run"], call.query.other
-    starts = [await require_run(call, run) for run in (one, other)]
+    first_run, second_run = call.path["run"], call.query.other
+    starts = [await require_run(call, run) for run in (first_run, second_run)]
     journal = call.orchestra.journal
-    found = compare_runs(await journal.read(one), await journal.read(other))
+    differences = compare_runs(await journal.read(first_run), await journal.read(second_run))
     return RunDifferences(
-        items=tuple(Difference(node=each.node, before=each.before, after=each.after) for each in found),
+        items=tuple(
+            Difference(node=difference.node, before=difference.before, after=difference.after)
+            for difference in differences
+        ),
         prompts=await prompt_differences(journal, *starts),
     )

@@ -165,14 +165,14 @@ async def serve(app: Starlette, host: str, port: int, on_started: Callable[[int]
     serving = loop.create_task(server.serve())
     announcing = loop.create_task(_announce(server, on_started))
     stopping = loop.create_task(signalled.wait())
-    left = 0
+    unfinished_runs = 0
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             services: Services = app.state.services
             draining = loop.create_task(services.drain())
             await asyncio.wait({draining, serving}, return_when=asyncio.FIRST_COMPLETED)
-            left = draining.result() if draining.done() else 0
+            unfinished_runs = draining.result() if draining.done() else 0
             draining.cancel()
         server.should_exit = True
         await serving
@@ -182,7 +182,7 @@ async def serve(app: Starlette, host: str, port: int, on_started: Callable[[int]
         for task in (announcing, stopping):
             task.cancel()
         await asyncio.gather(announcing, stopping, return_exceptions=True)
-    return left
+    return unfinished_runs
 
 
 async def _announce(server: uvicorn.Server, on_started: Callable[[int], Any]) -> None:

@@ -50,7 +50,7 @@ def _fields(key: ApiKey) -> dict[str, object]:
 async def create_api_key(call: Call[KeyBody]) -> NewKey:
     """Make a key of the tenant."""
     body, tenant = call.body, call.principal.tenant
-    scopes = tuple(one for one in SCOPES if one in body.scopes)
+    scopes = tuple(scope for scope in SCOPES if scope in body.scopes)
     key, secret = await create_key(call.services.records, body.name, tenant, scopes, body.expires)
     return msgspec.convert({**_fields(key), "key": secret}, NewKey)
 

@@ -50,14 +50,14 @@ class Limits:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
-        allowed = origin in self._settings.origins
-        send = _with_headers(send, origin if allowed else "")
+        is_allowed = origin in self._settings.origins
+        send = _with_headers(send, origin if is_allowed else "")
         try:
-            self._check(scope, headers, allowed=allowed)
+            self._check(scope, headers, is_allowed=is_allowed)
         except RequestError as error:
             await problem_response(error)(scope, receive, send)
             return
-        if scope["method"] == "OPTIONS" and allowed:
+        if scope["method"] == "OPTIONS" and is_allowed:
             await Response(status_code=204)(scope, receive, send)
             return
         body = _BoundedBody(receive, self._settings, is_upload=scope["path"].endswith("/files"))
@@ -66,7 +66,7 @@ class Limits:
         except RequestError as error:  # Raised while a body is read outside of a route.
             await problem_response(error)(scope, receive, send)
 
-    def _check(self, scope: Scope, headers: Headers, *, allowed: bool) -> None:
+    def _check(self, scope: Scope, headers: Headers, *, is_allowed: bool) -> None:
         settings = self._settings
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if len(scope["headers"]) > settings.max_header_count or size > settings.max_headers:
@@ -81,10 +81,10 @@ class Limits:
             hint = "send it without Content-Encoding"
             raise RequestError("S001", "the body is compressed", hint=hint, pointer="Content-Encoding")
         origin = headers.get("origin")
-        if origin is not None and not allowed and not _is_own(origin, headers.get("host", "")):
+        if origin is not None and not is_allowed and not _is_own(origin, headers.get("host", "")):
             message = f"requests from {origin[:100]!r} are refused"
             raise RequestError("S008", message, hint="--origin", pointer="Origin")
-        if scope["method"] not in _SAFE and headers.get("sec-fetch-site") == "cross-site" and not allowed:
+        if scope["method"] not in _SAFE and headers.get("sec-fetch-site") == "cross-site" and not is_allowed:
             message = "requests from other web pages are refused"
             raise RequestError("S008", message, hint="--origin", pointer="Sec-Fetch-Site")
         length, most = headers.get("content-length", ""), self._most(scope)

@@ -27,14 +27,20 @@ def package_version() -> str:
 
 def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """Returns the OpenAPI description of routes."""
-    types = [one.response for one in endpoints if one.response is not None]
-    types += [one.body for one in endpoints if one.body is not None] + [one.query for one in endpoints] + [Problem]
+    types = [endpoint.response for endpoint in endpoints if endpoint.response is not None]
+    types += (
+        [endpoint.body for endpoint in endpoints if endpoint.body is not None]
+        + [endpoint.query for endpoint in endpoints]
+        + [Problem]
+    )
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
-    known = dict(zip(unique, schemas, strict=True))
+    schemas_by_type = dict(zip(unique, schemas, strict=True))
     paths: dict[str, Any] = {}
-    for one in endpoints:
-        paths.setdefault(_PARAMETER.sub(r"{\1}", one.path), {})[one.method.lower()] = _operation(one, known, components)
+    for endpoint in endpoints:
+        paths.setdefault(_PARAMETER.sub(r"{\1}", endpoint.path), {})[endpoint.method.lower()] = _operation(
+            endpoint, schemas_by_type, components
+        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -50,49 +56,52 @@ def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
-def _operation(one: Endpoint, known: Mapping[Any, Any], components: Mapping[str, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas_by_type: Mapping[Any, Any], components: Mapping[str, Any]) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in _PARAMETER.findall(one.path)
+        for name in _PARAMETER.findall(endpoint.path)
     ]
-    query = _resolve(known[one.query], components)
+    query = _resolve(schemas_by_type[endpoint.query], components)
     parameters += [
         {"name": name, "in": "query", "required": name in query.get("required", ()), "schema": schema}
         for name, schema in query.get("properties", {}).items()
     ]
-    problem = {"description": "An error", "content": {MEDIA_TYPE: {"schema": known[Problem]}}}
+    problem = {"description": "An error", "content": {MEDIA_TYPE: {"schema": schemas_by_type[Problem]}}}
     content: dict[str, Any] = {}
-    if one.response is not None:
-        content[JSON_TYPE] = {"schema": known[one.response]}
-    if one.media_type != JSON_TYPE:
-        content[one.media_type] = {"schema": {"type": "string"}}
-    if one.body is not None and "stream" in getattr(one.body, "__struct_fields__", ()):
+    if endpoint.response is not None:
+        content[JSON_TYPE] = {"schema": schemas_by_type[endpoint.response]}
+    if endpoint.media_type != JSON_TYPE:
+        content[endpoint.media_type] = {"schema": {"type": "string"}}
+    if endpoint.body is not None and "stream" in getattr(endpoint.body, "__struct_fields__", ()):
         content[EVENT_STREAM] = {"schema": {"type": "string"}}
-    status = "204" if not content else str(one.status)
+    status = "204" if not content else str(endpoint.status)
     operation: dict[str, Any] = {
-        "operationId": one.name,
-        "summary": one.summary,
-        "tags": [one.area],
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "tags": [endpoint.area],
         "parameters": parameters,
         "responses": {status: {"description": "The reply", **({"content": content} if content else {})}},
     }
-    if content and status == "200" and one.method == "POST":
+    if content and status == "200" and endpoint.method == "POST":
         operation["responses"]["202"] = {"description": "It goes on", "content": content}
     operation["responses"]["default"] = problem
-    if one.body is not None:
-        body = {"content": {JSON_TYPE: {"schema": known[one.body]}}}
-        operation["requestBody"] = {**body, "required": bool(_resolve(known[one.body], components).get("required"))}
-    if one.is_upload:
+    if endpoint.body is not None:
+        body = {"content": {JSON_TYPE: {"schema": schemas_by_type[endpoint.body]}}}
+        operation["requestBody"] = {
+            **body,
+            "required": bool(_resolve(schemas_by_type[endpoint.body], components).get("required")),
+        }
+    if endpoint.is_upload:
         operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}
-    if one.scope is not None:
-        operation["security"] = [{"bearer": [one.scope]}]
+    if endpoint.scope is not None:
+        operation["security"] = [{"bearer": [endpoint.scope]}]
     return operation
 
 
 def _resolve(schema: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any]:
     reference = schema.get("$ref", "")
-    found: Mapping[str, Any] = components[reference.rpartition("/")[2]] if reference else schema
-    return found
+    component: Mapping[str, Any] = components[reference.rpartition("/")[2]] if reference else schema
+    return component
 
 
 _PAGE = """<!doctype html>
@@ -115,10 +124,10 @@ def render_page(endpoints: Sequence[Endpoint]) -> str:
     described = describe(endpoints)
     schemas = described["components"]["schemas"]
     areas: dict[str, list[str]] = {}
-    for one in endpoints:
-        path = _PARAMETER.sub(r"{\1}", one.path)
-        areas.setdefault(one.area, []).append(
-            _render_route(one, path, described["paths"][path][one.method.lower()], schemas)
+    for endpoint in endpoints:
+        path = _PARAMETER.sub(r"{\1}", endpoint.path)
+        areas.setdefault(endpoint.area, []).append(
+            _render_route(endpoint, path, described["paths"][path][endpoint.method.lower()], schemas)
         )
     parts = [f"<h2>{html.escape(area)}</h2>{''.join(routes)}" for area, routes in areas.items()]
     models = [
@@ -129,18 +138,18 @@ def render_page(endpoints: Sequence[Endpoint]) -> str:
     return _PAGE.format(body="".join([*parts, "<h2>Types</h2>", *models]))
 
 
-def _render_route(one: Endpoint, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+def _render_route(endpoint: Endpoint, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td><code>{html.escape(each['name'])}</code></td><td>{each['in']}</td>"
-        f"<td><code>{html.escape(_short_type(each['schema']))}</code></td></tr>"
-        for each in operation["parameters"]
+        f"<tr><td><code>{html.escape(parameter['name'])}</code></td><td>{parameter['in']}</td>"
+        f"<td><code>{html.escape(_short_type(parameter['schema']))}</code></td></tr>"
+        for parameter in operation["parameters"]
     )
-    names = [("body", one.body), ("reply", one.response)]
-    types = " · ".join(f"{what}: {_links(kind, schemas)}" for what, kind in names if kind is not None)
-    scope = f"scope {one.scope}" if one.scope is not None else "no credential"
+    names = [("body", endpoint.body), ("reply", endpoint.response)]
+    types = " · ".join(f"{label}: {_links(kind, schemas)}" for label, kind in names if kind is not None)
+    scope = f"scope {endpoint.scope}" if endpoint.scope is not None else "no credential"
     return (
-        f'<details><summary><span class="method">{one.method}</span><code>{html.escape(path)}</code> '
-        f"{html.escape(one.summary)}</summary><p>{scope}{' · ' + types if types else ''}</p>"
+        f'<details><summary><span class="method">{endpoint.method}</span><code>{html.escape(path)}</code> '
+        f"{html.escape(endpoint.summary)}</summary><p>{scope}{' · ' + types if types else ''}</p>"
         f"<table>{rows}</table></details>"
     )
 
@@ -148,15 +157,15 @@ def _render_route(one: Endpoint, path: str, operation: Mapping[str, Any], schema
 def _links(kind: Any, schemas: Mapping[str, Any]) -> str:
     (schema,), _ = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
     name = str(schema.get("$ref", "")).rpartition("/")[2]
-    shown = html.escape(name or "JSON")
-    return f'<a href="#{shown}">{shown}</a>' if name in schemas else shown
+    label = html.escape(name or "JSON")
+    return f'<a href="#{label}">{label}</a>' if name in schemas else label
 
 
 def _short_type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
-        return " | ".join(_short_type(one) for one in schema["anyOf"])
+        return " | ".join(_short_type(variant) for variant in schema["anyOf"])
     return str(schema.get("type", "text"))
 
 
@@ -167,4 +176,7 @@ def _render_json(schema: Mapping[str, Any]) -> str:
 
 def route_rows(endpoints: Iterable[Endpoint]) -> list[tuple[str, str, str, str]]:
     """Returns method, path, scope and summary of each route."""
-    return [(one.method, _PARAMETER.sub(r"{\1}", one.path), one.scope or "", one.summary) for one in endpoints]
+    return [
+        (endpoint.method, _PARAMETER.sub(r"{\1}", endpoint.path), endpoint.scope or "", endpoint.summary)
+        for endpoint in endpoints
+    ]

@@ -55,15 +55,17 @@ class PostgresRecords(Records):
         """Adds a record; None if the id is taken."""
         record = Record(kind, id, tenant, 1, time.time(), data)
         sql = f"INSERT INTO {self._table} ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
-        done = await self._execute(lambda one: one.execute(sql, *msgspec.structs.astuple(record)))
-        return record if _count(done) == 1 else None
+        command_status = await self._execute(
+            lambda connection: connection.execute(sql, *msgspec.structs.astuple(record))
+        )
+        return record if _count(command_status) == 1 else None
 
     async def get(self, kind: str, id: str) -> Record | None:
         """Returns a record, or None."""
         if not is_storable(id):
             return None
         sql = f"SELECT {_COLUMNS} FROM {self._table} WHERE kind = $1 AND id = $2"  # noqa: S608 - constants
-        row = await self._execute(lambda one: one.fetchrow(sql, kind, id), is_repeatable=True)
+        row = await self._execute(lambda connection: connection.fetchrow(sql, kind, id), is_repeatable=True)
         return None if row is None else Record(*row)
 
     async def replace(self, record: Record, data: bytes) -> Record | None:
@@ -72,15 +74,21 @@ class PostgresRecords(Records):
             f"UPDATE {self._table} SET data = $1, version = version + 1 "  # noqa: S608 - constants
             "WHERE kind = $2 AND id = $3 AND version = $4"
         )
-        done = await self._execute(lambda one: one.execute(sql, data, record.kind, record.id, record.version))
-        return msgspec.structs.replace(record, data=data, version=record.version + 1) if _count(done) == 1 else None
+        command_status = await self._execute(
+            lambda connection: connection.execute(sql, data, record.kind, record.id, record.version)
+        )
+        return (
+            msgspec.structs.replace(record, data=data, version=record.version + 1)
+            if _count(command_status) == 1
+            else None
+        )
 
     async def delete(self, kind: str, id: str) -> bool:
         """Deletes a record; returns whether it was there."""
         if not is_storable(id):
             return False
         sql = f"DELETE FROM {self._table} WHERE kind = $1 AND id = $2"  # noqa: S608 - constants
-        return _count(await self._execute(lambda one: one.execute(sql, kind, id))) == 1
+        return _count(await self._execute(lambda connection: connection.execute(sql, kind, id))) == 1
 
     async def list(
         self, kind: str, tenant: str | None, limit: int = NO_RECORD_LIMIT, before: tuple[float, str] | None = None
@@ -93,13 +101,15 @@ class PostgresRecords(Records):
             f"SELECT {_COLUMNS} FROM {self._table} WHERE kind = $1 AND ($2::text IS NULL OR tenant = $2) "  # noqa: S608 - constants
             'AND (created, id) < ($3, $4 COLLATE "C") ORDER BY created DESC, id DESC LIMIT $5'
         )
-        rows = await self._execute(lambda one: one.fetch(sql, kind, tenant, created, last, limit), is_repeatable=True)
+        rows = await self._execute(
+            lambda connection: connection.fetch(sql, kind, tenant, created, last, limit), is_repeatable=True
+        )
         return [Record(*row) for row in rows]
 
 
-def _count(done: str) -> int:
+def _count(command_status: str) -> int:
     """Returns the number of rows of a finished statement, such as `UPDATE 1`."""
-    return int(done.rpartition(" ")[2])
+    return int(command_status.rpartition(" ")[2])
 
 
 @asynccontextmanager
@@ -112,7 +122,7 @@ async def open_postgres_records(dsn: str) -> AsyncIterator[PostgresRecords]:
     """
     address, schema = split_dsn(dsn)
     database = PostgresDatabase(address, redact_dsn(address), "group", RETRY_TIMEOUT)
-    quoted = '"{}"'.format(f"{schema}{SCHEMA_SUFFIX}".replace('"', '""'))
+    quoted_schema = '"{}"'.format(f"{schema}{SCHEMA_SUFFIX}".replace('"', '""'))
     try:
         pool = await database.pool()
         sql = await pool.acquire()
@@ -120,10 +130,10 @@ async def open_postgres_records(dsn: str) -> AsyncIterator[PostgresRecords]:
         raise unreachable_error(error, database.display_name) from error
     try:
         try:
-            await _create(sql, quoted)
+            await _create(sql, quoted_schema)
         finally:
             await pool.release(sql)
-        yield PostgresRecords(pool, f"{quoted}.records")
+        yield PostgresRecords(pool, f"{quoted_schema}.records")
     finally:
         await _close(pool)
 

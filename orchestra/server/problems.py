@@ -102,8 +102,8 @@ def status_of(error: OrchestraError) -> int:
     """Returns the HTTP status of an error."""
     if isinstance(error, RequestError) and error.status is not None:
         return error.status
-    if (known := _STATUS.get(error.code)) is not None:
-        return known
+    if (status := _STATUS.get(error.code)) is not None:
+        return status
     match error:
         case InputError():
             return 422
@@ -121,10 +121,10 @@ def explanations() -> Mapping[str, ErrorExplanation]:
 
 def to_problem(error: OrchestraError) -> Problem:
     """Returns an error as data."""
-    known = explanations().get(error.code)
+    explanation = explanations().get(error.code)
     return Problem(
         type=f"/api/errors/{error.code}",
-        title=known.title if known is not None else error.code,
+        title=explanation.title if explanation is not None else error.code,
         status=status_of(error),
         detail=error.message,
         code=error.code,

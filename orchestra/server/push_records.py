@@ -56,8 +56,8 @@ def push_watches_of(services: Services) -> Collection[PushWatch]:
 
 async def find_push_config(services: Services, task: str, id: str) -> PushConfig | None:
     """Returns a configuration of a task of any tenant, or None."""
-    stored = await push_configs_of(services).get(task)
-    return None if stored is None else stored.value.find(id)
+    stored_push_configs = await push_configs_of(services).get(task)
+    return None if stored_push_configs is None else stored_push_configs.value.find(id)
 
 
 def push_headers(config: PushConfig) -> dict[str, str]:

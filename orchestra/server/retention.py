@@ -37,8 +37,8 @@ async def sweep(services: Services, now: float) -> int:
     runs = [run for run in await orchestra.runs(limit=NO_LIMIT, tags={SERVER_TAG: "1"}) if run.finished is not None]
     ages = {run.run: now - run.finished for run in runs if run.finished is not None}
     expired = list[str]()
-    async for run, started in started_events(orchestra.journal, runs):
-        own = started.tags.get(TTL_TAG, "")
+    async for run, start_event in started_events(orchestra.journal, runs):
+        own = start_event.tags.get(TTL_TAG, "")
         limits = [float(own)] if own.isdecimal() else []
         limits += [services.settings.retention] if services.settings.retention is not None else []
         if limits and ages[run] > min(limits):

@@ -288,10 +288,10 @@ class RunExport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def require_run(call: Call[Any, Any], run: str) -> RunStarted:
     """Returns the first event of a run of the caller's tenant. Raises `RequestError` S009 for any other."""
-    started = await call.services.started(run) if RUN_ID.fullmatch(run) else None
-    if started is None or not call.principal.owns(started.tags):
+    start_event = await call.services.started(run) if RUN_ID.fullmatch(run) else None
+    if start_event is None or not call.principal.owns(start_event.tags):
         raise not_found("run", run[:100])
-    return started
+    return start_event
 
 
 def author(call: Call[Any, Any], by: str) -> str:
@@ -319,8 +319,8 @@ def run_options(call: Call[Any, Any], options: Options, *, live: bool = False) -
     require_public_tags(options.tags, "/options/tags")
     key = call.idempotency_key
     name = f"{call.principal.tenant}/{key}" if key else ""
-    recorded = recorded_options(options, call.principal.marks, name)
-    return recorded.replace(live=True) if live else recorded
+    base_options = recorded_options(options, call.principal.marks, name)
+    return base_options.replace(live=True) if live else base_options
 
 
 def recorded_options(options: Options, marks: Mapping[str, str], key: str) -> RunOptions:
@@ -340,9 +340,9 @@ def recorded_options(options: Options, marks: Mapping[str, str], key: str) -> Ru
 def _budget(limits: BudgetLimits | None) -> Budget | None:
     if limits is None:
         return None
-    given = {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
+    values = {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
     try:
-        return Budget.model_validate(given) if given else None
+        return Budget.model_validate(values) if values else None
     except ValidationError as error:
         first = error.errors()[0]
         pointer = "/".join(["/options/budget", *map(str, first["loc"])])
@@ -378,18 +378,18 @@ async def wait_for_end(
         with suppress(WaitEnded):
             return await services.wait(run.wait_until_blocked(), unwatched)
         timeout = None if timeout is None else timeout - unwatched
-    gone = asyncio.ensure_future(wait_for_disconnect(call.request.receive))
+    disconnect = asyncio.ensure_future(wait_for_disconnect(call.request.receive))
     try:
-        return await services.wait(run.wait_until_blocked(), timeout, gone)
+        return await services.wait(run.wait_until_blocked(), timeout, disconnect)
     except WaitEnded:
-        if gone.done() and cancel:
+        if disconnect.done() and cancel:
             run.cancel(CLIENT)
         if services.stopping.is_set():
             raise stop_error(run.id) from None
         return None
     finally:
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
+        disconnect.cancel()
+        await asyncio.gather(disconnect, return_exceptions=True)
 
 
 # Start
@@ -426,7 +426,7 @@ async def _start_request(call: Call[AskRequest], *, plan_only: bool) -> Response
     body, planned = call.body, call.body.plan
     for index, name in enumerate(planned.only):
         find_step(call, name, f"/plan/only/{index}")
-    chosen = PlanOptions(
+    plan_options = PlanOptions(
         only=planned.only,
         replans=planned.replans,
         votes=planned.votes,
@@ -436,7 +436,7 @@ async def _start_request(call: Call[AskRequest], *, plan_only: bool) -> Response
     )
     values = await resolve_files(call, body.values, "/values")
     try:
-        step = request_workflow(call.orchestra, body.request, values, chosen)
+        step = request_workflow(call.orchestra, body.request, values, plan_options)
     except InputError as error:
         if error.code != "E012":
             raise
@@ -486,15 +486,15 @@ async def list_runs(call: Call[NoBody, RunsQuery]) -> Page[RunItem]:
         more, scanned = len(page) == size, scanned + len(page)
         items += await _matching(call, page)
         before = page[-1].run if page else before
-    shown = items[: query.limit]
+    page_items = items[: query.limit]
     if len(items) > query.limit or (more and len(items) == query.limit):
-        return Page(items=tuple(shown), next=shown[-1].id)
-    return Page(items=tuple(shown), next=before if more else None)
+        return Page(items=tuple(page_items), next=page_items[-1].id)
+    return Page(items=tuple(page_items), next=before if more else None)
 
 
 def _is_unfiltered(query: RunsQuery) -> bool:
     ignored = ("limit", "cursor", "status", "workflow", "tag", "since", "until")  # The journal answers these.
-    return all(getattr(query, one.name) == one.default for one in fields(query) if one.name not in ignored)
+    return all(getattr(query, field.name) == field.default for field in fields(query) if field.name not in ignored)
 
 
 async def _matching(call: Call[NoBody, RunsQuery], runs: Sequence[RunSummary]) -> list[RunItem]:
@@ -525,11 +525,11 @@ def _matches_cost(run: RunSummary, query: RunsQuery) -> bool:
 
 async def run_items(call: Call[Any, Any], runs: Sequence[RunSummary]) -> list[RunItem]:
     """Returns runs as items of a list."""
-    found = await first_and_last_events(call.orchestra.journal, [run.run for run in runs])
+    run_events = await first_and_last_events(call.orchestra.journal, [run.run for run in runs])
     items = []
     for run in runs:
-        first = found[run.run][0] if run.run in found else None
-        started = first if isinstance(first, RunStarted) else None
+        first = run_events[run.run][0] if run.run in run_events else None
+        start_event = first if isinstance(first, RunStarted) else None
         items.append(
             RunItem(
                 id=run.run,
@@ -540,9 +540,9 @@ async def run_items(call: Call[Any, Any], runs: Sequence[RunSummary]) -> list[Ru
                 seconds=None if run.finished is None else run.finished - run.started,
                 nodes=run.nodes,
                 usage=UsageTotal.of(run.usage),
-                label=started.label if started is not None else "",
-                tags=public_tags(started.tags) if started is not None else {},
-                parent=started.parent if started is not None else "",
+                label=start_event.label if start_event is not None else "",
+                tags=public_tags(start_event.tags) if start_event is not None else {},
+                parent=start_event.parent if start_event is not None else "",
                 due=run.due,
                 holder=run.holder,
             )
@@ -560,8 +560,8 @@ def parse_time(text: str, name: str) -> TimeSpec:
         try:
             return datetime.fromtimestamp(float(text)).astimezone()
         except ValueError:
-            found = datetime.fromisoformat(text)
-            return found if found.tzinfo is not None else found.astimezone()
+            time = datetime.fromisoformat(text)
+            return time if time.tzinfo is not None else time.astimezone()
     except (ValueError, OverflowError, OSError) as error:
         raise RequestError("S002", f"{text[:50]!r} is not a time", hint=f"{name}=24h", pointer=name) from error
 
@@ -577,16 +577,16 @@ async def get_run(call: Call[NoBody, DetailQuery]) -> RunDetail:
 
 
 async def _detail(call: Call[Any, Any], *, full: bool, messages: bool) -> RunDetail:
-    recorded = await call.services.read_run(call.path["run"])
+    recorded_run = await call.services.read_run(call.path["run"])
     blobs: Mapping[str, bytes] = {}
     if messages:
-        blobs = await read_blobs(call.orchestra.journal, sent_and_received(recorded.history.rows))
+        blobs = await read_blobs(call.orchestra.journal, sent_and_received(recorded_run.history.rows))
     try:
-        graph = workflow_graph(await call.orchestra.stored_program(recorded.started))
+        graph = workflow_graph(await call.orchestra.stored_program(recorded_run.started))
     except OrchestraError:
         graph = None
-    tags = public_tags(recorded.started.tags)
-    return recorded.detail(tags, graph, lambda draft: plan_graph(call, draft), blobs, full=full or messages)
+    tags = public_tags(recorded_run.started.tags)
+    return recorded_run.detail(tags, graph, lambda draft: plan_graph(call, draft), blobs, full=full or messages)
 
 
 def plan_graph(call: Call[Any, Any], draft: PlanDraft) -> WorkflowGraph | None:
@@ -615,8 +615,8 @@ async def get_answer(call: Call[NoBody, AnswerQuery]) -> RunAnswer:
 async def list_nodes(call: Call[NoBody, NodesQuery]) -> Page[NodeSummary]:
     """List the nodes of a run, or those inside a node, such as the elements of a list."""
     await require_run(call, call.path["run"])
-    query, recorded = call.query, await call.services.read_run(call.path["run"])
-    rows = [row for row in recorded.history.rows if not query.under or is_inside(row.path, query.under)]
+    query, recorded_run = call.query, await call.services.read_run(call.path["run"])
+    rows = [row for row in recorded_run.history.rows if not query.under or is_inside(row.path, query.under)]
     rows = [row for row in rows if query.status in ("", row.status, row.display_status)]
     start = int(query.cursor) if query.cursor.isdecimal() else 0
     page = rows[start : start + query.limit]
@@ -628,10 +628,10 @@ async def list_nodes(call: Call[NoBody, NodesQuery]) -> Page[NodeSummary]:
 async def get_node(call: Call) -> NodeDetail:
     """Show a node: the exact prompts and responses, the outputs, the evidence, and each verdict."""
     await require_run(call, call.path["run"])
-    recorded = await call.services.read_run(call.path["run"])
-    if (row := recorded.history.row(call.path["node"])) is None:
+    recorded_run = await call.services.read_run(call.path["run"])
+    if (row := recorded_run.history.row(call.path["node"])) is None:
         raise RequestError("S009", f"there is no node {call.path['node'][:100]!r}", hint="list them: GET …/nodes")
-    return recorded.node(row, await read_blobs(call.orchestra.journal, sent_and_received([row])))
+    return recorded_run.node(row, await read_blobs(call.orchestra.journal, sent_and_received([row])))
 
 
 @ROUTES.route("GET", "/api/runs/{run}/blobs/{digest}", "read", media_type="application/octet-stream")
@@ -651,9 +651,9 @@ async def export_run(call: Call) -> Response:
     run = call.path["run"]
     await require_run(call, run)
     events = tuple(await call.orchestra.journal.read(run))
-    found = RunExport(schema="orchestra/run/v1", run=await _detail(call, full=True, messages=True), events=events)
+    export = RunExport(schema="orchestra/run/v1", run=await _detail(call, full=True, messages=True), events=events)
     headers = {"Content-Disposition": f'attachment; filename="{run}.json"'}
-    return Response(msgspec.json.encode(found), media_type=JSON_TYPE, headers=headers)
+    return Response(msgspec.json.encode(export), media_type=JSON_TYPE, headers=headers)
 
 
 @ROUTES.route("GET", "/api/runs/{run}/events", "read", EventList, query=EventsQuery, media_type=EVENT_STREAM)
@@ -669,8 +669,8 @@ async def stream_events(call: Call[NoBody, EventsQuery]) -> Response:
     after = position.after
     if JSON_TYPE in call.request.headers.get("accept", ""):
         events = (await call.orchestra.journal.read(run, after))[: query.limit]
-        listed = b'{"items":[%s],"last":%d}' % (b",".join(map(encode, events)), events[-1].seq if events else after)
-        return Response(listed, media_type=JSON_TYPE)
+        content = b'{"items":[%s],"last":%d}' % (b",".join(map(encode, events)), events[-1].seq if events else after)
+        return Response(content, media_type=JSON_TYPE)
     if await call.services.has_ended(run, after):
         return Response(status_code=204)
     return EventStream(call.services, frames_from(query.mode, call.services, run, position))
@@ -737,15 +737,15 @@ async def _cancel(call: Call[Any, Any], run: str, by: str) -> RunState:
 async def cancel_runs(call: Call[CancelRuns]) -> Page[RunState]:
     """Cancel the named runs, or all that a filter selects."""
     body, names = call.body, list(call.body.ids)
-    if (chosen := body.filter) is not None:
-        require_public_tags(chosen.tags, "/filter/tags")
-        found = await call.orchestra.runs(
+    if (run_filter := body.filter) is not None:
+        require_public_tags(run_filter.tags, "/filter/tags")
+        run_summaries = await call.orchestra.runs(
             limit=MAX_BULK,
-            workflow=chosen.workflow,
-            status=[status for status in chosen.status if status in ("running", "waiting", "interrupted")],
-            tags={**chosen.tags, **call.principal.filter},
+            workflow=run_filter.workflow,
+            status=[status for status in run_filter.status if status in ("running", "waiting", "interrupted")],
+            tags={**run_filter.tags, **call.principal.filter},
         )
-        names += [run.run for run in found]
+        names += [run.run for run in run_summaries]
     if len(names) > MAX_BULK:
         raise RequestError("S002", f"at most {MAX_BULK} runs are cancelled at once", pointer="/ids")
     return Page(items=tuple([await _cancel_one(call, run) for run in dict.fromkeys(names)]))
@@ -773,8 +773,8 @@ async def delete_run(call: Call) -> None:
     """Delete a run that has ended, with everything that was sent and received in it."""
     run = call.path["run"]
     await require_run(call, run)
-    found = await first_and_last_events(call.orchestra.journal, [run])
-    if run in found and not isinstance(found[run][1], RunFinished):
+    run_events = await first_and_last_events(call.orchestra.journal, [run])
+    if run in run_events and not isinstance(run_events[run][1], RunFinished):
         raise RequestError("C056", f"run {run} has not ended", hint=f"POST /api/runs/{run}/cancel")
     for error in await delete_server_runs(call.services, [run]):
         if error is not None:

@@ -101,12 +101,12 @@ def next_time(cron: str, timezone: str, after: float) -> float | None:
     if len(cron.split()) != 5:
         raise RequestError("S013", "a cron expression has five fields", hint="0 7 * * 1-5", pointer="/cron")
     try:
-        found = next(CronSim(cron, datetime.fromtimestamp(int(after), UTC).astimezone(zone)), None)
+        run_time = next(CronSim(cron, datetime.fromtimestamp(int(after), UTC).astimezone(zone)), None)
     except CronSimError as error:
         raise RequestError(
             "S013", f"the cron expression is invalid: {error}", hint="0 7 * * 1-5", pointer="/cron"
         ) from error
-    return None if found is None else found.timestamp()
+    return None if run_time is None else run_time.timestamp()
 
 
 def schedules_of(services: Services) -> Collection[Schedule]:
@@ -142,7 +142,9 @@ async def create_schedule(call: Call[ScheduleBody]) -> Schedule:
 @ROUTES.route("GET", "/api/schedules", "read", Page[Schedule], query=PageQuery)
 async def list_schedules(call: Call[NoBody, PageQuery]) -> Page[Schedule]:
     """List the schedules of the tenant."""
-    return await schedules_of(call.services).page(call.principal.tenant, call.query, lambda one: one.value)
+    return await schedules_of(call.services).page(
+        call.principal.tenant, call.query, lambda stored_schedule: stored_schedule.value
+    )
 
 
 @ROUTES.route("GET", "/api/schedules/{schedule}", "read", Schedule)
@@ -154,23 +156,23 @@ async def get_schedule(call: Call) -> Schedule:
 @ROUTES.route("PATCH", "/api/schedules/{schedule}", "admin", Schedule, body=ScheduleChange)
 async def change_schedule(call: Call[ScheduleChange]) -> Schedule:
     """Change, pause or continue a schedule. Times that pass while it is paused have no runs."""
-    found = (await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)).value
-    given = {name: value for name, value in msgspec.structs.asdict(call.body).items() if value is not None}
+    schedule = (await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)).value
+    values = {name: value for name, value in msgspec.structs.asdict(call.body).items() if value is not None}
 
-    def change(one: Schedule) -> Schedule:
-        changed = msgspec.structs.replace(one, **given)
+    def change(old_schedule: Schedule) -> Schedule:
+        changed = msgspec.structs.replace(old_schedule, **values)
         due = next_time(changed.cron, changed.timezone, time.time())
         return msgspec.structs.replace(changed, next=None if changed.paused else due)
 
-    changed = await schedules_of(call.services).change(found.id, change)
-    return changed if changed is not None else found
+    changed = await schedules_of(call.services).change(schedule.id, change)
+    return changed if changed is not None else schedule
 
 
 @ROUTES.route("DELETE", "/api/schedules/{schedule}", "admin")
 async def delete_schedule(call: Call) -> None:
     """Delete a schedule. Its runs stay."""
-    found = (await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)).value
-    await schedules_of(call.services).delete(found.id)
+    schedule = (await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)).value
+    await schedules_of(call.services).delete(schedule.id)
 
 
 @ROUTES.route(
@@ -178,25 +180,25 @@ async def delete_schedule(call: Call) -> None:
 )
 async def trigger_schedule(call: Call) -> Response:
     """Start the run of a schedule now."""
-    stored = await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)
+    stored_schedule = await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)
     key = f"{call.idempotency_key or time.time_ns()}/now"
-    run = await call.services.start(_request(call.services, stored, key))
+    run = await call.services.start(_request(call.services, stored_schedule, key))
     return await send_run(call, run, Delivery(mode="background"))
 
 
 @ROUTES.route("GET", "/api/schedules/{schedule}/runs", "read", Page[RunItem], query=PageQuery)
 async def list_scheduled_runs(call: Call[NoBody, PageQuery]) -> Page[RunItem]:
     """List the latest runs of a schedule, newest first."""
-    found = (await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)).value
-    runs = await call.orchestra.runs(limit=call.query.limit, tags={SCHEDULE_TAG: found.id, **call.principal.filter})
+    schedule = (await schedules_of(call.services).require(call.path["schedule"], call.principal.tenant)).value
+    runs = await call.orchestra.runs(limit=call.query.limit, tags={SCHEDULE_TAG: schedule.id, **call.principal.filter})
     return Page(items=tuple(await run_items(call, runs)))
 
 
 # Firing
 
 
-def _request(services: Services, stored: Stored[Schedule], key: str) -> RunRequest:
-    schedule, tenant = stored.value, stored.record.tenant
+def _request(services: Services, stored_schedule: Stored[Schedule], key: str) -> RunRequest:
+    schedule, tenant = stored_schedule.value, stored_schedule.record.tenant
     marks = {TENANT_TAG: tenant, SERVER_TAG: "1", SCHEDULE_TAG: schedule.id}
     options = recorded_options(schedule.options, marks, f"{tenant}/{schedule.id}/{key}")
     return RunRequest(workflow=services.orchestra.find(schedule.workflow), inputs=schedule.inputs, options=options)
@@ -220,8 +222,8 @@ async def fire_due(services: Services, now: float) -> float:
     Of several times that have passed, while no server was there, the first one has a run.
     """
     coming = float("inf")
-    for stored in await schedules_of(services).all():
-        schedule = stored.value
+    for stored_schedule in await schedules_of(services).all():
+        schedule = stored_schedule.value
         if schedule.next is None or schedule.paused:
             continue
         if schedule.next > now:
@@ -230,21 +232,21 @@ async def fire_due(services: Services, now: float) -> float:
         if services.draining.is_set():
             break
         # The run is started first: if this process dies now, another one asks for the same run again.
-        last = await _fire(services, stored, schedule.next)
+        last = await _fire(services, stored_schedule, schedule.next)
         after = next_time(schedule.cron, schedule.timezone, now)
-        await schedules_of(services).replace(stored, msgspec.structs.replace(schedule, next=after, last=last))
+        await schedules_of(services).replace(stored_schedule, msgspec.structs.replace(schedule, next=after, last=last))
         coming = min(coming, after if after is not None else coming)
     return coming
 
 
-async def _fire(services: Services, stored: Stored[Schedule], due: float) -> LastFiring:
+async def _fire(services: Services, stored_schedule: Stored[Schedule], due: float) -> LastFiring:
     run = ""
     try:
-        request = _request(services, stored, str(int(due)))
+        request = _request(services, stored_schedule, str(int(due)))
         run = request.options.run_id
         await services.start(request)
     except OrchestraError as error:
         if error.code not in (LEASE_HELD, LEASE_LOST):  # Otherwise another process has started the same run.
-            services.log("schedule not started", schedule=stored.value.id, code=error.code)
+            services.log("schedule not started", schedule=stored_schedule.value.id, code=error.code)
             return LastFiring(due=due, run="", error=f"{error.code}: {error.message}")
     return LastFiring(due=due, run=run, error="")

@@ -126,9 +126,9 @@ class Services:
         that still do: the next server resumes them.
         """
         self.draining.set()
-        left = await self.orchestra.wait_idle(self.settings.drain)
+        unfinished_runs = await self.orchestra.wait_idle(self.settings.drain)
         self._stop()
-        return left
+        return unfinished_runs
 
     def _stop(self) -> None:
         self.stopping.set()
@@ -191,14 +191,14 @@ class Services:
 
     async def started(self, run: str) -> RunStarted | None:
         """Returns the first event of a run, without large inputs; None for an unknown run."""
-        found = await first_and_last_events(self.orchestra.journal, [run])
-        first = found[run][0] if run in found else None
+        run_events = await first_and_last_events(self.orchestra.journal, [run])
+        first = run_events[run][0] if run in run_events else None
         return first if isinstance(first, RunStarted) else None
 
     async def has_ended(self, run: str, after: int) -> bool:
         """Whether a run has no events after this one, because it has ended or was deleted."""
-        found = await first_and_last_events(self.orchestra.journal, [run])
-        return run not in found or (isinstance(last := found[run][1], RunFinished) and last.seq <= after)
+        run_events = await first_and_last_events(self.orchestra.journal, [run])
+        return run not in run_events or (isinstance(last := run_events[run][1], RunFinished) and last.seq <= after)
 
     async def read_run(self, run: str) -> RecordedRun:
         """Returns everything that the journal has about a run."""
@@ -206,27 +206,27 @@ class Services:
 
     async def run_verdict(self, run: str, *, ended: bool) -> RunVerdict:
         """Returns the verdict on a run; from memory if it has ended before. A run that cannot be read has none."""
-        if (known := self._verdicts.get(run)) is not None:
-            return known
+        if (verdict := self._verdicts.get(run)) is not None:
+            return verdict
         try:
-            found = run_verdict(await self.orchestra.journal.read(run))
+            new_verdict = run_verdict(await self.orchestra.journal.read(run))
         except JournalError:
             return "none"
         if ended:
             if len(self._verdicts) >= MAX_VERDICTS:
                 del self._verdicts[next(iter(self._verdicts))]
-            self._verdicts[run] = found
-        return found
+            self._verdicts[run] = new_verdict
+        return new_verdict
 
     async def answer(self, run: str) -> RunAnswer:
         """Returns a run and its output."""
-        recorded = await self.read_run(run)
-        return recorded.answer(public_tags(recorded.started.tags))
+        recorded_run = await self.read_run(run)
+        return recorded_run.answer(public_tags(recorded_run.started.tags))
 
     async def answer_of(self, result: Result[Any]) -> RunAnswer:
         """Returns the same for a run that has ended in this process, whose events need not be read again."""
-        recorded = await RecordedRun.of_result(self.orchestra.journal, result)
-        return recorded.answer(public_tags(recorded.started.tags))
+        recorded_run = await RecordedRun.of_result(self.orchestra.journal, result)
+        return recorded_run.answer(public_tags(recorded_run.started.tags))
 
     async def live_run(self, run: str) -> Run[Any] | None:
         """Returns a run of this process whose text can be read; None for another run."""

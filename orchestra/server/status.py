@@ -128,7 +128,7 @@ async def _tenant_gauges(services: Services) -> list[Gauge]:
 @ROUTES.route("GET", "/api/errors/{code}", None, Explanation)
 async def explain_error(call: Call) -> Explanation:
     """Explain an error code."""
-    known = explanations().get(call.path["code"].upper())
-    if known is None:
+    explanation = explanations().get(call.path["code"].upper())
+    if explanation is None:
         raise RequestError("S009", f"there is no error code {call.path['code'][:20]!r}", hint="E012")
-    return Explanation(code=known.code, title=known.title, text=known.text)
+    return Explanation(code=explanation.code, title=explanation.title, text=explanation.text)

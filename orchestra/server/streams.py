@@ -160,8 +160,8 @@ async def text_frames(services: Services, run: str, after: int) -> AsyncGenerato
     waiting: set[asyncio.Task[Any]] = {coming, reading}
     try:
         while True:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if reading in done:
+            finished_tasks, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if reading in finished_tasks:
                 waiting.discard(reading)
                 if (piece := reading.result()) is not None:
                     yield frame("text", msgspec.json.encode(_unverified(piece)))
@@ -233,27 +233,29 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the stream."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        gone = asyncio.ensure_future(wait_for_disconnect(receive))
+        disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
         stopping = asyncio.ensure_future(self._services.stopping.wait())
         try:
-            await self._send_frames(send, gone, stopping)
+            await self._send_frames(send, disconnect, stopping)
         except TimeoutError:
             return  # The reader blocks the stream: the server closes the connection.
         finally:
-            for task in (gone, stopping):
+            for task in (disconnect, stopping):
                 task.cancel()
-            await asyncio.gather(gone, stopping, return_exceptions=True)
+            await asyncio.gather(disconnect, stopping, return_exceptions=True)
 
-    async def _send_frames(self, send: Send, gone: asyncio.Future[None], stopping: asyncio.Future[Any]) -> None:
+    async def _send_frames(self, send: Send, disconnect: asyncio.Future[None], stopping: asyncio.Future[Any]) -> None:
         keep_alive = self._services.settings.keep_alive
         coming = asyncio.ensure_future(self._next_frame())
         try:
             while True:
-                await asyncio.wait({gone, stopping, coming}, timeout=keep_alive, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {disconnect, stopping, coming}, timeout=keep_alive, return_when=asyncio.FIRST_COMPLETED
+                )
                 if stopping.done() and self._watches_stop:
-                    ends: set[asyncio.Future[Any]] = {gone, coming}
+                    ends: set[asyncio.Future[Any]] = {disconnect, coming}
                     await asyncio.wait(ends, timeout=STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
+                if disconnect.done():
                     if self._on_disconnect is not None:
                         self._on_disconnect()
                     return

@@ -108,7 +108,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     def reserved_in(self, period: Period) -> Amounts:
         """Returns what the other runs of a period have reserved."""
         name = self.day if period == "day" else self.month
-        return sum_amounts(one.amounts for one in self.reserved.values() if period_name(period, one.at) == name)
+        return sum_amounts(
+            reservation.amounts for reservation in self.reserved.values() if period_name(period, reservation.at) == name
+        )
 
     def reserve(self, run: str, amounts: Amounts, now: float) -> Account:
         """Returns the account with a further reservation."""
@@ -124,7 +126,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
             self,
             spent_day=self.spent_day + spent if of_day else self.spent_day,
             spent_month=self.spent_month + spent if of_month else self.spent_month,
-            reserved={name: one for name, one in self.reserved.items() if name != run},
+            reserved={name: other_reservation for name, other_reservation in self.reserved.items() if name != run},
         )
 
 
@@ -185,16 +187,16 @@ class Shortage(NamedTuple):
 
 def shortages(account: Account, limits: TenantLimits, wanted: Amounts) -> list[Shortage]:
     """Returns the budgets that do not suffice for an amount."""
-    found = list[Shortage]()
+    budget_shortages = list[Shortage]()
     for period in PERIODS:
         for name in AMOUNTS:
             if (limit := getattr(limits, period).get(name)) is None:
                 continue
             unspent = limit - account.spent(period).get(name)
-            one = Shortage(name, period, limit, unspent, account.reserved_in(period).get(name))
-            if one.available < wanted.get(name) or one.available <= 0:
-                found.append(one)
-    return found
+            shortage = Shortage(name, period, limit, unspent, account.reserved_in(period).get(name))
+            if shortage.available < wanted.get(name) or shortage.available <= 0:
+                budget_shortages.append(shortage)
+    return budget_shortages
 
 
 class Spawner(Protocol):
@@ -306,30 +308,30 @@ class TenantBudgets:
             await self._charge(tenant, name, self._shared.pop(name))
 
     async def _reserve(
-        self, tenant: str, limits: TenantLimits, run: str, stated: Budget | None, own: Budget | None
+        self, tenant: str, limits: TenantLimits, run: str, stated_budget: Budget | None, own: Budget | None
     ) -> Amounts:
         """Reserves for a run; returns the amounts, 0 where nothing is limited."""
-        budget = own if stated is None else stated.with_defaults(own)
-        wanted = {name: limits.reservation(name, getattr(budget, name, None)) or 0 for name in AMOUNTS}
+        budget = own if stated_budget is None else stated_budget.with_defaults(own)
+        reservations = {name: limits.reservation(name, getattr(budget, name, None)) or 0 for name in AMOUNTS}
         async with self._lock(tenant):
             try:
-                return await self._try_reserve(tenant, limits, run, amounts_of(wanted), ())
+                return await self._try_reserve(tenant, limits, run, amounts_of(reservations), ())
             except RequestError:
                 waiting = await self._settle(tenant)
             try:
-                return await self._try_reserve(tenant, limits, run, amounts_of(wanted), waiting)
+                return await self._try_reserve(tenant, limits, run, amounts_of(reservations), waiting)
             except RequestError as error:
                 self.refusals[_REFUSAL_KINDS[error.code]] += 1
                 raise
 
     async def _try_reserve(
-        self, tenant: str, limits: TenantLimits, run: str, wanted: Amounts, waiting: Collection[str]
+        self, tenant: str, limits: TenantLimits, run: str, amounts: Amounts, waiting: Collection[str]
     ) -> Amounts:
         granted = NOTHING
 
         def change(account: Account, now: float) -> Account:
             nonlocal granted
-            granted = grant(account, limits, wanted, now, waiting)
+            granted = grant(account, limits, amounts, now, waiting)
             return account.reserve(run, granted, now)
 
         await self._change(tenant, change)
@@ -343,8 +345,8 @@ class TenantBudgets:
     async def _read(self, tenant: str) -> Record:
         """Returns the record of a tenant's account, which is made from the journal if there is none."""
         while (record := await self._records.get(ACCOUNT, tenant)) is None:
-            made = await self._recorded_account(tenant)
-            await self._records.add(ACCOUNT, tenant, tenant, msgspec.json.encode(made))
+            account = await self._recorded_account(tenant)
+            await self._records.add(ACCOUNT, tenant, tenant, msgspec.json.encode(account))
         return record
 
     async def _change(self, tenant: str, change: Callable[[Account, float], Account | None]) -> None:
@@ -362,16 +364,16 @@ class TenantBudgets:
         """Returns the account of a tenant as the journal has it."""
         now = time.time()
         account = Account(day=period_name("day", now), month=period_name("month", now))
-        where = RunSelection(tags={TENANT_TAG: tenant}, since=period_bounds("month", now)[0])
-        async for one in query_usages(self._orchestra.journal, where):
-            if one.usage is None:
+        selection = RunSelection(tags={TENANT_TAG: tenant}, since=period_bounds("month", now)[0])
+        async for usage_row in query_usages(self._orchestra.journal, selection):
+            if usage_row.usage is None:
                 continue
-            spent = Amounts.of(sum((calls.usage for calls in one.usage.calls), Usage()))
-            if one.usage.status:
-                account = account.reserve(one.run, NOTHING, one.started)
-                account = account.charge(one.run, spent) or account
-            elif RESERVATION_TAG not in one.usage.tags:
-                account = account.reserve(one.run, spent, one.started)
+            spent = Amounts.of(sum((calls.usage for calls in usage_row.usage.calls), Usage()))
+            if usage_row.usage.status:
+                account = account.reserve(usage_row.run, NOTHING, usage_row.started)
+                account = account.charge(usage_row.run, spent) or account
+            elif RESERVATION_TAG not in usage_row.usage.tags:
+                account = account.reserve(usage_row.run, spent, usage_row.started)
         return account
 
     async def _charge(self, tenant: str, run: str, spent: Amounts) -> None:
@@ -396,9 +398,13 @@ class TenantBudgets:
 
     async def _shared_usage(self, tenant: str, reservation: str) -> Amounts:
         """Returns what the runs of a shared reservation have spent."""
-        where = RunSelection(tags={TENANT_TAG: tenant, RESERVATION_TAG: reservation})
-        found = [one.usage async for one in query_usages(self._orchestra.journal, where) if one.usage is not None]
-        return sum_amounts(Amounts.of(calls.usage) for usage in found for calls in usage.calls)
+        selection = RunSelection(tags={TENANT_TAG: tenant, RESERVATION_TAG: reservation})
+        usages = [
+            usage_row.usage
+            async for usage_row in query_usages(self._orchestra.journal, selection)
+            if usage_row.usage is not None
+        ]
+        return sum_amounts(Amounts.of(calls.usage) for usage in usages for calls in usage.calls)
 
     async def account(self, tenant: str) -> Account:
         """Returns the account of a tenant now."""
@@ -411,18 +417,18 @@ class TenantBudgets:
 
     async def largest_shares(self) -> dict[tuple[str, ...], float]:
         """Returns the largest part that any tenant has used of a budget, by the period and the name of the amount."""
-        found = dict[tuple[str, ...], float]()
+        shares = dict[tuple[str, ...], float]()
         now = time.time()
         for record in await self._records.list(ACCOUNT, None):
             if (limits := self.limits_of(record.tenant)) is None:
                 continue
             account = decode_account(record.data).at(now)
             for period in PERIODS:
-                used = account.spent(period) + account.reserved_in(period)
+                amounts = account.spent(period) + account.reserved_in(period)
                 for name in AMOUNTS:
                     if (limit := getattr(limits, period).get(name)) is not None:
-                        found[period, name] = max(found.get((period, name), 0.0), used.get(name) / limit)
-        return found
+                        shares[period, name] = max(shares.get((period, name), 0.0), amounts.get(name) / limit)
+        return shares
 
     # Events
 
@@ -458,8 +464,8 @@ class TenantBudgets:
 def granted_budget(stated: Budget | None, limits: TenantLimits, granted: Amounts) -> Budget | None:
     """Returns the budget of a run: what it states, with what it has reserved where the tenant is limited."""
     names = [name for name in AMOUNTS if limits.reservation(name, None) is not None]
-    found = {name: granted.get(name) for name in names}
-    return Budget(**found).with_defaults(stated) if found else stated  # type: ignore[arg-type]  # by name
+    amounts = {name: granted.get(name) for name in names}
+    return Budget(**amounts).with_defaults(stated) if amounts else stated  # type: ignore[arg-type]  # by name
 
 
 def grant(account: Account, limits: TenantLimits, wanted: Amounts, now: float, waiting: Collection[str]) -> Amounts:
@@ -480,14 +486,14 @@ def grant(account: Account, limits: TenantLimits, wanted: Amounts, now: float, w
         hint = "repeat the request once one of them has ended"
         raise _refusal("S022", f"the tenant has {most:,} runs in progress", hint, RETRY_SECONDS)
     short = shortages(account, limits, wanted)
-    if (refused := next((one for one in short if one.is_spent), None)) is not None:
-        ends = max(period_bounds(one.period, now)[1] for one in short if one.is_spent)
+    if (spent_shortage := next((shortage for shortage in short if shortage.is_spent), None)) is not None:
+        ends = max(period_bounds(shortage.period, now)[1] for shortage in short if shortage.is_spent)
         hint = f"wait until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC, or raise the budget"
-        raise _refusal("S024", refused.text(wanted), hint, ends - now, status=402)
-    if (refused := next((one for one in short if one.is_held), None)) is not None:
-        hint = f"wait for the runs in progress, or state a smaller budget: options.budget.{refused.name}"
-        raise _refusal("S024", refused.text(wanted), hint, RETRY_SECONDS)
-    rest = {one.name: one.available for one in sorted(short, key=lambda one: -one.available)}
+        raise _refusal("S024", spent_shortage.text(wanted), hint, ends - now, status=402)
+    if (spent_shortage := next((shortage for shortage in short if shortage.is_held), None)) is not None:
+        hint = f"wait for the runs in progress, or state a smaller budget: options.budget.{spent_shortage.name}"
+        raise _refusal("S024", spent_shortage.text(wanted), hint, RETRY_SECONDS)
+    rest = {shortage.name: shortage.available for shortage in sorted(short, key=lambda shortage: -shortage.available)}
     return amounts_of({name: wanted.get(name) for name in AMOUNTS} | rest)
 
 

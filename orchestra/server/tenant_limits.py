@@ -85,7 +85,7 @@ class _LimitsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_tenant_limits(path: Path) -> LimitsByTenant:
     """Returns the limits in a file. Raises `InputError` S023 if it cannot be read, or is not valid."""
     try:
-        found = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _LimitsFile)
+        limits_file = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _LimitsFile)
     except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, and values of other types
         raise InputError("S023", f"the limits of tenants in {path}: {error}", hint=_EXAMPLE) from error
-    return found.tenants
+    return limits_file.tenants

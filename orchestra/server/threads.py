@@ -147,7 +147,9 @@ async def create_thread(call: Call[ThreadBody]) -> ThreadItem:
 @ROUTES.route("GET", "/api/threads", "read", Page[ThreadItem], query=PageQuery)
 async def list_threads(call: Call[NoBody, PageQuery]) -> Page[ThreadItem]:
     """List the threads of the tenant, newest first."""
-    return await threads_of(call.services).page(call.principal.tenant, call.query, lambda one: _item(one.value))
+    return await threads_of(call.services).page(
+        call.principal.tenant, call.query, lambda stored_thread: _item(stored_thread.value)
+    )
 
 
 @ROUTES.route("GET", "/api/threads/{thread}", "read", ThreadItem)
@@ -180,7 +182,7 @@ async def start_thread_run(call: Call[StartThreadRun]) -> Response:
 
     In the inputs, `{"$history": 5}` is what the last five runs of the thread read and answered.
     """
-    body, services, stored = call.body, call.services, await _require(call)
+    body, services, stored_thread = call.body, call.services, await _require(call)
     find_step(call, body.workflow)
     require_public_tags(body.options.tags, "/options/tags")
     inputs = await resolve_files(call, body.inputs)
@@ -203,22 +205,22 @@ async def start_thread_run(call: Call[StartThreadRun]) -> Response:
         )
         if body.if_busy in ("interrupt", "rollback"):
             replaced.extend(thread.queue)
-        kept = thread.queue if body.if_busy in ("reject", "enqueue") else ()
+        queued_runs = thread.queue if body.if_busy in ("reject", "enqueue") else ()
         runs = thread.runs
         if body.if_busy == "interrupt" and thread.queue and thread.queue[0].run not in runs:
             runs = (*runs, thread.queue[0].run)  # It starts just now.
         if body.if_busy == "rollback":
-            runs = tuple(run for run in runs if run not in {one.run for one in replaced})
-        return msgspec.structs.replace(thread, queue=(*kept, *added), count=number, runs=runs)
+            runs = tuple(run for run in runs if run not in {queued_run.run for queued_run in replaced})
+        return msgspec.structs.replace(thread, queue=(*queued_runs, *added), count=number, runs=runs)
 
-    if await threads_of(services).change(stored.value.id, enqueue) is None:
-        raise not_found("thread", stored.value.id)
-    for one in replaced:
-        await _cancel(services, one.run, author(call, ""))
+    if await threads_of(services).change(stored_thread.value.id, enqueue) is None:
+        raise not_found("thread", stored_thread.value.id)
+    for queued_run in replaced:
+        await _cancel(services, queued_run.run, author(call, ""))
     if body.if_busy == "rollback":
-        await delete_server_runs(services, [one.run for one in replaced])
-    continue_thread(services, stored.value.id)
-    return await _send(call, stored.value.id, added[0])
+        await delete_server_runs(services, [queued_run.run for queued_run in replaced])
+    continue_thread(services, stored_thread.value.id)
+    return await _send(call, stored_thread.value.id, added[0])
 
 
 async def _send(call: Call[StartThreadRun], thread: str, queued: QueuedRun) -> Response:
@@ -230,11 +232,11 @@ async def _send(call: Call[StartThreadRun], thread: str, queued: QueuedRun) -> R
         body = {"id": run, "status": "queued", "thread": thread}
         return Response(msgspec.json.encode(body), 202, headers, JSON_TYPE)
     while await services.started(run) is None:
-        found = await threads_of(services).get(thread)
-        if found is None or all(one.run != run for one in found.value.queue):
+        stored_thread = await threads_of(services).get(thread)
+        if stored_thread is None or all(queued_run.run != run for queued_run in stored_thread.value.queue):
             if await services.started(run) is not None:
                 break
-            for name, code, message in found.value.failed if found is not None else ():
+            for name, code, message in stored_thread.value.failed if stored_thread is not None else ():
                 if name == run:
                     raise RequestError(code, message)
             raise RequestError("S011", "the request was replaced by a later one of the thread", hint="send it again")
@@ -267,12 +269,12 @@ def continue_thread(services: Services, thread: str) -> None:
 async def run_thread(services: Services, thread: str) -> None:
     """Runs the requests of a thread, one after the other, until none waits."""
     while True:
-        found = await threads_of(services).get(thread)
-        if found is None or not found.value.queue or services.draining.is_set():
+        stored_thread = await threads_of(services).get(thread)
+        if stored_thread is None or not stored_thread.value.queue or services.draining.is_set():
             return
-        queued = found.value.queue[0]
+        queued = stored_thread.value.queue[0]
         try:
-            run = await _start(services, found, queued)
+            run = await _start(services, stored_thread, queued)
             if await threads_of(services).change(thread, partial(_started, queued)) is None:
                 run.cancel(REPLACED)
             services.thread_changes.notify(thread)
@@ -292,7 +294,7 @@ async def run_thread(services: Services, thread: str) -> None:
 
 def _started(queued: QueuedRun, thread: Thread) -> Thread | None:
     """The thread with a run that has started; None if a later request has replaced the run."""
-    if all(one.run != queued.run for one in thread.queue):
+    if all(queued_run.run != queued.run for queued_run in thread.queue):
         return None
     if queued.run in thread.runs:
         return thread
@@ -304,7 +306,7 @@ def _failed(failure: tuple[str, str, str], thread: Thread) -> Thread:
 
 
 def _finished(queued: QueuedRun, thread: Thread) -> Thread | None:
-    queue = tuple(one for one in thread.queue if one.run != queued.run)
+    queue = tuple(queued_run for queued_run in thread.queue if queued_run.run != queued.run)
     return msgspec.structs.replace(thread, queue=queue) if queue != thread.queue else None
 
 
@@ -327,22 +329,22 @@ async def _with_history(services: Services, thread: Thread, inputs: dict[str, An
     if not counts:
         return inputs, "public"
     exchanges = await read_exchanges(services.orchestra.journal, thread.runs[-max(counts.values()) :])
-    known = list[dict[str, Any]]()
+    messages = list[dict[str, Any]]()
     for first, last in exchanges:
         read = {key: value for key, value in first.inputs.items() if key not in counts}
         output = last.outcome.value if isinstance(last.outcome, ValueOutcome) else None
-        known.append({"inputs": read, "output": output})
-    given = {name: known[-counts[name] :] if name in counts else value for name, value in inputs.items()}
-    return given, join(first.label for first, _ in exchanges)
+        messages.append({"inputs": read, "output": output})
+    values = {name: messages[-counts[name] :] if name in counts else value for name, value in inputs.items()}
+    return values, join(first.label for first, _ in exchanges)
 
 
 def _history_counts(inputs: dict[str, Any]) -> dict[str, int]:
     """Returns how many runs each input wants that is the history of the thread."""
-    found = dict[str, int]()
-    for name, one in inputs.items():
-        match one:
+    history_counts = dict[str, int]()
+    for name, value in inputs.items():
+        match value:
             case {"$history": int(count), **rest} if not rest and count > 0:
-                found[name] = count
+                history_counts[name] = count
             case _:
                 pass
-    return found
+    return history_counts

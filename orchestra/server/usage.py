@@ -49,7 +49,7 @@ async def get_usage(call: Call) -> TenantUsage:
     def usage(period: Period) -> PeriodUsage:
         start, end = period_bounds(period, now)
         spent, reserved = account.spent(period), account.reserved_in(period)
-        wanted = {name: getattr(limits, period).get(name) for name in AMOUNTS}
+        limit_values = {name: getattr(limits, period).get(name) for name in AMOUNTS}
         return PeriodUsage(
             start=start,
             end=end,
@@ -57,7 +57,7 @@ async def get_usage(call: Call) -> TenantUsage:
             reserved=reserved,
             available={
                 name: max(0, limit - spent.get(name) - reserved.get(name))
-                for name, limit in wanted.items()
+                for name, limit in limit_values.items()
                 if limit is not None
             },
         )

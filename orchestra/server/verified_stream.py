@@ -57,10 +57,10 @@ class _Sentences:
         if isinstance(event, RunStarted):
             self._workflows = await stored_workflows(journal, event)
             self._awaited = awaited_nodes(self._workflows.get("", b""))
-        ended = outcome_of(event)
-        if ended is None or ended[0] not in self._awaited or not isinstance(ended[1], ValueOutcome):
+        outcome = outcome_of(event)
+        if outcome is None or outcome[0] not in self._awaited or not isinstance(outcome[1], ValueOutcome):
             return []
-        before = [one for one in await journal.read(self._run) if one.seq <= event.seq]
+        before = [recorded_event for recorded_event in await journal.read(self._run) if recorded_event.seq <= event.seq]
         return self._add(claim_sentences(extract_accepted_claims(before, self._workflows)))
 
     def _add(self, sentences: Iterable[AnswerSentence]) -> list[AnswerSentence]:

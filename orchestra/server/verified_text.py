@@ -54,7 +54,9 @@ def claim_sentences(claims: Iterable[OutputClaim]) -> Iterator[AnswerSentence]:
                     verified=is_supported(claim),
                     person=claim.person,
                     nodes=claim.nodes,
-                    checks=tuple(dict.fromkeys(one.check for one in claim.verdicts if one.outcome == "pass")),
+                    checks=tuple(
+                        dict.fromkeys(verdict.check for verdict in claim.verdicts if verdict.outcome == "pass")
+                    ),
                     score=claim.score,
                 )
 

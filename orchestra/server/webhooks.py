@@ -171,7 +171,9 @@ def _item(hook: Webhook, secret: str | None = None) -> WebhookItem:
 @ROUTES.route("GET", "/api/webhooks", "admin", Page[WebhookItem], query=PageQuery)
 async def list_webhooks(call: Call[NoBody, PageQuery]) -> Page[WebhookItem]:
     """List the webhooks of the tenant."""
-    return await webhooks_of(call.services).page(call.principal.tenant, call.query, lambda one: _item(one.value))
+    return await webhooks_of(call.services).page(
+        call.principal.tenant, call.query, lambda stored_webhook: _item(stored_webhook.value)
+    )
 
 
 @ROUTES.route("DELETE", "/api/webhooks/{webhook}", "admin")
@@ -179,23 +181,31 @@ async def delete_webhook(call: Call) -> None:
     """Delete a webhook with its messages."""
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
     await webhooks_of(call.services).delete(hook.id)
-    for one in await _deliveries(call, hook.id):
-        await deliveries_of(call.services).delete(one.value.id)
+    for stored_delivery in await _deliveries(call, hook.id):
+        await deliveries_of(call.services).delete(stored_delivery.value.id)
 
 
 async def _deliveries(call: Call[Any, Any], hook: str) -> list[Stored[Delivery]]:
-    return [one for one in await deliveries_of(call.services).all(call.principal.tenant) if one.value.webhook == hook]
+    return [
+        stored_delivery
+        for stored_delivery in await deliveries_of(call.services).all(call.principal.tenant)
+        if stored_delivery.value.webhook == hook
+    ]
 
 
 @ROUTES.route("GET", "/api/webhooks/{webhook}/deliveries", "admin", Page[DeliveryItem], query=DeliveriesQuery)
 async def list_deliveries(call: Call[NoBody, DeliveriesQuery]) -> Page[DeliveryItem]:
     """List the messages of a webhook, newest first; with `status=dead` those that were given up."""
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
-    found = [one.value for one in await _deliveries(call, hook.id) if call.query.status in (None, one.value.status)]
+    deliveries = [
+        stored_delivery.value
+        for stored_delivery in await _deliveries(call, hook.id)
+        if call.query.status in (None, stored_delivery.value.status)
+    ]
     start = int(call.query.cursor) if call.query.cursor.isdecimal() else 0
     end = start + call.query.limit
-    shown = tuple(map(_delivery_item, found[start:end]))
-    return Page(items=shown, next=str(end) if end < len(found) else None)
+    delivery_items = tuple(map(_delivery_item, deliveries[start:end]))
+    return Page(items=delivery_items, next=str(end) if end < len(deliveries) else None)
 
 
 def _delivery_item(delivery: Delivery) -> DeliveryItem:
@@ -208,12 +218,12 @@ def _delivery_item(delivery: Delivery) -> DeliveryItem:
 async def retry_delivery(call: Call) -> DeliveryItem:
     """Send a message again, with all of its attempts."""
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
-    found = await deliveries_of(call.services).get(call.path["delivery"])
-    if found is None or found.value.webhook != hook.id:
+    stored_delivery = await deliveries_of(call.services).get(call.path["delivery"])
+    if stored_delivery is None or stored_delivery.value.webhook != hook.id:
         raise not_found("webhook", hook.id)
     changed = await deliveries_of(call.services).change(
-        found.value.id,
-        lambda one: msgspec.structs.replace(one, status="pending", attempts=0, next_attempt=time.time()),
+        stored_delivery.value.id,
+        lambda delivery: msgspec.structs.replace(delivery, status="pending", attempts=0, next_attempt=time.time()),
     )
     if changed is None:
         raise not_found("webhook", hook.id)
@@ -225,8 +235,8 @@ async def retry_delivery(call: Call) -> DeliveryItem:
 
 async def record_message(services: Services, tenant: str, run: str, workflow: str, topic: Topic, seq: int) -> None:
     """Records the message about a run for each webhook that wants it; once, whichever process does it."""
-    for stored in await webhooks_of(services).all(tenant):
-        hook = stored.value
+    for stored_webhook in await webhooks_of(services).all(tenant):
+        hook = stored_webhook.value
         if topic not in hook.events or hook.workflow not in ("", workflow):
             continue
         now = time.time()
@@ -258,7 +268,7 @@ class Reporter:
 
     async def _read_tenants(self) -> set[str]:
         """Returns the tenants that have webhooks."""
-        return {one.record.tenant for one in await webhooks_of(self._services).all()}
+        return {stored_webhook.record.tenant for stored_webhook in await webhooks_of(self._services).all()}
 
     async def recover(self) -> None:
         """Records what processes that have died did not record."""
@@ -277,8 +287,8 @@ class Reporter:
                 async for event in events:
                     if isinstance(event, QuestionAsked | RunFinished):
                         topic: Topic = "run.waiting" if isinstance(event, QuestionAsked) else "run.finished"
-                        started = await services.started(run)
-                        name = started.workflow if started is not None else ""
+                        start_event = await services.started(run)
+                        name = start_event.workflow if start_event is not None else ""
                         await record_message(services, tenant, run, name, topic, event.seq)
             await watches_of(services).delete(run)
         except OrchestraError as error:
@@ -302,27 +312,31 @@ async def deliver_forever(services: Services) -> None:
 async def deliver_due(services: Services, session: aiohttp.ClientSession, slots: asyncio.Semaphore, now: float) -> None:
     """Sends the messages whose time has come at a time."""
     due = [
-        one
-        for one in await deliveries_of(services).all()
-        if one.value.status == "pending" and one.value.next_attempt is not None and one.value.next_attempt <= now
+        stored_delivery
+        for stored_delivery in await deliveries_of(services).all()
+        if stored_delivery.value.status == "pending"
+        and stored_delivery.value.next_attempt is not None
+        and stored_delivery.value.next_attempt <= now
     ]
 
-    async def send_one(stored: Stored[Delivery]) -> None:
+    async def send_one(stored_delivery: Stored[Delivery]) -> None:
         async with slots:
-            await _deliver(services, session, stored, now)
+            await _deliver(services, session, stored_delivery, now)
 
     await asyncio.gather(*map(send_one, due))
 
 
-async def _deliver(services: Services, session: aiohttp.ClientSession, stored: Stored[Delivery], now: float) -> None:
-    delivery = stored.value
+async def _deliver(
+    services: Services, session: aiohttp.ClientSession, stored_delivery: Stored[Delivery], now: float
+) -> None:
+    delivery = stored_delivery.value
     receiver = await _receiver(services, delivery)
     if receiver is None:
         await deliveries_of(services).delete(delivery.id)
         return
     number = delivery.attempts + 1
     claimed = msgspec.structs.replace(delivery, attempts=number, next_attempt=now + CLAIM_SECONDS)
-    if not await deliveries_of(services).replace(stored, claimed):
+    if not await deliveries_of(services).replace(stored_delivery, claimed):
         return  # Another process sends it.
     fault = await send(session, receiver, delivery, allow_private=services.settings.private_webhooks)
     status: DeliveryStatus = "delivered" if not fault else "pending" if number <= len(BACKOFF) else "dead"
@@ -331,7 +345,9 @@ async def _deliver(services: Services, session: aiohttp.ClientSession, stored: S
     body = "" if delivery.target == PUSH and status != "pending" else delivery.body
     await deliveries_of(services).change(
         delivery.id,
-        lambda one: msgspec.structs.replace(one, status=status, next_attempt=later, last_error=fault, body=body),
+        lambda old_delivery: msgspec.structs.replace(
+            old_delivery, status=status, next_attempt=later, last_error=fault, body=body
+        ),
     )
     if delivery.target == PUSH and status == "dead":
         services.log("push notification given up", run=delivery.run, error=fault)
@@ -423,8 +439,8 @@ def check_url(url: str, *, allow_private: bool) -> None:
         raise _refused(url, "its address is not public")
 
 
-def _refused(url: str, why: str) -> RequestError:
-    return RequestError("S012", f"webhooks cannot go to {url[:100]!r}: {why}", hint="https://…", pointer="/url")
+def _refused(url: str, reason: str) -> RequestError:
+    return RequestError("S012", f"webhooks cannot go to {url[:100]!r}: {reason}", hint="https://…", pointer="/url")
 
 
 def is_public(address: IpAddress) -> bool:
@@ -448,8 +464,8 @@ class PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Returns the addresses of a name. Raises `OSError` if one of them is not public."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys((str(one[4][0]), one[0]) for one in found))
+        records = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys((str(record[4][0]), record[0]) for record in records))
         for address, _ in addresses:
             if not self._allow_private and not is_public(ipaddress.ip_address(address.partition("%")[0])):
                 raise OSError(f"{host} has an address that is not public")

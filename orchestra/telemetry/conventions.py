@@ -80,8 +80,8 @@ def chat(model: str, received: bytes) -> Attributes:
     }
 
 
-def _finish_reasons(received: bytes) -> list[str]:
-    reasons = _FINISH_REASON.findall(received[-_FINISH_REASON_BYTES:])
+def _finish_reasons(response_body: bytes) -> list[str]:
+    reasons = _FINISH_REASON.findall(response_body[-_FINISH_REASON_BYTES:])
     return [reasons[-1].decode()] if reasons else []
 
 
@@ -136,8 +136,8 @@ def _messages(messages: Sequence[tuple[str, str]]) -> str:
     return to_json([{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in messages])
 
 
-def _input_messages(sent: bytes) -> list[tuple[str, str]]:
-    match _parse(sent):
+def _input_messages(request_body: bytes) -> list[tuple[str, str]]:
+    match _parse(request_body):
         case {"messages": list(messages)}:
             return [
                 (str(message.get("role", "user")), to_json(message.get("content") or ""))
@@ -150,8 +150,8 @@ def _input_messages(sent: bytes) -> list[tuple[str, str]]:
             return []
 
 
-def _output_messages(received: bytes) -> list[tuple[str, str]]:
-    match _parse(received):
+def _output_messages(response_body: bytes) -> list[tuple[str, str]]:
+    match _parse(response_body):
         case {"choices": [{"message": {"content": str(text)}}, *_]} | {"choices": [{"text": str(text)}, *_]}:
             return [("assistant", text)]
         case _:

@@ -87,13 +87,13 @@ async def render_metrics(metrics: RunMetrics, source: MetricsSource, gauges: Ite
 
 async def _measure_journal(journal: Journal) -> tuple[float, bool]:
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    start_time = loop.time()
     try:
         async with asyncio.timeout(JOURNAL_TIMEOUT):
             await journal.check_writable()
     except (OrchestraError, TimeoutError):
-        return loop.time() - began, False
-    return loop.time() - began, True
+        return loop.time() - start_time, False
+    return loop.time() - start_time, True
 
 
 class _RunCollector(Collector):

@@ -114,8 +114,8 @@ class Histogram:
     def cumulative(self) -> Iterator[tuple[str, int]]:
         """Yields the upper bound of each bucket, and the number of observations up to it."""
         count = 0
-        for bound, added in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            count += added
+        for bound, increment in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            count += increment
             yield bound, count
 
 
@@ -149,18 +149,18 @@ class RunMetrics:
             self._add_run(event)
             self._count(RUNS_STARTED, event.workflow)
             return
-        known = self._runs.get(run)
-        workflow = OTHER if known is None else known.workflow
+        observed_run = self._runs.get(run)
+        workflow = OTHER if observed_run is None else observed_run.workflow
         match event:
             case RunResumed():
                 self._count(RUNS_RESUMED, workflow)
             case AttemptStarted():
-                if known is not None:
-                    known.names[event.node] = event.name
+                if observed_run is not None:
+                    observed_run.names[event.node] = event.name
                 if event.escalated:
                     self._count(ESCALATIONS, str(event.tier or 1))
             case AttemptFinished():
-                self._count_call(event, workflow, known)
+                self._count_call(event, workflow, observed_run)
             case OutputJudged():
                 self._count(JUDGEMENTS, workflow, "yes" if event.accepted else "no")
                 self._count_verdicts(event.verdicts)
@@ -173,38 +173,38 @@ class RunMetrics:
             case QuestionAnswered():
                 self._count(QUESTIONS, "declined" if event.decline_reason else "answered")
             case RunFinished():
-                self._finish_run(event, known, workflow)
+                self._finish_run(event, observed_run, workflow)
                 self._runs.pop(run, None)
             case _:
                 pass
 
-    def _add_run(self, started: RunStarted) -> None:
-        option = started.options.get("budget")
+    def _add_run(self, start_event: RunStarted) -> None:
+        option = start_event.options.get("budget")
         limits = option if isinstance(option, Mapping) else {}
         budget = {
             name: float(limits[name])
             for name in BUDGET_RESOURCES
             if isinstance(limits.get(name), int | float) and limits[name] > 0
         }
-        self._runs[started.run] = _Run(started.workflow, started.at, budget)
+        self._runs[start_event.run] = _Run(start_event.workflow, start_event.at, budget)
         if len(self._runs) > MAX_RUNS:
             del self._runs[next(iter(self._runs))]
 
-    def _count_call(self, event: AttemptFinished, workflow: str, known: _Run | None) -> None:
-        started = known.names.pop(event.node, "") if known is not None else ""
-        name = event.name or started or OTHER
-        used = event.usage
+    def _count_call(self, event: AttemptFinished, workflow: str, run: _Run | None) -> None:
+        call_name = run.names.pop(event.node, "") if run is not None else ""
+        name = event.name or call_name or OTHER
+        usage = event.usage
         self._count(CALLS, name, "reused" if event.reused_from else "error" if event.error else "ok")
-        self._count(CALL_SECONDS, name, amount=used.seconds)
-        self._count(RESENDS, amount=used.resends)
+        self._count(CALL_SECONDS, name, amount=usage.seconds)
+        self._count(RESENDS, amount=usage.resends)
         if event.error:
             self._count(CALL_ERRORS, event.error)
-        if used.prompt_tokens or used.output_tokens:
+        if usage.prompt_tokens or usage.output_tokens:
             model = event.model or OTHER
-            self._count(TOKENS, model, "prompt", amount=used.prompt_tokens)
-            self._count(TOKENS, model, "cached", amount=used.cached_tokens)
-            self._count(TOKENS, model, "output", amount=used.output_tokens)
-            self._count(MONEY, model, amount=used.money)
+            self._count(TOKENS, model, "prompt", amount=usage.prompt_tokens)
+            self._count(TOKENS, model, "cached", amount=usage.cached_tokens)
+            self._count(TOKENS, model, "output", amount=usage.output_tokens)
+            self._count(MONEY, model, amount=usage.money)
         if event.final:
             self._count(NODES_FINISHED, workflow, "value")
 
@@ -213,20 +213,20 @@ class RunMetrics:
             self._count(VERDICTS, verdict.check, verdict.outcome)
             self._count_verdicts(verdict.parts)
 
-    def _finish_run(self, event: RunFinished, known: _Run | None, workflow: str) -> None:
+    def _finish_run(self, event: RunFinished, run: _Run | None, workflow: str) -> None:
         self._count(RUNS_FINISHED, workflow, event.status)
-        if known is None:
+        if run is None:
             return
-        seconds = max(0.0, event.at - known.started)
+        seconds = max(0.0, event.at - run.started)
         self._observe_value(RUN_DURATION, seconds, workflow)
-        used = {
+        amounts = {
             "tokens": event.usage.prompt_tokens + event.usage.output_tokens,
             "calls": event.usage.calls,
             "seconds": seconds,
             "money": event.usage.money,
         }
-        for resource, limit in known.budget.items():
-            self._observe_value(BUDGET_USED, used[resource] / limit, resource)
+        for resource, limit in run.budget.items():
+            self._observe_value(BUDGET_USED, amounts[resource] / limit, resource)
 
     def _count(self, family: Family, *values: str, amount: float = 1) -> None:
         series = self.counters[family]
@@ -245,11 +245,11 @@ class RunMetrics:
 
     def _bounded(self, family: Family, values: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the values of the labels, with `other` for those beyond the limit."""
-        bounded = []
+        bounded_values = []
         for label, value in zip(family.labels, values, strict=True):
-            known = self._values.setdefault((family, label), set())
-            if value not in known and len(known) >= MAX_VALUES:
+            label_values = self._values.setdefault((family, label), set())
+            if value not in label_values and len(label_values) >= MAX_VALUES:
                 value = OTHER
-            known.add(value)
-            bounded.append(value)
-        return tuple(bounded)
+            label_values.add(value)
+            bounded_values.append(value)
+        return tuple(bounded_values)

@@ -53,8 +53,8 @@ class OtlpSink:
             version: The version of Orchestra.
         """
         exporter = OTLPSpanExporter(endpoint=f"{address.rstrip('/')}{TRACES_PATH}" if address else None)
-        named = Resource({SERVICE_NAME: SCOPE, **({SERVICE_VERSION: version} if version else {})})
-        resource = Resource.create().merge(named).merge(OTELResourceDetector().detect())
+        sdk_resource = Resource({SERVICE_NAME: SCOPE, **({SERVICE_VERSION: version} if version else {})})
+        resource = Resource.create().merge(sdk_resource).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider, version, exporter)
@@ -69,16 +69,16 @@ class OtlpSink:
         provider, exporter = self._provider, self._exporter
         if exporter is None or not isinstance(provider, TracerProvider):
             return
-        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
             provider.shutdown()
             with suppress(RuntimeError):  # The loop was closed meanwhile.
-                loop.call_soon_threadsafe(closed.set)
+                loop.call_soon_threadsafe(event.set)
 
         threading.Thread(target=shut_down, name="orchestra-traces", daemon=True).start()
         try:
-            await asyncio.wait_for(closed.wait(), CLOSE_SECONDS)
+            await asyncio.wait_for(event.wait(), CLOSE_SECONDS)
         except TimeoutError:
             exporter.shutdown()
 
@@ -86,12 +86,12 @@ class OtlpSink:
         """Queues a span for the processors of the provider."""
         if self._tracer is None:  # `OTEL_SDK_DISABLED`
             return
-        sampled = TraceFlags(TraceFlags.SAMPLED)
+        trace_flags = TraceFlags(TraceFlags.SAMPLED)
         status = Status(StatusCode.ERROR, span.reason or span.error) if span.error else Status(StatusCode.UNSET)
         self._tracer.span_processor.on_end(
             ReadableSpan(
                 name=_text(span.name),
-                context=SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=sampled),
+                context=SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=trace_flags),
                 parent=_span_context(span.parent) if span.parent is not None else None,
                 resource=self._tracer.resource,
                 attributes=_attributes(span.attributes),

@@ -163,8 +163,8 @@ class RunSpans:
                     attempt.verdicts = verdicts
                 return []
             case OutputJudged(node=node):
-                judged = self._attempts.pop(node, None)
-                return [] if judged is None else [self._attempt_span(judged, event.at, judgement=event)]
+                judged_attempt = self._attempts.pop(node, None)
+                return [] if judged_attempt is None else [self._attempt_span(judged_attempt, event.at, judgement=event)]
             case TurnStarted(node=node, draft=draft) if draft is not None:
                 return self._plan_turn(event)
             case NodeFinished(node=node, outcome=outcome):
@@ -173,8 +173,8 @@ class RunSpans:
                 self._questions[event.node] = event
                 return []
             case QuestionAnswered():
-                asked = self._questions.pop(event.node, None)
-                return [] if asked is None else [self._question_span(asked, event)]
+                question = self._questions.pop(event.node, None)
+                return [] if question is None else [self._question_span(question, event)]
             case RetryPlanned():
                 self._add_event("orchestra.retry_planned", event.at, node=event.node, attempt=event.attempt)
                 return []
@@ -202,13 +202,13 @@ class RunSpans:
             attempt = _Attempt(event.node, event.attempt, name, event.at, self._resumptions)
             self._attempts[event.node] = attempt
         attempt.finished = event
-        ended = [self._chat_span(attempt, event, exchange)] if _reached_model(event) and self._is_agent(attempt) else []
+        spans = [self._chat_span(attempt, event, exchange)] if _reached_model(event) and self._is_agent(attempt) else []
         if (plan := self._planning(event.node)) is not None:
             plan.end = event.at
         if event.error or event.final:
             del self._attempts[event.node]
-            ended.append(self._attempt_span(attempt, event.at, exchange=exchange))
-        return ended
+            spans.append(self._attempt_span(attempt, event.at, exchange=exchange))
+        return spans
 
     def _chat_span(self, attempt: _Attempt, event: AttemptFinished, exchange: Exchange) -> Span:
         attributes = {
@@ -243,7 +243,7 @@ class RunSpans:
         exchange: Exchange = NO_EXCHANGE,
     ) -> Span:
         """Returns the span of an attempt that ends with its call, the judgement of its value, or its node."""
-        call, started = attempt.finished, attempt.started
+        call, start_event = attempt.finished, attempt.started
         is_agent = self._is_agent(attempt)
         operation = conventions.INVOKE_AGENT if is_agent else conventions.EXECUTE_TOOL
         attributes = {**self._common(operation), **self._node(attempt)}
@@ -251,8 +251,8 @@ class RunSpans:
             attributes |= conventions.agent(attempt.name, self.started.versions.get(f"card/{attempt.name}", ""))
         else:
             attributes |= conventions.tool(attempt.name, f"{self.run}/{attempt.node}/{attempt.number}")
-        if started is not None and started.escalated:
-            attributes["orchestra.tier"] = started.tier or 1
+        if start_event is not None and start_event.escalated:
+            attributes["orchestra.tier"] = start_event.tier or 1
         reason = ""
         if call is not None:
             attributes |= conventions.usage(call.usage) if is_agent else {}
@@ -295,23 +295,29 @@ class RunSpans:
     def _close_within(self, node: str, at: float, outcome: Outcome) -> list[Span]:
         """Ends the attempts of a node and of what is inside it."""
         inner = [attempt for path, attempt in self._attempts.items() if is_inside(path, node)]
-        ended = [self._drop_attempt(attempt, at, CANCELLED) for attempt in inner]
-        if (own := self._attempts.pop(node, None)) is not None:
-            error = outcome.code if isinstance(outcome, FailedOutcome) else CANCELLED if own.finished is None else ""
-            ended.append(self._attempt_span(own, at, error=error, outcome=outcome))
-        if (asked := self._questions.pop(node, None)) is not None:
-            ended.append(self._question_span(asked, None, at))
-        return ended
+        spans = [self._drop_attempt(attempt, at, CANCELLED) for attempt in inner]
+        if (own_attempt := self._attempts.pop(node, None)) is not None:
+            error = (
+                outcome.code
+                if isinstance(outcome, FailedOutcome)
+                else CANCELLED
+                if own_attempt.finished is None
+                else ""
+            )
+            spans.append(self._attempt_span(own_attempt, at, error=error, outcome=outcome))
+        if (question := self._questions.pop(node, None)) is not None:
+            spans.append(self._question_span(question, None, at))
+        return spans
 
-    def _evaluations(self, verdicts: Iterable[Verdict], at: float, combined: str = "") -> Iterable[SpanEvent]:
+    def _evaluations(self, verdicts: Iterable[Verdict], at: float, check: str = "") -> Iterable[SpanEvent]:
         """Yields an event for each verdict, and for each verdict of a combined check."""
         for verdict in verdicts:
             attributes = {
                 **conventions.evaluation(verdict, explain=self._content),
                 "orchestra.check.deterministic": verdict.deterministic,
             }
-            if combined:
-                attributes["orchestra.check.combined"] = combined
+            if check:
+                attributes["orchestra.check.combined"] = check
             yield SpanEvent(conventions.EVALUATION_EVENT, at, attributes)
             yield from self._evaluations(verdict.parts, at, verdict.check)
 
@@ -320,14 +326,14 @@ class RunSpans:
     def _plan_turn(self, event: TurnStarted) -> list[Span]:
         draft, plan = event.draft, self._plans.get(event.node)
         assert draft is not None, "the caller has checked it"
-        ended: list[Span] = []
+        spans: list[Span] = []
         if plan is not None and plan.version != draft.version:
-            ended = [
+            spans = [
                 self._drop_attempt(attempt, event.at, CANCELLED)
                 for path, attempt in list(self._attempts.items())
                 if is_inside(path, f"{event.node}@{plan.version}")
             ]
-            ended += self._close_plan(event.node, None)
+            spans += self._close_plan(event.node, None)
             plan = None
         if plan is None:
             plan = self._plans[event.node] = _Plan(draft.version, event.at, event.at)
@@ -341,21 +347,21 @@ class RunSpans:
             **({"orchestra.reused_from": draft.reused_from} if draft.reused_from else {}),
             **({"orchestra.plan.content": "\n".join(draft.lines)} if self._content else {}),
         }
-        return ended
+        return spans
 
     def _close_plan(self, node: str, outcome: Outcome | None) -> list[Span]:
         plan = self._plans.pop(node, None)
         if plan is None:
             return []
-        failed = outcome if isinstance(outcome, FailedOutcome) else None
+        failed_outcome = outcome if isinstance(outcome, FailedOutcome) else None
         span = self._span(
             conventions.PLAN,
             self._plan_id(node, plan.version),
             self._parent_id(node),
             (plan.start, plan.end),
             {**self._common(conventions.PLAN), "orchestra.node.path": node, **plan.attributes},
-            error=failed.code if failed is not None and failed.code.startswith("R") else "",
-            reason=failed.reason if failed is not None else "",
+            error=failed_outcome.code if failed_outcome is not None and failed_outcome.code.startswith("R") else "",
+            reason=failed_outcome.reason if failed_outcome is not None else "",
         )
         return [span]
 
@@ -371,68 +377,68 @@ class RunSpans:
             inner = outer
         return None
 
-    def _question_span(self, asked: QuestionAsked, answer: QuestionAnswered | None, at: float = 0.0) -> Span:
-        answered = "no answer" if answer is None else "declined" if answer.decline_reason else "answered"
+    def _question_span(self, question: QuestionAsked, answer: QuestionAnswered | None, at: float = 0.0) -> Span:
+        answer_text = "no answer" if answer is None else "declined" if answer.decline_reason else "answered"
         return self._span(
             "ask",
-            span_id(self.run, "ask", asked.node, asked.seq),
-            self._parent_id(asked.node),
-            (asked.at, at if answer is None else answer.at),
+            span_id(self.run, "ask", question.node, question.seq),
+            self._parent_id(question.node),
+            (question.at, at if answer is None else answer.at),
             {
                 **self._common("ask"),
-                "orchestra.node.path": asked.node,
-                "orchestra.question.kind": asked.kind,
-                "orchestra.question.outcome": answered,
+                "orchestra.node.path": question.node,
+                "orchestra.question.kind": question.kind,
+                "orchestra.question.outcome": answer_text,
             },
         )
 
     # The run
 
     def _finish_run(self, event: RunFinished) -> list[Span]:
-        ended = [self._drop_attempt(attempt, event.at, CANCELLED) for attempt in list(self._attempts.values())]
+        spans = [self._drop_attempt(attempt, event.at, CANCELLED) for attempt in list(self._attempts.values())]
         for node in list(self._plans):
-            ended += self._close_plan(node, None)
-        ended += [self._question_span(asked, None, event.at) for asked in self._questions.values()]
+            spans += self._close_plan(node, None)
+        spans += [self._question_span(question, None, event.at) for question in self._questions.values()]
         self._questions.clear()
-        outcome, started = event.outcome, self.started
+        outcome, start_event = event.outcome, self.started
         attributes = {
             **self._common(conventions.INVOKE_WORKFLOW),
             **conventions.usage(event.usage),
             "orchestra.run.id": self.run,
             "orchestra.run.status": event.status,
-            "orchestra.run.label": started.label,
+            "orchestra.run.label": start_event.label,
             "orchestra.run.calls": event.usage.calls,
             "orchestra.run.money": event.usage.money,
             "orchestra.run.resumptions": self._resumptions,
         }
-        if started.parent:
-            attributes["orchestra.run.parent"] = started.parent
-        if started.options.get("purpose"):
-            attributes["orchestra.run.purpose"] = str(started.options["purpose"])
+        if start_event.parent:
+            attributes["orchestra.run.parent"] = start_event.parent
+        if start_event.options.get("purpose"):
+            attributes["orchestra.run.purpose"] = str(start_event.options["purpose"])
         if isinstance(outcome, AbstainedOutcome) and outcome.score is not None:
             attributes["orchestra.score"] = outcome.score
         if self._dropped_events:
             attributes["orchestra.run.dropped_events"] = self._dropped_events
         if self._content:
             output = outcome.value if isinstance(outcome, ValueOutcome) else None
-            attributes |= conventions.value_content(started.inputs, output)
-        failed = outcome if isinstance(outcome, FailedOutcome) else None
+            attributes |= conventions.value_content(start_event.inputs, output)
+        failed_outcome = outcome if isinstance(outcome, FailedOutcome) else None
         root = self._span(
             self.name,
             self.root_id,
             None,
-            (started.at, event.at),
+            (start_event.at, event.at),
             attributes,
             events=tuple(self._events),
-            error="" if failed is None else failed.code,
-            reason="" if failed is None else failed.reason,
+            error="" if failed_outcome is None else failed_outcome.code,
+            reason="" if failed_outcome is None else failed_outcome.reason,
         )
-        return [*ended, root]
+        return [*spans, root]
 
     def _add_event(self, name: str, at: float, **attributes: Any) -> None:
         if len(self._events) < MAX_RUN_EVENTS:
-            named = {f"orchestra.{'node.path' if key == 'node' else key}": value for key, value in attributes.items()}
-            self._events.append(SpanEvent(name, at, named))
+            values = {f"orchestra.{'node.path' if key == 'node' else key}": value for key, value in attributes.items()}
+            self._events.append(SpanEvent(name, at, values))
         else:
             self._dropped_events += 1
 
@@ -485,8 +491,8 @@ class RunSpans:
         inner = path
         while outer := parent(inner):
             mark = inner[len(outer)]
-            if mark == "?" and (checked := self._attempts.get(outer)) is not None:
-                return self._attempt_id(outer, checked.number, checked.resumptions)
+            if mark == "?" and (attempt := self._attempts.get(outer)) is not None:
+                return self._attempt_id(outer, attempt.number, attempt.resumptions)
             if mark == "#" and (plan := self._plans.get(outer)) is not None:
                 return self._plan_id(outer, plan.version)
             inner = outer
@@ -497,8 +503,8 @@ class RunSpans:
         versions, name = self.started.versions, attempt.name
         if f"card/{name}" in versions or f"contract/agent/{name}" in versions:
             return True
-        used = attempt.finished.usage if attempt.finished is not None else None
-        return f"contract/tool/{name}" not in versions and used is not None and used.prompt_tokens > 0
+        usage = attempt.finished.usage if attempt.finished is not None else None
+        return f"contract/tool/{name}" not in versions and usage is not None and usage.prompt_tokens > 0
 
 
 def _reached_model(event: AttemptFinished) -> bool:

@@ -63,32 +63,34 @@ class RunTracer:
 
     def trace_id(self, run: str) -> str:
         """Returns the trace id of a run in memory, as hexadecimal digits; empty for another run."""
-        traced = self._runs.get(run)
-        return f"{traced.spans.trace_id:032x}" if traced is not None else ""
+        traced_run = self._runs.get(run)
+        return f"{traced_run.spans.trace_id:032x}" if traced_run is not None else ""
 
     def restore(self, run: str, events: Sequence[Event]) -> None:
         """Folds the events of a run that is about to be resumed, without export."""
-        known = self._runs.get(run)
-        if (known is not None and known.spans.last_seq == events[-1].seq) or not isinstance(events[0], RunStarted):
+        traced_run = self._runs.get(run)
+        if (traced_run is not None and traced_run.spans.last_seq == events[-1].seq) or not isinstance(
+            events[0], RunStarted
+        ):
             return
-        traced = self._add(events[0])
+        new_run = self._add(events[0])
         for event in events[1:]:
-            traced.spans.apply(event)
+            new_run.spans.apply(event)
 
     def observe(self, run: str, event: Event) -> None:
         """Applies an event of a run, and exports the spans that it ends."""
         if isinstance(event, RunStarted):
             self._add(event)
             return
-        traced = self._runs.get(run)
-        if traced is None:
+        traced_run = self._runs.get(run)
+        if traced_run is None:
             return
         exchange = NO_EXCHANGE
         if isinstance(event, AttemptFinished):
             exchange = self._exchanges.pop((run, event.node), NO_EXCHANGE)
-        ended = traced.spans.apply(event, exchange)
-        if traced.sampled:
-            for span in ended:
+        spans = traced_run.spans.apply(event, exchange)
+        if traced_run.sampled:
+            for span in spans:
                 self._sink.emit(span)
 
     def forget_ended(self, run: str, event: Event) -> None:
@@ -98,12 +100,12 @@ class RunTracer:
 
     def enter_call(self, call: CallRequest) -> None:
         """Sets the position of this task in the trace, for a call that it makes now."""
-        traced = self._runs.get(call.run)
-        if traced is None:
+        traced_run = self._runs.get(call.run)
+        if traced_run is None:
             CALL_TRACE.set("")
             return
-        attempt = traced.spans.attempt_context(call.node, call.attempt, sampled=traced.sampled)
-        request = traced.spans.request_context(call.node, call.attempt, sampled=traced.sampled)
+        attempt = traced_run.spans.attempt_context(call.node, call.attempt, sampled=traced_run.sampled)
+        request = traced_run.spans.request_context(call.node, call.attempt, sampled=traced_run.sampled)
         CALL_TRACE.set((request if call.kind == "agent" else attempt).format())
         CALLER_TRACE.set(attempt.format())
         self._sink.activate(attempt)
@@ -113,15 +115,15 @@ class RunTracer:
         if call.run in self._runs and (reply.sent or reply.received):
             self._exchanges[call.run, call.node] = Exchange(reply.sent, reply.received)
 
-    def _add(self, started: RunStarted) -> _TracedRun:
-        content = self._content is not None and is_allowed(started.label, self._content)
-        spans = RunSpans(started, content=content)
-        sampled = self._sink.is_sampled(spans.trace_id, spans.caller, spans.name)
-        traced = self._runs[started.run] = _TracedRun(spans, sampled)
-        self._runs.move_to_end(started.run)
+    def _add(self, start_event: RunStarted) -> _TracedRun:
+        content = self._content is not None and is_allowed(start_event.label, self._content)
+        spans = RunSpans(start_event, content=content)
+        is_sampled = self._sink.is_sampled(spans.trace_id, spans.caller, spans.name)
+        traced_run = self._runs[start_event.run] = _TracedRun(spans, is_sampled)
+        self._runs.move_to_end(start_event.run)
         if len(self._runs) > MAX_RUNS:
             self._forget(next(iter(self._runs)))
-        return traced
+        return traced_run
 
     def _forget(self, run: str) -> None:
         self._runs.pop(run, None)

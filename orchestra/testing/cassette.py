@@ -63,12 +63,12 @@ def similarity(one: Any, other: Any) -> float:
     """
     parts = dict(_leaves(one)), dict(_leaves(other))
     paths = parts[0].keys() | parts[1].keys()
-    same: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(
+    equal_count: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(
         1, len(paths)
     )
     first, second = (canonical(value).decode()[:_MAX_COMPARED] for value in (one, other))
     ratio: float = difflib.SequenceMatcher(a=first, b=second, autojunk=False).quick_ratio()
-    return (same + ratio) / 2
+    return (equal_count + ratio) / 2
 
 
 def differences(recorded: Any, now: Any) -> list[str]:
@@ -119,8 +119,8 @@ def _shorten(value: Any, start: int) -> str:
     """Returns a value as one short line that starts near the difference."""
     text = value if isinstance(value, str) else canonical(value).decode()
     part = text[start : start + MAX_WIDTH]
-    cut = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
-    return repr(cut) if isinstance(value, str) else cut
+    excerpt = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
+    return repr(excerpt) if isinstance(value, str) else excerpt
 
 
 __all__ = ["CassetteError", "Player", "PromptDigest", "Recorder"]
@@ -171,35 +171,37 @@ class Recorder:
         if not is_allowed(call.label, self._label):
             self.errors.append(_label_error(call))
             return _to_call_error(self.errors[-1])
-        began, written, number = self._clock.monotonic(), list[str](), self._call_count
+        start_time, text_parts, number = self._clock.monotonic(), list[str](), self._call_count
         self._call_count += 1
 
         def record_text(piece: str) -> None:
-            written.append(piece)
+            text_parts.append(piece)
             if on_text is not None:
                 on_text(piece)
 
         try:
             reply = await self._workers.call(call, None if on_text is None else record_text)
         except asyncio.CancelledError:
-            self._entries[number] = self._entry(call, None, self._clock.monotonic() - began, "".join(written))
+            self._entries[number] = self._entry(call, None, self._clock.monotonic() - start_time, "".join(text_parts))
             raise
-        self._entries[number] = self._entry(call, reply, self._clock.monotonic() - began, "".join(written))
+        self._entries[number] = self._entry(call, reply, self._clock.monotonic() - start_time, "".join(text_parts))
         return reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Returns the workers' estimate, and records it with the call."""
-        found = self._workers.estimate(call)
-        if found != NO_ESTIMATE:
-            self._estimates[_identity_digest(call_identity(call))] = CassetteEstimate(**msgspec.structs.asdict(found))
-        return found
+        estimate = self._workers.estimate(call)
+        if estimate != NO_ESTIMATE:
+            self._estimates[_identity_digest(call_identity(call))] = CassetteEstimate(
+                **msgspec.structs.asdict(estimate)
+            )
+        return estimate
 
     async def count_tokens(self, call: CallRequest) -> int | None:
         """Returns the workers' count, and records it with the call."""
-        found = await self._workers.count_tokens(call)
-        if found is not None:
-            self._token_counts[_identity_digest(call_identity(call))] = found
-        return found
+        tokens = await self._workers.count_tokens(call)
+        if tokens is not None:
+            self._token_counts[_identity_digest(call_identity(call))] = tokens
+        return tokens
 
     def save(self) -> None:
         """Writes the file atomically.
@@ -228,7 +230,7 @@ class Recorder:
             ) from error
 
     def _entry(
-        self, call: CallRequest, reply: CallResult | CallError | None, seconds: float, written: str
+        self, call: CallRequest, reply: CallResult | CallError | None, seconds: float, text: str
     ) -> CassetteEntry:
         facts: dict[str, Any] = {
             "inputs": call.inputs,
@@ -241,7 +243,7 @@ class Recorder:
             "label": call.label,
             "prompt": self._prompt_digest(call) if self._prompt_digest else "",
             "seconds": round(max(0.0, seconds), 3),
-            "written": written,
+            "written": text,
         }
         if call.kind == "agent":
             facts["agent"] = call.name
@@ -299,11 +301,11 @@ class Player:
     async def call(self, call: CallRequest, on_text: TextCallback | None = None) -> CallResult | CallError:
         """Returns the recorded reply of a call. A recorded cancellation waits until it is cancelled again."""
         key = self._key(call)
-        known = self._entries_by_key.get(key)
-        if known is None or self._prompt_changed(call, known[0]):
-            self.errors.append(self._unknown_call_error(call) if known is None else self._changed_prompt_error(call))
+        entries = self._entries_by_key.get(key)
+        if entries is None or self._prompt_changed(call, entries[0]):
+            self.errors.append(self._unknown_call_error(call) if entries is None else self._changed_prompt_error(call))
             return _to_call_error(self.errors[-1])
-        entry = known[min(self._replay_counts[key], len(known) - 1)]
+        entry = entries[min(self._replay_counts[key], len(entries) - 1)]
         self._replay_counts[key] += 1
         if self._clock is not None:
             await self._clock.sleep(entry.seconds)
@@ -316,21 +318,21 @@ class Player:
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """Returns the recorded estimate of the call."""
-        known = self._entries_by_key.get(self._key(call))
-        cost = known[0].cost if known else None
+        entries = self._entries_by_key.get(self._key(call))
+        cost = entries[0].cost if entries else None
         return NO_ESTIMATE if cost is None else CallEstimate(**msgspec.structs.asdict(cost))
 
     async def count_tokens(self, call: CallRequest) -> int | None:
         """Returns the recorded count of the call."""
-        known = self._entries_by_key.get(self._key(call))
-        return known[0].tokens if known else None
+        entries = self._entries_by_key.get(self._key(call))
+        return entries[0].tokens if entries else None
 
     def _key(self, call: CallRequest) -> str:
         """Returns the key of a call. A cassette of an earlier version has no samples, so the key is tried without the
         sample.
         """
-        said = call_identity(call)
-        return _identity_digest(said if self._has_samples else {**said, "sample": 0})
+        identity = call_identity(call)
+        return _identity_digest(identity if self._has_samples else {**identity, "sample": 0})
 
     def _prompt_changed(self, call: CallRequest, entry: CassetteEntry) -> bool:
         prompt = self._prompt_digest(call) if self._prompt_digest else ""
@@ -345,23 +347,23 @@ class Player:
         )
 
     def _unknown_call_error(self, call: CallRequest) -> CassetteError:
-        wanted = call_identity(call)
+        identity = call_identity(call)
         alike = [entry.identity() for entry in self._entries if (entry.kind, entry.name) == (call.kind, call.name)]
         if alike:
-            nearest = max(alike, key=lambda known: similarity(known, wanted))
-            why = "the nearest recorded call differs:\n" + "\n".join(
-                f"     {line}" for line in differences(nearest, wanted)
+            nearest = max(alike, key=lambda recorded_identity: similarity(recorded_identity, identity))
+            reason = "the nearest recorded call differs:\n" + "\n".join(
+                f"     {line}" for line in differences(nearest, identity)
             )
         else:
             names = sorted({entry.name for entry in self._entries})
-            why = f"it has calls of {', '.join(names)} only" if names else "it has no calls at all"
+            reason = f"it has calls of {', '.join(names)} only" if names else "it has no calls at all"
         return CassetteError(
-            "C034", f"{self.path.name} has no reply for this call of {call.name}", why=why, hint=self._hint
+            "C034", f"{self.path.name} has no reply for this call of {call.name}", why=reason, hint=self._hint
         )
 
 
-def _identity_digest(said: dict[str, Any]) -> str:
-    return digest(canonical(said))
+def _identity_digest(identity: dict[str, Any]) -> str:
+    return digest(canonical(identity))
 
 
 def _bytes_field(name: str, data: bytes) -> dict[str, str]:

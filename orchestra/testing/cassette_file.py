@@ -163,8 +163,8 @@ def call_identity(call: CallRequest) -> dict[str, Any]:
     recorded replies.
     """
     evidence = [[source.name, source.text] for source in call.evidence]
-    said = _identity(call.kind, call.name, call.inputs, evidence, call.feedback, call.tier, call.attempt)
-    return said | {"sample": call.sample}
+    identity = _identity(call.kind, call.name, call.inputs, evidence, call.feedback, call.tier, call.attempt)
+    return identity | {"sample": call.sample}
 
 
 def read_cassette(path: Path) -> list[CassetteEntry]:
@@ -190,7 +190,7 @@ def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None 
     hint = hint or f"record it: {RECORD_COMMAND}"
     if former_path is None or former_path == path or not former_path.exists():
         return CassetteError("C030", f"there is no cassette {_relative_path(path)}", hint=hint)
-    why = (
+    reason = (
         f"{_relative_path(former_path)} may be this test's, or that of a test with a similar name: "
         "earlier versions used one file for both"
     )
@@ -198,7 +198,7 @@ def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None 
     return CassetteError(
         "C030",
         f"there is no cassette {_relative_path(path)}",
-        why=why,
+        why=reason,
         hint=f"{hint}; or, if it is this test's only: {move}",
     )
 
@@ -250,8 +250,8 @@ def encode_cassette(entries: Iterable[CassetteEntry]) -> bytes:
     Raises:
         CassetteError: C031, a record could not be read back.
     """
-    ordered = sorted(entries, key=lambda entry: (entry.kind, entry.name, canonical(entry.identity())))
-    lines = [msgspec.json.encode({"cassette": FORMAT}), *(_encode_entry(entry) for entry in ordered)]
+    cassette_entries = sorted(entries, key=lambda entry: (entry.kind, entry.name, canonical(entry.identity())))
+    lines = [msgspec.json.encode({"cassette": FORMAT}), *(_encode_entry(entry) for entry in cassette_entries)]
     data = b"\n".join(lines) + b"\n"
     parse_cassette(data, "what was recorded")
     return data

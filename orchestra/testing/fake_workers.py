@@ -79,12 +79,12 @@ class Faults:
 
     def draw(self, call: CallRequest, random: Random) -> str:
         """Returns the name of the fault of this attempt, or an empty string."""
-        left = random.random()
+        remainder = random.random()
         if self.attempts is not None and call.attempt > self.attempts:
             return ""
         for name in FAULT_KINDS:
-            left -= getattr(self, name)
-            if left < 0:
+            remainder -= getattr(self, name)
+            if remainder < 0:
                 return name
         return ""
 
@@ -116,8 +116,8 @@ def answer_sequence(*answers: Any) -> AnswerFunction:
     """
 
     def answer(call: CallRequest) -> Any:
-        found = answers[min(call.attempt, len(answers)) - 1]
-        return found(call) if callable(found) else found
+        answer_value = answers[min(call.attempt, len(answers)) - 1]
+        return answer_value(call) if callable(answer_value) else answer_value
 
     return answer
 
@@ -180,14 +180,14 @@ class SimulatedWorkers:
         self.counts[call.name] += 1
         self.in_flight[number] = call
         self.max_in_flight = max(self.max_in_flight, len(self.in_flight))
-        ended = False
+        is_ended = False
         try:
             reply = await self._reply(call, on_text)
-            ended = True
+            is_ended = True
             return reply
         finally:
             del self.in_flight[number]
-            if not ended:
+            if not is_ended:
                 self.cancelled.append(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
@@ -216,8 +216,10 @@ class SimulatedWorkers:
         await self._clock.sleep(seconds / (pieces + 1))
         if fault == "broken":
             return broken_error(call)
-        found = self._answer_function(call)
-        reply = _to_reply(call, await found if isinstance(found, Awaitable) else found, seconds)
+        answer_function = self._answer_function(call)
+        reply = _to_reply(
+            call, await answer_function if isinstance(answer_function, Awaitable) else answer_function, seconds
+        )
         if isinstance(reply, CallResult):
             reply = _apply_fault(reply, fault)
         for piece in _split_text(reply, pieces):
@@ -244,29 +246,31 @@ def _make_answer_function(answers: AnswerSource, seed: int, tools: Mapping[str, 
     if isinstance(answers, Catalog):
         answers = from_schemas(answers, seed)
     table: Mapping[str, Any] = answers if isinstance(answers, Mapping) else {}
-    others = None if isinstance(answers, Mapping) else answers
+    fallback = None if isinstance(answers, Mapping) else answers
 
     def answer(call: CallRequest) -> Any:
         if call.name in table:
-            found = table[call.name]
-            return found(call) if callable(found) else found
+            answer_value = table[call.name]
+            return answer_value(call) if callable(answer_value) else answer_value
         if call.kind == "tool" and call.name in tools:
             return run_inline(tools[call.name], call)
-        if others is None:
+        if fallback is None:
             raise _missing_answer_error(call, {*table, *tools})
-        return others(call)
+        return fallback(call)
 
     return answer
 
 
-def _missing_answer_error(call: CallRequest, known: Iterable[str]) -> InputError:
-    near = closest_match(call.name, known)
+def _missing_answer_error(call: CallRequest, known_names: Iterable[str]) -> InputError:
+    near = closest_match(call.name, known_names)
     hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (
         f", or run it unchanged: tools=[{call.name}]" if call.kind == "tool" else ""
     )
     hint = f"did you mean {near!r}? {hint}" if near else hint
-    said = f"the script has no answer for the {call.kind} {call.name!r}; it has {', '.join(sorted(known)) or 'none'}"
-    return InputError("C035", said, hint=hint)
+    message = (
+        f"the script has no answer for the {call.kind} {call.name!r}; it has {', '.join(sorted(known_names)) or 'none'}"
+    )
+    return InputError("C035", message, hint=hint)
 
 
 async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
@@ -286,14 +290,14 @@ async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
-        found = tool_error(call.name, error)
+        raised_error = tool_error(call.name, error)
         return CallError(
-            code=found.code,
-            reason=found.reason,
-            hint=found.hint,
+            code=raised_error.code,
+            reason=raised_error.reason,
+            hint=raised_error.hint,
             retryable=True,
-            permanent=found.permanent,
-            frames=found.frames,
+            permanent=raised_error.permanent,
+            frames=raised_error.frames,
         )
     finally:
         CURRENT_LABEL.reset(within)
@@ -326,14 +330,21 @@ def stalled_error(call: CallRequest) -> CallError:
     )
 
 
-def _to_reply(call: CallRequest, found: Any, seconds: float) -> CallResult | CallError:
-    if isinstance(found, CallResult | CallError):
-        return found
-    sent, received = canonical(call.inputs), canonical(found)
+def _to_reply(call: CallRequest, value: Any, seconds: float) -> CallResult | CallError:
+    if isinstance(value, CallResult | CallError):
+        return value
+    request_body, response_body = canonical(call.inputs), canonical(value)
     usage = Usage(seconds=seconds)
     if call.kind == "agent":
-        usage = Usage(prompt_tokens=len(sent) // 4 + 1, output_tokens=len(received) // 4 + 1, calls=1, seconds=seconds)
-    return CallResult(value=found, usage=usage, server="simulated", model="simulated", sent=sent, received=received)
+        usage = Usage(
+            prompt_tokens=len(request_body) // 4 + 1,
+            output_tokens=len(response_body) // 4 + 1,
+            calls=1,
+            seconds=seconds,
+        )
+    return CallResult(
+        value=value, usage=usage, server="simulated", model="simulated", sent=request_body, received=response_body
+    )
 
 
 def _apply_fault(reply: CallResult, fault: str) -> CallResult | CallError:

@@ -108,14 +108,14 @@ def cassette_path(item: pytest.Item) -> Path:
     If characters of the name are not allowed in file names, a digest keeps tests apart whose names are equal without
     them.
     """
-    said = f"{_class_prefix(item)}{item.name}"
-    test, bracket, case = said.partition("[")
+    test_name = f"{_class_prefix(item)}{item.name}"
+    test, bracket, case = test_name.partition("[")
     name = f"{test}.{case.removesuffix(']')}" if bracket else test
     plain = _UNSAFE_CHARACTERS.sub("-", name)
     if plain != name:
         from orchestra.schema.strict_json import digest
 
-        plain = f"{plain}-{digest(said.encode(errors='surrogatepass'))[:8]}"
+        plain = f"{plain}-{digest(test_name.encode(errors='surrogatepass'))[:8]}"
     return _cassette_file(item, plain)
 
 
@@ -144,10 +144,10 @@ def _cassette_file(item: pytest.Item, name: str) -> Path:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generator[None, Any, Any]:
     """Collects async tests that use a fixture of this plugin. It runs after other plugins for async tests."""
-    found = yield
-    if isinstance(found, list):
-        return [_wrap_item(one) for one in found]
-    return _wrap_item(found)
+    items = yield
+    if isinstance(items, list):
+        return [_wrap_item(item) for item in items]
+    return _wrap_item(items)
 
 
 def _wrap_item(item: Any) -> Any:
@@ -158,7 +158,7 @@ def _wrap_item(item: Any) -> Any:
     ):
         return item
     info = item._fixtureinfo
-    made = SimulatedTest.from_parent(
+    simulated_test = SimulatedTest.from_parent(
         item.parent,
         name=item.name,
         callspec=getattr(item, "callspec", None),
@@ -167,20 +167,20 @@ def _wrap_item(item: Any) -> Any:
         keywords=item.keywords,
         originalname=item.originalname,
     )
-    made.own_markers = [mark for mark in item.own_markers if mark.name != "asyncio"]
-    return made
+    simulated_test.own_markers = [mark for mark in item.own_markers if mark.name != "asyncio"]
+    return simulated_test
 
 
 def _uses_own_fixture(item: pytest.Function) -> bool:
     """Whether a test uses a fixture of this plugin. A fixture with the same name may be another one, or one that
     depends on ours.
     """
-    known = item._fixtureinfo.name2fixturedefs
+    fixture_defs = item._fixtureinfo.name2fixturedefs
     for name in FIXTURES:
-        for one in reversed(known.get(name, ())):
-            if one.func.__module__ == __name__:
+        for fixture in reversed(fixture_defs.get(name, ())):
+            if fixture.func.__module__ == __name__:
                 return True
-            if name not in one.argnames:
+            if name not in fixture.argnames:
                 break
     return False
 
@@ -213,9 +213,9 @@ class SimulatedTest(pytest.Function):
             self._simulate(stage, seed)
 
     def _seeds(self) -> range:
-        given = self.config.getoption("orchestra_seed")
-        if given is not None:
-            return range(given, given + 1)
+        option = self.config.getoption("orchestra_seed")
+        if option is not None:
+            return range(option, option + 1)
         mark = self.get_closest_marker("seeds")
         return range(1) if mark is None else range(_seed_count(mark))
 
@@ -249,26 +249,26 @@ class SimulatedTest(pytest.Function):
             async with stage.open(seed=self._seeds()[0]):
                 await self._test(stage)
 
-        where = (
+        path = (
             stage.path.relative_to(self.config.rootpath)
             if stage.path.is_relative_to(self.config.rootpath)
             else stage.path
         )
-        said = self.config.stash[_RECORDED]
-        kept = True
+        recorded_paths = self.config.stash[_RECORDED]
+        is_kept = True
         try:
             asyncio.run(scenario())
         except BaseException as error:
             # A failed test may have made only part of its calls, so its replies must not replace a complete cassette.
-            kept = isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None
-            if not kept and not isinstance(error, pytest.skip.Exception):
-                said.append(
-                    f"{where} {'is unchanged' if stage.path.exists() else 'was not written'}: its test did not pass"
+            is_kept = isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None
+            if not is_kept and not isinstance(error, pytest.skip.Exception):
+                recorded_paths.append(
+                    f"{path} {'is unchanged' if stage.path.exists() else 'was not written'}: its test did not pass"
                 )
             raise
         finally:
-            if kept and (calls := stage.save()):
-                said.append(f"{where} ({calls} call{'s' if calls > 1 else ''})")
+            if is_kept and (calls := stage.save()):
+                recorded_paths.append(f"{path} ({calls} call{'s' if calls > 1 else ''})")
 
     async def _test(self, stage: SimulatedOrchestra | CassetteOrchestra) -> None:
         """Runs the test function. An error of the fixture takes precedence over the test's result."""
@@ -290,12 +290,12 @@ class SimulatedTest(pytest.Function):
         from orchestra.core.errors import OrchestraError
 
         error = excinfo.value
-        errors = [own for name in FIXTURES for own in getattr(self.funcargs.get(name), "errors", ())]
+        errors = [tool_errors for name in FIXTURES for tool_errors in getattr(self.funcargs.get(name), "errors", ())]
         notes = "\n".join(getattr(error, "__notes__", ()))
         if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in errors):
             return f"{error}\n{notes}".rstrip()
-        shown = super().repr_failure(excinfo)
-        return f"{shown}\n{notes}" if isinstance(shown, str) and notes else shown
+        representation = super().repr_failure(excinfo)
+        return f"{representation}\n{notes}" if isinstance(representation, str) and notes else representation
 
 
 def _seed_count(mark: pytest.Mark) -> int:
@@ -307,19 +307,19 @@ def _seed_count(mark: pytest.Mark) -> int:
             return count
     from orchestra.core.errors import InputError
 
-    given = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
+    text = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
     raise InputError(
         "C036",
-        f"seeds({given}) is not a valid number of seeds",
+        f"seeds({text}) is not a valid number of seeds",
         hint="one integer of at least 1: @pytest.mark.seeds(100)",
     )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Reports the cassettes that were written, and those that were not although requested."""
-    if recorded := config.stash.get(_RECORDED, []):
+    if recorded_paths := config.stash.get(_RECORDED, []):
         terminalreporter.section("recorded", sep="-")
-        for line in recorded:
+        for line in recorded_paths:
             terminalreporter.line(line)
 
 

@@ -94,7 +94,7 @@ class _InstanceMaker:
             case "boolean":
                 return self.random.random() < 0.5
             case "integer" | "number":
-                return self._number(schema, whole=kind == "integer")
+                return self._number(schema, is_integer=kind == "integer")
             case "string":
                 return self._text(schema)
             case "array":
@@ -104,8 +104,8 @@ class _InstanceMaker:
             case _:
                 raise InstanceError(f"unknown type {kind!r}")
 
-    def _number(self, schema: Schema, *, whole: bool) -> int | float:
-        step = schema.get("multipleOf", 1 if whole else None)
+    def _number(self, schema: Schema, *, is_integer: bool) -> int | float:
+        step = schema.get("multipleOf", 1 if is_integer else None)
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
         high = schema.get("maximum", schema.get("exclusiveMaximum"))
         low = (high - 100 if high is not None else 0) if low is None else low
@@ -123,7 +123,7 @@ class _InstanceMaker:
         last -= last * step == schema.get("exclusiveMaximum")
         if first > last:
             raise InstanceError(f"no multiple of {step} between {low} and {high}")
-        return self.random.randint(first, last) * (int(step) if whole else step)
+        return self.random.randint(first, last) * (int(step) if is_integer else step)
 
     def _text(self, schema: Schema) -> str:
         low, high = schema.get("minLength", 0), schema.get("maxLength", 1 << 20)
@@ -131,8 +131,8 @@ class _InstanceMaker:
             return sample_quote(self.random.choice(self.sources), self.random, high)
         if pattern := schema.get("pattern"):
             return _matching_text(pattern, low, high)
-        if (known := _FORMATS.get(schema.get("format", ""))) is not None:
-            return self.random.choice(known)
+        if (samples := _FORMATS.get(schema.get("format", ""))) is not None:
+            return self.random.choice(samples)
         text = " ".join(self.random.choice(_WORDS) for _ in range(self.random.randint(1, 3)))
         while len(text) < low:
             text += " " + self.random.choice(_WORDS)
@@ -147,56 +147,58 @@ class _InstanceMaker:
             if items is not False and depth < _MAX_DEPTH
             else low
         )
-        found = [self.make(prefix[index], depth + 1) if index < len(prefix) else None for index in range(len(prefix))]
-        wanted = self.random.randint(low, high)
-        for _ in range(8 * wanted):
-            if len(found) >= wanted:
+        elements = [
+            self.make(prefix[index], depth + 1) if index < len(prefix) else None for index in range(len(prefix))
+        ]
+        length = self.random.randint(low, high)
+        for _ in range(8 * length):
+            if len(elements) >= length:
                 break
             item = self.make(items, depth + 1)
-            if not schema.get("uniqueItems") or item not in found:
-                found.append(item)
-        if len(found) < low:
+            if not schema.get("uniqueItems") or item not in elements:
+                elements.append(item)
+        if len(elements) < low:
             raise InstanceError(f"not enough different items for minItems {low}")
-        return found
+        return elements
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         required = schema.get("required", [])
         properties = schema.get("properties", {})
-        found = {
+        record = {
             name: self.make(part, depth + 1)
             for name, part in properties.items()
             if name in required or (depth < _MAX_DEPTH and self.random.random() < 0.5)
         }
         extra = schema.get("additionalProperties")
         if isinstance(extra, dict) and depth < _MAX_DEPTH:
-            found |= {
+            record |= {
                 name: self.make(extra, depth + 1) for name in self.random.sample(_WORDS, self.random.randint(0, 2))
             }
-        return found | {
-            name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in found
+        return record | {
+            name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in record
         }
 
     def _resolve(self, schema: Schema) -> Schema:
         reference = schema["$ref"]
         if not reference.startswith("#"):
             raise InstanceError(f"{reference} is outside the schema")
-        found: Any = self.root
+        target: Any = self.root
         for part in reference.lstrip("#").strip("/").split("/"):
             if part:
-                found = found[part.replace("~1", "/").replace("~0", "~")]
-        return {**found, **{key: value for key, value in schema.items() if key != "$ref" and key in _CONSTRAINTS}}
+                target = target[part.replace("~1", "/").replace("~0", "~")]
+        return {**target, **{key: value for key, value in schema.items() if key != "$ref" and key in _CONSTRAINTS}}
 
     def _merge(self, schema: Schema) -> Schema:
-        merged: Schema = {key: value for key, value in schema.items() if key != "allOf"}
+        values: Schema = {key: value for key, value in schema.items() if key != "allOf"}
         for part in schema["allOf"]:
             part = self._resolve(part) if "$ref" in part else part
             part = self._merge(part) if "allOf" in part else part
-            properties = {**merged.get("properties", {}), **part.get("properties", {})}
-            required = [*merged.get("required", []), *part.get("required", [])]
-            merged = {**merged, **part}
-            merged |= {"properties": properties} if properties else {}
-            merged |= {"required": required} if required else {}
-        return merged
+            properties = {**values.get("properties", {}), **part.get("properties", {})}
+            required = [*values.get("required", []), *part.get("required", [])]
+            values = {**values, **part}
+            values |= {"properties": properties} if properties else {}
+            values |= {"required": required} if required else {}
+        return values
 
     def _terminating_arms(self, arms: Sequence[Schema], depth: int) -> Sequence[Schema]:
         """Returns the arms that end soon, if the depth is high: a value of a recursive type must be finite."""

@@ -134,7 +134,7 @@ class SimulatedOrchestra(_OrchestraHarness):
     @asynccontextmanager
     async def open(self, clock: VirtualClock, seed: int = 0) -> AsyncIterator[None]:
         """Opens it with one seed. Afterwards the earlier script is restored."""
-        said = self._answers, self._answer_function, self._latency, self._fault_rates
+        options = self._answers, self._answer_function, self._latency, self._fault_rates
         self.errors = []
         self.workers = SimulatedWorkers(
             self._answer_call, seed=seed, clock=clock, latency=self._seconds, faults=_CurrentFaults(self)
@@ -143,26 +143,26 @@ class SimulatedOrchestra(_OrchestraHarness):
             async with self._open(clock, seed, self.workers):
                 yield
         finally:
-            self._answers, self._answer_function, self._latency, self._fault_rates = said
+            self._answers, self._answer_function, self._latency, self._fault_rates = options
 
     async def _answer_call(self, call: CallRequest) -> Any:
         if call.name in self._answers:
-            found = self._answers[call.name]
-            found = found(call) if callable(found) else found
+            answer = self._answers[call.name]
+            answer = answer(call) if callable(answer) else answer
         elif self._answer_function is not None:
-            found = self._answer_function(call)
+            answer = self._answer_function(call)
         elif (
             (tool := self.orchestra.registry.tools.get(call.name)) is not None
             and call.kind == "tool"
             and tool.contract.effect == "pure"
         ):
-            found = run_inline(tool, call)
+            answer = run_inline(tool, call)
         else:
             self.errors.append(_missing_answer_error(call, self._answers))
             return CallError(code=self.errors[-1].code, reason=self.errors[-1].message, hint=self.errors[-1].hint)
-        if isinstance(found, Awaitable):
-            found = await found
-        return found if isinstance(found, CallResult | CallError) else self._checked_answer(call, to_jsonable(found))
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        return answer if isinstance(answer, CallResult | CallError) else self._checked_answer(call, to_jsonable(answer))
 
     def _checked_answer(self, call: CallRequest, value: Any) -> Any:
         """Returns an answer of the test. Raises E009 if it is not of the callee's type, so that the error is not
@@ -216,11 +216,11 @@ class _CurrentFaults(Faults):
 
 
 def _missing_answer_error(call: CallRequest, table: Mapping[str, Any]) -> InputError:
-    known = f"it has answers for {', '.join(sorted(table))}" if table else "it has no answers"
+    answers_text = f"it has answers for {', '.join(sorted(table))}" if table else "it has no answers"
     near = closest_match(call.name, table)
     hint = f"simulated.set_answers({{{call.name!r}: …}})"
     hint = f"did you mean {hint}, instead of {near!r}?" if near else f"{hint}, or simulated.set_random_answers()"
-    return InputError("C035", f"the test has no answer for the {call.kind} {call.name!r}; {known}", hint=hint)
+    return InputError("C035", f"the test has no answer for the {call.kind} {call.name!r}; {answers_text}", hint=hint)
 
 
 class CassetteOrchestra(_OrchestraHarness):

@@ -31,7 +31,7 @@ def write_encoder(
     """Writes a folder with a tiny encoder that knows these words, and returns the folder."""
     import numpy as np
 
-    made = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(words))]
     mpnet = kind == "mpnet"
     sizes: dict[str, tuple[int, ...]] = {
@@ -44,14 +44,14 @@ def write_encoder(
         ),
     }
     for name in SHAPE.linear_layers:
-        taken, given = SHAPE.layer_shape(name)
-        sizes |= {f"{name}.weight": (given, taken), f"{name}.bias": (given,)}
+        input_size, output_size = SHAPE.layer_shape(name)
+        sizes |= {f"{name}.weight": (output_size, input_size), f"{name}.bias": (output_size,)}
     norms = [
         f"encoder.layer.{layer}.{name}"
         for layer in range(SHAPE.layers)
         for name in ("attention.output.LayerNorm", "output.LayerNorm")
     ]
-    arrays = {name: made.normal(0, 0.3, size).astype(np.float32) for name, size in sizes.items()}
+    arrays = {name: generator.normal(0, 0.3, size).astype(np.float32) for name, size in sizes.items()}
     for name in ("embeddings.LayerNorm", *norms):
         arrays |= {
             f"{name}.weight": np.ones(SHAPE.hidden_size, dtype=np.float32),
@@ -76,8 +76,8 @@ def write_encoder(
 
 def _mpnet_name(name: str) -> str:
     """Returns MPNet's name of an array."""
-    for theirs, ours in MPNET_NAMES:
-        name = name.replace(ours, theirs)
+    for source_name, target_name in MPNET_NAMES:
+        name = name.replace(target_name, source_name)
     return name
 
 
@@ -99,11 +99,11 @@ def _safetensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 def _tokenizer(vocabulary: list[str]) -> dict[str, Any]:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    made = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))  # noqa: S106
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    found: dict[str, Any] = json.loads(made.to_str())
-    return found
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    return content

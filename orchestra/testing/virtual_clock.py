@@ -81,16 +81,16 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def _run_once(self) -> None:
         ready = self._ready
-        held: list[asyncio.Handle] = []
+        handles: list[asyncio.Handle] = []
         if (count := len(ready)) > 1:
-            shuffled = list(ready)
-            self._order.shuffle(shuffled)
+            shuffled_handles = list(ready)
+            self._order.shuffle(shuffled_handles)
             keep = self._order.randint(1, count) if self._order.random() < self._hold_back else count
-            held = shuffled[keep:]
+            handles = shuffled_handles[keep:]
             ready.clear()
-            ready.extend(shuffled[:keep])
+            ready.extend(shuffled_handles[:keep])
         super()._run_once()  # type: ignore[misc]  # an inner method, which typeshed does not list
-        ready.extend(held)
+        ready.extend(handles)
 
     def _process_events(self, event_list: list[object]) -> None:
         """Does nothing: there are no sockets."""
@@ -157,9 +157,9 @@ def run_simulated(main: Callable[[VirtualClock], Coroutine[Any, Any, T]], seed: 
     loop = VirtualLoop(seed)
     try:
         result = loop.run_until_complete(main(VirtualClock(loop, seed)))
-        left = loop.run_until_complete(_unfinished_tasks())
-        if left:
-            raise TaskLeak(f"{len(left)} tasks were left running: " + ", ".join(sorted(left)))
+        unfinished_tasks = loop.run_until_complete(_unfinished_tasks())
+        if unfinished_tasks:
+            raise TaskLeak(f"{len(unfinished_tasks)} tasks were left running: " + ", ".join(sorted(unfinished_tasks)))
     except BaseException as error:
         error.add_note(f"reproduce: run_simulated({getattr(main, '__qualname__', main)}, seed={seed})")
         raise

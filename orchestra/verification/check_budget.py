@@ -77,17 +77,21 @@ class CheckBudget:
     def fits(self, stake: CheckPriority, upcoming: Iterable[UpcomingValues]) -> bool:
         """Whether a check fits beside those in progress and the expected ones that are worth more."""
         need = stake.expected_tokens + self.expected_tokens(self.reserved)
-        each = self.expected_tokens(self.total_bound // self.check_count) if self.check_count else stake.expected_tokens
-        for one in upcoming:
-            if one.influence > 0:
+        expected_tokens = (
+            self.expected_tokens(self.total_bound // self.check_count) if self.check_count else stake.expected_tokens
+        )
+        for value in upcoming:
+            if value.influence > 0:
                 need += (
-                    one.count
-                    * each
-                    * self.probability_above(stake.value_per_token * each / one.influence + DOUBT_TOLERANCE)
+                    value.count
+                    * expected_tokens
+                    * self.probability_above(
+                        stake.value_per_token * expected_tokens / value.influence + DOUBT_TOLERANCE
+                    )
                 )
         return need <= self.limit - self.spent
 
     def probability_above(self, doubt: float) -> float:
         """Probability of a doubt above this one."""
-        more = len(self.doubts) - bisect_right(self.doubts, doubt)
-        return (more + PRIOR_WEIGHT * max(0.0, 1.0 - doubt)) / (len(self.doubts) + PRIOR_WEIGHT)
+        count = len(self.doubts) - bisect_right(self.doubts, doubt)
+        return (count + PRIOR_WEIGHT * max(0.0, 1.0 - doubt)) / (len(self.doubts) + PRIOR_WEIGHT)

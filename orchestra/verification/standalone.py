@@ -50,21 +50,21 @@ def infer_schema(answer: Any, checks: Collection[str]) -> dict[str, Any]:
     """
     if isinstance(answer, str):
         return {"type": "string", "format": QUOTE_FORMAT} if _QUOTE_CHECKS & set(checks) else {"type": "string"}
-    return _infer_schema(answer, quoted=False)
+    return _infer_schema(answer, is_quote=False)
 
 
-def _infer_schema(value: Any, *, quoted: bool) -> dict[str, Any]:
+def _infer_schema(value: Any, *, is_quote: bool) -> dict[str, Any]:
     match value:
         case str():
-            return {"type": "string", "format": QUOTE_FORMAT} if quoted else {"type": "string"}
+            return {"type": "string", "format": QUOTE_FORMAT} if is_quote else {"type": "string"}
         case Mapping():
             return {
                 "type": "object",
                 "properties": {
-                    str(key): _infer_schema(part, quoted=key in QUOTE_FIELDS) for key, part in value.items()
+                    str(key): _infer_schema(part, is_quote=key in QUOTE_FIELDS) for key, part in value.items()
                 },
             }
         case Sequence():
-            return {"type": "array", "prefixItems": [_infer_schema(part, quoted=quoted) for part in value]}
+            return {"type": "array", "prefixItems": [_infer_schema(part, is_quote=is_quote) for part in value]}
         case _:
             return {}

@@ -40,15 +40,15 @@ def to_networkx(program: Program) -> nx.DiGraph[str]:
     return _to_networkx(program, {})
 
 
-def _to_networkx(program: Program, known: dict[int, nx.DiGraph[str]]) -> nx.DiGraph[str]:
-    """`known` maps the `id` of a program to its graph, so that a program that is called twice has one graph."""
+def _to_networkx(program: Program, graphs: dict[int, nx.DiGraph[str]]) -> nx.DiGraph[str]:
+    """`graphs` maps the `id` of a program to its graph, so that a program that is called twice has one graph."""
     import networkx as nx
 
-    if (graph := known.get(id(program))) is not None:
+    if (graph := graphs.get(id(program))) is not None:
         return graph
-    graph = known[id(program)] = nx.DiGraph(name=program.name)
+    graph = graphs[id(program)] = nx.DiGraph(name=program.name)
     for node in program.nodes:
-        body = None if node.body is None else _to_networkx(node.body, known)
+        body = None if node.body is None else _to_networkx(node.body, graphs)
         graph.add_node(node.name, kind=node.kind, callee=callee_name(node), height=node.height, body=body)
     for node in program.nodes:
         graph.add_edges_from(
@@ -60,55 +60,55 @@ def _to_networkx(program: Program, known: dict[int, nx.DiGraph[str]]) -> nx.DiGr
 def layers(program: Program) -> list[list[CompiledNode]]:
     """Groups the nodes by the length of the longest path to them. A layer needs only nodes of earlier layers."""
     depth: dict[int, int] = {}
-    found: list[list[CompiledNode]] = []
+    layer_nodes: list[list[CompiledNode]] = []
     for node in program.nodes:
         depth[node.index] = 1 + max((depth[need] for need in node.needs), default=-1)
-        if depth[node.index] == len(found):
-            found.append([])
-        found[depth[node.index]].append(node)
-    return found
+        if depth[node.index] == len(layer_nodes):
+            layer_nodes.append([])
+        layer_nodes[depth[node.index]].append(node)
+    return layer_nodes
 
 
 def critical_path(program: Program) -> list[str]:
     """Returns the names of the nodes on a longest path, first to last. A body counts as the node that it belongs to."""
-    found: list[str] = []
+    longest_path: list[str] = []
     choice = [node for node in program.nodes if not node.needs]
     while choice:
-        node = max(choice, key=lambda one: one.height)
-        found.append(node.name)
+        node = max(choice, key=lambda candidate: candidate.height)
+        longest_path.append(node.name)
         choice = [program.nodes[child] for child in node.children]
-    return found
+    return longest_path
 
 
 def max_shown_depth(program: Program, max_nodes: int = MAX_SHOWN_NODES) -> int:
     """Returns how many levels of bodies can be shown with at most `max_nodes` nodes in total."""
-    known: dict[tuple[int, int], int] = {}
+    depths: dict[tuple[int, int], int] = {}
     level, before = 0, len(program.nodes)
-    while (count := _count_nodes(program, level + 1, known)) <= max_nodes and count > before:
+    while (count := _count_nodes(program, level + 1, depths)) <= max_nodes and count > before:
         level, before = level + 1, count
     return level
 
 
-def _count_nodes(program: Program, level: int, known: dict[tuple[int, int], int]) -> int:
+def _count_nodes(program: Program, level: int, counts: dict[tuple[int, int], int]) -> int:
     """Counts the nodes of a program and of a number of levels of its bodies."""
     key = (id(program), level)
-    if key not in known:
+    if key not in counts:
         bodies = [node.body for node in program.nodes if node.body is not None] if level else []
-        known[key] = len(program.nodes) + sum(_count_nodes(body, level - 1, known) for body in bodies)
-    return known[key]
+        counts[key] = len(program.nodes) + sum(_count_nodes(body, level - 1, counts) for body in bodies)
+    return counts[key]
 
 
 def walk_programs(program: Program) -> Iterator[Program]:
     """Yields a program and all programs inside it, each once."""
-    seen = {id(program)}
-    waiting = [program]
-    while waiting:
-        here = waiting.pop()
-        yield here
-        for node in here.nodes:
-            if node.body is not None and id(node.body) not in seen:
-                seen.add(id(node.body))
-                waiting.append(node.body)
+    visited = {id(program)}
+    programs = [program]
+    while programs:
+        current_program = programs.pop()
+        yield current_program
+        for node in current_program.nodes:
+            if node.body is not None and id(node.body) not in visited:
+                visited.add(id(node.body))
+                programs.append(node.body)
 
 
 def max_attempts(node: CompiledNode, tiers: int = 1) -> int:
@@ -118,9 +118,11 @@ def max_attempts(node: CompiledNode, tiers: int = 1) -> int:
     exists.
     """
     if node.contract is not None and node.contract.effect == "once":
-        found = 1
+        attempts = 1
     else:
-        found = node.source.retry.attempts if node.source.retry is not None else max(node.retry.attempts, MIN_ATTEMPTS)
+        attempts = (
+            node.source.retry.attempts if node.source.retry is not None else max(node.retry.attempts, MIN_ATTEMPTS)
+        )
     if node.acceptance is not None and "escalate" in node.acceptance.otherwise:
-        return found + max(1, tiers)
-    return found + (node.escalate is not None)
+        return attempts + max(1, tiers)
+    return attempts + (node.escalate is not None)

@@ -58,15 +58,15 @@ class _ModelLimits:
 
 
 def _node_bounds(
-    program: Program, given: Mapping[str, Any], models: _ModelLimits, above: str, times: int
+    program: Program, inputs: Mapping[str, Any], models: _ModelLimits, above: str, times: int
 ) -> Iterator[CostBound]:
     for node in program.nodes:
-        count = times * _element_count(node, given)
+        count = times * _element_count(node, inputs)
         path = f"{above}{node.name}"
         if node.body is not None:
             turns = node.at_most if node.kind == "loop" else 1
             inner = _node_bounds(
-                node.body, given if node.body.sees_outer_scope else {}, models, f"{path}/", count * turns
+                node.body, inputs if node.body.sees_outer_scope else {}, models, f"{path}/", count * turns
             )
             yield from (replace(row, choice=path) for row in inner) if node.body.runs_one_node else inner
         elif node.plan_settings is not None:
@@ -90,18 +90,18 @@ def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBo
     unknown.
     """
     router, larger = plan_settings.router, plan_settings.larger
-    most = plan_settings.limits.steps + 1 + plan_settings.repairs  # of each planner
+    max_steps = plan_settings.limits.steps + 1 + plan_settings.repairs  # of each planner
     rest = 0 if larger is None else plan_settings.repairs + 1  # of the larger planner
     plans = (1 + plan_settings.replans) * plan_settings.votes * MIN_ATTEMPTS
-    longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
-    written = most * longest[0] + rest * longest[-1] if longest else 0
+    longest = sorted((contract.max_output for contract in (router, larger) if contract is not None), reverse=True)
+    output_tokens = max_steps * longest[0] + rest * longest[-1] if longest else 0
     return CostBound(
         path,
         "plan",
         router.name if router is not None else "",
         count,
-        plans * (most + rest),
-        count * plans * written,
+        plans * (max_steps + rest),
+        count * plans * output_tokens,
         None,
     )
 
@@ -116,12 +116,12 @@ def _call_bound(path: str, node: CompiledNode, contract: Contract, count: int, m
     return CostBound(path, contract.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
 
 
-def _element_count(node: CompiledNode, given: Mapping[str, Any]) -> int:
+def _element_count(node: CompiledNode, inputs: Mapping[str, Any]) -> int:
     if node.each is None:
         return 1
     if node.each.references <= {"input"}:
         try:
-            return min(len(node.each.evaluate({"input": given})), node.limit)
+            return min(len(node.each.evaluate({"input": inputs})), node.limit)
         except (OrchestraError, KeyError, TypeError):
             return node.limit
     return node.limit
@@ -132,16 +132,19 @@ def total(rows: list[CostBound], budget: int | None) -> tuple[int, int, int | No
     most expensive agent.
     """
     tokens = _sum_worst_case(rows, lambda row: math.inf if row.tokens is None else row.tokens)
-    bounded = min(tokens, budget if budget is not None else math.inf)
-    calls, written = _sum_worst_case(rows, lambda row: row.calls), _sum_worst_case(rows, lambda row: row.output_tokens)
-    return int(calls), int(written), None if bounded == math.inf else int(bounded)
+    token_bound = min(tokens, budget if budget is not None else math.inf)
+    calls, output_tokens = (
+        _sum_worst_case(rows, lambda row: row.calls),
+        _sum_worst_case(rows, lambda row: row.output_tokens),
+    )
+    return int(calls), int(output_tokens), None if token_bound == math.inf else int(token_bound)
 
 
 def _sum_worst_case(rows: list[CostBound], of: Callable[[CostBound], float]) -> float:
     """Adds up the rows. The agents of one choice count as the most expensive one."""
-    chosen: dict[str, dict[str, float]] = {}
+    rows_by_choice: dict[str, dict[str, float]] = {}
     for row in rows:
         name = row.node.removeprefix(f"{row.choice}/").partition("/")[0] if row.choice else row.node
-        agents = chosen.setdefault(row.choice or row.node, {})
+        agents = rows_by_choice.setdefault(row.choice or row.node, {})
         agents[name] = agents.get(name, 0) + of(row)
-    return sum(max(agents.values()) for agents in chosen.values())
+    return sum(max(agents.values()) for agents in rows_by_choice.values())

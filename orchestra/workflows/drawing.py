@@ -75,40 +75,40 @@ def _draw_node(program: Program, node: CompiledNode, prefix: str, column: int, w
 
 def _describe_lines(program: Program, node: CompiledNode, room: int) -> list[str]:
     """Returns the lines of a node's description and its needs; one line if they fit."""
-    said = [line for sentence in describe_node(node) for line in wrap_text(sentence, room)]
+    text_lines = [line for sentence in describe_node(node) for line in wrap_text(sentence, room)]
     needs = _arrow(_need_names(program, node))
-    if needs and display_width(said[-1]) + 2 + display_width(needs) <= room:
-        return [*said[:-1], f"{said[-1]}  {needs}"]
-    return [*said, *(wrap_text(needs, room) if needs else ())]
+    if needs and display_width(text_lines[-1]) + 2 + display_width(needs) <= room:
+        return [*text_lines[:-1], f"{text_lines[-1]}  {needs}"]
+    return [*text_lines, *(wrap_text(needs, room) if needs else ())]
 
 
 def describe_node(node: CompiledNode) -> list[str]:
     """Describes a node: its kind, then its modifiers, as short texts without line breaks."""
-    found = [_headline(node)]
+    lines = [_headline(node)]
     if node.each is not None:
-        most = f", at most {node.limit:,}" if node.source.limit is not None else ""
+        limit_text = f", at most {node.limit:,}" if node.source.limit is not None else ""
         together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
-        needed = (
+        needed_text = (
             ""
             if node.at_least is None
             else ", all needed"
             if node.at_least == "all"
             else f", at least {node.at_least:,}"
         )
-        found.append(f"each {node.variable} of {_truncate(node.source.each)}{most}{together}{needed}")
+        lines.append(f"each {node.variable} of {_truncate(node.source.each)}{limit_text}{together}{needed_text}")
     if node.source.when is not None:
-        found.append(f"when {_truncate(node.source.when)}")
+        lines.append(f"when {_truncate(node.source.when)}")
     if isinstance(node.source, AgentNode) and node.source.escalate is not None:
-        found.append(f"the larger model at once when {_truncate(node.source.escalate)}")
+        lines.append(f"the larger model at once when {_truncate(node.source.escalate)}")
     if node.acceptance is not None:
         accept = node.source.accept if node.source.accept == "certified" else f"{node.acceptance.accept:g}"
         otherwise = f"; otherwise {', '.join(node.acceptance.otherwise)}" if node.acceptance.otherwise else ""
         score = "; score combined" if node.source.score else ""
-        found.append(f"checks {', '.join(node.acceptance.checks)}{score}; accept {accept}{otherwise}")
+        lines.append(f"checks {', '.join(node.acceptance.checks)}{score}; accept {accept}{otherwise}")
     limits = [f"retry {node.source.retry.attempts}"] if node.source.retry is not None else []
     limits += [f"timeout {node.timeout:g} s"] if node.timeout is not None else []
     limits += ["with a fallback"] if node.fallback is not None else []
-    return [sanitize(text) for text in (*found, *([", ".join(limits)] if limits else []))]
+    return [sanitize(text) for text in (*lines, *([", ".join(limits)] if limits else []))]
 
 
 def _headline(node: CompiledNode) -> str:
@@ -133,14 +133,14 @@ def _truncate(template: Any) -> str:
 
 
 def _need_names(program: Program, node: CompiledNode) -> list[str]:
-    given = ["input"] if program.inputs and "input" in expression_references(node) else []
-    return given + [program.nodes[need].name + "?" * (need in node.soft_needs) for need in node.needs]
+    names = ["input"] if program.inputs and "input" in expression_references(node) else []
+    return names + [program.nodes[need].name + "?" * (need in node.soft_needs) for need in node.needs]
 
 
 def expression_references(node: CompiledNode) -> frozenset[str]:
     """Returns the names that a node's own expressions read, without those of its body."""
     against = node.acceptance.against if node.acceptance is not None else None
-    given: tuple[Expression | None, ...] = (
+    expressions: tuple[Expression | None, ...] = (
         node.inputs,
         node.escalate,
         node.when,
@@ -150,13 +150,13 @@ def expression_references(node: CompiledNode) -> frozenset[str]:
         node.fallback,
         against,
     )
-    return frozenset().union(*(one.references for one in given if one is not None))
+    return frozenset().union(*(expression.references for expression in expressions if expression is not None))
 
 
 def output_nodes(program: Program) -> list[str]:
     """Returns the nodes that a program's output reads, in order; `input` if it reads only that."""
-    read = program.output.references
-    return [node.name for node in program.nodes if node.name in read] or ["input"] * ("input" in read)
+    references = program.output.references
+    return [node.name for node in program.nodes if node.name in references] or ["input"] * ("input" in references)
 
 
 def _has_soft(program: Program) -> bool:
@@ -226,15 +226,15 @@ def _mermaid_lines(program: Program, stem: str, pad: str, level: int) -> Iterato
 
 
 def _mermaid_edges(program: Program, stem: str) -> Iterator[str]:
-    read = program.output.references
+    references = program.output.references
     for node in program.nodes:
         if program.inputs and "input" in expression_references(node):
             yield f"{stem}_in --> {stem}{node.index}"
         for need in node.needs:
             yield f"{stem}{need} {'-.->' if need in node.soft_needs else '-->'} {stem}{node.index}"
-    if program.inputs and "input" in read:
+    if program.inputs and "input" in references:
         yield f"{stem}_in --> {stem}_out"
-    yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in read)
+    yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in references)
 
 
 _SHAPES = {

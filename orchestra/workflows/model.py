@@ -304,5 +304,7 @@ class Graph(WorkflowModel):
             return self
         name = self.name if self.name != "input" else "input_"
         block = NodeBlock.model_construct(nodes=self.nodes, output=self.output)
-        whole = CallNode.model_construct(call=block, checks=(CONFIDENCE,), accept=self.accept, otherwise=("abstain",))
-        return self.model_copy(update={"nodes": {name: whole}, "output": f"${{{name}}}", "accept": None})
+        call_node = CallNode.model_construct(
+            call=block, checks=(CONFIDENCE,), accept=self.accept, otherwise=("abstain",)
+        )
+        return self.model_copy(update={"nodes": {name: call_node}, "output": f"${{{name}}}", "accept": None})

@@ -228,7 +228,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
             return True
         if self.contract is not None and self.contract.effect != "pure":
             return True
-        if self.tool_use is not None and any(one.effect != "pure" for one in self.tool_use.reachable):
+        if self.tool_use is not None and any(contract.effect != "pure" for contract in self.tool_use.reachable):
             return True
         return self.body is not None and any(inner.has_effects for inner in self.body.nodes)
 
@@ -279,7 +279,7 @@ class Program:
             if below or node.has_effects or node.name in self.output.references:
                 rest[node.index] = below | 1 << node.index
         leading = sum(map(bool, rest))
-        return tuple(found.bit_count() / leading if found else 0.0 for found in rest)
+        return tuple(index.bit_count() / leading if index else 0.0 for index in rest)
 
     @cached_property
     def check_weights(self) -> tuple[tuple[float, float], ...]:
@@ -287,13 +287,13 @@ class Program:
 
         A list counts as one value, since its length is unknown before the run.
         """
-        found: list[tuple[float, float]] = []
+        weights: list[tuple[float, float]] = []
         for node, share in zip(self.nodes, self.influence, strict=True):
             if node.acceptance is not None and node.acceptance.uses_model_checks:
-                found.append((share, 1.0))
+                weights.append((share, 1.0))
             if node.body is not None:
-                found += [(share * inner, count) for inner, count in node.body.check_weights]
-        return tuple(found)
+                weights += [(share * inner, count) for inner, count in node.body.check_weights]
+        return tuple(weights)
 
     @property
     def time_limit(self) -> float | None:
@@ -313,7 +313,7 @@ class Program:
     @cached_property
     def required_tools(self) -> tuple[Contract, ...]:
         """The tools that every run calls. Nodes with a condition are left out."""
-        return tuple({one.name: one for one in _required_tools(self)}.values())
+        return tuple({required_tool.name: required_tool for required_tool in _required_tools(self)}.values())
 
     @cached_property
     def certified_acceptances(self) -> tuple[Acceptance, ...]:
@@ -321,7 +321,7 @@ class Program:
         accepting = [
             node.acceptance for part in reachable_programs(self) for node in part.nodes if node.acceptance is not None
         ]
-        return tuple(one for one in accepting if one.certificate or one.combination)
+        return tuple(acceptance for acceptance in accepting if acceptance.certificate or acceptance.combination)
 
     @cached_property
     def has_dynamic_calls(self) -> bool:
@@ -395,16 +395,18 @@ def reachable_programs(program: Program) -> Iterator[Program]:
     yield from _walk_programs(program, set())
 
 
-def _walk_programs(program: Program, seen: set[int]) -> Iterator[Program]:
-    if id(program) in seen:
+def _walk_programs(program: Program, visited: set[int]) -> Iterator[Program]:
+    if id(program) in visited:
         return
-    seen.add(id(program))
+    visited.add(id(program))
     yield program
     for node in program.nodes:
         if node.body is not None:
-            yield from _walk_programs(node.body, seen)
-        for called in node.plan_settings.callable_workflows.values() if node.plan_settings is not None else ():
-            yield from _walk_programs(called.program, seen)
+            yield from _walk_programs(node.body, visited)
+        for callable_workflow in (
+            node.plan_settings.callable_workflows.values() if node.plan_settings is not None else ()
+        ):
+            yield from _walk_programs(callable_workflow.program, visited)
 
 
 def _collect_agents(program: Program, *, always: bool) -> Iterator[AgentIdentity]:
@@ -415,8 +417,8 @@ def _collect_agents(program: Program, *, always: bool) -> Iterator[AgentIdentity
         if node.body is not None:
             yield from node.body.required_agents if always else node.body.possible_agents
         if node.plan_settings is not None and not always:
-            for called in node.plan_settings.callable_workflows.values():
-                yield from called.program.possible_agents
+            for callable_workflow in node.plan_settings.callable_workflows.values():
+                yield from callable_workflow.program.possible_agents
 
 
 def _required_tools(program: Program) -> Iterator[Contract]:
@@ -432,19 +434,23 @@ def _required_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
     """Yields the agents that a node always calls: its own or the router of its plan, and the judges of its checks."""
     contract = node.contract if node.plan_settings is None else node.plan_settings.router
     judges = node.acceptance.judges.values() if node.acceptance is not None else ()
-    yield from ((one.name, one.digest) for one in (contract, *judges) if one is not None and one.kind == "agent")
+    yield from (
+        (called_contract.name, called_contract.digest)
+        for called_contract in (contract, *judges)
+        if called_contract is not None and called_contract.kind == "agent"
+    )
 
 
 def _possible_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
     """Yields the agents that a node may call, without the workflows of its plan."""
     yield from _required_agents(node)
-    more: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
+    contracts: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
     if (plan_settings := node.plan_settings) is not None:
-        more += (
+        contracts += (
             *plan_settings.callable_contracts,
             *((plan_settings.larger,) if plan_settings.larger is not None else ()),
         )
-    yield from ((contract.name, contract.digest) for contract in more if contract.kind == "agent")
+    yield from ((contract.name, contract.digest) for contract in contracts if contract.kind == "agent")
 
 
 def _may_escalate(node: CompiledNode) -> bool:
@@ -459,7 +465,7 @@ def _may_escalate(node: CompiledNode) -> bool:
         if node.tool_use is not None
         else ()
     )
-    return any("escalate" in one.otherwise for one in capabilities) or (
+    return any("escalate" in capability.otherwise for capability in capabilities) or (
         node.body is not None and node.body.may_escalate
     )
 

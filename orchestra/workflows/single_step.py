@@ -31,8 +31,8 @@ def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold)
             "V029", f"{step.name} is a tool, and its output has no confidence", hint="leave out the acceptance"
         )
     checks = step.contract.checks or (CONFIDENCE,)
-    told = node.model_copy(update={"accept": accept, "checks": checks, "otherwise": ("abstain",)})
-    return graph.model_copy(update={"nodes": {name: told}})
+    agent_node = node.model_copy(update={"accept": accept, "checks": checks, "otherwise": ("abstain",)})
+    return graph.model_copy(update={"nodes": {name: agent_node}})
 
 
 def single_step_graph(step: Step[..., Any]) -> Graph:
@@ -46,9 +46,9 @@ def single_step_graph(step: Step[..., Any]) -> Graph:
     required = contract.input.get("required", ())
     inputs: dict[str, Input] = {}
     types: dict[str, Schema] = {}
-    known = {**project_models(), **models_in(contract.input)}
+    all_models = {**project_models(), **models_in(contract.input)}
     for name, part in contract.input.get("properties", {}).items():
-        text, _ = declare_type(subschema(contract.input, part), name, known, types)
+        text, _ = declare_type(subschema(contract.input, part), name, all_models, types)
         optional = name not in required
         inputs[name] = Input(
             type=text, optional=optional, default=escape_references(part.get("default")) if optional else None

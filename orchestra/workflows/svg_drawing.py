@@ -102,22 +102,22 @@ def draw_svg(program: Program) -> str:
 
 def _layout(program: Program, levels: int) -> _Layout:
     """Returns the boxes of a program in layers, with their places."""
-    shown, left = _first_layers(program)
+    nodes, omitted_count = _first_layers(program)
     boxes: dict[str, _Box] = {}
     rows: list[list[_Box]] = []
     if program.inputs:
-        kinds = (f"{name}: {format_type(one.schema)}" for name, one in program.inputs.items())
+        kinds = (f"{name}: {format_type(input_field.schema)}" for name, input_field in program.inputs.items())
         boxes["input"] = _text_box("input", kinds, rounded=True)
         rows.append([boxes["input"]])
-    for layer in shown:
+    for layer in nodes:
         rows.append([_node_box(program, node, levels) for node in layer])
         boxes |= {f"node {node.index}": box for node, box in zip(layer, rows[-1], strict=True)}
-    if left:
-        boxes["rest"] = _text_box(f"… and {pluralize(left, 'node')}", (), rounded=True)
+    if omitted_count:
+        boxes["rest"] = _text_box(f"… and {pluralize(omitted_count, 'node')}", (), rounded=True)
         rows.append([boxes["rest"]])
     boxes["output"] = _text_box("output", [format_type(program.output_schema)], rounded=True)
     rows.append([boxes["output"]])
-    edges = [_Edge([boxes[source], boxes[target]], dashed) for source, target, dashed in _edges(program, boxes)]
+    edges = [_Edge([boxes[source], boxes[target]], is_dashed) for source, target, is_dashed in _edges(program, boxes)]
     layout = _Layout(rows, edges)
     _add_lanes(layout)
     _order(layout)
@@ -127,14 +127,14 @@ def _layout(program: Program, levels: int) -> _Layout:
 
 def _first_layers(program: Program) -> tuple[list[list[CompiledNode]], int]:
     """Returns the layers that are drawn, and the number of nodes that are not."""
-    shown: list[list[CompiledNode]] = []
+    nodes: list[list[CompiledNode]] = []
     room = MAX_NODES
     for layer in layers(program):
         if room <= 0:
             break
-        shown.append(layer[:room])
+        nodes.append(layer[:room])
         room -= len(layer)
-    return shown, len(program.nodes) - sum(map(len, shown))
+    return nodes, len(program.nodes) - sum(map(len, nodes))
 
 
 def _edges(program: Program, boxes: Mapping[str, _Box]) -> Iterator[tuple[str, str, bool]]:
@@ -170,8 +170,8 @@ def _node_box(program: Program, node: CompiledNode, levels: int) -> _Box:
 
 def _text_box(name: str, texts: Iterable[str], *, rounded: bool = False) -> _Box:
     """Returns a box with a name and lines of text, of the size that they need."""
-    wrapped = [line for text in (name, *texts) for line in wrap_text(sanitize(text), _COLUMNS)]
-    lines = wrapped if len(wrapped) <= _MAX_LINES else [*wrapped[: _MAX_LINES - 1], "…"]
+    wrapped_lines = [line for text in (name, *texts) for line in wrap_text(sanitize(text), _COLUMNS)]
+    lines = wrapped_lines if len(wrapped_lines) <= _MAX_LINES else [*wrapped_lines[: _MAX_LINES - 1], "…"]
     width = max(display_width(line) for line in lines) * _CHAR + 2 * _PAD + 6
     return _Box(max(60.0, width), len(lines) * _LINE + 2 * _PAD - 4, lines, round=rounded)
 
@@ -207,10 +207,11 @@ def _order(layout: _Layout) -> None:
     for sweep in range(_SWEEPS):
         near, rows = (above, layout.rows) if sweep % 2 == 0 else (below, layout.rows[::-1])
         for row in rows:
-            wanted = {
-                id(box): _mean([position[id(one)] for one in near.get(id(box), ())], position[id(box)]) for box in row
+            means = {
+                id(box): _mean([position[id(neighbour)] for neighbour in near.get(id(box), ())], position[id(box)])
+                for box in row
             }
-            row.sort(key=lambda box: wanted[id(box)])
+            row.sort(key=lambda box: means[id(box)])
             for at, box in enumerate(row):
                 position[id(box)] = (at + 0.5) / len(row)
 
@@ -219,20 +220,20 @@ def _place(layout: _Layout) -> None:
     """Sets the places of all boxes, and the size of the layout."""
     above, below = _neighbours(layout)
     for row in layout.rows:
-        left = -_row_width(row) / 2
+        left_edge = -_row_width(row) / 2
         for box in row:
-            box.x = left + box.width / 2
-            left += box.width + _GAP_X
+            box.x = left_edge + box.width / 2
+            left_edge += box.width + _GAP_X
     for sweep in range(_SWEEPS):
         near, rows = (above, layout.rows) if sweep % 2 == 0 else (below, layout.rows[::-1])
         for row in rows:
-            _spread(row, [_mean([one.x for one in near.get(id(box), ())], box.x) for box in row])
-    left = min(box.x - box.width / 2 for row in layout.rows for box in row)
+            _spread(row, [_mean([neighbour.x for neighbour in near.get(id(box), ())], box.x) for box in row])
+    left_edge = min(box.x - box.width / 2 for row in layout.rows for box in row)
     top = 0.0
     for row in layout.rows:
         height = max(box.height for box in row)
         for box in row:
-            box.x -= left
+            box.x -= left_edge
             if box.is_lane:
                 box.height = height
             box.y = top + (height - box.height) / 2
@@ -241,9 +242,9 @@ def _place(layout: _Layout) -> None:
     layout.height = top - _GAP_Y
 
 
-def _spread(row: Sequence[_Box], wanted: Sequence[float]) -> None:
+def _spread(row: Sequence[_Box], means: Sequence[float]) -> None:
     """Moves the boxes of a layer towards the wanted centres, in their order and without overlaps."""
-    from_left, from_right = list(wanted), list(wanted)
+    from_left, from_right = list(means), list(means)
     for at in range(1, len(row)):
         from_left[at] = max(from_left[at], from_left[at - 1] + _distance(row[at - 1], row[at]))
     for at in range(len(row) - 2, -1, -1):
@@ -274,26 +275,26 @@ def _draw_layout(layout: _Layout, x: float, y: float) -> Iterator[str]:
 
 
 def _draw_box(box: _Box, x: float, y: float) -> Iterator[str]:
-    left, top = x + box.x - box.width / 2, y + box.y
+    left_edge, top = x + box.x - box.width / 2, y + box.y
     radius = min(16.0, box.height / 2) if box.round else 5
     yield (
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="{radius:g}" '
+        f'<rect x="{left_edge:.1f}" y="{top:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="{radius:g}" '
         'fill-opacity=".05" stroke="currentColor" stroke-opacity=".35"/>'
     )
     if box.colour:
         yield (
-            f'<rect x="{left:.1f}" y="{top + 4:.1f}" width="4" height="{box.height - 8:.1f}" rx="2" '
+            f'<rect x="{left_edge:.1f}" y="{top + 4:.1f}" width="4" height="{box.height - 8:.1f}" rx="2" '
             f'fill="{box.colour}"/>'
         )
     for at, line in enumerate(box.lines):
         look = ' font-weight="600"' if at == 0 else ' fill-opacity=".75"'
         yield (
-            f'<text x="{left + _PAD + 3:.1f}" y="{top + _PAD + 9 + at * _LINE:.1f}" xml:space="preserve"{look}>'
+            f'<text x="{left_edge + _PAD + 3:.1f}" y="{top + _PAD + 9 + at * _LINE:.1f}" xml:space="preserve"{look}>'
             f"{escape(line)}</text>"
         )
     if box.inner is not None:
         indent = (box.width - box.inner.width) / 2
-        yield from _draw_layout(box.inner, left + indent, top + box.height - box.inner.height - _PAD)
+        yield from _draw_layout(box.inner, left_edge + indent, top + box.height - box.inner.height - _PAD)
 
 
 def _draw_edge(edge: _Edge, x: float, y: float) -> Iterator[str]:

@@ -117,13 +117,13 @@ def _load_array(name: str, data: bytes) -> NDArray[Any]:
     """
     import numpy
 
-    said = _HEADER.match(data)
-    if said is None:
+    match = _HEADER.match(data)
+    if match is None:
         raise ValueError(f"{name} is not an array of numbers")
-    shape = [int(size) for size in said["shape"].split(b",") if size.strip()]
+    shape = [int(size) for size in match["shape"].split(b",") if size.strip()]
     if (
-        said.end() != 10 + int.from_bytes(data[8:10], "little")
-        or math.prod(shape) * int(said["size"]) != len(data) - said.end()
+        match.end() != 10 + int.from_bytes(data[8:10], "little")
+        or math.prod(shape) * int(match["size"]) != len(data) - match.end()
     ):
         raise ValueError(f"{name} does not have the size that its header states")
     array: NDArray[Any] = numpy.load(io.BytesIO(data), allow_pickle=False)

@@ -40,10 +40,13 @@ class WordingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def probabilities(self, inputs: Mapping[str, Any]) -> list[float]:
         """Returns the probability of each choice by the words alone."""
         numbers = wording_features(str(inputs.get(self.claim, "")), str(inputs.get(self.evidence, "")))
-        scaled = [
+        scaled_numbers = [
             (number - mean) / spread for number, mean, spread in zip(numbers, self.mean, self.spread, strict=True)
         ]
-        sums = [sum(map(float.__mul__, row, scaled)) + bias for row, bias in zip(self.weights, self.bias, strict=True)]
+        sums = [
+            sum(map(float.__mul__, row, scaled_numbers)) + bias
+            for row, bias in zip(self.weights, self.bias, strict=True)
+        ]
         return softmax(sums)
 
 
@@ -81,26 +84,27 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             InputError: A014 if it is not a calibration of these choices.
         """
         try:
-            found = decode_json(data, cls)
+            calibration = decode_json(data, cls)
         except JsonDecodingError as error:
             raise _calibration_error(str(error), location) from error
-        if set(found.choices) != set(choices):
+        if set(calibration.choices) != set(choices):
             raise _calibration_error(
-                f"its choices are {', '.join(found.choices)}, but those of the card are {', '.join(choices) or 'none'}",
+                f"its choices are {', '.join(calibration.choices)}, but those of the card are "
+                f"{', '.join(choices) or 'none'}",
                 location,
             )
-        sizes = [len(found.bias)]
-        if found.words is not None:
-            sizes += [len(found.words.weights), len(found.words.bias)]
-            if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {
+        sizes = [len(calibration.bias)]
+        if calibration.words is not None:
+            sizes += [len(calibration.words.weights), len(calibration.words.bias)]
+            if {len(row) for row in (calibration.words.mean, calibration.words.spread, *calibration.words.weights)} != {
                 len(FEATURE_NAMES)
             }:
                 raise _calibration_error(f"its wording model does not have {len(FEATURE_NAMES)} features", location)
-            if not all(spread > 0 for spread in found.words.spread):
+            if not all(spread > 0 for spread in calibration.words.spread):
                 raise _calibration_error("a spread is not positive", location)
-        if set(sizes) != {len(found.choices)}:
+        if set(sizes) != {len(calibration.choices)}:
             raise _calibration_error("it does not have one number for each choice", location)
-        return found
+        return calibration
 
     def calibrate(self, probabilities: Mapping[str, float], inputs: Mapping[str, Any]) -> dict[str, float]:
         """Returns the calibrated probabilities."""
@@ -109,23 +113,23 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             for choice, bias in zip(self.choices, self.bias, strict=True)
         ]
         if self.words is not None:
-            said = self.words.probabilities(inputs)
+            word_probabilities = self.words.probabilities(inputs)
             sums = [
-                one + self.trust.wording * math.log(max(MIN_PROBABILITY, chance))
-                for one, chance in zip(sums, said, strict=True)
+                score + self.trust.wording * math.log(max(MIN_PROBABILITY, chance))
+                for score, chance in zip(sums, word_probabilities, strict=True)
             ]
         return dict(zip(self.choices, softmax(sums), strict=True))
 
 
 def softmax(sums: Sequence[float]) -> list[float]:
     """Returns probabilities in proportion to the exponentials."""
-    most = max(sums)
-    shares = [math.exp(one - most) for one in sums]
-    whole = sum(shares)
-    return [share / whole for share in shares]
+    peak = max(sums)
+    shares = [math.exp(score - peak) for score in sums]
+    total = sum(shares)
+    return [share / total for share in shares]
 
 
-def _calibration_error(why: str, location: SourceLocation | None) -> InputError:
+def _calibration_error(reason: str, location: SourceLocation | None) -> InputError:
     return InputError(
-        "A014", f"not a calibration of this agent: {why}", location=location, hint="orchestra learn calibrate"
+        "A014", f"not a calibration of this agent: {reason}", location=location, hint="orchestra learn calibrate"
     )

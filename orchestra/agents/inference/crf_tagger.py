@@ -78,11 +78,11 @@ class TaggerFeatures:
         """Returns the features of each word."""
         lower = [word.text.lower() for word in words]
         shapes = [word_shape(word.text) for word in words]
-        wanted = sorted(set(asked))
-        return [self._features_at(at, words, lower, shapes, wanted) for at in range(len(words))]
+        feature_names = sorted(set(asked))
+        return [self._features_at(at, words, lower, shapes, feature_names) for at in range(len(words))]
 
     def _features_at(
-        self, at: int, words: Sequence[Word], lower: Sequence[str], shapes: Sequence[str], wanted: Sequence[str]
+        self, at: int, words: Sequence[Word], lower: Sequence[str], shapes: Sequence[str], names: Sequence[str]
     ) -> list[str]:
         count = len(words)
         before, after = at, count - 1 - at
@@ -96,29 +96,29 @@ class TaggerFeatures:
 
         near = {step: word(step) for step in _OFFSETS}
         looks = {step: shape(step) for step in _OFFSETS[1:-1]}
-        glued = (
+        glue_features = (
             int(before > 0 and words[at - 1].end == words[at].start),
             int(after > 0 and words[at + 1].start == words[at].end),
         )
-        found = [
+        features = [
             "bias",
             f"length {short}",
             f"from start {min(before, 3)}",
             f"from end {min(after, 3)}",
-            f"glued {glued}",
+            f"glued {glue_features}",
         ]
-        found += [f"word {step} {text}" for step, text in near.items()] + [
-            f"shape {step} {looked}" for step, looked in looks.items()
+        features += [f"word {step} {text}" for step, text in near.items()] + [
+            f"shape {step} {look}" for step, look in looks.items()
         ]
-        found += [f"words {step} {near[step]} {near[step + 1]}" for step in (-2, -1, 0, 1)]
-        found += [f"shapes {looks[-1]} {looks[0]} {looks[1]}", f"short {short} {looks[0]} {place}"]
-        found += [f"begins {near[0][:size]}" for size in (1, 2, 3, 4)] + [
+        features += [f"words {step} {near[step]} {near[step + 1]}" for step in (-2, -1, 0, 1)]
+        features += [f"shapes {looks[-1]} {looks[0]} {looks[1]}", f"short {short} {looks[0]} {place}"]
+        features += [f"begins {near[0][:size]}" for size in (1, 2, 3, 4)] + [
             f"ends {near[0][-size:]}" for size in (1, 2, 3, 4)
         ]
-        for slot in wanted or ("nothing",):
-            found += [f"asked {slot}", f"asked {slot} {looks[0]}", f"asked {slot} {min(count, 4)} {place}"]
-        found.append(f"all asked {' '.join(wanted)}")
-        return found + [f"class {step} {name}" for step in (-1, 0, 1) for name in self._classes.get(near[step], ())]
+        for slot in names or ("nothing",):
+            features += [f"asked {slot}", f"asked {slot} {looks[0]}", f"asked {slot} {min(count, 4)} {place}"]
+        features.append(f"all asked {' '.join(names)}")
+        return features + [f"class {step} {name}" for step in (-1, 0, 1) for name in self._classes.get(near[step], ())]
 
 
 class CrfTagger:
@@ -162,8 +162,8 @@ class CrfTagger:
     def _scores(self, features: Sequence[Sequence[str]]) -> NDArray[Any]:
         import numpy
 
-        known = [[row for name in names if (row := self._index.get(name)) is not None] for names in features]
-        return numpy.stack([self._weights[rows].sum(axis=0) for rows in known])
+        feature_rows = [[row for name in names if (row := self._index.get(name)) is not None] for names in features]
+        return numpy.stack([self._weights[rows].sum(axis=0) for rows in feature_rows])
 
 
 def viterbi(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int], float]:
@@ -191,25 +191,25 @@ def _log_sum_exp(values: NDArray[Any]) -> NDArray[Any]:
     """Returns the logarithm of the sum of exponentials along the first axis."""
     import numpy
 
-    most = values.max(axis=0)
-    summed: NDArray[Any] = most + numpy.log(numpy.exp(values - most).sum(axis=0))
-    return summed
+    peak = values.max(axis=0)
+    log_sums: NDArray[Any] = peak + numpy.log(numpy.exp(values - peak).sum(axis=0))
+    return log_sums
 
 
 def decode_slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Returns the slots of a label sequence: the first run of words of each slot, as a span of the text."""
-    found: dict[str, dict[str, Any]] = {}
+    slots: dict[str, dict[str, Any]] = {}
     at = 0
     while at < len(words):
-        begun, name = at, labels[at][2:]
+        start_index, name = at, labels[at][2:]
         at += 1
         if not name:
             continue
         while at < len(words) and labels[at] == f"I-{name}":
             at += 1
-        start, end = words[begun].start, words[at - 1].end
-        found.setdefault(name, {"value": text[start:end], "start": start, "end": end})
-    return found
+        start, end = words[start_index].start, words[at - 1].end
+        slots.setdefault(name, {"value": text[start:end], "start": start, "end": end})
+    return slots
 
 
 def slot_labels(words: Sequence[Word], wanted: Mapping[str, Mapping[str, Any]]) -> list[str] | None:

@@ -85,12 +85,12 @@ class EncoderShape:
         sizes = [
             int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
         ]
-        more = (
+        positions = (
             (int(config["pad_token_id"]) + 1, int(config["relative_attention_num_buckets"]))
             if kind == "mpnet"
             else (0, 0)
         )
-        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *more)
+        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *positions)
 
     @property
     def linear_layers(self) -> Iterator[str]:
@@ -151,8 +151,10 @@ class Encoder:
         if shape.relative_buckets and self._arrays[RELATIVE_BIAS].shape != (shape.relative_buckets, shape.heads):
             raise ValueError(f"{RELATIVE_BIAS} does not have the shape in the configuration")
         for name in shape.linear_layers:
-            taken, given = shape.layer_shape(name)
-            if self._arrays[f"{name}.weight"].shape != (given, taken) or self._arrays[f"{name}.bias"].shape != (given,):
+            input_size, output_size = shape.layer_shape(name)
+            if self._arrays[f"{name}.weight"].shape != (output_size, input_size) or self._arrays[
+                f"{name}.bias"
+            ].shape != (output_size,):
                 raise ValueError(f"{name} does not have the shape in the configuration")
 
     @classmethod
@@ -167,10 +169,10 @@ class Encoder:
         from tokenizers import Tokenizer
 
         shape = EncoderShape.from_config(json.loads((folder / CONFIG_FILE).read_bytes()))
-        said = (folder / TOKENIZER_FILE).read_text("utf-8")
-        if "model" not in json.loads(said):  # for any other content the library raises a bare `Exception`
+        text = (folder / TOKENIZER_FILE).read_text("utf-8")
+        if "model" not in json.loads(text):  # for any other content the library raises a bare `Exception`
             raise ValueError(f"{TOKENIZER_FILE} does not contain a tokenizer")
-        tokenizer = Tokenizer.from_str(said)
+        tokenizer = Tokenizer.from_str(text)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(shape, map_safetensors(folder / WEIGHTS_FILE), tokenizer, threads)
@@ -185,15 +187,19 @@ class Encoder:
         """Returns the tokens of a text with the first and the last mark, and the span of each in characters; marks have
         empty spans.
         """
-        made = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
-        return made.ids, made.offsets
+        encoding = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
+        return encoding.ids, encoding.offsets
 
     def tokenize_pair(self, first: str, second: str) -> EncodedPair:
         """Tokenizes two texts without a limit."""
-        made = self._tokenizer.encode(*(text.encode("utf-8", "replace").decode("utf-8") for text in (first, second)))
-        body = [at for at, text in enumerate(made.sequence_ids) if text == 1]
-        start, end = (body[0], body[-1] + 1) if body else (len(made.ids) - 1, len(made.ids) - 1)
-        return EncodedPair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
+        encoding = self._tokenizer.encode(
+            *(text.encode("utf-8", "replace").decode("utf-8") for text in (first, second))
+        )
+        body = [at for at, text in enumerate(encoding.sequence_ids) if text == 1]
+        start, end = (body[0], body[-1] + 1) if body else (len(encoding.ids) - 1, len(encoding.ids) - 1)
+        return EncodedPair(
+            encoding.ids[:start], encoding.ids[start:end], encoding.offsets[start:end], encoding.ids[end:]
+        )
 
     def truncate_pair(self, first: str, second: str, limit: int) -> list[int]:
         """Tokenizes two texts as one input of at most `limit` tokens. Both are cut at the end; the first gets at most
@@ -233,8 +239,8 @@ class Encoder:
         vectors: dict[int, Array] = {}
 
         def run(batch: Sequence[int]) -> None:
-            computed = self._forward([texts[index] for index in batch], adapters, members)
-            vectors.update(zip(batch, computed, strict=True))
+            batch_vectors = self._forward([texts[index] for index in batch], adapters, members)
+            vectors.update(zip(batch, batch_vectors, strict=True))
 
         with self._threads.limit_to_one(), self._threads.share_processors() as workers:
             batches = token_batches(list(map(len, texts)), workers)
@@ -270,17 +276,17 @@ class Encoder:
             block = f"encoder.layer.{layer}"
             if len(x) != members and any(f"{block}.{name}" in adapters for name in LINEAR_LAYERS):
                 x = np.repeat(x, members, axis=0)  # up to here the members have the same values
-            read = self._attention(x, block, adapters, spans)
+            attended = self._attention(x, block, adapters, spans)
             x = self._layer_norm(
-                x + self._linear(read, f"{block}.attention.output.dense", adapters),
+                x + self._linear(attended, f"{block}.attention.output.dense", adapters),
                 f"{block}.attention.output.LayerNorm",
             )
             inner = gelu(self._linear(x, f"{block}.intermediate.dense", adapters))
             x = self._layer_norm(
                 x + self._linear(inner, f"{block}.output.dense", adapters), f"{block}.output.LayerNorm"
             )
-        given: Array = np.repeat(x, members // len(x), axis=0)
-        return [given[:, span.start : span.end] for span in spans]
+        hidden_states: Array = np.repeat(x, members // len(x), axis=0)
+        return [hidden_states[:, span.start : span.end] for span in spans]
 
     def _position_bias(self, length: int) -> Array | None:
         """Returns the attention bias of a text by the distance of two tokens, (heads, from, to)."""
@@ -301,40 +307,42 @@ class Encoder:
             self._linear(x, f"{block}.attention.self.{name}", adapters) for name in ("query", "key", "value")
         )
         query /= np.float32(math.sqrt(width // heads))
-        read = np.empty_like(x)
+        attended = np.empty_like(x)
         for start, end, position_bias in spans:
-            split = (
+            split_heads = (
                 part[:, start:end].reshape(members, end - start, heads, -1).transpose(0, 2, 1, 3)
                 for part in (query, key, value)
             )
             # Products of arrays that are not contiguous are slow.
-            text_query, text_key, text_value = map(np.ascontiguousarray, split)
+            text_query, text_key, text_value = map(np.ascontiguousarray, split_heads)
             scores: Array = text_query @ text_key.transpose(0, 1, 3, 2)
             if position_bias is not None:
                 scores += position_bias
             scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
             scores /= scores.sum(axis=-1, keepdims=True)
-            read[:, start:end] = (scores @ text_value).transpose(0, 2, 1, 3).reshape(members, end - start, width)
-        return read
+            attended[:, start:end] = (scores @ text_value).transpose(0, 2, 1, 3).reshape(members, end - start, width)
+        return attended
 
     def _linear(self, x: Array, name: str, adapters: Mapping[str, LoraWeights]) -> Array:
         weight, bias = self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]
-        given: Array = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
-        given += bias
+        product: Array = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
+        product += bias
         if (change := adapters.get(name)) is None:
-            return given
-        given += (x @ change.down.transpose(0, 2, 1)) @ change.up.transpose(0, 2, 1)
-        return given
+            return product
+        product += (x @ change.down.transpose(0, 2, 1)) @ change.up.transpose(0, 2, 1)
+        return product
 
     def _layer_norm(self, x: Array, name: str) -> Array:
         import numpy as np
 
-        centred: Array = x - x.mean(axis=-1, keepdims=True)
-        centred /= np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
-        centred *= self._arrays[f"{name}.weight"]
-        centred += self._arrays[f"{name}.bias"]
-        return centred
+        centred_rows: Array = x - x.mean(axis=-1, keepdims=True)
+        centred_rows /= np.sqrt(
+            (centred_rows * centred_rows).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon)
+        )
+        centred_rows *= self._arrays[f"{name}.weight"]
+        centred_rows += self._arrays[f"{name}.bias"]
+        return centred_rows
 
 
 def token_batches(lengths: Sequence[int], workers: int) -> list[list[int]]:
@@ -372,20 +380,20 @@ def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int 
         if f"down.{name}" in arrays
     }
     for name, (down, up) in changes.items():
-        taken, given = shape.layer_shape(name)
-        if down.shape != (members, down.shape[1], taken) or up.shape != (members, given, down.shape[1]):
+        input_size, output_size = shape.layer_shape(name)
+        if down.shape != (members, down.shape[1], input_size) or up.shape != (members, output_size, down.shape[1]):
             raise ValueError(f"the adapters of {name} have other shapes than the encoder")
     return changes
 
 
 def bert_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Renames the arrays of a file to BERT's names."""
-    found = {}
+    names = {}
     for name, array in arrays.items():
-        for theirs, ours in MPNET_NAMES:
-            name = name.replace(theirs, ours)
-        found[name.removeprefix("bert.").removeprefix("mpnet.")] = array
-    return found
+        for source_name, target_name in MPNET_NAMES:
+            name = name.replace(source_name, target_name)
+        names[name.removeprefix("bert.").removeprefix("mpnet.")] = array
+    return names
 
 
 def relative_position_buckets(count: int, buckets: int) -> NDArray[Any]:
@@ -401,8 +409,8 @@ def relative_position_buckets(count: int, buckets: int) -> NDArray[Any]:
     exact = half // 2
     ratio = np.log(np.maximum(far, 1) / exact) / math.log(MAX_DISTANCE / exact)
     longer = np.minimum(exact + (ratio * (half - exact)).astype(np.int64), half - 1)
-    found: NDArray[Any] = np.where(apart > 0, half, 0) + np.where(far < exact, far, longer)
-    return found
+    bucket_ids: NDArray[Any] = np.where(apart > 0, half, 0) + np.where(far < exact, far, longer)
+    return bucket_ids
 
 
 CHARACTERS_PER_TOKEN = 32
@@ -423,10 +431,10 @@ def gelu(x: Array) -> Array:
     import numpy as np
 
     flat = x.reshape(-1)
-    given = np.empty_like(flat)
+    output = np.empty_like(flat)
     for start in range(0, flat.size, GELU_CHUNK):
-        here, out = flat[start : start + GELU_CHUNK], given[start : start + GELU_CHUNK]
-        size = np.abs(here)
+        target, out = flat[start : start + GELU_CHUNK], output[start : start + GELU_CHUNK]
+        size = np.abs(target)
         size *= np.float32(math.sqrt(0.5))
         t = np.reciprocal(size * np.float32(0.3275911) + np.float32(1))
         poly = t * np.float32(ERF_COEFFICIENTS[0])
@@ -434,9 +442,9 @@ def gelu(x: Array) -> Array:
             poly += np.float32(factor)
             poly *= t
         poly *= np.exp(size * -size)  # twice the tail beyond the size
-        np.maximum(here, 0, out=out)
-        out -= np.abs(here) * poly * np.float32(0.5)
-    return given.reshape(x.shape)
+        np.maximum(target, 0, out=out)
+        out -= np.abs(target) * poly * np.float32(0.5)
+    return output.reshape(x.shape)
 
 
 def map_safetensors(path: Path) -> dict[str, Array]:
@@ -452,9 +460,9 @@ def map_safetensors(path: Path) -> dict[str, Array]:
     if start > len(data):
         raise ValueError(f"{path.name} is not a safetensors file")
     header: dict[str, Any] = json.loads(data[8:start].tobytes())
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for name, entry in header.items():
         if name != "__metadata__" and entry["dtype"] == "F32":
             first, last = entry["data_offsets"]
-            found[name] = data[start + first : start + last].view(np.float32).reshape(entry["shape"])
-    return found
+            arrays[name] = data[start + first : start + last].view(np.float32).reshape(entry["shape"])
+    return arrays

@@ -38,13 +38,13 @@ class NgramFeatures(FrozenModel):
     def extract(self, text: str) -> list[str]:
         """Returns the features of a text, repeated as often as they occur."""
         words: list[str] = _WORD.findall(text.lower())
-        found = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
+        features = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
         for word in words:
-            padded = f" {word} "
-            found += ["c" + padded[i : i + n] for n in self.characters for i in range(len(padded) - n + 1)]
-        for i, left in enumerate(words):
-            found += [f"s{left} {right}" for right in words[i + 2 : i + 2 + self.gap]]
-        return found
+            padded_word = f" {word} "
+            features += ["c" + padded_word[i : i + n] for n in self.characters for i in range(len(padded_word) - n + 1)]
+        for i, first_word in enumerate(words):
+            features += [f"s{first_word} {right}" for right in words[i + 2 : i + 2 + self.gap]]
+        return features
 
 
 class LinearClassifierConfig(ModelConfig):
@@ -82,8 +82,8 @@ class _TfidfModel:
         self._features, self._index = features, {word: row for row, word in enumerate(words)}
         self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
         self._scale, self.intercept = arrays["scale"].astype("float32"), arrays["intercept"].astype("float32")
-        found = [array.shape for array in (self._weights, self._idf, self._scale, self.intercept)]
-        if found != [(len(words), columns), (len(words),), (columns,), (columns,)]:
+        shapes = [array.shape for array in (self._weights, self._idf, self._scale, self.intercept)]
+        if shapes != [(len(words), columns), (len(words),), (columns,), (columns,)]:
             raise ValueError("the arrays have other shapes than the vocabulary and the labels")
 
     def scores(self, text: str) -> NDArray[numpy.float32]:
@@ -98,10 +98,10 @@ class _TfidfModel:
         if not weights.any():  # all weights are 0, so the length cannot be normalized
             return self.intercept
         weights /= numpy.linalg.norm(weights)
-        found: NDArray[numpy.float32] = (
+        scores: NDArray[numpy.float32] = (
             weights @ self._weights[rows].astype(numpy.float32) * self._scale + self.intercept
         )
-        return found
+        return scores
 
 
 class LinearClassifier:
@@ -161,8 +161,8 @@ class LinearRegressor:
 
     def predict_number(self, text: str) -> float:
         """Returns the number for a text."""
-        found = float(self._tfidf.scores(text)[0] + self._lengths[: length_steps(text)].sum())
-        return min(self.config.highest, max(self.config.lowest, found))
+        score = float(self._tfidf.scores(text)[0] + self._lengths[: length_steps(text)].sum())
+        return min(self.config.highest, max(self.config.lowest, score))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         """Returns the output. The confidence of a regressor is unknown."""

@@ -50,34 +50,34 @@ def wording_features(claim: str, evidence: str) -> tuple[float, ...]:
     """Returns the features `FEATURE_NAMES` of a claim and its evidence. Shares are in [0, 1], the others are counts."""
     from orchestra.text.keywords import STOP_WORDS
 
-    mine, theirs = _stems(claim), _stems(evidence)
-    known, content = set(theirs), [word for word in mine if word not in STOP_WORDS]
-    denies, denied = not NEGATIONS.isdisjoint(mine), not NEGATIONS.isdisjoint(known)
-    numbers = [found.strip(".,") for found in _NUMBER.findall(claim)]
+    claim_stems, evidence_stems = _stems(claim), _stems(evidence)
+    evidence_words, content = set(evidence_stems), [word for word in claim_stems if word not in STOP_WORDS]
+    denies, evidence_denies = not NEGATIONS.isdisjoint(claim_stems), not NEGATIONS.isdisjoint(evidence_words)
+    numbers = [number.strip(".,") for number in _NUMBER.findall(claim)]
     names = _PROPER_NAME.findall(claim[1:])
-    speakers = [word for word in mine if word in PERSONAL_PRONOUNS]
-    numbered = (
-        _mean([word in known for word in content]),
-        _ngram_overlap(mine, theirs, 2),
-        _ngram_overlap(mine, theirs, 3),
-        _common_subsequence(mine, theirs[:MAX_SUBSEQUENCE_WORDS]) / max(1, len(mine)),
+    speakers = [word for word in claim_stems if word in PERSONAL_PRONOUNS]
+    features = (
+        _mean([word in evidence_words for word in content]),
+        _ngram_overlap(claim_stems, evidence_stems, 2),
+        _ngram_overlap(claim_stems, evidence_stems, 3),
+        _common_subsequence(claim_stems, evidence_stems[:MAX_SUBSEQUENCE_WORDS]) / max(1, len(claim_stems)),
         sum(number not in evidence for number in numbers),
         len(numbers),
         sum(name not in evidence for name in names),
         len(names),
-        sum(word not in known for word in content),
-        len(mine),
-        math.log1p(len(theirs)),
+        sum(word not in evidence_words for word in content),
+        len(claim_stems),
+        math.log1p(len(evidence_stems)),
         denies,
-        denied,
-        denies != denied,
+        evidence_denies,
+        denies != evidence_denies,
         len(speakers),
-        sum(word not in known for word in speakers),
+        sum(word not in evidence_words for word in speakers),
         "?" in claim,
         "!" in claim,
-        bool(mine) and mine[0] in REPLY_OPENERS,
+        bool(claim_stems) and claim_stems[0] in REPLY_OPENERS,
     )
-    return tuple(map(float, numbered))
+    return tuple(map(float, features))
 
 
 def _stems(text: str) -> list[str]:
@@ -91,22 +91,22 @@ def _stem(word: str) -> str:
     return next((word[: -len(end)] for end in _SUFFIXES if word.endswith(end) and len(word) > len(end) + 3), word)
 
 
-def _mean(found: Sequence[bool]) -> float:
-    return sum(found) / max(1, len(found))
+def _mean(matches: Sequence[bool]) -> float:
+    return sum(matches) / max(1, len(matches))
 
 
-def _ngram_overlap(mine: Sequence[str], theirs: Sequence[str], length: int) -> float:
+def _ngram_overlap(claim_tokens: Sequence[str], evidence_tokens: Sequence[str], length: int) -> float:
     """Returns the share of n-grams that also occur in the evidence."""
-    known = set(zip(*(theirs[at:] for at in range(length)), strict=False))
-    return _mean([run in known for run in zip(*(mine[at:] for at in range(length)), strict=False)])
+    evidence_ngrams = set(zip(*(evidence_tokens[at:] for at in range(length)), strict=False))
+    return _mean([run in evidence_ngrams for run in zip(*(claim_tokens[at:] for at in range(length)), strict=False)])
 
 
-def _common_subsequence(mine: Sequence[str], theirs: Sequence[str]) -> int:
+def _common_subsequence(claim_tokens: Sequence[str], evidence_tokens: Sequence[str]) -> int:
     """Returns the length of the longest common subsequence of words."""
-    last = [0] * (len(theirs) + 1)
-    for word in mine:
+    last = [0] * (len(evidence_tokens) + 1)
+    for word in claim_tokens:
         line = [0]
-        for at, other in enumerate(theirs):
-            line.append(last[at] + 1 if word == other else max(last[at + 1], line[-1]))
+        for at, evidence_token in enumerate(evidence_tokens):
+            line.append(last[at] + 1 if word == evidence_token else max(last[at + 1], line[-1]))
         last = line
     return last[-1]

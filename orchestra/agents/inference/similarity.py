@@ -84,14 +84,14 @@ class TextSimilarity:
         vectors: dict[str, NDArray[Any]] = {}
         with self._lock:
             for text in texts:
-                if (kept := self._kept.get(text)) is not None:
+                if (cached_vector := self._kept.get(text)) is not None:
                     self._kept.move_to_end(text)
-                    vectors[text] = kept
+                    vectors[text] = cached_vector
         missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         tokens = [self.encoder.tokenize(text, self.config.tokens) for text in missing]
-        for text, read in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
-            centred = read - self._centre
-            vectors[text] = centred / max(float(np.linalg.norm(centred)), 1e-9)
+        for text, vector in zip(missing, self.encoder.embed_batch(tokens, {}), strict=True):
+            centred_rows = vector - self._centre
+            vectors[text] = centred_rows / max(float(np.linalg.norm(centred_rows)), 1e-9)
         with self._lock:
             self._kept.update((text, vectors[text]) for text in missing)
             while len(self._kept) > MAX_KEPT_VECTORS:

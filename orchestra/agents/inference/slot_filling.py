@@ -83,20 +83,23 @@ class SlotInput:
     @classmethod
     def from_inputs(cls, encoder: Encoder, config: SlotFillingConfig, inputs: Mapping[str, Any]) -> SlotInput:
         """Creates the text of the inputs."""
-        text, asked = str(inputs[config.input]), inputs.get(config.hint) or () if config.hint else ()
-        pair = encoder.tokenize_pair(", ".join(name.replace("_", " ") for name in asked), text)
-        found, at = [], 0
+        text, hints = str(inputs[config.input]), inputs.get(config.hint) or () if config.hint else ()
+        pair = encoder.tokenize_pair(", ".join(name.replace("_", " ") for name in hints), text)
+        windows, at = [], 0
         for window in split_windows(pair, config.tokens, config.overlap):
-            found.append((at, window))
+            windows.append((at, window))
             at += max(1, len(window.offsets) - config.overlap)
         words = split_words(text)
-        return cls(words, _first_tokens(words, pair.offsets), len(pair.body), found)
+        return cls(words, _first_tokens(words, pair.offsets), len(pair.body), windows)
 
 
 def _first_tokens(words: Sequence[Word], spans: Sequence[tuple[int, int]]) -> list[int | None]:
     ends = [end for _, end in spans]
-    found = [bisect_right(ends, word.start) for word in words]
-    return [at if at < len(spans) and spans[at][0] < word.end else None for at, word in zip(found, words, strict=True)]
+    token_starts = [bisect_right(ends, word.start) for word in words]
+    return [
+        at if at < len(spans) and spans[at][0] < word.end else None
+        for at, word in zip(token_starts, words, strict=True)
+    ]
 
 
 class SlotFiller:
@@ -152,26 +155,28 @@ class SlotFiller:
         import numpy as np
 
         outside = np.where(np.array(self.config.labels) == OUTSIDE, 0.0, IMPOSSIBLE_LOGIT)
-        found, around = [outside] * text.token_count, [-1] * text.token_count
+        word_scores, around = [outside] * text.token_count, [-1] * text.token_count
         for begins, window in text.windows:
             logits = self._window_logits(window)
             for at, row in enumerate(logits, begins):
                 if (room := min(at - begins, begins + len(logits) - 1 - at)) > around[at]:
-                    found[at], around[at] = row, room
-        return np.stack([outside if at is None else found[at] for at in text.first_tokens])
+                    word_scores[at], around[at] = row, room
+        return np.stack([outside if at is None else word_scores[at] for at in text.first_tokens])
 
     def _window_logits(self, window: Window) -> NDArray[Any]:
-        read = self.encoder.encode(window.tokens, self._adapters)[0][window.start : window.start + len(window.offsets)]
-        given: NDArray[Any] = read @ self._weight.T + self._bias
-        return given
+        states = self.encoder.encode(window.tokens, self._adapters)[0][
+            window.start : window.start + len(window.offsets)
+        ]
+        logits: NDArray[Any] = states @ self._weight.T + self._bias
+        return logits
 
     def decode(self, scores: NDArray[Any]) -> tuple[list[str], float]:
         """Returns the most probable labels of words and their joint probability."""
         import numpy as np
 
-        told = scores.astype(np.float64) / self.config.heat
-        told[0] += self._start_mask
-        path, probability = viterbi(told, self._transition_mask)
+        scaled_scores = scores.astype(np.float64) / self.config.heat
+        scaled_scores[0] += self._start_mask
+        path, probability = viterbi(scaled_scores, self._transition_mask)
         return [self.config.labels[label] for label in path], probability
 
 
@@ -182,5 +187,5 @@ def transition_masks(labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]
     import numpy as np
 
     goes_on = np.array([label.startswith("I-") for label in labels])
-    same = np.array([[one[2:] == other[2:] for other in labels] for one in labels])
-    return np.where(goes_on, IMPOSSIBLE_LOGIT, 0.0), np.where(goes_on[None, :] & ~same, IMPOSSIBLE_LOGIT, 0.0)
+    same_labels = np.array([[label[2:] == other_label[2:] for other_label in labels] for label in labels])
+    return np.where(goes_on, IMPOSSIBLE_LOGIT, 0.0), np.where(goes_on[None, :] & ~same_labels, IMPOSSIBLE_LOGIT, 0.0)

@@ -95,8 +95,8 @@ def split_windows(pair: EncodedPair, tokens: int, overlap: int) -> Iterator[Wind
         ValueError: As `check_overlap`.
     """
     check_overlap(tokens, overlap)
-    most = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
-    head = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
+    max_question = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
+    head = pair.head if len(pair.head) <= max_question else [*pair.head[: max_question - 2], *pair.head[-2:]]
     room = tokens - len(head) - len(pair.tail)
     for start in range(0, max(1, len(pair.body) - overlap), room - overlap):
         piece = slice(start, start + room)
@@ -134,23 +134,23 @@ class SpanExtractor:
             InputError: A023 if the passage is too long.
         """
         question, passage = str(inputs[self.config.question]), str(inputs[self.config.passage])
-        found = list(
+        windows = list(
             split_windows(self.encoder.tokenize_pair(question, passage), self.config.tokens, self.config.overlap)
         )
-        if len(found) > MAX_WINDOWS:
+        if len(windows) > MAX_WINDOWS:
             raise InputError(
                 "A023",
                 f"{self.config.passage} has about {len(passage) // 4:,} tokens, which is too long to read",
                 hint="search it first",
             )
-        best, probability = self.decode(list(zip(found, self.logits(found), strict=True)))
+        best, probability = self.decode(list(zip(windows, self.logits(windows), strict=True)))
         answer = None if best is None else passage[slice(*expand_to_words(passage, *best))]
         return {self.config.output: answer}, probability
 
     def logits(self, windows: Sequence[Window]) -> list[NDArray[Any]]:
         """Returns the logits of answers that begin and end at each token of some windows, each (tokens, 2)."""
-        read = self.encoder.encode_batch([window.tokens for window in windows], self._adapters)
-        return [vectors[0] @ self._weight.T + self._bias for vectors in read]
+        states = self.encoder.encode_batch([window.tokens for window in windows], self._adapters)
+        return [vectors[0] @ self._weight.T + self._bias for vectors in states]
 
     def decode(self, scored_windows: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
         """Returns the most probable span in characters of the passage, or None for no answer, and its probability.
@@ -161,22 +161,22 @@ class SpanExtractor:
 
         config = self.config
         silence = math.inf
-        weighed: list[tuple[NDArray[Any], Window]] = []
+        weighted_spans: list[tuple[NDArray[Any], Window]] = []
         for window, logits in scored_windows:
             inside = logits[window.start : window.start + len(window.offsets)]
             sums = inside[:, None, 0] + inside[None, :, 1]
             ends = np.arange(len(inside))
-            allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + config.longest)
-            weighed.append((np.where(allowed, sums, -np.inf), window))
+            valid_mask = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + config.longest)
+            weighted_spans.append((np.where(valid_mask, sums, -np.inf), window))
             silence = min(silence, float(logits[0].sum()) + config.silence)
-        tops = [float(sums.max(initial=-np.inf)) for sums, _ in weighed]
+        tops = [float(sums.max(initial=-np.inf)) for sums, _ in weighted_spans]
         at = int(np.argmax(tops))
         top = max(tops[at], silence)
-        total = sum(float(np.exp((sums - top) / config.heat).sum()) for sums, _ in weighed) + math.exp(
+        total = sum(float(np.exp((sums - top) / config.heat).sum()) for sums, _ in weighted_spans) + math.exp(
             (silence - top) / config.heat
         )
         if silence >= tops[at]:
             return None, math.exp((silence - top) / config.heat) / total
-        sums, window = weighed[at]
+        sums, window = weighted_spans[at]
         first, last = divmod(int(sums.argmax()), sums.shape[1])
         return (window.offsets[first][0], window.offsets[last][1]), 1 / total

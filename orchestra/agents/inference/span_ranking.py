@@ -101,7 +101,7 @@ class SpanRanker:
         question, texts = str(inputs[self.config.question]), list(map(str, inputs[self.config.texts]))
         windows = [self._windows(question, text) for text in texts]
         logits = iter(self._extractor.logits(list(itertools.chain.from_iterable(windows))))
-        found = [
+        answers = [
             {
                 "text": number,
                 "start": span.start,
@@ -112,7 +112,7 @@ class SpanRanker:
             for number, (text, text_windows) in enumerate(zip(texts, windows, strict=True))
             for span in self._best_spans(text, [(window, next(logits)) for window in text_windows])
         ]
-        return {self.config.output: sorted(found, key=lambda span: -span["score"])}, None
+        return {self.config.output: sorted(answers, key=lambda span: -span["score"])}, None
 
     def _windows(self, question: str, text: str) -> list[Window]:
         """Returns the windows of a text. Raises `InputError` A023 if it is too long."""
@@ -127,20 +127,20 @@ class SpanRanker:
         """Returns the best spans of a text that do not overlap, from its windows with their logits."""
         config = self.config
         silence = math.inf
-        scored: list[RankedSpan] = []
+        ranked_spans: list[RankedSpan] = []
         for window, logits in windows:
             silence = min(silence, float(logits[0].sum()) + config.silence)
-            scored += [
+            ranked_spans += [
                 RankedSpan(score, *expand_to_words(text, window.offsets[first][0], window.offsets[last][1]))
                 for score, first, last in self._candidates(logits[window.start : window.start + len(window.offsets)])
             ]
-        kept: list[RankedSpan] = []
-        for span in sorted(scored, reverse=True):
+        best_spans: list[RankedSpan] = []
+        for span in sorted(ranked_spans, reverse=True):
             if text[span.start : span.end].strip() and all(
-                span.end <= other.start or span.start >= other.end for other in kept
+                span.end <= other_span.start or span.start >= other_span.end for other_span in best_spans
             ):
-                kept.append(span)
-        return [span._replace(score=span.score - silence) for span in kept[: config.spans]]
+                best_spans.append(span)
+        return [span._replace(score=span.score - silence) for span in best_spans[: config.spans]]
 
     def _candidates(self, logits: NDArray[Any]) -> Iterator[tuple[float, int, int]]:
         """Yields the best spans of a window, as logit, first and last token. Most of them overlap."""
@@ -151,8 +151,8 @@ class SpanRanker:
             return
         sums = logits[:, None, 0] + logits[None, :, 1]
         ends = np.arange(count)
-        allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + self.config.longest)
-        sums = np.where(allowed, sums, -np.inf)
+        valid_mask = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + self.config.longest)
+        sums = np.where(valid_mask, sums, -np.inf)
         for place in sums.ravel().argsort()[::-1][: self.config.spans * 8]:
             first, last = divmod(int(place), count)
             if np.isfinite(sums[first, last]):

@@ -124,19 +124,21 @@ class TextClassifier:
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
         """Returns the committee's logit of each label: a logarithm of weights that need not sum to one."""
-        most = self.config.tokens
+        max_tokens = self.config.tokens
         tokens = (
-            self.encoder.truncate_pair(text, beside, most) if self.config.beside else self.encoder.tokenize(text, most)
+            self.encoder.truncate_pair(text, beside, max_tokens)
+            if self.config.beside
+            else self.encoder.tokenize(text, max_tokens)
         )
         members = self.member_log_probabilities(self.encoder.embed(tokens, self._adapters, self.config.members))
-        given: NDArray[Any] = self.config.share * members.mean(axis=0)
+        scores: NDArray[Any] = self.config.share * members.mean(axis=0)
         if self._linear is not None and self.config.linear is not None:
             import numpy as np
 
-            given = given + self.config.linear.share * np.log(
+            scores = scores + self.config.linear.share * np.log(
                 np.maximum(self._linear.probabilities(text), MIN_PROBABILITY)
             )
-        return given
+        return scores
 
     def member_log_probabilities(self, vectors: Array) -> Array:
         """Returns the log-probabilities of each member, (members, labels), from its vector of the text."""
@@ -173,8 +175,8 @@ class TextClassifier:
         if self._calibration is not None:
             chances = self._calibration.calibrate(chances, inputs)
         best = max(chances, key=lambda label: chances[label])
-        said = {self.config.output: best}
-        return said if self._form is None else self._form.fill(said, chances), chances[best]
+        output_fields = {self.config.output: best}
+        return output_fields if self._form is None else self._form.fill(output_fields, chances), chances[best]
 
 
 MIN_PROBABILITY = 1e-12
@@ -182,8 +184,8 @@ MIN_PROBABILITY = 1e-12
 OUT_OF_SCOPE_THRESHOLD = 0.5
 
 
-def _load_linear(card: Card, named: LinearMember | None) -> LinearClassifier | None:
-    return None if named is None else LinearClassifier.load(card, named.file, named.sha256)
+def _load_linear(card: Card, linear_member: LinearMember | None) -> LinearClassifier | None:
+    return None if linear_member is None else LinearClassifier.load(card, linear_member.file, linear_member.sha256)
 
 
 def sha256_hex(data: bytes) -> str:
@@ -195,14 +197,14 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Returns the log-probabilities of logits along the last axis."""
     import numpy as np
 
-    moved = logits - logits.max(axis=-1, keepdims=True)
-    given: NDArray[Any] = moved - np.log(np.exp(moved).sum(axis=-1, keepdims=True))
-    return given
+    shifted_logits = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities: NDArray[Any] = shifted_logits - np.log(np.exp(shifted_logits).sum(axis=-1, keepdims=True))
+    return log_probabilities
 
 
 def _logit(probability: float) -> float:
-    kept = min(max(probability, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
-    return math.log(kept / (1 - kept))
+    bounded_probability = min(max(probability, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
+    return math.log(bounded_probability / (1 - bounded_probability))
 
 
 def _logistic(x: float) -> float:

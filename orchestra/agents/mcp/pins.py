@@ -48,15 +48,15 @@ class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             InputError: T013 if its types cannot be used.
         """
-        said = [name, description, dict(input), None if output is None else dict(output)]
-        if why := storage_error(said):
-            raise _unusable_types(name, why)
-        data = canonical(said)
+        content = [name, description, dict(input), None if output is None else dict(output)]
+        if reason := storage_error(content):
+            raise _unusable_types(name, reason)
+        data = canonical(content)
         if len(data) > MAX_SCHEMA:
             raise _unusable_types(name, f"its description and types have {len(data):,} bytes; at most {MAX_SCHEMA:,}")
-        made = cls(name, description, dict(input), None if output is None else dict(output), digest(data))
-        _ = made.input_schema, made.output_schema
-        return made
+        pin = cls(name, description, dict(input), None if output is None else dict(output), digest(data))
+        _ = pin.input_schema, pin.output_schema
+        return pin
 
     @property
     def input_schema(self) -> Schema:
@@ -102,10 +102,10 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
     Raises:
         InputError: T012 if one is missing or was modified.
     """
-    found, location = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
+    tool_pins, location = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
     pins: dict[str, ToolPin] = {}
     for name in config.tools:
-        pin = found.get(name)
+        pin = tool_pins.get(name)
         if pin is None:
             raise InputError(
                 "T012", f"the tool {server}.{name} is not pinned", location=location, hint=_pin_hint(server)
@@ -127,9 +127,9 @@ def read_valid(project: Path | None, server: str) -> tuple[dict[str, ToolPin], f
     Raises:
         InputError: T012 if the file cannot be read.
     """
-    found = _read_file(project, server)
-    broken = frozenset(name for name, pin in found.items() if not _is_intact(name, pin))
-    return {name: pin for name, pin in found.items() if name not in broken}, broken
+    tool_pins = _read_file(project, server)
+    broken_names = frozenset(name for name, pin in tool_pins.items() if not _is_intact(name, pin))
+    return {name: pin for name, pin in tool_pins.items() if name not in broken_names}, broken_names
 
 
 def _is_intact(name: str, pin: ToolPin) -> bool:
@@ -193,9 +193,9 @@ def _pin_hint(server: str) -> str:
     return f"review it and pin it: orchestra tools pin {server}"
 
 
-def _tool_schema(name: str, stated: Mapping[str, Any]) -> Schema:
+def _tool_schema(name: str, output: Mapping[str, Any]) -> Schema:
     try:
-        schema = bundle_definitions({key: value for key, value in stated.items() if key not in ("$schema", "$id")})
+        schema = bundle_definitions({key: value for key, value in output.items() if key not in ("$schema", "$id")})
         Validator(schema)
     except (InputError, RecursionError, KeyError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, InputError) else type(error).__name__
@@ -203,9 +203,9 @@ def _tool_schema(name: str, stated: Mapping[str, Any]) -> Schema:
     return schema
 
 
-def _unusable_types(name: str, why: str) -> InputError:
+def _unusable_types(name: str, reason: str) -> InputError:
     return InputError(
         "T013",
-        f"the types of the tool {to_storable(escape_invisible(name, keep=''), 100)!r} cannot be used: {why}",
+        f"the types of the tool {to_storable(escape_invisible(name, keep=''), 100)!r} cannot be used: {reason}",
         hint="leave it out",
     )

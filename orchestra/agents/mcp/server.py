@@ -164,8 +164,8 @@ class McpClient:
     def _is_ending(self) -> bool:
         """Whether the server is ending or has ended."""
         ready = self._ready
-        began = ready is not None and ready.done() and not ready.cancelled() and ready.exception() is None
-        return self._stop.is_set() or (ready is not None and began and ready.result()[1].closed.is_set())
+        has_started = ready is not None and ready.done() and not ready.cancelled() and ready.exception() is None
+        return self._stop.is_set() or (ready is not None and has_started and ready.result()[1].closed.is_set())
 
     async def _run(self, ready: asyncio.Future[tuple[ClientSession, StdioConnection]], stop: asyncio.Event) -> None:
         from mcp import ClientSession
@@ -194,14 +194,14 @@ class McpClient:
                     fault.reason = f"the MCP server {self.name} {late}"
                 except _protocol_errors() as error:
                     await asyncio.wait([asyncio.ensure_future(pipe.closed.wait())], timeout=0.5)
-                    why = pipe.limit_error or (pipe.exit_status if pipe.closed.is_set() else _first_line(error))
-                    fault.reason = f"the MCP server {self.name} did not open an MCP session: {why}"
+                    reason = pipe.limit_error or (pipe.exit_status if pipe.closed.is_set() else _first_line(error))
+                    fault.reason = f"the MCP server {self.name} did not open an MCP session: {reason}"
                 else:
                     ready.set_result((session, pipe))
-                    waiting = [asyncio.ensure_future(event.wait()) for event in (stop, pipe.closed)]
-                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                    for one in waiting:
-                        one.cancel()
+                    tasks = [asyncio.ensure_future(event.wait()) for event in (stop, pipe.closed)]
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in tasks:
+                        task.cancel()
         except (OSError, ExceptionGroup, RuntimeError, InputError) as error:
             fault.reason = f"the MCP server {self.name} cannot be run: {_first_line(error)}"
         finally:
@@ -221,12 +221,12 @@ class McpClient:
         from orchestra.agents.mcp.stdio_transport import McpLaunchSpec
 
         program, *arguments = self.config.command
-        found = self._find_program(program)
-        if found is None:
+        program_path = self._find_program(program)
+        if program_path is None:
             raise InputError("T011", f"there is no program {program!r}", hint=f"command = [...] of [mcp.{self.name}]")
         names = (*INHERITED_ENVIRONMENT, *self.config.environment)
         environment = {name: os.environ[name] for name in names if name in os.environ}
-        return McpLaunchSpec((found, *arguments), environment, str(self._folder) if self._folder else None)
+        return McpLaunchSpec((program_path, *arguments), environment, str(self._folder) if self._folder else None)
 
     def _find_program(self, program: str) -> str | None:
         """Returns the program's absolute path: a path relative to the project's folder, or a name in the absolute
@@ -256,29 +256,29 @@ class McpClient:
         try:
             await self._check_pins(session)
         except _protocol_errors() as error:
-            lost = await self._call_error(tool, pipe, error)
-            if lost.code == "T018":
-                said = f"{self.name}.{tool} was not called: the server reported changed tools, but did not list them"
-                lost = ToolError(
-                    "T018", f"{said}: {_first_line(error)}", f"check the server: orchestra tools list {self.name}"
+            call_error = await self._call_error(tool, pipe, error)
+            if call_error.code == "T018":
+                message = f"{self.name}.{tool} was not called: the server reported changed tools, but did not list them"
+                call_error = ToolError(
+                    "T018", f"{message}: {_first_line(error)}", f"check the server: orchestra tools list {self.name}"
                 )
-            raise lost from None
+            raise call_error from None
 
-    def _differences(self, found: Mapping[str, ToolPin | InputError]) -> dict[str, str]:
+    def _differences(self, pins: Mapping[str, ToolPin | InputError]) -> dict[str, str]:
         """Returns the difference from the pin for each tool that differs."""
-        changed: dict[str, str] = {}
+        differences: dict[str, str] = {}
         for name, pin in self.pins.items():
-            today = found.get(name)
+            today = pins.get(name)
             if today is None:
-                changed[name] = "is no longer one of the server's tools"
+                differences[name] = "is no longer one of the server's tools"
             elif isinstance(today, InputError):
-                changed[name] = f"differs from its pin: {today.message}"
+                differences[name] = f"differs from its pin: {today.message}"
             elif today.digest != pin.digest:
                 parts = [
                     part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)
                 ]
-                changed[name] = f"differs from its pin: it has another {' and another '.join(parts)}"
-        return changed
+                differences[name] = f"differs from its pin: it has another {' and another '.join(parts)}"
+        return differences
 
     async def _on_message(self, message: IncomingMessage) -> None:
         """Handles a notification that the tools have changed: the pins are checked again before the next call."""
@@ -340,21 +340,21 @@ async def _call_tool(session: ClientSession, tool: str, arguments: Mapping[str, 
 async def _list_tools(session: ClientSession) -> dict[str, ToolPin | InputError]:
     from mcp_types import PaginatedRequestParams
 
-    found: dict[str, ToolPin | InputError] = {}
+    pins: dict[str, ToolPin | InputError] = {}
     cursor: str | None = None
     for _ in range(MAX_TOOLS):
         page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor) if cursor else None)
         for tool in page.tools:
             try:
-                found[tool.name] = ToolPin.from_tool(
+                pins[tool.name] = ToolPin.from_tool(
                     tool.name, tool.description or "", tool.input_schema, tool.output_schema
                 )
             except InputError as error:
-                found[tool.name] = error
+                pins[tool.name] = error
         cursor = page.next_cursor
-        if not cursor or len(found) > MAX_TOOLS:
+        if not cursor or len(pins) > MAX_TOOLS:
             break
-    return found
+    return pins
 
 
 def _protocol_errors() -> tuple[type[Exception], ...]:
@@ -362,8 +362,8 @@ def _protocol_errors() -> tuple[type[Exception], ...]:
     import anyio
     from mcp.shared.exceptions import MCPError
 
-    closed = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
-    return (MCPError, *closed, TimeoutError, RuntimeError, ValueError, ExceptionGroup)
+    closed_errors = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+    return (MCPError, *closed_errors, TimeoutError, RuntimeError, ValueError, ExceptionGroup)
 
 
 def _consume_exception(ready: asyncio.Future[Any]) -> None:
@@ -376,6 +376,6 @@ def _first_line(error: BaseException) -> str:
     """Returns an error message of a server as one line."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    said = error.message if isinstance(error, InputError) else exception_text(error)
-    line = next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)
+    message = error.message if isinstance(error, InputError) else exception_text(error)
+    line = next((line.strip() for line in message.splitlines() if line.strip()), type(error).__name__)
     return to_storable(escape_invisible(line, keep=""), 300)

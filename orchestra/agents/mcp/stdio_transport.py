@@ -68,14 +68,14 @@ class StdioConnection:
     def exit_status(self) -> str:
         """Describes how the process ended."""
         code = self.process.returncode
-        ended = (
+        end_text = (
             "it closed its output"
             if code is None
             else f"it was ended by signal {-code}"
             if code < 0
             else f"it ended with status {code}"
         )
-        return f"{ended}: {self.last_stderr_line}" if self.last_stderr_line else ended
+        return f"{end_text}: {self.last_stderr_line}" if self.last_stderr_line else end_text
 
 
 @asynccontextmanager
@@ -88,9 +88,9 @@ async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> As
     Raises:
         OSError: If the server cannot be started.
     """
-    guarded = (sys.executable, "-I", str(GUARD_SCRIPT), str(os.getpid()), *launch.command)
+    guard_command = (sys.executable, "-I", str(GUARD_SCRIPT), str(os.getpid()), *launch.command)
     process = await asyncio.create_subprocess_exec(
-        *guarded,
+        *guard_command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -99,18 +99,18 @@ async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> As
         start_new_session=True,
         limit=MAX_LINE,
     )
-    coming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    write, going = anyio.create_memory_object_stream[SessionMessage](0)
-    pipe = StdioConnection(process, read, write)
+    send_stream, receive_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    write, outgoing_stream = anyio.create_memory_object_stream[SessionMessage](0)
+    pipe = StdioConnection(process, receive_stream, write)
     tasks = [
         asyncio.create_task(work)
-        for work in (_receive(pipe, coming), _send(pipe, going), _read_stderr(pipe, on_stderr))
+        for work in (_receive(pipe, send_stream), _send(pipe, outgoing_stream), _read_stderr(pipe, on_stderr))
     ]
     try:
         yield pipe
     finally:
         await _shut_down(pipe, tasks)
-        for stream in (coming, read, write, going):
+        for stream in (send_stream, receive_stream, write, outgoing_stream):
             stream.close()
 
 
@@ -165,8 +165,8 @@ async def _send(pipe: StdioConnection, outgoing: MemoryObjectReceiveStream[Sessi
     stdin = pipe.process.stdin
     assert stdin is not None, "it was started with pipes"
     with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
-        async for said in outgoing:
-            stdin.write(said.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        async for session_message in outgoing:
+            stdin.write(session_message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
             await stdin.drain()
 
 
@@ -178,7 +178,7 @@ async def _read_stderr(pipe: StdioConnection, on_stderr: Callable[[str], None]) 
     while chunk := await stderr.read(1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
         rest = rest[:MAX_LOGGED_CHARACTERS]
-        for line in filter(None, (one.strip() for one in lines)):
+        for line in filter(None, (stderr_line.strip() for stderr_line in lines)):
             pipe.last_stderr_line = escape_invisible(line.decode("utf-8", "replace")[:MAX_LOGGED_CHARACTERS], keep="")
             pipe.stderr_lines += 1
             if pipe.stderr_lines <= MAX_LOGGED_LINES:

@@ -70,20 +70,20 @@ class McpTool(ToolFunction):
     def _result_value(self, result: CallToolResult) -> Any:
         texts = [block.text for block in result.content if block.type == "text"]
         if result.is_error:
-            said = to_storable(escape_invisible(" ".join(" ".join(texts).split()), keep=""), MAX_ERROR_CHARACTERS)
+            storable = to_storable(escape_invisible(" ".join(" ".join(texts).split()), keep=""), MAX_ERROR_CHARACTERS)
             raise ToolError(
                 "T018",
-                f"{self.name} refused the call: {said or 'no reason given'}",
+                f"{self.name} refused the call: {storable or 'no reason given'}",
                 "the reason is the server's text",
             )
         value: Any = "\n".join(texts) if self.pin.output is None else result.structured_content
         if self.pin.output is None and not texts:
             raise ToolError("T016", f"{self.name} returned no text", "only texts and structured results can be used")
-        why = storage_error(value)
-        if not why and (size := len(canonical(value))) > MAX_BYTES:
-            why = f"it has {size:,} bytes; at most {MAX_BYTES:,}"
-        if why:
-            raise ToolError("T015", f"{self.name} returned a value that cannot be stored: {why}", "request less")
+        reason = storage_error(value)
+        if not reason and (size := len(canonical(value))) > MAX_BYTES:
+            reason = f"it has {size:,} bytes; at most {MAX_BYTES:,}"
+        if reason:
+            raise ToolError("T015", f"{self.name} returned a value that cannot be stored: {reason}", "request less")
         if fault := self._schema_validators[1].check(value):
             raise ToolError("T016", f"{self.name} returned another type than it declares: {fault}", "fix the server")
         return value

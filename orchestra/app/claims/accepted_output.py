@@ -47,8 +47,8 @@ def accepted_output(output: Any, nodes: Collection[str], rows: Mapping[str, Node
     """
     if isinstance(output, Mapping):
         parts = {name: accepted_output(part, nodes, rows) for name, part in output.items()}
-        known = {name: part for name, part in parts.items() if part is not MISSING}
-        return known or MISSING
+        present_parts = {name: part for name, part in parts.items() if part is not MISSING}
+        return present_parts or MISSING
     if isinstance(output, list | tuple):
         # The indices of a list are known only if all of its items are.
         items = [accepted_output(part, nodes, rows) for part in output]

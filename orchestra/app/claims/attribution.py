@@ -42,7 +42,7 @@ class Attribution:
     def origins(self) -> list[NodeOrigin]:
         """All origins, in the order of their group."""
         at = sorted((*self.base.positions, *self.additional)) if self.additional else self.base.positions
-        return [self.base.group.origins[one] for one in at]
+        return [self.base.group.origins[position] for position in at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +74,26 @@ class Attributor:
 
     def attribute(self, group: OriginGroup, value: Any) -> Attribution:
         """Returns the sources of a part with this value."""
-        if (known := self._groups.get(group)) is None:
-            known = self._groups[group] = self._index_group(group)
+        if (group_index := self._groups.get(group)) is None:
+            group_index = self._groups[group] = self._index_group(group)
         if (key := content_key(value)) is None:
-            return known.no_agreement
-        if (found := self._attributions.get((group, key))) is None:
-            found = self._attributions[group, key] = self._attribution(known, key)
-        return found
+            return group_index.no_agreement
+        if (attribution := self._attributions.get((group, key))) is None:
+            attribution = self._attributions[group, key] = self._attribution(group_index, key)
+        return attribution
 
-    def _attribution(self, known: _GroupIndex, key: ContentKey) -> Attribution:
+    def _attribution(self, group_index: _GroupIndex, key: ContentKey) -> Attribution:
         agree: dict[int, str] = {}
-        who = self._nodes_by_content.get(key, [])
-        for node in who if len(who) < len(known.positions) else known.positions:
+        nodes_by_content = self._nodes_by_content.get(key, [])
+        for node in nodes_by_content if len(nodes_by_content) < len(group_index.positions) else group_index.positions:
             if (path := self._paths_by_content[node].get(key)) is not None:
-                agree |= dict.fromkeys(known.positions.get(node, ()), path)
+                agree |= dict.fromkeys(group_index.positions.get(node, ()), path)
         if not agree:
-            return known.no_agreement
+            return group_index.no_agreement
         base = (
-            known.without_agents if any(known.group.origins[at].kind == "agent" for at in agree) else known.with_agents
+            group_index.without_agents
+            if any(group_index.group.origins[at].kind == "agent" for at in agree)
+            else group_index.with_agents
         )
         return Attribution(base, agree, tuple(sorted(agree.keys() - base.members)))
 
@@ -100,7 +102,7 @@ class Attributor:
         for at, origin in enumerate(group.origins):
             places.setdefault(origin.node, []).append(at)
             self._index_node(origin.node)
-        speak = [at for at, one in enumerate(group.origins) if one.kind != "tool" or self._is_judged(one.node)]
+        speak = [at for at, origin in enumerate(group.origins) if origin.kind != "tool" or self._is_judged(origin.node)]
         quiet = [at for at in speak if group.origins[at].kind != "agent"]
         everyone = BaseOrigins(group, tuple(speak), frozenset(speak))
         return _GroupIndex(
@@ -111,11 +113,11 @@ class Attributor:
         """Indexes the content of a node, each value at its first path."""
         if node in self._paths_by_content:
             return
-        said = self._paths_by_content[node] = {}
+        paths_by_value = self._paths_by_content[node] = {}
         row = self._row(node)
         if row is None or not isinstance(row.outcome, ValueOutcome):
             return
         for leaf in islice(leaves(row.outcome.value), MAX_LEAVES):
-            if (key := content_key(leaf.value)) is not None and key not in said:
-                said[key] = leaf.path
+            if (key := content_key(leaf.value)) is not None and key not in paths_by_value:
+                paths_by_value[key] = leaf.path
                 self._nodes_by_content.setdefault(key, []).append(node)

@@ -140,29 +140,29 @@ def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:
     """Returns what nodes with back-off removed from accepted values, with the reason; `path` is the path in the node's
     answer.
     """
-    found: list[OutputClaim] = []
+    output_claims: list[OutputClaim] = []
     for event in events:
         if not isinstance(event, OutputJudged) or not event.accepted:
             continue
         for verdict in event.verdicts:
             for part in verdict.dropped:
                 outcome = UNKNOWN if part.score is None else FAIL
-                said = ClaimVerdict(
+                claim_verdict = ClaimVerdict(
                     event.node, verdict.check, outcome, 0.0 if part.score is None else part.score, part.reason
                 )
-                why = f"dropped: {part.reason}"
-                found.append(
+                reason = f"dropped: {part.reason}"
+                output_claims.append(
                     OutputClaim(
                         part.path,
                         part.text,
                         (event.node,),
-                        verdicts=(said,),
+                        verdicts=(claim_verdict,),
                         score=part.score,
-                        unsupported=why,
+                        unsupported=reason,
                         dropped=True,
                     )
                 )
-    return tuple(found)
+    return tuple(output_claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ class _ClaimEvidence:
     @classmethod
     def of(cls, claim: OutputClaim) -> Self:
         """Returns the evidence of a claim."""
-        supported = not (claim.unsupported or claim.person)
-        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), supported)
+        has_support = not (claim.unsupported or claim.person)
+        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), has_support)
 
     def covers(self, quote: OutputClaim, places: frozenset[Support]) -> bool:
         """Whether the quote is in this evidence with its verdicts, and this claim is not less supported than the
@@ -238,34 +238,47 @@ class _ClaimExtractor:
 
     def claims(self, output: Any) -> Iterator[OutputClaim]:
         """Yields the claims of an output: one for each part that states something."""
-        spoken, more, first = _take_parts(leaves(output))
-        cited = self._citations(output)
-        if not spoken:
-            if output not in (None, "", [], {}) and any(is_citation(one) or is_cell(one) for _, one in records(output)):
-                yield self._build_claim(Leaf((), "", output), EvidenceByPath(cited))
+        output_leaves, omitted_count, first = _take_parts(leaves(output))
+        citations = self._citations(output)
+        if not output_leaves:
+            if output not in (None, "", [], {}) and any(
+                is_citation(record_fields) or is_cell(record_fields) for _, record_fields in records(output)
+            ):
+                yield self._build_claim(Leaf((), "", output), EvidenceByPath(citations))
             return
-        shelf = EvidenceByPath(cited)
-        made = [(leaf, self._build_claim(leaf, shelf), self._quote_places(leaf)) for leaf in spoken]
-        shown: dict[tuple[str, str, str], set[_ClaimEvidence]] = {}
-        for leaf, claim, quoted in made:
-            if not quoted:
+        shelf = EvidenceByPath(citations)
+        claim_rows = [(leaf, self._build_claim(leaf, shelf), self._quote_places(leaf)) for leaf in output_leaves]
+        evidence_by_record: dict[tuple[str, str, str], set[_ClaimEvidence]] = {}
+        for leaf, claim, quoted_places in claim_rows:
+            if not quoted_places:
                 for record in self._source_records(leaf):
-                    shown.setdefault(record, set()).add(_ClaimEvidence.of(claim))
-        for leaf, claim, quoted in made:
-            beside = (one for record in self._source_records(leaf) for one in shown.get(record, ())) if quoted else ()
-            if not any(one.covers(claim, quoted) for one in beside):
+                    evidence_by_record.setdefault(record, set()).add(_ClaimEvidence.of(claim))
+        for leaf, claim, quoted_places in claim_rows:
+            beside = (
+                (
+                    claim_evidence
+                    for record in self._source_records(leaf)
+                    for claim_evidence in evidence_by_record.get(record, ())
+                )
+                if quoted_places
+                else ()
+            )
+            if not any(claim_evidence.covers(claim, quoted_places) for claim_evidence in beside):
                 yield claim
-        if more:
-            why = f"the output has {len(spoken) + more:,} parts, and {MAX_CLAIMS:,} are looked at one by one"
-            yield OutputClaim("", f"{more:,} more parts, from {first} on", unsupported=why)
+        if omitted_count:
+            reason = (
+                f"the output has {len(output_leaves) + omitted_count:,} parts, and {MAX_CLAIMS:,} are looked at one "
+                "by one"
+            )
+            yield OutputClaim("", f"{omitted_count:,} more parts, from {first} on", unsupported=reason)
 
     def _quote_places(self, leaf: Leaf) -> frozenset[Support]:
         """Returns where a check found a part of the output that is a quote; empty for another part."""
-        found: set[Support] = set()
+        quote_places: set[Support] = set()
         for origin in self._origins(leaf.steps).exact:
             if (statement := self._statement(origin.node)) is not None:
-                found.update(statement.found.at(format_path(origin.steps)))
-        return frozenset(found)
+                quote_places.update(statement.found.at(format_path(origin.steps)))
+        return frozenset(quote_places)
 
     def _source_records(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
         """Yields the record of a part of the output, and the record of each node's value that passed the part on
@@ -281,57 +294,65 @@ class _ClaimExtractor:
             self._origin_cache[steps] = self.lineage.origins(steps)
         return self._origin_cache[steps]
 
-    def _build_claim(self, leaf: Leaf, cited: EvidenceByPath) -> OutputClaim:
+    def _build_claim(self, leaf: Leaf, citations: EvidenceByPath) -> OutputClaim:
         way = self._origins(leaf.steps)
-        speaking = self.attributor.attribute(way.derived, leaf.value)
-        told = self._basis(way.exact, speaking)
-        backing = chain(
+        attribution = self.attributor.attribute(way.derived, leaf.value)
+        basis = self._basis(way.exact, attribution)
+        support = chain(
             self._exact_support(way.exact, leaf.value),
-            self._derived_support(speaking, leaf.value),
-            self._cited_support(leaf, cited, told),
+            self._derived_support(attribution, leaf.value),
+            self._cited_support(leaf, citations, basis),
         )
-        evidence = _distinct(backing)
-        why = told.unsupported
-        if not (evidence or why or told.person):
-            why = "its checks pass, and none of them gives evidence"
-        return OutputClaim(leaf.path, leaf.value, told.nodes, evidence, told.verdicts, told.score, why, told.person)
+        evidence = _distinct(support)
+        reason = basis.unsupported
+        if not (evidence or reason or basis.person):
+            reason = "its checks pass, and none of them gives evidence"
+        return OutputClaim(
+            leaf.path, leaf.value, basis.nodes, evidence, basis.verdicts, basis.score, reason, basis.person
+        )
 
-    def _basis(self, exact: tuple[NodeOrigin, ...], speaking: Attribution) -> _ClaimBasis:
-        key = (tuple((one.node, one.kind, one.covered) for one in exact), speaking.base, speaking.additional)
-        if (known := self._basis_cache.get(key)) is not None:
-            return known
-        origins = [*exact, *speaking.origins()]
+    def _basis(self, exact: tuple[NodeOrigin, ...], attribution: Attribution) -> _ClaimBasis:
+        key = (
+            tuple((origin.node, origin.kind, origin.covered) for origin in exact),
+            attribution.base,
+            attribution.additional,
+        )
+        if (cached_basis := self._basis_cache.get(key)) is not None:
+            return cached_basis
+        origins = [*exact, *attribution.origins()]
         nodes = tuple(dict.fromkeys(origin.node for origin in origins))
-        verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.verdicts.get(node, ())))
+        verdicts = tuple(
+            dict.fromkeys(claim_verdict for node in nodes for claim_verdict in self.verdicts.get(node, ()))
+        )
         scores = [
             score for node in nodes if (row := self._row(node)) is not None and (score := _row_score(row)) is not None
         ]
         person = self._person(exact, origins, verdicts)
-        why = "" if person else self._unsupported_reason(origins, verdicts)
-        told = self._basis_cache[key] = _ClaimBasis(
-            nodes, verdicts, min(scores, default=None), why, person, frozenset(nodes)
+        reason = "" if person else self._unsupported_reason(origins, verdicts)
+        new_basis = self._basis_cache[key] = _ClaimBasis(
+            nodes, verdicts, min(scores, default=None), reason, person, frozenset(nodes)
         )
-        return told
+        return new_basis
 
-    def _cited_support(self, leaf: Leaf, cited: EvidenceByPath, told: _ClaimBasis) -> Iterator[Support]:
+    def _cited_support(self, leaf: Leaf, citations: EvidenceByPath, basis: _ClaimBasis) -> Iterator[Support]:
         """Yields the citations of the output beside a claim, if a node of the claim has the citation too."""
-        for one in cited.nearest(leaf.path):
-            way = self._origins(one.steps)
+        for cited_evidence in citations.nearest(leaf.path):
+            way = self._origins(cited_evidence.steps)
             if (
-                any(origin.node in told.node_names for origin in way.exact)
-                or self._overlaps(told, way.derived)
+                any(origin.node in basis.node_names for origin in way.exact)
+                or self._overlaps(basis, way.derived)
                 or self.lineage.root is None
             ):
-                yield one.support
+                yield cited_evidence.support
 
-    def _overlaps(self, told: _ClaimBasis, group: OriginGroup) -> bool:
+    def _overlaps(self, basis: _ClaimBasis, group: OriginGroup) -> bool:
         """Whether one of these nodes is in a group."""
-        key = (id(told), group)
-        if (known := self._overlap_cache.get(key)) is None:
+        key = (id(basis), group)
+        if (cached_overlap := self._overlap_cache.get(key)) is None:
             if group not in self._group_nodes:
                 self._group_nodes[group] = frozenset(origin.node for origin in group.origins)
-            known = self._overlap_cache[key] = not told.node_names.isdisjoint(self._group_nodes[group])
-        return known
+            cached_overlap = self._overlap_cache[key] = not basis.node_names.isdisjoint(self._group_nodes[group])
+        return cached_overlap
 
     def _exact_support(self, exact: Iterable[NodeOrigin], value: Any) -> Iterator[Support]:
         for origin in exact:
@@ -343,66 +364,76 @@ class _ClaimExtractor:
         """
         if (statement := self._statement(node)) is not None:
             yield from statement.places(path)
-            if (computed := self.arithmetic.computation(statement, path, value)) is not None:
-                yield computed
+            if (computation := self.arithmetic.computation(statement, path, value)) is not None:
+                yield computation
 
-    def _derived_support(self, speaking: Attribution, value: Any) -> Sequence[Support]:
+    def _derived_support(self, attribution: Attribution, value: Any) -> Sequence[Support]:
         """Yields the same for the sources of a group, limited as for a claim."""
         if content_key(value) is None:
-            return _distinct(one for _, one in self._ordered_support(speaking, value))
-        key = (speaking, type(value), value)
-        if (known := self._support_cache.get(key)) is None:
-            known = self._support_cache[key] = _distinct(one for _, one in self._ordered_support(speaking, value))
-        return known
+            return _distinct(evidence for _, evidence in self._ordered_support(attribution, value))
+        key = (attribution, type(value), value)
+        if (cached_support := self._support_cache.get(key)) is None:
+            cached_support = self._support_cache[key] = _distinct(
+                evidence for _, evidence in self._ordered_support(attribution, value)
+            )
+        return cached_support
 
-    def _ordered_support(self, speaking: Attribution, value: Any) -> Iterator[tuple[int, Support]]:
+    def _ordered_support(self, attribution: Attribution, value: Any) -> Iterator[tuple[int, Support]]:
         """Yields the evidence of the sources of a group, with their indices; for the first ones the locations, then the
         computation.
         """
-        origins, agree = speaking.base.group.origins, speaking.agreeing
-        backed = self._base_evidence(speaking.base)
-        apart = agree.keys() & speaking.base.members
-        places = ((at, one) for at, one in backed.places if at not in apart) if apart else iter(backed.distinct)
-        computed = self._computations(backed, origins, value, apart)
-        same = ((at, one) for at in sorted(agree) for one in self._node_support(origins[at].node, agree[at], value))
-        return merge(places, computed, same, key=itemgetter(0))
+        origins, agree = attribution.base.group.origins, attribution.agreeing
+        base_evidence = self._base_evidence(attribution.base)
+        apart = agree.keys() & attribution.base.members
+        places = (
+            ((at, place) for at, place in base_evidence.places if at not in apart)
+            if apart
+            else iter(base_evidence.distinct)
+        )
+        computations = self._computations(base_evidence, origins, value, apart)
+        evidence_pairs = (
+            (at, evidence)
+            for at in sorted(agree)
+            for evidence in self._node_support(origins[at].node, agree[at], value)
+        )
+        return merge(places, computations, evidence_pairs, key=itemgetter(0))
 
     def _computations(
-        self, backed: _BaseEvidence, origins: Sequence[NodeOrigin], value: Any, apart: Collection[int]
+        self, base_evidence: _BaseEvidence, origins: Sequence[NodeOrigin], value: Any, apart: Collection[int]
     ) -> Iterator[tuple[int, Computation]]:
-        for at in self.arithmetic.matching(backed.results, value):
+        for at in self.arithmetic.matching(base_evidence.results, value):
             statement = self._statement(origins[at].node)
             if (
                 at not in apart
                 and statement is not None
-                and (found := self.arithmetic.computation(statement, "", value)) is not None
+                and (computation := self.arithmetic.computation(statement, "", value)) is not None
             ):
-                yield at, found
+                yield at, computation
 
     def _base_evidence(self, base: BaseOrigins) -> _BaseEvidence:
-        if (known := self._evidence_cache.get(base)) is not None:
-            return known
+        if (cached_evidence := self._evidence_cache.get(base)) is not None:
+            return cached_evidence
         places: list[tuple[int, EvidenceLocation]] = []
         results: list[tuple[Fraction, int]] = []
         for at in base.positions:
             if (statement := self._statement(base.group.origins[at].node)) is not None:
-                places += ((at, one) for one in statement.places(""))
+                places += ((at, place) for place in statement.places(""))
                 if (expression := statement.expression("")) is not None:
-                    results += ((one, at) for one in self.arithmetic.results(expression))
+                    results += ((value, at) for value in self.arithmetic.results(expression))
         once: dict[EvidenceLocation, int] = {}
-        for at, one in places:
-            once.setdefault(one, at)
-        first = [(at, one) for one, at in islice(once.items(), MAX_EVIDENCE)]
-        known = self._evidence_cache[base] = _BaseEvidence(places, first, sorted(results))
-        return known
+        for at, place in places:
+            once.setdefault(place, at)
+        first = [(at, place) for place, at in islice(once.items(), MAX_EVIDENCE)]
+        cached_evidence = self._evidence_cache[base] = _BaseEvidence(places, first, sorted(results))
+        return cached_evidence
 
     def _statement(self, node: str) -> Statement | None:
         """Returns a node's value with its evidence; None without a value."""
         if node not in self._statements:
-            row, made = self._row(node), None
+            row, statement = self._row(node), None
             if row is not None and isinstance(row.outcome, ValueOutcome):
-                made = Statement(row.outcome.value, self._check_evidence(row), self._citations(row.outcome.value))
-            self._statements[node] = made
+                statement = Statement(row.outcome.value, self._check_evidence(row), self._citations(row.outcome.value))
+            self._statements[node] = statement
         return self._statements[node]
 
     def _check_evidence(self, row: NodeRow) -> list[CitedEvidence]:
@@ -410,15 +441,17 @@ class _ClaimExtractor:
         attempt = _accepted_attempt(row)
         return [
             CitedEvidence(
-                one.field, self.texts.locate(one.quote, one.source, one.start, one.end), field_only=one.check == NUMBERS
+                evidence.field,
+                self.texts.locate(evidence.quote, evidence.source, evidence.start, evidence.end),
+                field_only=evidence.check == NUMBERS,
             )
             for verdict in (attempt.verdicts if attempt is not None else ())
-            for one in verdict.evidence
+            for evidence in verdict.evidence
         ]
 
     def _citations(self, value: Any) -> list[CitedEvidence]:
         """Yields the citations and cells in a value that occur in the run's texts; others are no evidence."""
-        found: list[CitedEvidence] = []
+        cited_evidence: list[CitedEvidence] = []
         for steps, record in records(value):
             if is_citation(record):
                 place: EvidenceLocation | None = self.texts.locate(
@@ -429,8 +462,8 @@ class _ClaimExtractor:
             else:
                 continue
             if place is not None and place.where:
-                found.append(CitedEvidence(format_path(steps), place, steps=steps))
-        return found
+                cited_evidence.append(CitedEvidence(format_path(steps), place, steps=steps))
+        return cited_evidence
 
     def _person(
         self, exact: Iterable[NodeOrigin], origins: Sequence[NodeOrigin], verdicts: Sequence[ClaimVerdict]
@@ -438,12 +471,12 @@ class _ClaimExtractor:
         """Returns which person gave a part; empty if none did, if it also has another unchecked source, or if it was
         computed from what the person gave.
         """
-        if any(one.outcome == FAIL for one in verdicts):
+        if any(verdict.outcome == FAIL for verdict in verdicts):
             return ""
-        given = {origin: said for origin in exact if (said := self._given_by(origin))}
-        if any(origin not in given and self._unchecked_reason(origin) for origin in origins):
+        answer_texts = {origin: answer_text for origin in exact if (answer_text := self._given_by(origin))}
+        if any(origin not in answer_texts and self._unchecked_reason(origin) for origin in origins):
             return ""
-        return next(iter(given.values()), "")
+        return next(iter(answer_texts.values()), "")
 
     def _given_by(self, origin: NodeOrigin) -> str:
         """Returns who gave the value of an origin, if it was a person and no check covers the value; otherwise
@@ -461,11 +494,11 @@ class _ClaimExtractor:
         return ""
 
     def _unsupported_reason(self, origins: Iterable[NodeOrigin], verdicts: Sequence[ClaimVerdict]) -> str:
-        if any(one.outcome == FAIL for one in verdicts):
+        if any(verdict.outcome == FAIL for verdict in verdicts):
             return "a check of it fails"
         if reason := next(filter(None, map(self._unchecked_reason, origins)), ""):
             return reason
-        if not any(one.outcome == PASS for one in verdicts):
+        if not any(verdict.outcome == PASS for verdict in verdicts):
             if self.lineage.root is None:
                 return "the workflow of this run is not stored, so its checks are unknown"
             return "nothing checked it"
@@ -501,7 +534,9 @@ def _accepted_attempt(row: NodeRow) -> NodeAttempt | None:
 def _verdicts(row: NodeRow) -> tuple[ClaimVerdict, ...]:
     attempt = _accepted_attempt(row)
     verdicts = attempt.verdicts if attempt is not None else ()
-    return tuple(ClaimVerdict(row.path, one.check, one.outcome, one.score, one.reason) for one in verdicts)
+    return tuple(
+        ClaimVerdict(row.path, verdict.check, verdict.outcome, verdict.score, verdict.reason) for verdict in verdicts
+    )
 
 
 def _row_score(row: NodeRow) -> float | None:
@@ -523,27 +558,27 @@ class _Arithmetic:
 
     def matching(self, results: Sequence[tuple[Fraction, int]], claimed: Any) -> list[int]:
         """Yields the indices of results that a claimed number may be, in order; `results` are sorted."""
-        if not results or (shown := _single_number(claimed)) is None:
+        if not results or (number := _single_number(claimed)) is None:
             return []
-        found: set[int] = set()
+        positions: set[int] = set()
         for scale in SCALES:
-            low, high = (scale * (shown.value + side * shown.step / 2) for side in (-1, 1))
+            low, high = (scale * (number.value + side * number.step / 2) for side in (-1, 1))
             begin, end = bisect_left(results, low, key=itemgetter(0)), bisect_right(results, high, key=itemgetter(0))
-            found.update(at for _, at in results[begin:end])
-        return sorted(found)
+            positions.update(at for _, at in results[begin:end])
+        return sorted(positions)
 
     def computation(self, statement: Statement, path: str, claimed: Any) -> Computation | None:
         """Returns the expression beside a number if its result is that number; its operands with their locations."""
-        if (expression := statement.expression(path)) is None or (shown := _single_number(claimed)) is None:
+        if (expression := statement.expression(path)) is None or (number := _single_number(claimed)) is None:
             return None
         from orchestra.text import arithmetic
 
         results, operands = self._evaluate(expression)
         fits = (
-            one
-            for one in results
+            result
+            for result in results
             for scale in SCALES
-            if arithmetic.is_close(shown.value * scale, shown.step * scale, one)
+            if arithmetic.is_close(number.value * scale, number.step * scale, result)
         )
         if (exact := next(fits, None)) is None:
             return None
@@ -553,8 +588,8 @@ class _Arithmetic:
 
     def _evaluate(self, expression: str) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
         """Returns the result and the operands in written order."""
-        if (known := self._cache.get(expression)) is not None:
-            return known
+        if (cached_results := self._cache.get(expression)) is not None:
+            return cached_results
         from orchestra.text import arithmetic
         from orchestra.text.numbers.numbers import find_numbers
 
@@ -562,12 +597,12 @@ class _Arithmetic:
             results, operands = arithmetic.possible_values(expression), arithmetic.operands(expression)
         except arithmetic.ArithmeticParseError:
             results, operands = (), []
-        written = [abs(number.value) for number in find_numbers(expression)] if operands else []
+        numbers = [abs(number.value) for number in find_numbers(expression)] if operands else []
         order = sorted(
-            dict.fromkeys(operands), key=lambda operand: written.index(operand) if operand in written else len(written)
+            dict.fromkeys(operands), key=lambda operand: numbers.index(operand) if operand in numbers else len(numbers)
         )
-        known = self._cache[expression] = (results, tuple(order))
-        return known
+        cached_results = self._cache[expression] = (results, tuple(order))
+        return cached_results
 
 
 def _operand(statement: Statement, operand: Fraction) -> Operand:
@@ -575,22 +610,22 @@ def _operand(statement: Statement, operand: Fraction) -> Operand:
     return Operand(_format_number(operand), () if place is None else (place,))
 
 
-def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
+def _distinct(support: Iterable[Support]) -> tuple[Support, ...]:
     """Returns the first pieces of evidence, each once."""
-    found: dict[Support, None] = {}
-    for one in backing:
-        found[one] = None
-        if len(found) == MAX_EVIDENCE:
+    distinct_evidence: dict[Support, None] = {}
+    for evidence in support:
+        distinct_evidence[evidence] = None
+        if len(distinct_evidence) == MAX_EVIDENCE:
             break
-    return tuple(found)
+    return tuple(distinct_evidence)
 
 
 def _take_parts(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
     """Returns the parts of an output to examine; the number of further parts, and the path of the first of these."""
     line = iter(parts)
-    spoken = list(islice(line, MAX_CLAIMS))
+    output_leaves = list(islice(line, MAX_CLAIMS))
     beyond = next(line, None)
-    return (spoken, 0, "") if beyond is None else (spoken, 1 + sum(1 for _ in line), beyond.path)
+    return (output_leaves, 0, "") if beyond is None else (output_leaves, 1 + sum(1 for _ in line), beyond.path)
 
 
 def _single_number(value: Any) -> Number | None:
@@ -598,12 +633,12 @@ def _single_number(value: Any) -> Number | None:
     from orchestra.text.numbers.numbers import MAX_DIGITS, find_numbers, from_json_number
 
     if isinstance(value, str):
-        found = find_numbers(value)
-        return found[0] if len(found) == 1 else None
+        numbers = find_numbers(value)
+        return numbers[0] if len(numbers) == 1 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    shown = abs(value) < 10**MAX_DIGITS if isinstance(value, int) else math.isfinite(value)
-    return from_json_number(value) if shown else None
+    is_printable = abs(value) < 10**MAX_DIGITS if isinstance(value, int) else math.isfinite(value)
+    return from_json_number(value) if is_printable else None
 
 
 def _format_number(number: Fraction) -> str:
@@ -620,21 +655,28 @@ def is_supported(claim: OutputClaim) -> bool:
 
 def is_quote_only(claim: OutputClaim) -> bool:
     """True if a claim passed no check except `quote`."""
-    return {one.check for one in claim.verdicts if one.outcome == "pass"} <= {"quote", "schema"}
+    return {verdict.check for verdict in claim.verdicts if verdict.outcome == "pass"} <= {"quote", "schema"}
 
 
 def outermost_evidence(evidence: Iterable[Support]) -> list[Support]:
     """Evidence without spans that lie within other spans."""
-    every = list(evidence)
-    spans = [one for one in every if isinstance(one, TextSpan)]
-    return [one for one in every if not (isinstance(one, TextSpan) and any(_is_within(one, other) for other in spans))]
+    all_evidence = list(evidence)
+    spans = [item for item in all_evidence if isinstance(item, TextSpan)]
+    return [
+        item
+        for item in all_evidence
+        if not (isinstance(item, TextSpan) and any(_is_within(item, other_span) for other_span in spans))
+    ]
 
 
-def _is_within(one: TextSpan, other: TextSpan) -> bool:
+def _is_within(span: TextSpan, other_span: TextSpan) -> bool:
     """True if a span lies within a different span."""
-    if one.start is None or one.end is None or other.start is None or other.end is None:
+    if span.start is None or span.end is None or other_span.start is None or other_span.end is None:
         return False
-    same = (one.source, one.where) == (other.source, other.where)
+    is_same_source = (span.source, span.where) == (other_span.source, other_span.where)
     return (
-        same and other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
+        is_same_source
+        and other_span.start <= span.start
+        and span.end <= other_span.end
+        and (span.start, span.end) != (other_span.start, other_span.end)
     )

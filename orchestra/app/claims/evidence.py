@@ -41,12 +41,20 @@ class _RecordEvidence:
 
     def for_path(self, path: str) -> Iterable[tuple[int, CitedEvidence]]:
         """Returns the evidence of a part of the record, without that of another number or of another item of a list."""
-        same = list_path(path)
-        if (others := self.by_list.get(same)) is None:
-            others = [(at, one) for at, one in self.all if not one.field_only and list_path(one.path) != same]
-            self.by_list[same] = others
-        own = self.by_path.get(path, [])
-        return heapq.merge(own, others, key=itemgetter(0)) if own and others else own or others
+        list_key = list_path(path)
+        if (other_evidence := self.by_list.get(list_key)) is None:
+            other_evidence = [
+                (at, cited_evidence)
+                for at, cited_evidence in self.all
+                if not cited_evidence.field_only and list_path(cited_evidence.path) != list_key
+            ]
+            self.by_list[list_key] = other_evidence
+        record_evidence = self.by_path.get(path, [])
+        return (
+            heapq.merge(record_evidence, other_evidence, key=itemgetter(0))
+            if record_evidence and other_evidence
+            else record_evidence or other_evidence
+        )
 
 
 class EvidenceByPath:
@@ -55,15 +63,23 @@ class EvidenceByPath:
     def __init__(self, cited: Sequence[CitedEvidence]) -> None:
         self.cited = cited
         self._records: dict[str, _RecordEvidence] = {}
-        for at, one in enumerate(cited):
-            record = self._records.setdefault(record_path(one.path), _RecordEvidence())
-            record.all.append((at, one))
-            record.by_path.setdefault(one.path, []).append((at, one))
+        for at, cited_evidence in enumerate(cited):
+            record = self._records.setdefault(record_path(cited_evidence.path), _RecordEvidence())
+            record.all.append((at, cited_evidence))
+            record.by_path.setdefault(cited_evidence.path, []).append((at, cited_evidence))
 
     def at(self, path: str) -> list[EvidenceLocation]:
         """Returns the evidence at a path, without what supports that field only."""
         record = self._records.get(record_path(path))
-        return [] if record is None else [one.support for _, one in record.by_path.get(path, ()) if not one.field_only]
+        return (
+            []
+            if record is None
+            else [
+                cited_evidence.support
+                for _, cited_evidence in record.by_path.get(path, ())
+                if not cited_evidence.field_only
+            ]
+        )
 
     def nearest(self, path: str) -> Iterable[CitedEvidence]:
         """Returns the nearest evidence: in the record of a part, or in a record around it, without records beside
@@ -71,15 +87,19 @@ class EvidenceByPath:
         """
         around = record_path(path)
         while True:
-            if (record := self._records.get(around)) is not None and (own := record.for_path(path)):
-                return (one for _, one in own)
+            if (record := self._records.get(around)) is not None and (record_evidence := record.for_path(path)):
+                return (cited_evidence for _, cited_evidence in record_evidence)
             if not around:
                 return []
             around = record_path(around)
 
     def nearest_or_all(self, path: str) -> Iterable[CitedEvidence]:
         """As `nearest`; a part of the outermost record without own evidence rests on all evidence in the value."""
-        return self.nearest(path) or ([] if record_path(path) else [one for one in self.cited if not one.field_only])
+        return self.nearest(path) or (
+            []
+            if record_path(path)
+            else [cited_evidence for cited_evidence in self.cited if not cited_evidence.field_only]
+        )
 
 
 class Statement:
@@ -90,12 +110,15 @@ class Statement:
 
     def places(self, path: str) -> Iterable[EvidenceLocation]:
         """Returns the locations of the words on which a part rests."""
-        return (one.support for one in chain(self.found.nearest_or_all(path), self.cited.nearest_or_all(path)))
+        return (
+            cited_evidence.support
+            for cited_evidence in chain(self.found.nearest_or_all(path), self.cited.nearest_or_all(path))
+        )
 
     def expression(self, path: str) -> str | None:
         """Returns the expression beside a part."""
-        found = self._records.get(record_path(path), {}).get(EXPRESSION_FORMAT)
-        return found if isinstance(found, str) else None
+        value = self._records.get(record_path(path), {}).get(EXPRESSION_FORMAT)
+        return value if isinstance(value, str) else None
 
     def operand(self, number: Fraction) -> EvidenceLocation | None:
         """Returns the first location of a number in the evidence, regardless of its sign."""
@@ -103,18 +126,18 @@ class Statement:
 
     @cached_property
     def _records(self) -> Mapping[str, Mapping[str, Any]]:
-        found: dict[str, Mapping[str, Any]] = {}
+        fields_by_path: dict[str, Mapping[str, Any]] = {}
         for steps, record in records(self.value):
-            found.setdefault(format_path(steps), record)
-        return found
+            fields_by_path.setdefault(format_path(steps), record)
+        return fields_by_path
 
     @cached_property
     def _number_places(self) -> Mapping[Fraction, EvidenceLocation]:
         from orchestra.text.numbers.numbers import find_numbers
 
-        found: dict[Fraction, EvidenceLocation] = {}
-        for place in (one.support for one in chain(self.found.cited, self.cited.cited)):
+        places: dict[Fraction, EvidenceLocation] = {}
+        for place in (cited_evidence.support for cited_evidence in chain(self.found.cited, self.cited.cited)):
             for number in find_numbers(place.text if isinstance(place, TableCell) else place.quote, words=True):
-                found.setdefault(abs(number.value), place)
-                found.setdefault(abs(number.plain), place)
-        return found
+                places.setdefault(abs(number.value), place)
+                places.setdefault(abs(number.plain), place)
+        return places

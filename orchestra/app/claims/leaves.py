@@ -37,12 +37,12 @@ def records(value: Any) -> Iterator[tuple[PathSteps, Mapping[str, Any]]]:
     """Yields the records in a value, containers first, each with its steps."""
     line: list[tuple[PathSteps, Any]] = [((), value)]
     while line:
-        steps, here = line.pop()
-        if isinstance(here, Mapping):
-            yield steps, here
-            line += [((*steps, str(key)), part) for key, part in reversed(list(here.items()))]
-        elif isinstance(here, Sequence) and not isinstance(here, str):
-            line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
+        steps, subtree = line.pop()
+        if isinstance(subtree, Mapping):
+            yield steps, subtree
+            line += [((*steps, str(key)), part) for key, part in reversed(list(subtree.items()))]
+        elif isinstance(subtree, Sequence) and not isinstance(subtree, str):
+            line += [((*steps, index), part) for index, part in reversed(list(enumerate(subtree)))]
 
 
 def list_path(path: str) -> str:

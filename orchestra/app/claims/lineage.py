@@ -150,14 +150,14 @@ class OutputLineage:
         turns = {event.node: event for event in events if isinstance(event, TurnStarted)}
         elements: dict[str, list[int]] = {}
         for row in history.rows:
-            if (found := re.fullmatch(r"(.+)\[(\d+)\]", row.path)) and isinstance(row.outcome, ValueOutcome):
-                elements.setdefault(found[1], []).append(int(found[2]))
+            if (match := re.fullmatch(r"(.+)\[(\d+)\]", row.path)) and isinstance(row.outcome, ValueOutcome):
+                elements.setdefault(match[1], []).append(int(match[2]))
         for indices in elements.values():
             indices.sort()
-        made = cls({row.path: row for row in history.rows}, None, workflows, turns, elements)
-        graph = made._stored_graph("")
-        made.root = _TemplateScope("", graph.nodes, graph.output) if graph is not None else None
-        return made
+        lineage = cls({row.path: row for row in history.rows}, None, workflows, turns, elements)
+        graph = lineage._stored_graph("")
+        lineage.root = _TemplateScope("", graph.nodes, graph.output) if graph is not None else None
+        return lineage
 
     def origins(self, steps: PathSteps) -> PartOrigins:
         """Returns the nodes that said a part of the output; none if no node did.
@@ -180,15 +180,15 @@ class OutputLineage:
     def _group(self, item: _TraceItem, references: tuple[_Reference, ...], visits: int) -> OriginGroup:
         """Returns the origins behind a template whose value code changes, after some visits."""
         key = (item.scope.key, references, item.covered, visits)
-        if (known := self._groups.get(key)) is not None:
-            return known
+        if (cached_group := self._groups.get(key)) is not None:
+            return cached_group
         trace = _Trace(self)
         trace.follow(item, references)
         while trace.queue and visits + len(trace.visited) < MAX_VISITS:
-            following = trace.queue.popleft()
-            trace.follow(following, _references(following))
-        found = self._groups[key] = OriginGroup(tuple(trace.found))
-        return found
+            next_item = trace.queue.popleft()
+            trace.follow(next_item, _references(next_item))
+        new_group = self._groups[key] = OriginGroup(tuple(trace.found))
+        return new_group
 
     def units(self, item: _TraceItem, node: AnyNode) -> Iterator[_Unit]:
         """Returns the unit of a node; under `each`, the element to which the steps lead, or all."""
@@ -198,17 +198,17 @@ class OutputLineage:
             yield _Unit(path, scope, steps, exact)
             return
         indices = self.elements.get(path, [])
-        chosen, same = indices, False
+        chosen_indices, is_exact_index = indices, False
         after: PathSteps = ()
         if (rest := _element_steps(steps)) is not None:
             at, after = rest
-            chosen, same = indices[at : at + 1], exact
-        for index in chosen:
+            chosen_indices, is_exact_index = indices[at : at + 1], exact
+        for index in chosen_indices:
             unit = f"{path}[{index}]"
             inside = _TemplateScope(
                 scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit
             )
-            yield _Unit(unit, inside, after, same)
+            yield _Unit(unit, inside, after, is_exact_index)
 
     def source_items(self, unit: _Unit, node: AnyNode) -> Iterator[_TraceItem]:
         """Yields what a node's value is made of, besides answers of agents, tools and persons."""
@@ -267,20 +267,20 @@ class OutputLineage:
     def _choice_scope(self, unit: _Unit, node: AgentNode, choice: AgentChoice) -> _TemplateScope | None:
         """Returns the scope inside a choice of agents: of the agent that gave its value."""
         prefix = f"{unit.path}/"
-        for name, one in agent_nodes(node, choice).items():
+        for name, agent_node in agent_nodes(node, choice).items():
             row = self.rows.get(prefix + name)
             if row is not None and isinstance(row.outcome, ValueOutcome):
-                return _TemplateScope(prefix, {name: one}, f"${{{name}}}", outer=unit.scope)
+                return _TemplateScope(prefix, {name: agent_node}, f"${{{name}}}", outer=unit.scope)
         return None
 
     def _is_value(self, scope: _TemplateScope, name: str) -> bool:
         """Whether a name has a value; inputs, elements and turns do."""
-        here: _TemplateScope | None = scope
-        while here is not None:
-            if name in here.nodes:
-                row = self.rows.get(here.prefix + name)
+        current_scope: _TemplateScope | None = scope
+        while current_scope is not None:
+            if name in current_scope.nodes:
+                row = self.rows.get(current_scope.prefix + name)
                 return row is not None and isinstance(row.outcome, ValueOutcome)
-            here = here.outer
+            current_scope = current_scope.outer
         return True
 
     def _stored_graph(self, name: str) -> Graph | None:
@@ -316,46 +316,48 @@ class _Trace:
         node.
         """
         name = item.template
-        here: _TemplateScope | None = item.scope
-        while here is not None:
-            if here.element is not None and here.element[0] == name and here.outer is not None:
-                self.queue.append(item.moved_to(here.outer, here.element[1], (here.element[2], *item.steps)))
+        item_scope: _TemplateScope | None = item.scope
+        while item_scope is not None:
+            if item_scope.element is not None and item_scope.element[0] == name and item_scope.outer is not None:
+                self.queue.append(
+                    item.moved_to(item_scope.outer, item_scope.element[1], (item_scope.element[2], *item.steps))
+                )
                 return
-            if name == "input" and here.arguments is not None and here.caller is not None:
-                self.queue.append(item.moved_to(here.caller, here.arguments, item.steps))
+            if name == "input" and item_scope.arguments is not None and item_scope.caller is not None:
+                self.queue.append(item.moved_to(item_scope.caller, item_scope.arguments, item.steps))
                 return
-            if name == "previous" and here.previous is not None:
-                self.queue.append(item.moved_to(here.previous, here.previous.output, item.steps))
+            if name == "previous" and item_scope.previous is not None:
+                self.queue.append(item.moved_to(item_scope.previous, item_scope.previous.output, item.steps))
                 return
-            if (node := here.nodes.get(name)) is not None:
+            if (node := item_scope.nodes.get(name)) is not None:
                 # It comes from all elements together, not from one of them unchanged.
                 if item.exact and node.each is not None and _element_steps(item.steps) is None:
-                    self.queue.append(_TraceItem(here, f"${{{name}}}", (), False, item.covered))
+                    self.queue.append(_TraceItem(item_scope, f"${{{name}}}", (), False, item.covered))
                     return
-                for unit in self.lineage.units(item.moved_to(here, name, item.steps), node):
+                for unit in self.lineage.units(item.moved_to(item_scope, name, item.steps), node):
                     key = (unit.path, unit.steps, unit.exact, item.covered)
                     if key not in self.visited:
                         self.visited.add(key)
                         self._follow_unit(unit, node, item.covered)
                 return
-            here = here.outer
+            item_scope = item_scope.outer
 
-    def _follow_unit(self, unit: _Unit, node: AnyNode, covered: bool) -> None:
+    def _follow_unit(self, unit: _Unit, node: AnyNode, is_covered: bool) -> None:
         row = self.lineage.rows.get(unit.path)
         if row is None or not isinstance(row.outcome, ValueOutcome):
             return
         if _is_given(row):  # A person's value has no origin in the run.
-            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, "ask", covered)] = None
+            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, "ask", is_covered)] = None
             return
         if node.fallback is not None and _took_fallback(row):
-            self.queue.append(_TraceItem(unit.scope, node.fallback, unit.steps, unit.exact, covered))
+            self.queue.append(_TraceItem(unit.scope, node.fallback, unit.steps, unit.exact, is_covered))
             return
-        judged = bool(row.attempts) and row.attempts[-1].accepted is True
+        is_accepted = bool(row.attempts) and row.attempts[-1].accepted is True
         kind = _KINDS.get(type(node), "judge") if choice_of(node) is None else "judge"
-        if kind != "judge" or judged:
-            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, kind, covered)] = None
+        if kind != "judge" or is_accepted:
+            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, kind, is_covered)] = None
         for item in self.lineage.source_items(unit, node):
-            self.queue.append(_TraceItem(item.scope, item.template, item.steps, item.exact, covered or judged))
+            self.queue.append(_TraceItem(item.scope, item.template, item.steps, item.exact, is_covered or is_accepted))
 
 
 _KINDS: Mapping[type, OriginKind] = {AgentNode: "agent", ToolNode: "tool", AskNode: "ask"}
@@ -374,8 +376,8 @@ def _took_fallback(row: NodeRow) -> bool:
     return last.accepted is False or (last.accepted is None and (bool(last.error) or last.seconds is None))
 
 
-def _called_scope(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _TemplateScope) -> _TemplateScope:
-    return _TemplateScope(prefix, graph.nodes, graph.output, arguments=given, caller=giver)
+def _called_scope(graph: Graph, prefix: str, inputs: Mapping[str, Any], giver: _TemplateScope) -> _TemplateScope:
+    return _TemplateScope(prefix, graph.nodes, graph.output, arguments=inputs, caller=giver)
 
 
 def parse_graph(stored: Any) -> Graph | None:
@@ -389,9 +391,9 @@ def parse_graph(stored: Any) -> Graph | None:
 
 
 @lru_cache(maxsize=64)
-def _parse_stored_graph(stored: bytes) -> Graph | None:
+def _parse_stored_graph(data: bytes) -> Graph | None:
     try:
-        return Graph.model_validate_json(stored).as_single_node
+        return Graph.model_validate_json(data).as_single_node
     except ValidationError:
         return None
 

@@ -85,13 +85,13 @@ class RunTexts:
     @classmethod
     def of(cls, history: History) -> RunTexts:
         """Returns the texts in a run's inputs and in its nodes' values."""
-        found: list[RunText] = []
-        for where, value in _run_values(history):
-            for text in _texts_in(where, value):
-                found.append(text)
-                if len(found) >= MAX_TEXTS:
-                    return cls(found)
-        return cls(found)
+        run_texts: list[RunText] = []
+        for location, value in _run_values(history):
+            for text in _texts_in(location, value):
+                run_texts.append(text)
+                if len(run_texts) >= MAX_TEXTS:
+                    return cls(run_texts)
+        return cls(run_texts)
 
     def get(self, where: str) -> RunText | None:
         """Returns the text at an address."""
@@ -101,15 +101,15 @@ class RunTexts:
         self, quote: str, source: str = "", start: int | None = None, end: int | None = None
     ) -> EvidenceLocation:
         """Returns where words are; without an address if no text with that name has them there."""
-        found = self._find(quote, source, start, end)
-        if found is None:
+        text_match = self._find(quote, source, start, end)
+        if text_match is None:
             return TextSpan(quote, source, start, end)
-        text, at = found
+        text, at = text_match
         if text.cell is not None:
             return text.cell
         begin = (text.offset or 0) + at
-        if text.offset is not None and (whole := self._source_text(text.name, begin, quote)) is not None:
-            text, at = whole, begin
+        if text.offset is not None and (source_text := self._source_text(text.name, begin, quote)) is not None:
+            text, at = source_text, begin
         location = location_at(text.locations, begin)
         return TextSpan(quote, source or text.name, at, at + len(quote), text.where, location)
 
@@ -131,7 +131,11 @@ class RunTexts:
     def _source_text(self, name: str, begin: int, quote: str) -> RunText | None:
         """Returns the text from which a passage was cut."""
         return next(
-            (one for one in self._by_name.get(name, []) if one.offset is None and one.text.startswith(quote, begin)),
+            (
+                run_text
+                for run_text in self._by_name.get(name, [])
+                if run_text.offset is None and run_text.text.startswith(quote, begin)
+            ),
             None,
         )
 
@@ -143,36 +147,36 @@ def _run_values(history: History) -> Iterator[tuple[str, Any]]:
             yield row.path, row.outcome.value
 
 
-def _texts_in(where: str, value: Any) -> Iterator[RunText]:
+def _texts_in(location: str, value: Any) -> Iterator[RunText]:
     """Yields the texts in a value: strings, and records with a `text`, named by their `source`. A record that cites a
     text is not one.
     """
-    line = [(where, value)]
+    line = [(location, value)]
     tables: dict[str, Table] = {}
     while line:
-        here, one = line.pop()
-        if isinstance(one, str):
-            if one:
-                yield RunText(here, one)
-        elif isinstance(one, Mapping) and (table := _table(one)) is not None:
-            tables[f"{here}.cells"] = table
-            line.append((f"{here}.cells", table.cells))
-        elif isinstance(one, Mapping):
-            if is_citation(one) or is_cell(one):
+        path, subtree = line.pop()
+        if isinstance(subtree, str):
+            if subtree:
+                yield RunText(path, subtree)
+        elif isinstance(subtree, Mapping) and (table := _table(subtree)) is not None:
+            tables[f"{path}.cells"] = table
+            line.append((f"{path}.cells", table.cells))
+        elif isinstance(subtree, Mapping):
+            if is_citation(subtree) or is_cell(subtree):
                 continue
-            rest = one
-            if isinstance(text := one.get("text"), str) and text:
-                source, start = one.get("source"), one.get("start")
-                begin = start if isinstance(start, int) and "end" in one else None
+            rest = subtree
+            if isinstance(text := subtree.get("text"), str) and text:
+                source, start = subtree.get("source"), subtree.get("start")
+                begin = start if isinstance(start, int) and "end" in subtree else None
                 name = source if isinstance(source, str) else ""
-                yield RunText(f"{here}.text", text, name, begin, locations=_locations(one.get("locations")))
-                rest = {key: part for key, part in one.items() if key not in ("text", "source", "locations")}
-            line += [(f"{here}.{key}", part) for key, part in reversed(list(rest.items()))]
-        elif isinstance(one, Sequence):
-            if _is_table(one):
-                yield from _table_cells(here, one, tables.get(here))
+                yield RunText(f"{path}.text", text, name, begin, locations=_locations(subtree.get("locations")))
+                rest = {key: part for key, part in subtree.items() if key not in ("text", "source", "locations")}
+            line += [(f"{path}.{key}", part) for key, part in reversed(list(rest.items()))]
+        elif isinstance(subtree, Sequence):
+            if _is_table(subtree):
+                yield from _table_cells(path, subtree, tables.get(path))
             else:
-                line += [(f"{here}[{index}]", part) for index, part in reversed(list(enumerate(one)))]
+                line += [(f"{path}[{index}]", part) for index, part in reversed(list(enumerate(subtree)))]
 
 
 def _is_table(value: Sequence[Any]) -> bool:
@@ -197,18 +201,18 @@ def _table(value: Mapping[str, Any]) -> Table | None:
 def _locations(value: Any) -> list[Location]:
     """Returns the locations beside a text; none if they are of another form."""
     try:
-        return [Location.model_validate(one) for one in value] if isinstance(value, list) else []
+        return [Location.model_validate(item) for item in value] if isinstance(value, list) else []
     except ValidationError:
         return []
 
 
-def _table_cells(where: str, table: Sequence[Sequence[str]], file: Table | None = None) -> Iterator[RunText]:
+def _table_cells(table_location: str, table: Sequence[Sequence[str]], file: Table | None = None) -> Iterator[RunText]:
     for at, row in enumerate(table):
         for column, text in enumerate(row):
             if text.strip():
-                label = next((one.strip() for one in row[:column] if one.strip()), "")
+                label = next((left_cell.strip() for left_cell in row[:column] if left_cell.strip()), "")
                 above = table[0][column].strip() if at and column < len(table[0]) else ""
-                address = f"{where}[{at}][{column}]"
+                address = f"{table_location}[{at}][{column}]"
                 location = cell_location(file, at, column) if file is not None else ""
                 cell = TableCell(text.strip(), at, column, label, above, address, location)
                 yield RunText(address, text, cell=cell, table=table)

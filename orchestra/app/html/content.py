@@ -134,8 +134,8 @@ class _ContentParts:
         """Returns all parts by the names that the templates have for them."""
         content, history, limits = self._content, self._history, self._limits
         outcome = history.outcome
-        shown = (*content.claims, *content.dropped)
-        withheld = list(islice(self._withheld_parts(), limits.withheld + 1))
+        output_claims = (*content.claims, *content.dropped)
+        withheld_parts = list(islice(self._withheld_parts(), limits.withheld + 1))
         return {
             "run": self._line(history.run),
             "workflow": self._line(history.workflow),
@@ -143,23 +143,24 @@ class _ContentParts:
             "facts": list(self._facts()),
             "restricted": content.first is not None and content.first.label == "restricted",
             "inputs": [(self._line(name), self._text(value)) for name, value in self._inputs()],
-            "questions": [(self._line(one.node), self._line(one.question)) for one in content.questions],
+            "questions": [(self._line(question.node), self._line(question.question)) for question in content.questions],
             "answer": self._text(outcome.value) if isinstance(outcome, ValueOutcome) else None,
             "why": ""
             if outcome is None or isinstance(outcome, ValueOutcome)
             else self._line(f"{outcome.origin}: {outcome.reason}".removeprefix(": ")),
             "guarantees": list(self._guarantee_parts()),
-            "claims": [self._claim_part(claim) for claim in shown[: limits.claims]],
-            "claims_left": max(0, len(shown) - limits.claims),
+            "claims": [self._claim_part(claim) for claim in output_claims[: limits.claims]],
+            "claims_left": max(0, len(output_claims) - limits.claims),
             "supported": sum(map(is_supported, content.claims)),
             "given": sum(bool(claim.person) for claim in content.claims),
             "claimed": len(content.claims),
             "left_out": [
-                (self._line(path), self._line(why)) for path, why in islice(content.left_out.items(), limits.withheld)
+                (self._line(path), self._line(reason))
+                for path, reason in islice(content.left_out.items(), limits.withheld)
             ],
             "left_out_more": max(0, len(content.left_out) - limits.withheld),
-            "withheld": withheld[: limits.withheld],
-            "withheld_more": len(withheld) > limits.withheld,
+            "withheld": withheld_parts[: limits.withheld],
+            "withheld_more": len(withheld_parts) > limits.withheld,
             "plans": list(self._plan_parts()),
             "rows": list(self._row_parts()),
             "paid": any(row.usage.money > 0 for row in history.rows),
@@ -175,12 +176,14 @@ class _ContentParts:
     def _text(self, value: Any) -> dict[str, Any]:
         """A value: its first characters, and the number of omitted ones; JSON unless it is a text."""
         text, limits = format_value(value), self._limits
-        folded = len(text) > limits.fold_characters or text.count("\n", 0, limits.fold_characters) > limits.fold_lines
+        is_folded = (
+            len(text) > limits.fold_characters or text.count("\n", 0, limits.fold_characters) > limits.fold_lines
+        )
         data = not isinstance(value, str) and text[:1] in ("{", "[")
         return {
             "text": escape_invisible(text[: limits.text]),
             "left": max(0, len(text) - limits.text),
-            "long": folded,
+            "long": is_folded,
             "json": data,
         }
 
@@ -200,48 +203,48 @@ class _ContentParts:
 
     def _inputs(self) -> Iterator[tuple[str, Any]]:
         """The inputs by name; each document of a list separately."""
-        inputs, most = self._history.inputs, self._limits.documents
+        inputs, max_count = self._history.inputs, self._limits.documents
         for name, value in inputs.items() if isinstance(inputs, Mapping) else [("input", inputs)]:
             documents = value if isinstance(value, list) and value and all(map(_is_document, value)) else []
             if not documents:
                 yield str(name), value
-            for at, one in enumerate(documents[:most]):
-                yield f"{name}[{at}]: {one['source']}", one["text"]
-            if len(documents) > most:
-                yield str(name), f"and {len(documents) - most} more"
+            for at, document in enumerate(documents[:max_count]):
+                yield f"{name}[{at}]: {document['source']}", document["text"]
+            if len(documents) > max_count:
+                yield str(name), f"and {len(documents) - max_count} more"
 
     def _guarantee_parts(self) -> Iterator[dict[str, Any]]:
         """The guarantees of accepted values with their certificates; once for all elements of a list."""
         nodes = dict[tuple[str, str], tuple[int, StoredCertificate | None]]()
-        for path, said, one in iter_guarantees(self._history, self._content.certificates):
-            about = workflow_path(path), said
-            nodes[about] = nodes.get(about, (0, None))[0] + 1, one
-        for (path, said), (count, one) in islice(nodes.items(), self._limits.choices):
+        for path, statement, certificate in iter_guarantees(self._history, self._content.certificates):
+            about = workflow_path(path), statement
+            nodes[about] = nodes.get(about, (0, None))[0] + 1, certificate
+        for (path, statement), (count, certificate) in islice(nodes.items(), self._limits.choices):
             facts = (
-                list(_guarantee_facts(one.summary))
-                if one is not None
+                list(_guarantee_facts(certificate.summary))
+                if certificate is not None
                 else [("", "its certificate is missing or unreadable")]
             )
             yield {
                 "node": self._line(path) + (f" ({count} values)" if count > 1 else ""),
-                "said": self._line(said, 2_000),
+                "said": self._line(statement, 2_000),
                 "facts": [(self._line(name), self._line(text)) for name, text in facts],
             }
 
     def _claim_part(self, claim: OutputClaim) -> dict[str, Any]:
-        shown, most = outermost_evidence(claim.evidence), self._limits.evidence
+        evidence, max_count = outermost_evidence(claim.evidence), self._limits.evidence
         return {
             "path": self._line(claim.path) or "the answer",
             "value": self._text(claim.value),
             "unsupported": self._line(claim.unsupported),
             "person": self._line(claim.person),
             "score": "" if claim.score is None else f"{claim.score:.2f}",
-            "nodes": [self._line(node) for node in claim.nodes[:most]],
-            "evidence": [self._evidence_part(one) for one in shown[:most]],
-            "evidence_left": max(0, len(shown) - most),
+            "nodes": [self._line(node) for node in claim.nodes[:max_count]],
+            "evidence": [self._evidence_part(item) for item in evidence[:max_count]],
+            "evidence_left": max(0, len(evidence) - max_count),
             "quote_shows": QUOTE_NOTE if is_supported(claim) and is_quote_only(claim) else "",
-            "verdicts": [self._verdict_part(one) for one in claim.verdicts[:most]],
-            "verdicts_left": max(0, len(claim.verdicts) - most),
+            "verdicts": [self._verdict_part(verdict) for verdict in claim.verdicts[:max_count]],
+            "verdicts_left": max(0, len(claim.verdicts) - max_count),
         }
 
     def _verdict_part(self, verdict: ClaimVerdict) -> dict[str, str]:
@@ -262,10 +265,10 @@ class _ContentParts:
             case Computation():
                 operands = [
                     {
-                        "text": self._line(one.text),
-                        "where": "; ".join(self._line(_format_location(place)) for place in one.places),
+                        "text": self._line(operand.text),
+                        "where": "; ".join(self._line(_format_location(place)) for place in operand.places),
                     }
-                    for one in evidence.operands
+                    for operand in evidence.operands
                 ]
                 return {
                     "kind": "computation",
@@ -298,10 +301,10 @@ class _ContentParts:
         source = self._texts.get(cell.where)
         table = source.table if source is not None else ()
         first = max(1, cell.row - NEAR_ROWS)
-        chosen = [0, *range(first, min(len(table), cell.row + NEAR_ROWS + 1))] if table else []
-        most = self._limits.columns
-        begin = max(0, min(cell.column - most // 2, len(table[0]) - most)) if table else 0
-        columns = slice(begin, begin + most)
+        row_indexes = [0, *range(first, min(len(table), cell.row + NEAR_ROWS + 1))] if table else []
+        max_count = self._limits.columns
+        begin = max(0, min(cell.column - max_count // 2, len(table[0]) - max_count)) if table else 0
+        columns = slice(begin, begin + max_count)
         rows = [
             {
                 "head": at == 0,
@@ -310,7 +313,7 @@ class _ContentParts:
                     for column, text in enumerate(table[at][columns], begin)
                 ],
             }
-            for at in chosen
+            for at in row_indexes
         ]
         return {
             "kind": "cell",
@@ -322,13 +325,13 @@ class _ContentParts:
     def _withheld_parts(self) -> Iterator[dict[str, Any]]:
         """The rejected values, and the nodes without an output."""
         for row in self._history.rows:
-            for tried in row.attempts:
-                if tried.accepted is False:
+            for attempt in row.attempts:
+                if attempt.accepted is False:
                     yield self._withheld_part(
-                        row, f"attempt {tried.number}", tried.rejection_reason, self._text(tried.value)
+                        row, f"attempt {attempt.number}", attempt.rejection_reason, self._text(attempt.value)
                     )
-                elif tried.error:
-                    yield self._withheld_part(row, f"attempt {tried.number}", f"{tried.error}: {tried.reason}")
+                elif attempt.error:
+                    yield self._withheld_part(row, f"attempt {attempt.number}", f"{attempt.error}: {attempt.reason}")
             match row.outcome:
                 case AbstainedOutcome(reason, by) | FailedOutcome(_, reason, by):
                     origin = by if by not in ("", row.path) else ""
@@ -338,8 +341,10 @@ class _ContentParts:
                 case _:
                     pass
 
-    def _withheld_part(self, row: NodeRow, what: str, why: str, value: dict[str, Any] | None = None) -> dict[str, Any]:
-        return {"node": self._line(row.path), "what": what, "value": value, "why": self._line(why)}
+    def _withheld_part(
+        self, row: NodeRow, status: str, reason: str, value: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return {"node": self._line(row.path), "what": status, "value": value, "why": self._line(reason)}
 
     def _plan_parts(self) -> Iterator[dict[str, Any]]:
         """The lines of each plan at the last turn of its router."""
@@ -348,11 +353,11 @@ class _ContentParts:
             for event in self._content.events
             if isinstance(event, TurnStarted) and event.draft is not None
         }
-        for node, drafted in islice(last.items(), self._limits.choices):
+        for node, draft in islice(last.items(), self._limits.choices):
             yield {
                 "node": self._line(node),
-                "lines": self._text("\n".join(drafted.lines)),
-                "repaired": drafted.repaired_lines,
+                "lines": self._text("\n".join(draft.lines)),
+                "repaired": draft.repaired_lines,
             }
 
     def _row_parts(self) -> Iterator[dict[str, Any]]:
@@ -380,9 +385,9 @@ class _ContentParts:
 
     def _callee_name(self, row: NodeRow) -> str:
         """The called agent or tool, and the author of an override; for a list, those of its elements."""
-        given = describe_given(row.overridden_by) if row.overridden_by is not None else ""
+        origin = describe_given(row.overridden_by) if row.overridden_by is not None else ""
         return (
-            self._line(", ".join(filter(None, (row.name, given))))
+            self._line(", ".join(filter(None, (row.name, origin))))
             if row.elements is None
             else pluralize(row.elements, "element")
         )
@@ -397,7 +402,7 @@ class _ContentParts:
                 yield self._line(name), self._line(mark)
         if history.parent:
             yield "forked from run", self._line(history.parent)
-        models = {(tried.server, tried.model) for row in history.rows for tried in row.attempts if tried.model}
+        models = {(attempt.server, attempt.model) for row in history.rows for attempt in row.attempts if attempt.model}
         for server, model in sorted(models):
             yield f"model on {self._line(server)}", self._line(model)
 
@@ -406,14 +411,14 @@ NEAR_ROWS = 1
 """Table rows shown above and below a cited cell."""
 
 
-def _percent(part: float, whole: float) -> float:
+def _percent(part: float, share: float) -> float:
     """A share of the run in percent, within 0 and 100: a damaged journal may have any times."""
-    return min(100.0, max(0.0, 100 * part / whole)) if whole > 0 else 0.0
+    return min(100.0, max(0.0, 100 * part / share)) if share > 0 else 0.0
 
 
 def _guarantee_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts of a certificate in words."""
-    rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["held_out"], terms["data"]
+    rows, result, rest, data = terms["rows"], terms["calibrated"], terms["held_out"], terms["data"]
     delta = f", delta {terms['delta']:g}" if "delta" in terms else ""
     yield "terms", f"alpha {terms['alpha']:g}{delta}; from a score of {terms['threshold']:.6g}"
     if attempt := terms.get("attempt"):
@@ -428,14 +433,15 @@ def _guarantee_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{sum(rows.values()):,} of {data['name']}: "
         + ", ".join(f"{count:,} {part.replace('_', ' ')}" for part, count in rows.items()),
     )
-    if any((left := terms.get("left_out", {})).values()):
+    if any((omissions := terms.get("left_out", {})).values()):
         yield (
             "left out",
-            f"{left['duplicates']:,} rows with the input of another, {left['grouped']:,} of one group with another",
+            f"{omissions['duplicates']:,} rows with the input of another, "
+            f"{omissions['grouped']:,} of one group with another",
         )
     yield "rows' digest", data["digest"]
     low, high = map(format_percent, rest["interval"])
-    yield "calibrated", f"{seen['wrong']:,} wrong of {seen['accepted']:,} accepted"
+    yield "calibrated", f"{result['wrong']:,} wrong of {result['accepted']:,} accepted"
     yield "on the rest", f"{rest['wrong']:,} wrong of {rest['accepted']:,} accepted, 95 % from {low} to {high}"
     yield "right by", ", ".join(terms["metrics"])
     yield "made", terms["created_at"]
@@ -453,9 +459,9 @@ def _is_document(value: Any) -> bool:
 
 def _format_location(place: EvidenceLocation) -> str:
     if isinstance(place, TableCell):
-        named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
+        text = ", ".join(filter(None, (place.row_heading, place.column_heading)))
         at = place.location or f"row {place.row}, column {place.column}"
-        return f"{named + ' — ' if named else ''}{at}"
+        return f"{text + ' — ' if text else ''}{at}"
     if place.location:
         return f"{place.source} {place.location}"
     at = f", characters {place.start} to {place.end}" if place.start is not None else ""

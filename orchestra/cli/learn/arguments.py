@@ -394,7 +394,7 @@ class CalibrateArguments:
     @property
     def parts(self) -> list[Split]:
         """The splits to use."""
-        return ["test" if one is HeldOutPart.TEST else "tune" for one in self.part or [HeldOutPart.TUNE]]
+        return ["test" if part is HeldOutPart.TEST else "tune" for part in self.part or [HeldOutPart.TUNE]]
 
     @property
     def overlap_inputs(self) -> tuple[str, str] | None:

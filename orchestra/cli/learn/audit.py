@@ -65,14 +65,14 @@ class AuditRange:
 
 def parse_period(since: str | None, until: str | None) -> AuditRange:
     """Parses `--since` and `--until`. Raises `InputError` C010."""
-    wanted = AuditPeriod(
+    period = AuditPeriod(
         parse_time(since, "--since") if since else 0.0, parse_time(until, "--until") if until else float("inf")
     )
-    if wanted.since >= wanted.until:
+    if period.since >= period.until:
         raise InputError(
             "C010", f"no run can start both since {since} and before {until}", hint="--since yesterday --until today"
         )
-    return AuditRange(wanted, (since or "", until or ""))
+    return AuditRange(period, (since or "", until or ""))
 
 
 class NotCertifiedError(InputError):
@@ -99,18 +99,16 @@ class _AuditedCertificate:
         """
         registry = project.registry
         card, name = registry.card(agent), CLAIMS_FILE if claims else FILE_NAME
-        found = certificates.find_certificate(settings, registry, agent, name)
-        if found is None:
+        path = certificates.find_certificate(settings, registry, agent, name)
+        if path is None:
             missing = missing_certificate(agent, claims=claims)
             raise NotCertifiedError(missing.code, missing.message, hint=missing.hint)
         certificate: AuditedCertificate = (
-            certificates.read_claims_certificate(found, agent)
-            if claims
-            else certificates.read_certificate(found, agent)
+            certificates.read_claims_certificate(path, agent) if claims else certificates.read_certificate(path, agent)
         )
         if not certificate.void_reason:
-            held = certificates.ClaimsCertificates if claims else certificates.AgentCertificates
-            held(settings, lambda: registry)[agent]
+            certificates_type = certificates.ClaimsCertificates if claims else certificates.AgentCertificates
+            certificates_type(settings, lambda: registry)[agent]
         file = certificates.writable_path(settings, registry, agent, name)
         return cls(project, card, certificate, file, AuditLogFile(file.with_name(audits.FILE_NAME), certificate))
 
@@ -131,7 +129,7 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --watch --audit 20")
         return _show_all(settings, project, as_json=arguments.as_json)
     case = _AuditedCertificate.load(settings, project, arguments.agent, claims=arguments.claims)
-    printed = False
+    is_printed = False
     if (arguments.audit or arguments.labels is not None) and not case.certificate.void_reason:
         async with open_existing_journal() as journal:
             if journal is None:
@@ -143,16 +141,16 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
             if arguments.labels is not None:
                 await _record_verdicts(case, arguments, journal, arguments.labels)
             if arguments.audit:
-                printed = await _draw_and_ask(case, arguments, period, journal)
-    why = case.log.void_certificate(case.file)
-    if why and case.log.is_replaced(case.file):
-        print_note(f"another certificate has replaced it meanwhile and is unchanged; the audited one: {why}")
-    if not printed:
+                is_printed = await _draw_and_ask(case, arguments, period, journal)
+    reason = case.log.void_certificate(case.file)
+    if reason and case.log.is_replaced(case.file):
+        print_note(f"another certificate has replaced it meanwhile and is unchanged; the audited one: {reason}")
+    if not is_printed:
         _show_watch(
-            _AuditedCertificate.load(settings, project, arguments.agent, claims=arguments.claims) if why else case,
+            _AuditedCertificate.load(settings, project, arguments.agent, claims=arguments.claims) if reason else case,
             as_json=arguments.as_json,
         )
-    return STATUS_CODES["abstained"] if why or case.certificate.void_reason else 0
+    return STATUS_CODES["abstained"] if reason or case.certificate.void_reason else 0
 
 
 async def _record_verdicts(
@@ -169,10 +167,10 @@ async def _record_verdicts(
             )
         return correctness_of(case.card, arguments.evaluation, arguments.metric)
 
-    said, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, correctness)
-    case.log.record_verdicts(said, arguments.by)
-    known = f", {again:,} of before" if again else ""
-    print_note(f"{path.name}: {pluralize(len(said), 'verdict')} recorded{known}")
+    verdicts, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, correctness)
+    case.log.record_verdicts(verdicts, arguments.by)
+    repeat_text = f", {again:,} of before" if again else ""
+    print_note(f"{path.name}: {pluralize(len(verdicts), 'verdict')} recorded{repeat_text}")
 
 
 async def _draw_and_ask(
@@ -181,17 +179,17 @@ async def _draw_and_ask(
     """Samples outputs, and asks for verdicts at the terminal, or prints them as lines of JSON; returns whether it did
     the latter.
     """
-    shown = await _draw_outputs(case, arguments, period, journal)
+    views = await _draw_outputs(case, arguments, period, journal)
     if arguments.as_json or not is_interactive():
-        for one in shown:
-            print_json(_output_data(one))
+        for view in views:
+            print_json(_output_data(view))
         print_note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: {case.command} --labels FILE')
         return True
-    for number, one in enumerate(shown, 1):
-        verdict = await _ask_person(case, one, f"{number} of {len(shown)}")
+    for number, view in enumerate(views, 1):
+        verdict = await _ask_person(case, view, f"{number} of {len(views)}")
         if verdict is None:
             break
-        if case.log.record_verdicts([(one.output, verdict)], arguments.by).violation:
+        if case.log.record_verdicts([(view.output, verdict)], arguments.by).violation:
             break
     print_text()
     return False
@@ -202,73 +200,78 @@ async def _draw_outputs(
 ) -> list[AuditView]:
     """Samples outputs to audit: open ones of earlier samples, then new ones. Raises `InputError` V022 without any."""
     before = case.log.audit_state()
-    waiting = [output for output in before.pending if not output.withheld]
-    shown = [
-        one for output in waiting if (one := await audit_module.view_output(case.project, journal, output)) is not None
+    pending_outputs = [output for output in before.pending if not output.withheld]
+    views = [
+        view
+        for output in pending_outputs
+        if (view := await audit_module.view_output(case.project, journal, output)) is not None
     ]
-    if gone := len(waiting) - len(shown):
+    if lost_count := len(pending_outputs) - len(views):
         print_note(
-            f"{pluralize(gone, 'output')} of an earlier sample cannot be shown: their runs are no longer in the journal"
+            f"{pluralize(lost_count, 'output')} of an earlier sample cannot be shown: their runs are no longer "
+            "in the journal"
         )
-    if len(shown) < arguments.audit:
-        found = await audit_module.find_accepted_outputs(case.project, journal, case.certificate, period.run_filter)
-        draw = audit_module.draw_sample(found, before, arguments.audit - len(shown), arguments.seed)
+    if len(views) < arguments.audit:
+        outputs = await audit_module.find_accepted_outputs(case.project, journal, case.certificate, period.run_filter)
+        draw = audit_module.draw_sample(outputs, before, arguments.audit - len(views), arguments.seed)
         fresh = draw.outputs
         case.log.record_sample(fresh, draw.population, arguments.seed, period.option_texts)
         case.log.record_verdicts((), arguments.by)  # if all of them were withheld, no verdict is needed
-        withheld = sum(bool(output.withheld) for output in fresh)
-        shown += [
-            one
+        withheld_count = sum(bool(output.withheld) for output in fresh)
+        views += [
+            view
             for output in fresh
-            if not output.withheld and (one := await audit_module.view_output(case.project, journal, output))
+            if not output.withheld and (view := await audit_module.view_output(case.project, journal, output))
         ]
-        _report_draw(found, draw)
-        if withheld:
-            print_note(f"of {pluralize(withheld, 'drawn answer')} nothing was kept, so nothing wrong")
-        if len(fresh) + len(waiting) < arguments.audit:
-            what = "judged" if arguments.claims else "accepted"
-            print_note(f"{len(shown):,} outputs to audit, not {arguments.audit:,}: more were not {what} in that time")
-        if not shown and withheld:
+        _report_draw(outputs, draw)
+        if withheld_count:
+            print_note(f"of {pluralize(withheld_count, 'drawn answer')} nothing was kept, so nothing wrong")
+        if len(fresh) + len(pending_outputs) < arguments.audit:
+            output_kind = "judged" if arguments.claims else "accepted"
+            print_note(
+                f"{len(views):,} outputs to audit, not {arguments.audit:,}: more were not {output_kind} in that time"
+            )
+        if not views and withheld_count:
             return []
-    if not shown:
+    if not views:
         raise InputError(
             "V022", f"no accepted output of {arguments.agent} is left to audit", hint="orchestra explain V022"
         )
-    return shown[: arguments.audit]
+    return views[: arguments.audit]
 
 
-def _report_draw(found: audit_module.AcceptedOutputs, draw: audit_module.AuditSample) -> None:
+def _report_draw(outputs: audit_module.AcceptedOutputs, draw: audit_module.AuditSample) -> None:
     copies = f"; {draw.duplicates:,} more with an input or group that is already counted" if draw.duplicates else ""
-    passed = "".join(f"; {count:,} {reason} skipped" for reason, count in found.skipped.items())
-    kind = "judged answers" if any(output.withheld for output in found.outputs) else "accepted outputs"
-    print_note(f"{draw.population:,} {kind} in {pluralize(found.run_count, 'run')} to sample from{copies}{passed}")
+    skip_text = "".join(f"; {count:,} {reason} skipped" for reason, count in outputs.skipped.items())
+    kind = "judged answers" if any(output.withheld for output in outputs.outputs) else "accepted outputs"
+    print_note(f"{draw.population:,} {kind} in {pluralize(outputs.run_count, 'run')} to sample from{copies}{skip_text}")
 
 
-def _output_data(drawn: AuditView) -> dict[str, Any]:
-    output = drawn.output
+def _output_data(view: AuditView) -> dict[str, Any]:
+    output = view.output
     line = {
         "run": output.run,
         "node": output.node,
         "score": output.score,
-        "input": drawn.inputs,
-        "output": drawn.value,
+        "input": view.inputs,
+        "output": view.value,
         "verdict": None,
     }
-    return line | ({"dropped": drawn.dropped_parts} if drawn.dropped_parts else {})
+    return line | ({"dropped": view.dropped_parts} if view.dropped_parts else {})
 
 
-async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -> AuditVerdict | None:
+async def _ask_person(case: _AuditedCertificate, view: AuditView, count: str) -> AuditVerdict | None:
     """Asks for a verdict at the terminal; None if the user quits. Earlier verdicts are kept."""
-    output = drawn.output
+    output = view.output
     score = "" if output.score is None else f", score {output.score:.3g}"
     print_text(escape_invisible(f"\n{count}  {output.node} of run {output.run}{score}", keep=""), style="bold")
-    if drawn.inputs is None:
+    if view.inputs is None:
         print_text("its inputs are unknown: the current engine cannot replay the run up to here", style="dim")
-    for name, value in (drawn.inputs or {}).items():
+    for name, value in (view.inputs or {}).items():
         print_text(escape_invisible(f"{name}: {format_value(value)}"), style="dim")
-    print_text(escape_invisible(format_value(drawn.value)), style="cyan")
-    if drawn.dropped_parts:
-        print_text(f"{pluralize(drawn.dropped_parts, 'part')} of it dropped", style="dim")
+    print_text(escape_invisible(format_value(view.value)), style="cyan")
+    if view.dropped_parts:
+        print_text(f"{pluralize(view.dropped_parts, 'part')} of it dropped", style="dim")
     while True:
         sys.stderr.write(
             f"{'all of it ' * isinstance(case.certificate, ClaimsCertificate)}right? [y]es, [n]o, [u]nclear, [q]uit: "
@@ -286,10 +289,10 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     """Prints the state of a watch."""
     watch, certificate = case.log.audit_state(), case.certificate
     drift = watch.drift
-    doubled = min(1.0, 2 * drift.tested_rate)
-    within = audits_to_detect(drift.tested_rate, 1 / drift.evidence_limit, doubled)
+    rate_bound = min(1.0, 2 * drift.tested_rate)
+    within = audits_to_detect(drift.tested_rate, 1 / drift.evidence_limit, rate_bound)
     if as_json:
-        print_json(_watch_data(case, watch, doubled, within))
+        print_json(_watch_data(case, watch, rate_bound, within))
         return
     print_text(
         escape_invisible(f"{certificate.agent}: {certificate.guarantee}"),
@@ -313,7 +316,7 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     )
     finds = f"within {within:,} audits" if within is not None else "not within a practical number of audits"
     alarms = f"{format_percent(DETECTION_POWER)} of the time; a false alarm at most {format_percent(drift.delta)}"
-    print_text(f"  finds     an error rate of {format_percent(doubled)} {finds}, {alarms}")
+    print_text(f"  finds     an error rate of {format_percent(rate_bound)} {finds}, {alarms}")
     rows = [_audit_row(audit) for audit in list(watch.audits.values())[-MAX_AUDITS_SHOWN:]]
     if rows:
         print_text()
@@ -334,7 +337,7 @@ def _audit_row(audit: audits.OutputAudited) -> tuple[str, ...]:
     return audit.at, audit.run, audit.node, audit.verdict, f"{audit.alpha:.4g}", f"{audit.evidence:.3g}", audit.by
 
 
-def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, within: int | None) -> dict[str, Any]:
+def _watch_data(case: _AuditedCertificate, watch: AuditState, rate_bound: float, within: int | None) -> dict[str, Any]:
     drift, certificate = watch.drift, case.certificate
     return {
         "agent": certificate.agent,
@@ -352,7 +355,7 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
         "guaranteed_alpha": drift.guaranteed_alpha,
         "bound": drift.tested_rate,
         "delta": drift.delta,
-        "finds": {"rate": doubled, "audits": within, "often": DETECTION_POWER},
+        "finds": {"rate": rate_bound, "audits": within, "often": DETECTION_POWER},
         "steps": [msgspec.to_builtins(audit) for audit in watch.audits.values()],
         "certificate": str(case.file),
         "log": str(case.log.path),
@@ -362,10 +365,10 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
 def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
     """Prints one line for each agent with a certificate; returns the exit code."""
     registry: Registry = project.registry
-    held = [(agent, False) for agent in certificates.AgentCertificates(settings, lambda: registry)]
-    held += [(agent, True) for agent in certificates.ClaimsCertificates(settings, lambda: registry)]
-    rows, told, code = list[tuple[str, ...]](), list[dict[str, Any]](), 0
-    for agent, claims in sorted(held):
+    certified_agents = [(agent, False) for agent in certificates.AgentCertificates(settings, lambda: registry)]
+    certified_agents += [(agent, True) for agent in certificates.ClaimsCertificates(settings, lambda: registry)]
+    rows, entries, code = list[tuple[str, ...]](), list[dict[str, Any]](), 0
+    for agent, claims in sorted(certified_agents):
         try:
             case = _AuditedCertificate.load(settings, project, agent, claims=claims)
             case.log.void_certificate(case.file)
@@ -375,7 +378,7 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
             drift, void = None, error.message
         code = STATUS_CODES["abstained"] if void else code
         about = {"claims": True} if claims else {}
-        told.append(
+        entries.append(
             {
                 "agent": agent,
                 **about,
@@ -388,7 +391,7 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
                 "standing": drift.status if drift else None,
             }
         )
-        figures, standing = ("", "", "", ""), ""
+        figures, summary = ("", "", "", ""), ""
         if drift is not None:
             figures = (
                 f"{drift.audited}",
@@ -396,10 +399,10 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
                 f"{drift.evidence:.3g}",
                 f"{drift.alpha:.4g} of {drift.guaranteed_alpha:g}",
             )
-            standing = drift.status
-        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else standing))
+            summary = drift.status
+        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else summary))
     if as_json:
-        print_json(told)
+        print_json(entries)
     elif rows:
         print_table(
             ("agent", "audited", "wrong", "evidence", "working alpha", "its guarantee"), rows, right=(1, 2, 3, 4)
@@ -414,26 +417,33 @@ def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: b
     from orchestra.cli.learn import certify as target
 
     project = Project.load(settings)
-    one: Certificate | ClaimsCertificate | None
-    if (whole := target.find_workflow(project, agent)) is not None:
-        one, file = whole[0].certificate(), whole[0].certificate_path
+    certificate: Certificate | ClaimsCertificate | None
+    if (workflow_subject := target.find_workflow(project, agent)) is not None:
+        certificate, file = workflow_subject[0].certificate(), workflow_subject[0].certificate_path
     else:
         registry = project.registry
         registry.card(agent)
-        held = (
+        certificates_by_agent = (
             ClaimsCertificates(settings, lambda: registry) if claims else AgentCertificates(settings, lambda: registry)
         )
-        one, file = held.get(agent), find_certificate(settings, registry, agent, CLAIMS_FILE if claims else FILE_NAME)
-    if one is None:
+        certificate, file = (
+            certificates_by_agent.get(agent),
+            find_certificate(settings, registry, agent, CLAIMS_FILE if claims else FILE_NAME),
+        )
+    if certificate is None:
         raise missing_certificate(agent, claims=claims)
     if as_json:
-        print_json({"file": str(file), "guarantee": one.guarantee, "certificate": one})
+        print_json({"file": str(file), "guarantee": certificate.guarantee, "certificate": certificate})
         return
-    print_text(f"{agent}: {one.guarantee}", style="green")
-    print_text(f"\n  threshold  {one.threshold:.6g}, {one.score}")
-    for line in _claims_lines(one) if isinstance(one, ClaimsCertificate) else _answers_lines(one):
+    print_text(f"{agent}: {certificate.guarantee}", style="green")
+    print_text(f"\n  threshold  {certificate.threshold:.6g}, {certificate.score}")
+    for line in (
+        _claims_lines(certificate) if isinstance(certificate, ClaimsCertificate) else _answers_lines(certificate)
+    ):
         print_text(escape_invisible(line))
-    print_text(escape_invisible(f"  made       {one.created_at}\n  file       {file}, digest {one.digest}"))
+    print_text(
+        escape_invisible(f"  made       {certificate.created_at}\n  file       {file}, digest {certificate.digest}")
+    )
 
 
 def missing_certificate(agent: str, *, claims: bool) -> InputError:
@@ -442,21 +452,21 @@ def missing_certificate(agent: str, *, claims: bool) -> InputError:
     return InputError("L119", f"there is no certificate {of}", hint=f"orchestra certify {agent}{option} --data FILE")
 
 
-def _answers_lines(one: Certificate) -> Iterator[str]:
-    data, judged = one.data, one.held_out
-    yield f"  checks     {', '.join(one.checks)}"
+def _answers_lines(certificate: Certificate) -> Iterator[str]:
+    data, held_out = certificate.data, certificate.held_out
+    yield f"  checks     {', '.join(certificate.checks)}"
     yield f"  data       {data.name}, digest {data.digest}; right by {', '.join(data.metrics)}"
     yield (
         f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; "
         f"seed {data.seed}"
     )
-    yield f"  accepted   {one.accepted:,} calibration rows, {one.errors:,} of them wrong"
-    share = f"[{format_percent(judged.low)}, {format_percent(judged.high)}]"
-    yield f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}"
-    if one.attempt:
+    yield f"  accepted   {certificate.accepted:,} calibration rows, {certificate.errors:,} of them wrong"
+    share = f"[{format_percent(held_out.low)}, {format_percent(held_out.high)}]"
+    yield f"  judged     {held_out.accepted:,} of {held_out.rows:,} accepted, {held_out.errors:,} wrong, {share}"
+    if certificate.attempt:
         yield (
-            f"  attempt    number {one.attempt:,} on these rows, tested at "
-            f"{format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+            f"  attempt    number {certificate.attempt:,} on these rows, tested at "
+            f"{format_percent(certificate.spent_delta)} of {format_percent(certificate.delta)}"
         )
     if data.duplicates or data.grouped:
         yield (
@@ -465,13 +475,13 @@ def _answers_lines(one: Certificate) -> Iterator[str]:
         )
 
 
-def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
-    data, judged = one.data, one.held_out
-    yield f"  check      {one.check}"
+def _claims_lines(certificate: ClaimsCertificate) -> Iterator[str]:
+    data, held_out = certificate.data, certificate.held_out
+    yield f"  check      {certificate.check}"
     yield f"  data       {data.name}, digest {data.digest}"
     yield f"  answers    {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
     wrong = (
-        f"something wrong kept in {judged.violations:,} of {judged.answers:,}, "
-        f"[{format_percent(one.low)}, {format_percent(one.high)}]"
+        f"something wrong kept in {held_out.violations:,} of {held_out.answers:,}, "
+        f"[{format_percent(certificate.low)}, {format_percent(certificate.high)}]"
     )
-    yield f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept"
+    yield f"  judged     {wrong}; {held_out.kept:,} of {held_out.parts:,} parts kept"

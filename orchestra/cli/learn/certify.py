@@ -140,32 +140,34 @@ class _CertificationJob:
         subject.check_supported(
             named=bool(arguments.check_names), combined=arguments.combined, recorded=arguments.predictions is not None
         )
-        whole = evaluate.load_unseen_rows(card, data, arguments.rows, arguments.seed, arguments.evaluation)
+        rows = evaluate.load_unseen_rows(card, data, arguments.rows, arguments.seed, arguments.evaluation)
         right = correctness_of(
-            card, arguments.evaluation, arguments.metric, whole.rows if subject.workflow is not None else ()
+            card, arguments.evaluation, arguments.metric, rows.rows if subject.workflow is not None else ()
         )
         checks = certified_checks(card, arguments.check_names)
         combination = _load_combination(project, arguments) if arguments.combined else None
-        marked = RowSet(frozenset({whole.digest}), frozenset(fingerprints_of(whole)))
+        used_rows = RowSet(frozenset({rows.digest}), frozenset(fingerprints_of(rows)))
         if combination is None:
             _check_known(project, checks)
         else:
             checks = combination.checks
-            _refuse_fitted(combination, marked)
+            _refuse_fitted(combination, used_rows)
         settings, registry = subject.settings, subject.registry
         bonds, file = subject.bonds(), arguments.out or certificates.default_path(settings, registry, agent)
         check_replaceable(file, "--out")
-        audit_log.refuse_refuted_rows(settings, registry, agent, marked)
-        validate(certification_items(whole, _unanswered_cases(whole), right))
-        drawn = select_independent(whole, card, arguments.seed, arguments.group)
-        recorded = (
-            Predictions.read(arguments.predictions).restricted_to(whole, drawn.test)
+        audit_log.refuse_refuted_rows(settings, registry, agent, used_rows)
+        validate(certification_items(rows, _unanswered_cases(rows), right))
+        sample = select_independent(rows, card, arguments.seed, arguments.group)
+        predictions = (
+            Predictions.read(arguments.predictions).restricted_to(rows, sample.test)
             if arguments.predictions is not None
             else None
         )
         book = AttemptLogFile(certificates.writable_path(settings, registry, agent).with_name(attempts.FILE_NAME))
-        terms = book.next_terms(marked, terms)
-        return cls(project, subject, marked, drawn, right, checks, combination, bonds, file, recorded, book, terms)
+        terms = book.next_terms(used_rows, terms)
+        return cls(
+            project, subject, used_rows, sample, right, checks, combination, bonds, file, predictions, book, terms
+        )
 
     @property
     def test(self) -> EvaluationSet:
@@ -175,13 +177,13 @@ class _CertificationJob:
     @property
     def origin(self) -> CertificationOrigin:
         """The origin of the rows, for the certificate."""
-        test, recorded = self.test, self.recorded
+        test, predictions = self.test, self.recorded
         return CertificationOrigin(
             name=test.name,
-            digest=digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest,
+            digest=digest(canonical([test.digest, predictions.digest])) if predictions is not None else test.digest,
             metrics=self.correctness.metrics,
-            predictions=recorded is not None,
-            rows_digest=test.digest if recorded is not None else "",
+            predictions=predictions is not None,
+            rows_digest=test.digest if predictions is not None else "",
             fingerprints=RowFingerprints.of(self.all_rows.fingerprints, SAMPLE_SIZE),
             duplicates=self.sample.duplicates,
             grouped=self.sample.group_duplicates,
@@ -191,13 +193,13 @@ class _CertificationJob:
     @property
     def row_notes(self) -> list[str]:
         """Notes on omitted rows, and on included rows that are not part of figures."""
-        drawn, said = self.sample, describe_left_out(self.sample)
-        if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(drawn.test))):
-            said.append(
+        sample, notes = self.sample, describe_left_out(self.sample)
+        if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(sample.test))):
+            notes.append(
                 f"{pluralize(aside, 'row')} that the metric leaves out are included: the guarantee covers all "
                 "accepted answers"
             )
-        return said
+        return notes
 
     async def cases(self, open_: Opener, settings: Settings) -> list[Case]:
         """The answers, generated or recorded, one for each row."""
@@ -205,10 +207,10 @@ class _CertificationJob:
             from orchestra.cli.learn import evaluate as combine
 
             card = self.subject.card
-            said = await combine.answer_and_rule(
+            case_rulings = await combine.answer_and_rule(
                 open_, settings, self.project, card, self.combination, self.test, self.recorded
             )
-            return [case for case, _ in said]
+            return [case for case, _ in case_rulings]
         if self.recorded is not None:
             return self.subject.recorded_cases(self.recorded, self.checks, self.test)
         async with open_orchestra(open_, settings) as orchestra:
@@ -222,71 +224,77 @@ async def certify_outputs(
     starts, and `OrchestraError` C023 if the file cannot be written.
     """
     matter = _CertificationJob.load(settings, arguments, data)
-    test, drawn, right, terms = matter.test, matter.sample, matter.correctness, matter.terms
+    test, sample, right, terms = matter.test, matter.sample, matter.correctness, matter.terms
     size, answers = len(test.rows), None
     if not arguments.as_json:
-        what = (
+        method = (
             f"checks {', '.join(matter.checks)}"
             if matter.subject.workflow is None
             else "scored by the least confident node that the output depends on"
         )
-        print_text(escape_invisible(f"{matter.subject.card.name} on {test.name}: {size:,} rows, {what}"))
+        print_text(escape_invisible(f"{matter.subject.card.name} on {test.name}: {size:,} rows, {method}"))
         print_text(escape_invisible(f"right: {right.description}"))
         for line in matter.row_notes:
             print_text(line)
-    if (few := check_sample_size(size, terms)) is None:
+    if (gap := check_sample_size(size, terms)) is None:
         matter.attempt_book.check_writable()
     if matter.recorded is not None:
         answers = certification_items(test, await matter.cases(open_, settings), right)
         terms = matter.attempt_book.next_terms(matter.all_rows, arguments.terms, answers)
-        few = check_sample_size(size, terms)
+        gap = check_sample_size(size, terms)
     if not arguments.as_json:
         print_text(f"\n{_describe_requirement(terms, size)}")
     if answers is None:
-        if few is not None:
-            return CertificationResult(few, None, None, terms, drawn, right, tested=False)
+        if gap is not None:
+            return CertificationResult(gap, None, None, terms, sample, right, tested=False)
         answers = certification_items(test, await matter.cases(open_, settings), right)
 
     def go_on() -> None:
         if stop.requested:
             raise asyncio.CancelledError  # nothing awaits from here on, where a cancellation would be raised
 
-    if few is None:
-        found = matter.attempt_book.record_certification(test.name, matter.all_rows, answers, arguments.terms, go_on)
+    if gap is None:
+        certification = matter.attempt_book.record_certification(
+            test.name, matter.all_rows, answers, arguments.terms, go_on
+        )
     else:
-        found = certify(answers, terms, on_round=go_on)
-    if found.terms.attempt < terms.attempt and not arguments.as_json:
-        print_text(f"These are the answers of an earlier attempt. {_describe_attempt(found.terms)}")
-    if not isinstance(found.outcome, Certified):
-        return CertificationResult(found, None, None, found.terms, drawn, right, tested=few is None)
+        certification = certify(answers, terms, on_round=go_on)
+    if certification.terms.attempt < terms.attempt and not arguments.as_json:
+        print_text(f"These are the answers of an earlier attempt. {_describe_attempt(certification.terms)}")
+    if not isinstance(certification.outcome, Certified):
+        return CertificationResult(certification, None, None, certification.terms, sample, right, tested=gap is None)
     mark, now = (
         matter.combination.digest if matter.combination is not None else "",
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    made = build_certificate(matter.subject.card.name, matter.checks, found, matter.origin, matter.bonds, now, mark)
-    before = _replaced_guarantee(matter.file, made)
+    certificate = build_certificate(
+        matter.subject.card.name, matter.checks, certification, matter.origin, matter.bonds, now, mark
+    )
+    before = _replaced_guarantee(matter.file, certificate)
     go_on()
-    audit_log.replace_file(matter.file, made.to_bytes())
-    return CertificationResult(found, made, matter.file, found.terms, drawn, right, replaced_guarantee=before)
+    audit_log.replace_file(matter.file, certificate.to_bytes())
+    return CertificationResult(
+        certification, certificate, matter.file, certification.terms, sample, right, replaced_guarantee=before
+    )
 
 
 def describe_left_out(sample: IndependentRows) -> list[str]:
     """Notes on rows omitted as duplicates."""
-    said = []
+    reasons = []
     if sample.duplicates:
-        said.append(f"{pluralize(sample.duplicates, 'row')} left out: equal inputs count once")
+        reasons.append(f"{pluralize(sample.duplicates, 'row')} left out: equal inputs count once")
     if sample.group_duplicates:
-        said.append(
+        reasons.append(
             f"{pluralize(sample.group_duplicates, 'row')} left out: rows of one group are not independent, "
             "so one of each is sampled"
         )
     if (again := sample.repeated_input) is not None:
-        said.append(
+        reasons.append(
             f"WARNING: {again.rows:,} rows have {again.distinct_values:,} different values of `{again.name}`, "
             f"and are treated as independent: rows with the same value are correlated; "
             f"--group {again.name} takes one of each"
         )
-    return said
+    return reasons
 
 
 def _unanswered_cases(test: EvaluationSet) -> list[Case]:
@@ -297,10 +305,12 @@ def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
     """Raises `InputError` V028 if many of the rows were used to fit the combination; prints a note for a few."""
     data = combination.data
     if rows.overlaps(() if data.fingerprints else (data.digest,), data.fingerprints):
-        said = f"the combination of {combination.agent!r} was fitted on many of these rows ({data.name})"
-        raise InputError("V028", said, hint="use other rows: orchestra certify NAME --combined --data OTHER_ROWS")
-    if data.fingerprints and (few := data.fingerprints.count_matches(rows.fingerprints)[1]):
-        print_note(f"the combination was fitted on {few:,} or more of these rows; up to a tenth may be there by chance")
+        message = f"the combination of {combination.agent!r} was fitted on many of these rows ({data.name})"
+        raise InputError("V028", message, hint="use other rows: orchestra certify NAME --combined --data OTHER_ROWS")
+    if data.fingerprints and (match_count := data.fingerprints.count_matches(rows.fingerprints)[1]):
+        print_note(
+            f"the combination was fitted on {match_count:,} or more of these rows; up to a tenth may be there by chance"
+        )
 
 
 def _replaced_guarantee(file: Path, certificate_: Certificate) -> str:
@@ -314,11 +324,13 @@ def _replaced_guarantee(file: Path, certificate_: Certificate) -> str:
     except InputError as error:
         return f"an invalid one: {error.message}"
     of = f"one of {old.created_at[:10]} on {old.data.name}"
-    said = f"{of}, which audits have voided: {old.void_reason}" if old.void_reason else f"{of}: {old.guarantee}"
+    replaced_guarantee = (
+        f"{of}, which audits have voided: {old.void_reason}" if old.void_reason else f"{of}: {old.guarantee}"
+    )
     if (then := _accepting_nodes(old)) == _accepting_nodes(certificate_):
-        return said
+        return replaced_guarantee
     return (
-        f"{said}. An agent has one certificate: nodes with {then} no longer accept by it (V005); those "
+        f"{replaced_guarantee}. An agent has one certificate: nodes with {then} no longer accept by it (V005); those "
         f"with {_accepting_nodes(certificate_)} do"
     )
 
@@ -332,22 +344,24 @@ def _load_combination(project: Project, arguments: CertifyArguments) -> Combinat
     """The combination of the agent. Raises `InputError` L076 without one, V005 for other checks, V002 to V007 if it is
     invalid.
     """
-    found: Combination | None = project.catalog().combinations.get(arguments.agent)
-    if found is None:
+    combination: Combination | None = project.catalog().combinations.get(arguments.agent)
+    if combination is None:
         hint = f"orchestra learn combine {arguments.agent} --data FILE"
         raise InputError("L076", f"there is no combination of checks for {arguments.agent!r}", hint=hint)
-    if arguments.check_names and frozenset(map(str, parse_checks(arguments.check_names))) != frozenset(found.checks):
-        said = (
-            f"the combination of {arguments.agent!r} uses the checks {', '.join(found.checks)}, not "
+    if arguments.check_names and frozenset(map(str, parse_checks(arguments.check_names))) != frozenset(
+        combination.checks
+    ):
+        message = (
+            f"the combination of {arguments.agent!r} uses the checks {', '.join(combination.checks)}, not "
             f"{', '.join(arguments.check_names)}"
         )
-        raise InputError("V005", said, hint="leave --checks out, or orchestra learn combine")
-    return found
+        raise InputError("V005", message, hint="leave --checks out, or orchestra learn combine")
+    return combination
 
 
 def _check_known(project: Project, checks: tuple[str, ...]) -> None:
     """Raises `InputError` L072 for an invalid check, L111 for an unknown one, V006 for one that calls agents."""
-    known = project.catalog().checks
+    known_checks = project.catalog().checks
     for text in checks:
         try:
             check_expression.parse_check(text)
@@ -358,11 +372,11 @@ def _check_known(project: Project, checks: tuple[str, ...]) -> None:
     for check in check_names(checks):
         if check in MODEL_CHECKS:
             whom = "a tool" if check == TOOL else "agents"
-            said = f"the check {check!r} calls {whom}, but a certificate is bound only to its own agent"
-            raise InputError("V006", said, hint="--checks quote,confidence")
-        if check not in known:
-            near = closest_match(check, known)
-            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known))}"
+            message = f"the check {check!r} calls {whom}, but a certificate is bound only to its own agent"
+            raise InputError("V006", message, hint="--checks quote,confidence")
+        if check not in known_checks:
+            near = closest_match(check, known_checks)
+            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known_checks))}"
             raise InputError("L111", f"there is no check {check!r}", hint=hint)
 
 
@@ -375,46 +389,52 @@ def _describe_requirement(terms: CertificationTerms, rows: int) -> str:
 
 
 def _describe_attempt(terms: CertificationTerms) -> str:
-    which = "the first attempt" if terms.attempt == 1 else f"attempt {terms.attempt:,}"
+    attempt_text = "the first attempt" if terms.attempt == 1 else f"attempt {terms.attempt:,}"
     return (
-        f"It is {which} on these rows, tested at {format_percent(terms.spent_delta)} of the "
+        f"It is {attempt_text} on these rows, tested at {format_percent(terms.spent_delta)} of the "
         f"{format_percent(terms.delta)}."
     )
 
 
 def show(arguments: CertifyArguments, result: CertificationResult) -> None:
     """Prints the result."""
-    found = result.certification
-    if isinstance(found, InsufficientData):
-        _show_too_little(found, result, "; the agent was not called")
+    certification = result.certification
+    if isinstance(certification, InsufficientData):
+        _show_too_little(certification, result, "; the agent was not called")
         return
-    bound, splits = found.bound, found.resplits
+    bound, splits = certification.bound, certification.resplits
     print_text(
         f"{format_percent(bound.base_error)} of all answers are wrong: with any score, at least "
         f"{format_percent(bound.min_withheld)} must be withheld.\n"
     )
     rows = [
-        (f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p_value:.4f}")
-        for one in found.threshold_tests
+        (f"{test_step.threshold:.6g}", f"{test_step.accepted:,}", f"{test_step.errors:,}", f"{test_step.p_value:.4f}")
+        for test_step in certification.threshold_tests
     ]
     if rows:
         print_table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3))
         print_text()
-    match found.outcome:
+    match certification.outcome:
         case Certified(step, coverage):
-            said = f"{step.accepted:,} of {found.calibration:,} calibration rows, {step.errors:,} of them wrong"
+            errors_text = (
+                f"{step.accepted:,} of {certification.calibration:,} calibration rows, {step.errors:,} of them wrong"
+            )
             print_text(
-                f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {format_percent(coverage)}.",
+                f"Certified: a score of {step.threshold:.6g} accepts {errors_text}; it covers "
+                f"{format_percent(coverage)}.",
                 style="green",
             )
         case InsufficientData():
-            _show_too_little(found.outcome, result)
-        case other:
-            print_text(f"No certificate: {other.reason}. More rows would not help: {other.remedy}.", style="yellow")
-    if found.held_out is not None:
-        print_text(f"On the {found.held_out.rows:,} held-out rows: {_format_accepted(found.held_out)}.")
-    if found.naive is not None:
-        naive = found.naive
+            _show_too_little(certification.outcome, result)
+        case other_result:
+            print_text(
+                f"No certificate: {other_result.reason}. More rows would not help: {other_result.remedy}.",
+                style="yellow",
+            )
+    if certification.held_out is not None:
+        print_text(f"On the {certification.held_out.rows:,} held-out rows: {_format_accepted(certification.held_out)}.")
+    if certification.naive is not None:
+        naive = certification.naive
         print_text(
             f"The naive threshold, {naive.threshold:.6g}, guarantees nothing: "
             f"{_format_accepted(naive.held_out)} of the same rows."
@@ -437,34 +457,37 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         print_text(escape_invisible(f"It replaces {result.replaced_guarantee}"), style="yellow")
 
 
-def _show_too_little(found: InsufficientData, result: CertificationResult, more: str = "") -> None:
+def _show_too_little(shortage: InsufficientData, result: CertificationResult, suffix: str = "") -> None:
     print_text(
-        f"No certificate, too little data: {found.reason}. About {found.rows_needed:,} rows would be needed{more}.",
+        f"No certificate, too little data: {shortage.reason}. About {shortage.rows_needed:,} rows would be "
+        f"needed{suffix}.",
         style="yellow",
     )
     if result.tested:
         terms = result.terms
-        left = (
+        remaining_text = (
             f"{format_percent(terms.next_attempt.spent_delta)} of the {format_percent(terms.delta)}, and "
             f"requires at least {terms.next_attempt.min_accepted:,} accepted answers"
         )
         print_text(
             "Each further test on these rows, alone or with others, may succeed by chance: the next "
-            f"attempt has {left}."
+            f"attempt has {remaining_text}."
         )
 
 
-def _format_accepted(found: ThresholdResult) -> str:
-    low, high = confidence_interval(found.errors, found.accepted)
+def _format_accepted(result: ThresholdResult) -> str:
+    low, high = confidence_interval(result.errors, result.accepted)
     share = (
-        "" if found.risk is None else f", {format_percent(found.risk)} [{format_percent(low)}, {format_percent(high)}]"
+        ""
+        if result.risk is None
+        else f", {format_percent(result.risk)} [{format_percent(low)}, {format_percent(high)}]"
     )
-    return f"{found.accepted:,} accepted, {found.errors:,} wrong{share}"
+    return f"{result.accepted:,} accepted, {result.errors:,} wrong{share}"
 
 
 def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
     """Prints the result as JSON."""
-    found, terms = result.certification, result.terms
+    certification, terms = result.certification, result.terms
     print_json(
         {
             "agent": arguments.agent,
@@ -474,9 +497,9 @@ def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
             "metrics": result.correctness.description,
             "left_out": {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates},
             **(
-                {"outcome": outcome_to_json(found)}
-                if isinstance(found, InsufficientData)
-                else certification_to_json(found)
+                {"outcome": outcome_to_json(certification)}
+                if isinstance(certification, InsufficientData)
+                else certification_to_json(certification)
             ),
             "guarantee": result.certificate.guarantee if result.certificate is not None else None,
             "file": str(result.file) if result.file is not None else None,
@@ -529,37 +552,37 @@ async def certify_claims(
     rows = read(data, card)
     if not rows.is_labelled:
         return _print_unlabelled(rows, arguments.agent)
-    marked = _unrefuted_rows(settings, project, arguments.agent, rows)
-    bound, theirs = (dependency_digests(settings, project.registry, name) for name in (arguments.agent, judge))
+    used_rows = _unrefuted_rows(settings, project, arguments.agent, rows)
+    bound, judge_digests = (dependency_digests(settings, project.registry, name) for name in (arguments.agent, judge))
     file = arguments.out or default_path(settings, project.registry, arguments.agent).with_name(FILE_NAME)
     check_replaceable(file, "--out")
-    rows, drawn = rows.select_independent(card, arguments.seed, arguments.group)
+    rows, sample = rows.select_independent(card, arguments.seed, arguments.group)
     book = AttemptLogFile(
         writable_path(settings, project.registry, arguments.agent, FILE_NAME).with_name(attempts.CLAIMS_FILE_NAME)
     )
     book.check_writable()
     if not arguments.as_json:
-        _report_rows(arguments.agent, rows, check, drawn)
+        _report_rows(arguments.agent, rows, check, sample)
     answers = await _calibration_answers(open_, settings, project, judge, rows, arguments.alpha)
-    found = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
+    report = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
     attempt = (
-        book.record_claims_calibration(rows.name, marked, answers, found)
-        if found.calibration >= found.min_answers
+        book.record_claims_calibration(rows.name, used_rows, answers, report)
+        if report.calibration >= report.min_answers
         else 1
     )  # fewer answers are not tested
-    if found.threshold is None or found.held_out is None:
-        return ClaimsCertificationResult(found, attempt=attempt, sample=drawn)
-    sketch = RowFingerprints.of(marked.fingerprints, SAMPLE_SIZE)
+    if report.threshold is None or report.held_out is None:
+        return ClaimsCertificationResult(report, attempt=attempt, sample=sample)
+    sketch = RowFingerprints.of(used_rows.fingerprints, SAMPLE_SIZE)
     source = ClaimsData(
-        rows.name, rows.digest, found.calibration, found.held_out.answers, arguments.seed, rows.is_scored, sketch
+        rows.name, rows.digest, report.calibration, report.held_out.answers, arguments.seed, rows.is_scored, sketch
     )
-    origin = _with_left_out(source, drawn)
+    origin = _with_left_out(source, sample)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    made = build_claims_certificate(
-        arguments.agent, bound, ClaimScorer(check, judge, theirs), found, origin, now, attempt=attempt
+    certificate = build_claims_certificate(
+        arguments.agent, bound, ClaimScorer(check, judge, judge_digests), report, origin, now, attempt=attempt
     )
-    replace_file(file, made.to_bytes())
-    return ClaimsCertificationResult(found, made, file, attempt, drawn)
+    replace_file(file, certificate.to_bytes())
+    return ClaimsCertificationResult(report, certificate, file, attempt, sample)
 
 
 def _print_unlabelled(rows: JudgedAnswerFile, agent: str) -> ClaimsCertificationResult:
@@ -579,8 +602,8 @@ def _report_rows(agent: str, rows: JudgedAnswerFile, check: str, sample: Indepen
     print_text(
         escape_invisible(f"{agent} on {rows.name}: {len(rows.rows):,} answers of {parts:,} parts, scored by {check}")
     )
-    for said in (*describe_left_out(sample), ""):
-        print_text(escape_invisible(said))
+    for note in (*describe_left_out(sample), ""):
+        print_text(escape_invisible(note))
 
 
 def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
@@ -605,15 +628,15 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
     from orchestra.verification.entailment import ENTAILMENT
     from orchestra.verification.model_checks import judge_name
 
-    named = [
-        one
-        for one in parse_checks(arguments.check_names or checks)
-        if isinstance(one, CheckCall) and one.check == ENTAILMENT
+    judge_checks = [
+        parsed_check
+        for parsed_check in parse_checks(arguments.check_names or checks)
+        if isinstance(parsed_check, CheckCall) and parsed_check.check == ENTAILMENT
     ]
-    if arguments.check_names and not named:
-        said = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(arguments.check_names)}"
-        raise InputError("V006", said, hint="--checks entailment, or --checks 'entailment(NAME)'")
-    check = named[0] if named else CheckCall(ENTAILMENT)
+    if arguments.check_names and not judge_checks:
+        message = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(arguments.check_names)}"
+        raise InputError("V006", message, hint="--checks entailment, or --checks 'entailment(NAME)'")
+    check = judge_checks[0] if judge_checks else CheckCall(ENTAILMENT)
     judge = judge_name(check)
     if judge not in project.registry.agents:
         hint = f"there are: {', '.join(sorted(project.registry.agents)) or 'none'}"
@@ -628,9 +651,9 @@ def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: Judg
     from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
 
     fingerprints = frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows)
-    marked = RowSet(frozenset({rows.digest}), fingerprints)
-    refuse_refuted_rows(settings, project.registry, agent, marked, claims=True)
-    return marked
+    used_rows = RowSet(frozenset({rows.digest}), fingerprints)
+    refuse_refuted_rows(settings, project.registry, agent, used_rows, claims=True)
+    return used_rows
 
 
 async def _calibration_answers(
@@ -662,8 +685,8 @@ async def _ask_judge(
         else project.agent(judge)
     )
     async with open_orchestra(open_, settings) as orchestra:
-        what = "calls failed; the parts they concern are never kept"
-        arm = await ask_arm(orchestra, judge, step, rows.judge_inputs(), settings.concurrency, what)
+        explanation = "calls failed; the parts they concern are never kept"
+        arm = await ask_arm(orchestra, judge, step, rows.judge_inputs(), settings.concurrency, explanation)
     return [
         JudgeReply(case.output) if case.output is not None else JudgeReply(error=arm.reason or "it was withheld")
         for case in arm.cases
@@ -674,48 +697,48 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
     """Prints the result."""
     from orchestra.verification.certificates.certify import confidence_interval, format_percent
 
-    found = result.calibration
-    if found is None:
+    report = result.calibration
+    if report is None:
         return
-    guarantee = f"All kept parts must be right in at least {format_percent(1 - found.alpha)} of answers"
+    guarantee = f"All kept parts must be right in at least {format_percent(1 - report.alpha)} of answers"
     print_text(
-        f"{guarantee}: that requires at least {found.min_answers:,} answers; {found.calibration:,} calibrate here."
+        f"{guarantee}: that requires at least {report.min_answers:,} answers; {report.calibration:,} calibrate here."
     )
-    whole = found.unfiltered
-    if whole.parts:
-        said = f"{whole.wrong_kept:,} of {whole.parts:,} parts {'is' if whole.wrong_kept == 1 else 'are'} wrong"
+    before = report.unfiltered
+    if before.parts:
+        text = f"{before.wrong_kept:,} of {before.parts:,} parts {'is' if before.wrong_kept == 1 else 'are'} wrong"
         print_text(
-            f"Before anything is dropped, {said}; something is wrong in "
-            f"{format_percent(whole.violation_rate)} of the answers.\n"
+            f"Before anything is dropped, {text}; something is wrong in "
+            f"{format_percent(before.violation_rate)} of the answers.\n"
         )
     if result.attempt > 1:
-        said = (
+        text = (
             f"WARNING: attempt {result.attempt:,} on these answers, or on many of them. The guarantee is "
             "that of one test, without a delta that"
         )
         print_text(
-            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other "
+            f"{text} attempts could share: of the best of several the shares of wrong answers add up. Other "
             "answers carry it.",
             style="yellow",
         )
-    if found.threshold is None or found.calibrated is None or found.held_out is None:
-        print_text(f"No certificate: {found.reason}.", style="yellow")
+    if report.threshold is None or report.calibrated is None or report.held_out is None:
+        print_text(f"No certificate: {report.reason}.", style="yellow")
         return
     print_text(
-        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, "
-        f"{_format_kept(found.calibrated)} of the calibration answers.",
+        f"Certified: parts with a score of at least {report.threshold:.6g} are kept, "
+        f"{_format_kept(report.calibrated)} of the calibration answers.",
         style="green",
     )
-    low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
+    low, high = confidence_interval(report.held_out.violations, report.held_out.answers)
     wrong = (
-        f"something wrong was kept in {found.held_out.violations:,}, "
-        f"{format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+        f"something wrong was kept in {report.held_out.violations:,}, "
+        f"{format_percent(report.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
     )
-    print_text(f"On the {found.held_out.answers:,} held-out answers: {_format_kept(found.held_out)}; {wrong}.")
-    if (splits := found.resplits) is not None:
+    print_text(f"On the {report.held_out.answers:,} held-out answers: {_format_kept(report.held_out)}; {wrong}.")
+    if (splits := report.resplits) is not None:
         mean = f"something wrong was kept in {format_percent(splits.violation_rate)} of the rest on average"
         print_text(
-            f"{splits.rounds} resplits: {mean}, {format_percent(found.alpha)} at most are guaranteed; "
+            f"{splits.rounds} resplits: {mean}, {format_percent(report.alpha)} at most are guaranteed; "
             f"{format_percent(splits.kept_share)} of the parts were kept."
         )
     if result.file is not None:
@@ -728,11 +751,11 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
         )
 
 
-def _format_kept(found: RetentionResult) -> str:
+def _format_kept(retention: RetentionResult) -> str:
     from orchestra.verification.certificates.certify import format_percent
 
-    empty = f", and {found.empty:,} answers are left with none" if found.empty else ""
-    return f"{format_percent(found.kept_share)} of the parts of the {found.answers:,}{empty}"
+    empty = f", and {retention.empty:,} answers are left with none" if retention.empty else ""
+    return f"{format_percent(retention.kept_share)} of the parts of the {retention.answers:,}{empty}"
 
 
 def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCertificationResult) -> None:
@@ -748,8 +771,8 @@ def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCe
         if result.sample is not None
         else {}
     )
-    more = {"attempt": result.attempt, "left_out": left_out, "guarantee": guarantee, "file": file}
-    print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})
+    extra = {"attempt": result.attempt, "left_out": left_out, "guarantee": guarantee, "file": file}
+    print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **extra})
 
 
 FAILED_ROWS_NOTE = "rows failed; they count as wrong and not accepted"
@@ -772,10 +795,10 @@ class CertificationSubject:
         if self.workflow is None:
             return
         if named or combined:
-            said = f"--{'checks' if named else 'combined'} requires an agent, but {self.card.name} is a workflow"
+            message = f"--{'checks' if named else 'combined'} requires an agent, but {self.card.name} is a workflow"
             raise InputError(
                 "C010",
-                said,
+                message,
                 hint="leave it out: its score is that of the least confident node that the output depends on",
             )
         if not recorded and (acts := self.workflow.effect_reason):
@@ -795,11 +818,11 @@ class CertificationSubject:
         if self.workflow is None:
             return given.cases_for(self.card, checks, test)
         answers = given.outputs_for(test)
-        scores = [said[1] for said in answers if said is not None]
+        scores = [answer[1] for answer in answers if answer is not None]
         if scores and all(score is None for score in scores):
             hint = f"orchestra batch {self.card.name} --accept 0"
             raise InputError("V006", f"no answer of {given.name} has a confidence", hint=hint)
-        return [_recorded_case(question.expected, said) for question, said in zip(test.rows, answers, strict=True)]
+        return [_recorded_case(question.expected, answer) for question, answer in zip(test.rows, answers, strict=True)]
 
     async def ask_cases(
         self, orchestra: Orchestra, checks: tuple[str, ...], test: EvaluationSet, concurrency: int
@@ -817,11 +840,11 @@ class CertificationSubject:
         return list(arm.cases)
 
 
-def _recorded_case(expected: dict[str, object], said: tuple[object, float | None] | None) -> Case:
+def _recorded_case(expected: dict[str, object], answer_score: tuple[object, float | None] | None) -> Case:
     """A recorded output of a workflow. An empty one, or one without confidence, counts as withheld."""
-    if said is None or said[1] is None or not has_content(said[0]):
+    if answer_score is None or answer_score[1] is None or not has_content(answer_score[0]):
         return Case(expected, None)
-    return Case(expected, as_record(said[0]), said[1])
+    return Case(expected, as_record(answer_score[0]), answer_score[1])
 
 
 def find_workflow(project: Project, name: str) -> tuple[WorkflowTarget, Workflow[..., object]] | None:
@@ -835,7 +858,7 @@ def find_workflow(project: Project, name: str) -> tuple[WorkflowTarget, Workflow
 
 def find_subject(project: Project, name: str) -> CertificationSubject:
     """The agent or workflow of this name. Raises `InputError` A001 for an unknown name, and errors of reading it."""
-    if (found := find_workflow(project, name)) is None:
+    if (workflow_subject := find_workflow(project, name)) is None:
         return CertificationSubject(project.registry.card(name), project.settings, project.registry)
-    one, step = found
-    return CertificationSubject(one.card, one.settings, one.registry, one, step)
+    target, step = workflow_subject
+    return CertificationSubject(target.card, target.settings, target.registry, target, step)

@@ -73,13 +73,13 @@ def data(context: typer.Context, arguments: DatasetArguments) -> None:
     from orchestra.cli.learn.data import build_dataset, report_dataset
     from orchestra.cli.signals import run_with_signals
 
-    wanted = arguments.spec
+    spec = arguments.spec
     check_writable(arguments.out, "--out", folder=True)
-    chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
-    made = run_with_signals(lambda _: build_dataset(get_opener(context), chosen, wanted))
+    settings = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
+    built_dataset = run_with_signals(lambda _: build_dataset(get_opener(context), settings, spec))
     with writing_output(arguments.out, "--out"):
-        made.data.write(arguments.out)
-    report_dataset(arguments.out, made)
+        built_dataset.data.write(arguments.out)
+    report_dataset(arguments.out, built_dataset)
 
 
 def train(context: typer.Context, arguments: TrainArguments) -> None:
@@ -107,24 +107,24 @@ def evaluate(
     from orchestra.core.errors import OrchestraError
     from orchestra.learn.evaluation.gates import junit_error_report
 
-    chosen = serving.settings
+    settings = serving.settings
     for file, option in ((arguments.junit, "--junit"), (arguments.predictions, "--predictions")):
         if file is not None:
             check_writable(file, option)
     try:
-        compared = run_with_signals(lambda _: compare(get_opener(context), chosen, arguments.to_spec(measurement)))
+        comparison = run_with_signals(lambda _: compare(get_opener(context), settings, arguments.to_spec(measurement)))
     except OrchestraError as error:
         _write_file(arguments.junit, "--junit", partial(junit_error_report, arguments.agent, error))
         raise
-    _write_file(arguments.predictions, "--predictions", compared.to_json_lines)
+    _write_file(arguments.predictions, "--predictions", comparison.to_json_lines)
     if serving.as_json:
-        print_json(compared.as_data())
+        print_json(comparison.as_data())
     else:
-        _show_comparison(compared)
-    _write_file(arguments.junit, "--junit", compared.to_junit)
-    for missed in compared.missed_requirements:
-        print_note(f"missed: {missed}, and it is {compared.judged_figures[missed.metric]}")
-    if compared.missed_requirements:
+        _show_comparison(comparison)
+    _write_file(arguments.junit, "--junit", comparison.to_junit)
+    for missed_requirement in comparison.missed_requirements:
+        print_note(f"missed: {missed_requirement}, and it is {comparison.judged_figures[missed_requirement.metric]}")
+    if comparison.missed_requirements:
         raise typer.Exit(1)
 
 
@@ -134,34 +134,34 @@ def _write_file(file: Path | None, option: str, content: Callable[[], bytes]) ->
             file.write_bytes(content())
 
 
-def _show_comparison(compared: ComparisonResult) -> None:
-    report = compared.report
+def _show_comparison(comparison: ComparisonResult) -> None:
+    report = comparison.report
     print_text(f"{report.agent} on {report.test}: {report.rows} rows\n")
     print_text(report.markdown())
-    if compared.classes is not None:
-        _show_classes(compared.classes)
-    for known in compared.training_overlap:
-        print_text(f"\n{known}: these figures do not generalise to other rows")
+    if comparison.classes is not None:
+        _show_classes(comparison.classes)
+    for training_overlap in comparison.training_overlap:
+        print_text(f"\n{training_overlap}: these figures do not generalise to other rows")
 
 
-def _show_classes(found: ClassificationReport) -> None:
+def _show_classes(report: ClassificationReport) -> None:
     def format_figure(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
     rows = [
         (
-            escape_invisible(one.label),
-            format_figure(one.precision),
-            format_figure(one.recall),
-            f"{one.f1:.3f}",
-            f"{one.support:,}",
+            escape_invisible(label.label),
+            format_figure(label.precision),
+            format_figure(label.recall),
+            f"{label.f1:.3f}",
+            f"{label.support:,}",
         )
-        for one in found.labels
+        for label in report.labels
     ]
     print_text()
-    print_table((found.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
-    for expected, told, count in found.confusions:
-        print_text(escape_invisible(f"{expected} predicted as {told}: {pluralize(count, 'row')}"))
+    print_table((report.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
+    for expected, predicted_label, count in report.confusions:
+        print_text(escape_invisible(f"{expected} predicted as {predicted_label}: {pluralize(count, 'row')}"))
 
 
 def promote(
@@ -176,9 +176,9 @@ def promote(
     from orchestra.cli.learn.evaluate import run_promotion
     from orchestra.cli.signals import run_with_signals
 
-    chosen = serving.settings
+    settings = serving.settings
     result = run_with_signals(
-        lambda _: run_promotion(get_opener(context), chosen, arguments.to_spec(measurement), force=arguments.force)
+        lambda _: run_promotion(get_opener(context), settings, arguments.to_spec(measurement), force=arguments.force)
     )
     if serving.as_json:
         print_json(result.as_data())
@@ -202,8 +202,8 @@ def rollback(
     if as_json:
         print_json(line)
     else:
-        has = f"the adapter {line.new_digest[:12]}" if line.new_digest else "no adapter"
-        print_text(f"{agent} has {has} again, instead of {line.previous_digest[:12] or 'none'}")
+        adapter_text = f"the adapter {line.new_digest[:12]}" if line.new_digest else "no adapter"
+        print_text(f"{agent} has {adapter_text} again, instead of {line.previous_digest[:12] or 'none'}")
 
 
 def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: ServingArguments) -> None:
@@ -211,24 +211,24 @@ def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: Se
     from orchestra.cli.learn.evaluate import run_calibration
     from orchestra.cli.signals import run_with_signals
 
-    chosen = serving.settings
-    done = run_with_signals(lambda _: run_calibration(get_opener(context), chosen, arguments))
-    made = done.calibration
+    settings = serving.settings
+    result = run_with_signals(lambda _: run_calibration(get_opener(context), settings, arguments))
+    calibration = result.calibration
     if serving.as_json:
         print_json(
             {
-                "file": str(done.file),
-                "rows": made.rows,
-                "asked": done.rows_asked,
-                "model": made.trust.model,
-                "words": made.trust.wording,
+                "file": str(result.file),
+                "rows": calibration.rows,
+                "asked": result.rows_asked,
+                "model": calibration.trust.model,
+                "words": calibration.trust.wording,
             }
         )
     else:
-        print_text(f"{done.file}: fitted on {made.rows:,} of {done.rows_asked:,} rows")
+        print_text(f"{result.file}: fitted on {calibration.rows:,} of {result.rows_asked:,} rows")
         print_text(
-            f"  the weight of the model is {made.trust.model:.2f}"
-            + (f", that of the words {made.trust.wording:.2f}" if arguments.overlap_inputs else "")
+            f"  the weight of the model is {calibration.trust.model:.2f}"
+            + (f", that of the words {calibration.trust.wording:.2f}" if arguments.overlap_inputs else "")
         )
 
 
@@ -240,9 +240,9 @@ def combine(context: typer.Context, arguments: CombineArguments, serving: Servin
     from orchestra.cli.learn.evaluate import run_combination, show_combination, show_combination_data
     from orchestra.cli.signals import run_with_signals
 
-    chosen = serving.settings
-    made = run_with_signals(lambda _: run_combination(get_opener(context), chosen, arguments))
-    (show_combination_data if serving.as_json else show_combination)(arguments, made)
+    settings = serving.settings
+    result = run_with_signals(lambda _: run_combination(get_opener(context), settings, arguments))
+    (show_combination_data if serving.as_json else show_combination)(arguments, result)
 
 
 MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -286,28 +286,28 @@ def certify(context: typer.Context, arguments: CertifyArguments) -> None:
     Exits with 0 with a certificate, and with 3 without one: too little data, too many wrong answers, or a guarantee
     that audits have refuted.
     """
-    chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
+    settings = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
     if arguments.watch or arguments.audit or arguments.labels is not None:
         _check_options(context, "watching a guarantee", arguments.agent)
-        _refuse_workflows(chosen, arguments)
-        exit_with(_run_watch(chosen, arguments))
+        _refuse_workflows(settings, arguments)
+        exit_with(_run_watch(settings, arguments))
         return
     if not arguments.agent:
         raise InputError(
             "C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch"
         )
     if arguments.claims:
-        _refuse_workflows(chosen, arguments)
+        _refuse_workflows(settings, arguments)
     if arguments.data is None:
         from orchestra.cli.learn import audit as show
 
         _check_options(context, "showing a certificate", arguments.agent)
-        show.show_certificate(chosen, arguments.agent, claims=arguments.claims, as_json=arguments.as_json)
+        show.show_certificate(settings, arguments.agent, claims=arguments.claims, as_json=arguments.as_json)
         return
     _check_options(
         context, "certifying parts of answers" if arguments.claims else "certifying answers", arguments.agent
     )
-    exit_with((_run_certify_claims if arguments.claims else _run_certify)(context, chosen, arguments, arguments.data))
+    exit_with((_run_certify_claims if arguments.claims else _run_certify)(context, settings, arguments, arguments.data))
 
 
 def _refuse_workflows(settings: Settings, arguments: CertifyArguments) -> None:
@@ -316,11 +316,11 @@ def _refuse_workflows(settings: Settings, arguments: CertifyArguments) -> None:
     from orchestra.cli.learn import certify as target
 
     if arguments.agent and target.find_workflow(Project.load(settings), arguments.agent) is not None:
-        what = "--claims are" if arguments.claims else "a watch is"
+        option_text = "--claims are" if arguments.claims else "a watch is"
         rows = "FILE" if arguments.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tests its guarantee again"
         raise InputError(
             "V032",
-            f"{what} only possible for agents, and {arguments.agent} is a workflow",
+            f"{option_text} only possible for agents, and {arguments.agent} is a workflow",
             hint=f"orchestra certify {arguments.agent} --data {rows}",
         )
 
@@ -337,34 +337,34 @@ def _run_certify(context: typer.Context, settings: Settings, arguments: CertifyA
     from orchestra.cli.learn import certify as certify_module
     from orchestra.cli.signals import run_with_signals
 
-    made = run_with_signals(
+    result = run_with_signals(
         lambda stop: certify_module.certify_outputs(get_opener(context), settings, arguments, data, stop)
     )
-    (certify_module.show_data if arguments.as_json else certify_module.show)(arguments, made)
-    return made.exit_code
+    (certify_module.show_data if arguments.as_json else certify_module.show)(arguments, result)
+    return result.exit_code
 
 
 def _run_certify_claims(context: typer.Context, settings: Settings, arguments: CertifyArguments, data: Path) -> int:
     from orchestra.cli.learn import certify as certify_module
     from orchestra.cli.signals import run_with_signals
 
-    made = run_with_signals(lambda _: certify_module.certify_claims(get_opener(context), settings, arguments, data))
+    result = run_with_signals(lambda _: certify_module.certify_claims(get_opener(context), settings, arguments, data))
     (certify_module.show_claims_certification_data if arguments.as_json else certify_module.show_claims_certification)(
-        arguments, made
+        arguments, result
     )
-    return made.exit_code
+    return result.exit_code
 
 
 def _check_options(context: typer.Context, mode: str, agent: str) -> None:
     """Raises `InputError` C010 for an option without an effect in this mode; the hint names its mode."""
     options = MODES[mode][1]
-    said = {name for name in given_parameters(context) if name not in COMMON_OPTIONS}
-    strange = next((name for name in given_parameters(context) if name in said.difference(options)), None)
+    option_names = {name for name in given_parameters(context) if name not in COMMON_OPTIONS}
+    strange = next((name for name in given_parameters(context) if name in option_names.difference(options)), None)
     if strange is None:
         return
-    told = ", ".join(f"--{name}" for name in options)
-    having = [one for one in MODES.values() if strange in one[1]]
-    command, takes = next((one for one in having if said.issubset(one[1])), having[0])
-    claims = "--claims" if "claims" in said.intersection(takes) and "--claims" not in command else ""
+    text = ", ".join(f"--{name}" for name in options)
+    modes = [option_mode for option_mode in MODES.values() if strange in option_mode[1]]
+    command, takes = next((option_mode for option_mode in modes if option_names.issubset(option_mode[1])), modes[0])
+    claims = "--claims" if "claims" in option_names.intersection(takes) and "--claims" not in command else ""
     hint = " ".join(filter(None, ("orchestra certify", agent, command, claims)))
-    raise InputError("C010", f"--{strange} has no effect when {mode}; its options are {told}", hint=hint)
+    raise InputError("C010", f"--{strange} has no effect when {mode}; its options are {text}", hint=hint)

@@ -88,98 +88,97 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     if not spec.runs and (spec.workflow or spec.max_age is not None or spec.escalated):
         raise InputError("N015", "--since, --workflow and --escalated require --runs", hint="--runs")
     teacher = find_teacher(project.registry, settings, card, spec.teacher) if spec.teacher else None
-    gathered = await _rows_of_runs(project, card, spec) if spec.runs else CollectedRows()
-    gathered += collect_from_files(spec.files, card, spec.columns, spec.licence, answered=teacher is None)
-    gathered = gathered.exclude(lambda row: is_empty(row.input), "with empty inputs")
+    pool = await _rows_of_runs(project, card, spec) if spec.runs else CollectedRows()
+    pool += collect_from_files(spec.files, card, spec.columns, spec.licence, answered=teacher is None)
+    pool = pool.exclude(lambda row: is_empty(row.input), "with empty inputs")
     for folder in spec.excluded_sets:
-        gathered = _exclude_test_rows(gathered, Dataset.load(folder))
-    gathered = gathered.drop_answered()
+        pool = _exclude_test_rows(pool, Dataset.load(folder))
+    pool = pool.drop_answered()
     if teacher is not None and not spec.replace:
         check_overwrite(spec.out)
-    if teacher is not None and gathered.unanswered:
-        check_unique_ids(spec.name, (*deduplicate(gathered.rows).rows, *(one.row for one in gathered.unanswered)))
-        gathered += await _ask_teacher(open_, settings, card, teacher, gathered, spec.licence)
-        gathered = replace(gathered, unanswered=())
-    gathered = gathered.drop_unanswered()
-    if not gathered.rows:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in gathered.left_out.items())
+    if teacher is not None and pool.unanswered:
+        check_unique_ids(
+            spec.name, (*deduplicate(pool.rows).rows, *(unanswered_row.row for unanswered_row in pool.unanswered))
+        )
+        pool += await _ask_teacher(open_, settings, card, teacher, pool, spec.licence)
+        pool = replace(pool, unanswered=())
+    pool = pool.drop_unanswered()
+    if not pool.rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items())
         raise InputError(
             "N008",
             f"no answer of {card.name} can be used: {reasons}",
             hint="--teacher NAME labels failed calls",
         )
-    kept = deduplicate(gathered.rows)
-    same = {
-        "the same": kept.exact_duplicates,
-        "the same in another spelling": kept.near_duplicates,
-        CONTRADICTION_REASON: len(kept.contradictions),
+    unique = deduplicate(pool.rows)
+    duplicate_counts = {
+        "the same": unique.exact_duplicates,
+        "the same in another spelling": unique.near_duplicates,
+        CONTRADICTION_REASON: len(unique.contradictions),
     }
-    left = {reason: count + gathered.left_out.pop(reason, 0) for reason, count in same.items()}
-    parts = split(kept.rows, spec.shares)
-    made = Dataset.build(
+    counts = {reason: count + pool.left_out.pop(reason, 0) for reason, count in duplicate_counts.items()}
+    parts = split(unique.rows, spec.shares)
+    dataset = Dataset.build(
         spec.name,
         spec.agent,
         contract_digest(card),
         spec.licence,
-        gathered.origins,
+        pool.origins,
         parts,
-        {**left, **gathered.left_out},
+        {**counts, **pool.left_out},
     )
     if not spec.replace:
-        check_overwrite(spec.out, made.manifest.digest)
+        check_overwrite(spec.out, dataset.manifest.digest)
     pairs = [
-        (
-            f"{gathered.location_of(row)} says {_short_output(row)}, and {gathered.location_of(first)} "
-            f"{_short_output(first)}"
-        )
-        for first, row in kept.contradictions
+        (f"{pool.location_of(row)} says {_short_output(row)}, and {pool.location_of(first)} {_short_output(first)}")
+        for first, row in unique.contradictions
     ]
-    return BuiltDataset(made, {**gathered.left_out_locations, CONTRADICTION_REASON: pairs})
+    return BuiltDataset(dataset, {**pool.left_out_locations, CONTRADICTION_REASON: pairs})
 
 
 def _short_output(row: DatasetRow) -> str:
     return shorten(canonical(row.output).decode(), 60)
 
 
-def _exclude_test_rows(gathered: CollectedRows, data: Dataset) -> CollectedRows:
+def _exclude_test_rows(pool: CollectedRows, data: Dataset) -> CollectedRows:
     """Removes rows of the test split of a dataset, and their groups."""
-    tested = data.rows["test"]
-    marks, groups = {fingerprint(row.input) for row in tested}, {row.group for row in tested}
-    return gathered.exclude(
+    test_inputs = data.rows["test"]
+    marks, groups = {fingerprint(row.input) for row in test_inputs}, {row.group for row in test_inputs}
+    return pool.exclude(
         lambda row: row.group in groups or fingerprint(row.input) in marks, f"of the test part of {data.manifest.name}"
     )
 
 
 async def _rows_of_runs(project: Project, card: Card, spec: DatasetSpec) -> CollectedRows:
     """The rows of the journal. Raises `InputError` N006 to N008, C018 if the journal is off."""
-    wanted = TraceFilter(time.time() - spec.max_age if spec.max_age is not None else 0.0, spec.workflow)
+    selection = TraceFilter(time.time() - spec.max_age if spec.max_age is not None else 0.0, spec.workflow)
     async with open_existing_journal() as journal:
         if journal is None:
             raise InputError("N006", "nothing is recorded yet", hint=f"start one with: orchestra run {card.name}")
-        found = await collect_traces(project, journal, spec.escalated or card.name, wanted)
-    for reason, count in found.skipped_runs.items():
+        traces = await collect_traces(project, journal, spec.escalated or card.name, selection)
+    for reason, count in traces.skipped_runs.items():
         print_note(f"skipped {pluralize(count, 'run')} {reason}")
     place = project.settings.journal
-    named = place.name if isinstance(place, Path) else place
+    name = place.name if isinstance(place, Path) else place
     if spec.escalated:
-        return collect_from_escalations(found, spec.escalated, card, spec.columns, named, spec.licence)
-    return collect_from_runs(found, card, named, spec.licence, spec.columns.group)
+        return collect_from_escalations(traces, spec.escalated, card, spec.columns, name, spec.licence)
+    return collect_from_runs(traces, card, name, spec.licence, spec.columns.group)
 
 
 async def _ask_teacher(
-    open_: Opener, settings: Settings, card: Card, teacher: Teacher, gathered: CollectedRows, licence: str
+    open_: Opener, settings: Settings, card: Card, teacher: Teacher, pool: CollectedRows, licence: str
 ) -> CollectedRows:
     async with open_orchestra(open_, settings) as orchestra:
-        with ProgressMeter(len(gathered.unanswered), 0) as meter:
-            made = await ask_teacher(
-                orchestra, teacher, card, gathered.unanswered, licence, settings.concurrency, meter.advance
+        with ProgressMeter(len(pool.unanswered), 0) as meter:
+            answered_rows = await ask_teacher(
+                orchestra, teacher, card, pool.unanswered, licence, settings.concurrency, meter.advance
             )
-    count, answered = len(gathered.unanswered), len(made.rows)
+    count, answer_count = len(pool.unanswered), len(answered_rows.rows)
     print_text(
-        f"{teacher.description} was called for {count:,} inputs: {answered:,} accepted, "
-        f"{count - answered:,} ({1 - answered / count:.1%}) not"
+        f"{teacher.description} was called for {count:,} inputs: {answer_count:,} accepted, "
+        f"{count - answer_count:,} ({1 - answer_count / count:.1%}) not"
     )
-    return made
+    return answered_rows
 
 
 def report_dataset(out: Path, dataset: BuiltDataset) -> None:

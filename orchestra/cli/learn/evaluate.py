@@ -120,7 +120,7 @@ class ComparisonResult:
     @property
     def missed_requirements(self) -> list[Requirement]:
         """The missed requirements."""
-        return [one for one in self.requirements if not one.is_met(self.judged_figures)]
+        return [requirement for requirement in self.requirements if not requirement.is_met(self.judged_figures)]
 
     def to_junit(self) -> bytes:
         """The requirements as JUnit XML."""
@@ -128,12 +128,15 @@ class ComparisonResult:
 
     def to_json_lines(self) -> bytes:
         """The predictions as lines of JSON, which `orchestra certify --predictions` reads."""
-        return b"".join(msgspec.json.encode(one) + b"\n" for one in self.predictions)
+        return b"".join(msgspec.json.encode(prediction) + b"\n" for prediction in self.predictions)
 
     def as_data(self) -> dict[str, Any]:
         """The result as JSON values."""
         by_class = {"by_class": self.classes.as_data()} if self.classes is not None else {}
-        required = [{"require": str(one), "met": one.is_met(self.judged_figures)} for one in self.requirements]
+        required = [
+            {"require": str(requirement), "met": requirement.is_met(self.judged_figures)}
+            for requirement in self.requirements
+        ]
         return {**self.report.as_data(), "requirements": required, "known": list(self.training_overlap), **by_class}
 
 
@@ -150,21 +153,23 @@ async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> Co
             label_field(card)
         if spec.predictions:
             _refuse_checked(card)
-        requirements = [parse_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in spec.require]
+        requirements = [
+            parse_requirement(text, [*(metric.name for metric in metrics), ANSWERED]) for text in spec.require
+        ]
         arms = await ask_arms(orchestra, card, test, spec, settings.concurrency)
     report = evaluation.build_report(card.name, test, metrics, arms, spec.seed or 0)
-    learnt = find_training_overlap(card, test, spec.data)
+    overlaps = find_training_overlap(card, test, spec.data)
     if spec.candidate is not None:
-        other = evaluation.candidate_card(check_trainable(card), spec.candidate).with_settings(name=card.name)
-        learnt += find_training_overlap(other, test, spec.data, display_name=CANDIDATE)
-    judged = {
+        other_card = evaluation.candidate_card(check_trainable(card), spec.candidate).with_settings(name=card.name)
+        overlaps += find_training_overlap(other_card, test, spec.data, display_name=CANDIDATE)
+    estimates = {
         ANSWERED: answer_rate_interval(arms[-1], spec.seed or 0),
         **report.estimates(CANDIDATE if spec.candidate else INCUMBENT),
     }
     labels = classification_report(card, spec.evaluation, arms[-1].cases) if spec.classes else None
-    said = [one.message for one in learnt]
+    messages = [overlap.message for overlap in overlaps]
     predictions = _prediction_rows(card, spec.evaluation, test, arms[-1]) if spec.predictions else []
-    return ComparisonResult(report, judged, requirements, said, predictions, labels)
+    return ComparisonResult(report, estimates, requirements, messages, predictions, labels)
 
 
 def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
@@ -181,9 +186,9 @@ def _refuse_checked(card: Card) -> None:
     not those that checks have withheld or scored.
     """
     if card.checks or card.accept is not None:
-        said = f"--predictions require raw answers, but {card.name} returns them only after its checks"
+        message = f"--predictions require raw answers, but {card.name} returns them only after its checks"
         raise InputError(
-            "C010", said, hint="--no-checks; `orchestra certify --predictions` runs the checks on each answer"
+            "C010", message, hint="--no-checks; `orchestra certify --predictions` runs the checks on each answer"
         )
 
 
@@ -228,8 +233,8 @@ def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
 
 def prepare(card: Card, spec: ComparisonSpec) -> tuple[Sequence[Metric], EvaluationSet]:
     """The metrics and the rows. A candidate may replace an untrained agent."""
-    trained = spec.candidate is None
-    test = load_rows(card, spec.data, spec.part, spec.rows, spec.seed, spec.evaluation, spec.train, trained=trained)
+    is_training = spec.candidate is None
+    test = load_rows(card, spec.data, spec.part, spec.rows, spec.seed, spec.evaluation, spec.train, trained=is_training)
     return metrics_for(card, spec.evaluation, test.rows), test
 
 
@@ -248,20 +253,22 @@ def load_rows(
     with one folder for each set, which also defines number and seed. Raises `InputError` N001 for rows of a wrong type,
     N305 for an untrained agent that must be trained.
     """
-    named = _evaluation_rows(card, name)
-    if named is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST_FILE):
+    selection = _evaluation_rows(card, name)
+    if selection is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST_FILE):
         test = evaluation.sample_rows(read_evaluation_set(data, part, train, card), max_rows or 0, seed or 0)
     else:
-        count = named.sample if max_rows is None else max_rows
-        test = evaluation.sample_rows(read_selected_rows(data, named), count, named.seed if seed is None else seed)
+        count = selection.sample if max_rows is None else max_rows
+        test = evaluation.sample_rows(
+            read_selected_rows(data, selection), count, selection.seed if seed is None else seed
+        )
     if trained and not card.is_trained:
         raise InputError(
             "N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA"
         )
-    known = set(card.input_schema.get("properties", {}))
-    strange = next((key for question in test.rows for key in question.input if key not in known), None)
+    known_fields = set(card.input_schema.get("properties", {}))
+    strange = next((key for question in test.rows for key in question.input if key not in known_fields), None)
     if strange is not None:
-        raise InputError("N001", f"{data} has the input {strange!r}, but {card.name} takes {', '.join(known)}")
+        raise InputError("N001", f"{data} has the input {strange!r}, but {card.name} takes {', '.join(known_fields)}")
     return test
 
 
@@ -278,9 +285,9 @@ def refuse_training_rows(
     card: Card, test: EvaluationSet, data: Path, parts: tuple[TrainingSplit, ...] = TRAINING_SPLITS
 ) -> None:
     """Prints a note if the agent was trained on a few of the rows. Raises `InputError` N205 if on more."""
-    refuse_training_overlap(learnt := find_training_overlap(card, test, data, parts))
-    for one in learnt:
-        print_note(one.message)
+    refuse_training_overlap(overlaps := find_training_overlap(card, test, data, parts))
+    for overlap in overlaps:
+        print_note(overlap.message)
 
 
 def _evaluation_rows(card: Card, evaluation: str) -> RowSelection | None:
@@ -304,11 +311,11 @@ async def ask_arms(
     if spec.candidate is not None:
         cards[CANDIDATE] = evaluation.candidate_card(check_trainable(card), spec.candidate)
     arms = evaluation.baseline_arms(test)
-    named = _evaluation_rows(card, spec.evaluation)
-    few = evaluation.sample_rows(test, named.untuned, named.seed) if named is not None else test
-    for name, one in cards.items():
-        questions = few if name == UNTUNED else test
-        arms.append(await ask_arm(orchestra, name, Agent.from_card(one), questions, concurrency))
+    selection = _evaluation_rows(card, spec.evaluation)
+    sample = evaluation.sample_rows(test, selection.untuned, selection.seed) if selection is not None else test
+    for name, arm_card in cards.items():
+        questions = sample if name == UNTUNED else test
+        arms.append(await ask_arm(orchestra, name, Agent.from_card(arm_card), questions, concurrency))
     return arms
 
 
@@ -319,8 +326,8 @@ async def ask_arm(
     runs have the label of the rows.
     """
     with ProgressMeter(len(test.rows), 0) as meter:
-        labelled = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
-        arm = await evaluation.evaluate_arm(labelled, name, step, test, concurrency, lambda *_: meter.advance())
+        labelled_runs = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
+        arm = await evaluation.evaluate_arm(labelled_runs, name, step, test, concurrency, lambda *_: meter.advance())
     if arm.failed:
         print_note(f"{name}: {arm.failed} {what}; the first: {arm.reason}")
     return arm
@@ -338,31 +345,39 @@ class PromotionResult:
     def as_data(self) -> dict[str, Any]:
         """The result as JSON values."""
         differences = {
-            name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.p_value}
-            for name, one in self.judgement.differences
+            name: {
+                "value": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+                "chance": difference.p_value,
+            }
+            for name, difference in self.judgement.differences
         }
-        judged = {
+        judgement_fields = {
             "better": self.judgement.is_better,
             "tries": self.judgement.tries,
             "level": significance_level(self.judgement.tries),
         }
-        return {**self.report.as_data(), **judged, "promoted": self.promoted, "differences": differences}
+        return {**self.report.as_data(), **judgement_fields, "promoted": self.promoted, "differences": differences}
 
 
 async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec, *, force: bool) -> PromotionResult:
     """Compares a candidate, and promotes it if it is better or forced."""
     assert spec.candidate is not None, "the verb demands one"
-    own = check_trainable(Project.load(settings).registry.card(spec.agent))
-    mark, shelf = check_candidate(own, spec.candidate), AdapterStore.for_agent(own, Folders.from_environment().adapters)
-    for other in adapter_warnings(settings, own, spec.candidate):
+    own_card = check_trainable(Project.load(settings).registry.card(spec.agent))
+    mark, shelf = (
+        check_candidate(own_card, spec.candidate),
+        AdapterStore.for_agent(own_card, Folders.from_environment().adapters),
+    )
+    for warning in adapter_warnings(settings, own_card, spec.candidate):
         if not force:
-            raise mismatch_error(spec.candidate, other, "--force promotes it nevertheless")
-        print_note(f"the candidate: {other}")
+            raise mismatch_error(spec.candidate, warning, "--force promotes it nevertheless")
+        print_note(f"the candidate: {warning}")
     if mark == shelf.current_digest:
         raise InputError("N304", f"{spec.agent} already has {mark[:12]}", hint="orchestra learn train")
-    metrics, test = prepare(own, spec)
-    marked = row_set_of(test)
-    known = _training_overlap(own, spec, test, force=force)
+    metrics, test = prepare(own_card, spec)
+    row_set = row_set_of(test)
+    overlap_messages = _training_overlap(own_card, spec, test, force=force)
     async with open_orchestra(open_, settings) as orchestra:
         card = find_card(orchestra, spec)
         arms = await ask_arms(orchestra, card, test, spec, settings.concurrency)
@@ -376,26 +391,26 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
         def told(tries: int) -> tuple[CandidateComparison, PromotionRecord]:
             judgement = compare_candidate(metrics, old, new, spec.seed or 0, tries)
             return judgement, promotion_record(
-                shelf, mark, _timestamp(), judgement, figures, test, marked, training_overlap=known
+                shelf, mark, _timestamp(), judgement, figures, test, row_set, training_overlap=overlap_messages
             )
 
-        judgement, made = told(shelf.count_candidates(marked) + 1)
-        if again := shelf.earlier_number(made, marked):
-            judgement, made = told(again)
+        judgement, record = told(shelf.count_candidates(row_set) + 1)
+        if again := shelf.earlier_number(record, row_set):
+            judgement, record = told(again)
         if not (judgement.is_better or force):
-            shelf.record_try(msgspec.structs.replace(made, verb=TRY))
+            shelf.record_try(msgspec.structs.replace(record, verb=TRY))
             return PromotionResult(
                 report, judgement, False, f"{spec.agent} is unchanged; --force promotes the candidate nevertheless."
             )
-        calibrated = own.current_calibration is not None
-        shelf.promote(spec.candidate, made)
-        loaded = await _reload_servers(open_, settings, spec.agent)
-    said = f"{spec.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {spec.agent}"
-    if calibrated:
-        said += (
+        is_calibrated = own_card.current_calibration is not None
+        shelf.promote(spec.candidate, record)
+        reload_text = await _reload_servers(open_, settings, spec.agent)
+    message = f"{spec.agent} has {mark[:12]} now{reload_text}. orchestra learn rollback {spec.agent}"
+    if is_calibrated:
+        message += (
             f"\nIts calibration was made for the previous adapter, and is void: orchestra learn calibrate {spec.agent}"
         )
-    return PromotionResult(report, judgement, True, said + _certificate_note(settings, spec.agent))
+    return PromotionResult(report, judgement, True, message + _certificate_note(settings, spec.agent))
 
 
 def _certificate_note(settings: Settings, agent: str) -> str:
@@ -415,19 +430,21 @@ def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet,
     forced. Raises `InputError` N205 otherwise.
     """
     assert spec.candidate is not None, "the verb demands one"
-    each = (
+    arm_cards = (
         (own_card, ""),
         (evaluation.candidate_card(own_card, spec.candidate).with_settings(name=own_card.name), CANDIDATE),
     )
     parts: tuple[TrainingSplit, ...] = ("train",) if spec.part == "tune" and spec.data.is_dir() else TRAINING_SPLITS
-    for card, who in () if force else each:
-        refuse_training_overlap(find_training_overlap(card, test, spec.data, parts, who))
-    said = tuple(
-        one.message for card, who in each for one in find_training_overlap(card, test, spec.data, display_name=who)
+    for card, card_title in () if force else arm_cards:
+        refuse_training_overlap(find_training_overlap(card, test, spec.data, parts, card_title))
+    messages = tuple(
+        overlap.message
+        for card, title in arm_cards
+        for overlap in find_training_overlap(card, test, spec.data, display_name=title)
     )
-    for one in said:
-        print_note(one)
-    return said
+    for message in messages:
+        print_note(message)
+    return messages
 
 
 def current_arm(arms: Sequence[Arm]) -> Arm:
@@ -435,12 +452,12 @@ def current_arm(arms: Sequence[Arm]) -> Arm:
 
     Raises `InputError` N305 without either.
     """
-    found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
-    if found.name == CANDIDATE:
+    incumbent = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
+    if incumbent.name == CANDIDATE:
         raise InputError(
             "N305", "there is nothing to compare the candidate with", hint="a dataset has rows for baselines"
         )
-    return found
+    return incumbent
 
 
 async def run_rollback(open_: Opener, settings: Settings, agent: str) -> PromotionRecord:
@@ -490,17 +507,19 @@ async def run_combination(open_: Opener, settings: Settings, arguments: CombineA
         name: certificates.judge_dependency_digests(settings, project.registry, name)
         for name in _judge_contracts(project, checks)
     }
-    recorded = Predictions.read(arguments.predictions) if arguments.predictions is not None else None
-    said = await answer_and_rule(open_, settings, project, card, empty_combination(card.name, checks), test, recorded)
+    predictions = Predictions.read(arguments.predictions) if arguments.predictions is not None else None
+    case_rulings = await answer_and_rule(
+        open_, settings, project, card, empty_combination(card.name, checks), test, predictions
+    )
     rows = [
         CombinationRow(question.id, ruling.verdicts, right.is_correct(case) if right is not None else None)
-        for question, (case, ruling) in zip(test.rows, said, strict=True)
+        for question, (case, ruling) in zip(test.rows, case_rulings, strict=True)
         if ruling is not None
     ]
     fit = fit_combination(rows, checks, unlabelled=arguments.unlabelled, seed=arguments.seed)
-    mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
+    mark = digest(canonical([test.digest, predictions.digest])) if predictions is not None else test.digest
     marks = RowFingerprints.of(fingerprints_of(test), SAMPLE_SIZE)
-    made = Combination(
+    combination = Combination(
         agent=card.name,
         method="dawid-skene" if arguments.unlabelled else "regression",
         checks=tuple(sorted(checks)),
@@ -520,18 +539,20 @@ async def run_combination(open_: Opener, settings: Settings, arguments: CombineA
         judge_dependencies=judges,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     ).with_digest()
-    replace_file(file, made.to_bytes())
-    return CombinationResult(fit, made, file)
+    replace_file(file, combination.to_bytes())
+    return CombinationResult(fit, combination, file)
 
 
 def resolve_checks(project: Project, card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
     """The checks to combine, in canonical form. Raises `InputError` V010, V011, L111 for unknown ones."""
     checks = certified_checks(card, wanted)
     _judge_contracts(project, checks)
-    known = project.catalog().checks
+    known_checks = project.catalog().checks
     for name in check_names(checks):
-        if name not in known:
-            raise InputError("L111", f"there is no check {name!r}", hint=f"there are: {', '.join(sorted(known))}")
+        if name not in known_checks:
+            raise InputError(
+                "L111", f"there is no check {name!r}", hint=f"there are: {', '.join(sorted(known_checks))}"
+            )
     return tuple(map(str, parse_checks(checks)))
 
 
@@ -546,8 +567,8 @@ async def answer_and_rule(
 ) -> list[tuple[Case, VerificationResult | None]]:
     """Answers to rows, generated or recorded, and their verification under a combination; None without an answer."""
     checks = tuple(map(str, parse_checks(combination.checks)))
-    asking = any(name in MODEL_CHECKS for name in check_names(checks))
-    if recorded is not None and not asking:
+    asks_models = any(name in MODEL_CHECKS for name in check_names(checks))
+    if recorded is not None and not asks_models:
         return await _run_checks(None, settings, project, card, combination, test, recorded.outputs_for(test))
     async with open_orchestra(open_, settings) as orchestra:
         runs = orchestra.options(purpose=EVALUATION_PURPOSE, label=test.label)
@@ -555,10 +576,11 @@ async def answer_and_rule(
             return await _run_checks(runs, settings, project, card, combination, test, recorded.outputs_for(test))
         step = Agent.from_card(rulings.without_checks(card))
         arm = await ask_arm(orchestra, card.name, step, test, settings.concurrency)
-        given = [
-            (rulings.plain_output(card, one.output), one.score) if one.output is not None else None for one in arm.cases
+        answers = [
+            (rulings.plain_output(card, case.output), case.score) if case.output is not None else None
+            for case in arm.cases
         ]
-        return await _run_checks(runs, settings, project, card, combination, test, given)
+        return await _run_checks(runs, settings, project, card, combination, test, answers)
 
 
 async def _run_checks(
@@ -568,26 +590,26 @@ async def _run_checks(
     card: Card,
     combination: Combination,
     test: EvaluationSet,
-    given: Sequence[tuple[Any, float | None] | None],
+    answers: Sequence[tuple[Any, float | None] | None],
 ) -> list[tuple[Case, VerificationResult | None]]:
     """Runs the checks on answers, each with the confidence of the agent; None for rows without an answer."""
     checks = tuple(map(str, parse_checks(combination.checks)))
     judges = _judge_contracts(project, checks)
     steps = {name: _judge_step(project, name) for name in judges}
     situations = [
-        (rulings.build_situation(card, checks, row.input, *said, combination), row.input)
-        for row, said in zip(test.rows, given, strict=True)
-        if said is not None
+        (rulings.build_situation(card, checks, row.input, *answer, combination), row.input)
+        for row, answer in zip(test.rows, answers, strict=True)
+        if answer is not None
     ]
-    found = iter(await rulings.run_checks(runs, card, situations, steps, judges, settings.concurrency))
-    made: list[tuple[Case, VerificationResult | None]] = []
-    for row, said in zip(test.rows, given, strict=True):
-        ruling = next(found) if said is not None else None
-        output = as_record(said[0]) if said is not None else None
-        made.append(
+    results = iter(await rulings.run_checks(runs, card, situations, steps, judges, settings.concurrency))
+    case_rulings: list[tuple[Case, VerificationResult | None]] = []
+    for row, answer in zip(test.rows, answers, strict=True):
+        ruling = next(results) if answer is not None else None
+        output = as_record(answer[0]) if answer is not None else None
+        case_rulings.append(
             (Case(row.expected, output, ruling.score if ruling is not None and ruling.accepted else None), ruling)
         )
-    return made
+    return case_rulings
 
 
 def _judge_contracts(project: Project, checks: tuple[str, ...]) -> dict[str, Contract]:
@@ -604,30 +626,37 @@ def _judge_step(project: Project, name: str) -> Step[..., Any]:
 def show_combination(arguments: CombineArguments, result: CombinationResult) -> None:
     """Prints the combination."""
     fit = result.fit
-    told = f", {fit.correct_count:,} of them right" if result.combination.data.metrics else ", estimated without labels"
+    labels_text = (
+        f", {fit.correct_count:,} of them right" if result.combination.data.metrics else ", estimated without labels"
+    )
     print_text(
         escape_invisible(
             f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on "
-            f"{fit.row_count:,} rows{told}"
+            f"{fit.row_count:,} rows{labels_text}"
         )
     )
-    for why, count in fit.left_out.items():
-        print_text(escape_invisible(f"  {count:,} rows left out: {why}"), style="dim")
+    for reason, count in fit.left_out.items():
+        print_text(escape_invisible(f"  {count:,} rows left out: {reason}"), style="dim")
     print_text()
     if fit.method == "regression":
         print_table(
             ("check", "weight"),
-            [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights],
+            [(escape_invisible(weight.check), f"{weight.weight:+.3f}") for weight in fit.weights],
             right=(1,),
         )
     else:
-        rows = [(escape_invisible(one.check), f"{one.passed:+.3f}", f"{one.failed:+.3f}") for one in fit.weights]
+        rows = [
+            (escape_invisible(weight.check), f"{weight.passed:+.3f}", f"{weight.failed:+.3f}") for weight in fit.weights
+        ]
         print_table(("check", "passes", "fails"), rows, right=(1, 2))
-    for check, why in fit.excluded_checks.items():
-        print_text(escape_invisible(f"{check} has no weight: {why}"), style="dim")
+    for check, reason in fit.excluded_checks.items():
+        print_text(escape_invisible(f"{check} has no weight: {reason}"), style="dim")
     if fit.score_rankings:
         print_text()
-        places = [(escape_invisible(one.name), f"{one.aurc:.4f}", f"{one.auroc:.3f}") for one in fit.score_rankings]
+        places = [
+            (escape_invisible(ranking.name), f"{ranking.aurc:.4f}", f"{ranking.auroc:.3f}")
+            for ranking in fit.score_rankings
+        ]
         print_table(("held-out rows", "AURC", "AUROC"), places, right=(1, 2))
     print_text(escape_invisible(f"\n{result.file}: written; a node uses it with `score: combined`"), style="bold")
 
@@ -674,10 +703,10 @@ async def run_calibration(open_: Opener, settings: Settings, arguments: Calibrat
         )
         refuse_training_rows(card, test, arguments.data, ("train",))
         arm = await ask_arm(orchestra, agent, Agent.from_card(without_calibration(card)), test, settings.concurrency)
-    made = fit_calibration(card, held_back, calibration_rows(card, rows, arm.cases), words)
+    calibration = fit_calibration(card, held_back, calibration_rows(card, rows, arm.cases), words)
     if out is None and card.folder is None:
         raise InputError("A004", f"the agent {agent!r} has no folder", hint="--out FILE")
     file = out if out is not None else Path(str(card.folder)) / str(card.calibration)
     with writing_output(file, "--out"):
-        file.write_bytes(encode_calibration(made))
-    return CalibrationResult(file, made, len(rows))
+        file.write_bytes(encode_calibration(calibration))
+    return CalibrationResult(file, calibration, len(rows))

@@ -106,12 +106,16 @@ def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
 
 def _check_supported(card: Card, given_options: Iterable[str]) -> None:
     """Raises `InputError` N107 for options that do not apply to this kind of agent."""
-    if (taken := SUPPORTED_OPTIONS.get(card.kind)) is None:
+    if (supported_options := SUPPORTED_OPTIONS.get(card.kind)) is None:
         return
     for name in given_options:
-        if name not in ("agent", "data", "out", *taken):
+        if name not in ("agent", "data", "out", *supported_options):
             option = f"--{name.replace('_', '-')}"
-            hint = f"leave it out; {', '.join(f'--{one}' for one in taken)}" if taken else "leave it out"
+            hint = (
+                f"leave it out; {', '.join(f'--{supported_option}' for supported_option in supported_options)}"
+                if supported_options
+                else "leave it out"
+            )
             raise _refusal(f"{option} does not apply to {card.name}, of kind {card.kind}", hint)
 
 
@@ -120,14 +124,15 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
     check_output_folder(target)
     reporter = TrainingReporter()
     with reporter.repeating():
-        made, training, before = _run_adapter_training(card, arguments, adapter_settings, target, reporter)
+        training_record, training, before = _run_adapter_training(card, arguments, adapter_settings, target, reporter)
     with writing_output(target, "--out"):
         provenance.write_provenance(card, training.data, target, before)
-    kept = next(point for point in made.curve if point.step == made.best_step)
-    print_note(_trained_amount(made, arguments.minutes))
+    training_point = next(point for point in training_record.curve if point.step == training_record.best_step)
+    print_note(_trained_amount(training_record, arguments.minutes))
     print_text(
-        f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step "
-        f"{made.best_step} of {made.steps})"
+        f"{target}: loss on the tune part {training_point.tune:.4f}, {training_point.exact:.3f} of its rows "
+        "exact (step "
+        f"{training_record.best_step} of {training_record.steps})"
     )
 
 
@@ -137,7 +142,7 @@ def _run_adapter_training(
     """Reads the inputs and trains. Returns the record, the training and the provenance of the starting weights."""
     reporter.phase("looking for the weights of the base")
     base_name, folder = _base_weights(card, arguments.fleet)
-    taught = _load_teacher(arguments)
+    distillation_settings = _load_teacher(arguments)
     reporter.phase(f"reading the rows of {arguments.data}")
     data = Dataset.load(arguments.data)
     reporter.phase(f"checking the weights in {folder}")
@@ -153,30 +158,33 @@ def _run_adapter_training(
         batch_tokens=arguments.batch,
         max_example_tokens=arguments.longest,
         device=adapter_settings.device,
-        command=_adapter_command(arguments, adapter_settings, taught),
-        teacher=taught,
+        command=_adapter_command(arguments, adapter_settings, distillation_settings),
+        teacher=distillation_settings,
         start=StartingAdapter.from_folder(arguments.start, adapter_settings.shape)
         if arguments.start is not None
         else None,
     )
     before = _initial_provenance(card, arguments)
     reporter.phase("splitting the rows into tokens")
-    prepared = prepare_examples(training)
+    prepared_examples = prepare_examples(training)
     print_note(
-        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; "
-        f"{prepared.too_long:,} are too long and were left out"
+        f"{len(prepared_examples.train):,} rows to train on, {len(prepared_examples.tune):,} to tune on; "
+        f"{prepared_examples.too_long:,} are too long and were left out"
     )
     print_note(f"checkpoints: {training.checkpoint_folder}")
     with lock_training(training.checkpoint_folder):
-        made = train_adapter(training, prepared, target, reporter, fresh=arguments.fresh, on_phase=reporter.phase)
-    return made, training, before
+        training_record = train_adapter(
+            training, prepared_examples, target, reporter, fresh=arguments.fresh, on_phase=reporter.phase
+        )
+    return training_record, training, before
 
 
-def _trained_amount(made: AdapterTrainingRecord, minutes: float | None) -> str:
+def _trained_amount(training_record: AdapterTrainingRecord, minutes: float | None) -> str:
     """Says how much was trained, and whether the time limit ended it before each row was seen once."""
-    epochs = made.curve[-1].epoch
+    epochs = training_record.curve[-1].epoch
     text = (
-        f"trained {made.steps:,} steps, {epochs:.2f} epochs, {made.tokens:,} tokens in {format_duration(made.seconds)}"
+        f"trained {training_record.steps:,} steps, {epochs:.2f} epochs, {training_record.tokens:,} tokens in "
+        f"{format_duration(training_record.seconds)}"
     )
     if minutes is not None and epochs < 1:
         text += "; --minutes ended it before each row was seen once: give it more"
@@ -227,15 +235,15 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
         else _head_training(course, card, rows, base, arguments)
     )
     with lock_training(training.checkpoint_folder):
-        made = (intents if course is None else course).run(training, _step_reporter(), fresh=arguments.fresh)
+        training_result = (intents if course is None else course).run(training, _step_reporter(), fresh=arguments.fresh)
     with writing_output(out, "--out"):
-        made.write(out)
+        training_result.write(out)
         provenance.write_provenance(card, rows, out, before)
         record.write_training_record(training, out, _encoder_command(arguments, training))
-    shares = ", ".join(f"{name} {value:.3f}" for name, value in made.metrics.items())
-    judged = "on the texts that were left out" if course is None else "of the tune part"
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in training_result.metrics.items())
+    basis = "on the texts that were left out" if course is None else "of the tune part"
     print_text(
-        f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} "
+        f"{out}: right {basis}: {shares or 'not known'}; orchestra learn promote {card.name} {out} "
         f"--data {arguments.data}"
     )
 
@@ -307,13 +315,13 @@ def _encoder_weights(model: str) -> Path:
     from orchestra.cli.output import StatusLine
     from orchestra.fleet.weights.encoders import EncoderStore
 
-    waiting = StatusLine()
+    status_line = StatusLine()
     try:
         return asyncio.run(
-            EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), waiting).folder(model)
+            EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), status_line).folder(model)
         )
     finally:
-        waiting.close()
+        status_line.close()
 
 
 def _trainer_module(card: Card) -> ModuleType | None:
@@ -327,15 +335,18 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
     from orchestra.learn import classical
 
     rows = Dataset.load(data)
-    made = classical.train(card, rows)
+    model = classical.train(card, rows)
     with writing_output(out, "--out"):
-        made.write(out, card.data)
+        model.write(out, card.data)
         provenance.write_provenance(card, rows, out)
-    left = f", {made.left_out:,} left out" if made.left_out else ""
-    print_text(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
-    for one in made.shares:
+    omission_text = f", {model.left_out:,} left out" if model.left_out else ""
+    print_text(
+        f"{out}: trained on {model.rows:,} rows{omission_text}; orchestra learn promote {card.name} {out} --data {data}"
+    )
+    for share in model.shares:
         print_text(
-            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; its mean target is {one.mean_target:.3f}"
+            f"  {share.share:.0%} of the tune part is above {share.threshold:.4f}; its mean target is "
+            f"{share.mean_target:.3f}"
         )
 
 
@@ -364,25 +375,29 @@ def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
 
 def _load_teacher(arguments: TrainArguments) -> DistillationSettings | None:
     """The teacher: a model of the fleet with local weights, or a folder of weights."""
-    named, adapter = arguments.teacher, arguments.teacher_adapter
-    if not named:
+    teacher_name, adapter = arguments.teacher, arguments.teacher_adapter
+    if not teacher_name:
         if adapter is not None:
             raise _invalid_option("--teacher-adapter", "without a --teacher", ("--teacher MODEL too",))
         return None
     config = configured_fleet(load_settings(fleet=arguments.fleet))
-    name, folder = _find_weights(config, named) if named in config.models else (Path(named).name, Path(named))
+    name, folder = (
+        _find_weights(config, teacher_name)
+        if teacher_name in config.models
+        else (Path(teacher_name).name, Path(teacher_name))
+    )
     return DistillationSettings.from_folder(name, folder, adapter, arguments.temperature, arguments.share)
 
 
-def _validate_choice(option: str, given: str, known: Iterable[Choice]) -> Choice:
-    for choice in known:
-        if choice == given:
+def _validate_choice(option: str, value: str, choices: Iterable[Choice]) -> Choice:
+    for choice in choices:
+        if choice == value:
             return choice
-    raise _invalid_option(option, given, known)
+    raise _invalid_option(option, value, choices)
 
 
-def _invalid_option(option: str, given: str, known: Iterable[str]) -> InputError:
-    return _refusal(f"{option} cannot be {given}", f"take {', '.join(known)}")
+def _invalid_option(option: str, value: str, choices: Iterable[str]) -> InputError:
+    return _refusal(f"{option} cannot be {value}", f"take {', '.join(choices)}")
 
 
 def _refusal(reason: str, hint: str) -> InputError:
@@ -427,10 +442,10 @@ class TrainingReporter:
     @contextlib.contextmanager
     def repeating(self) -> Iterator[None]:
         """Calls `repeat` from a thread until the context ends. A step releases the interpreter's lock."""
-        ended = threading.Event()
+        end_event = threading.Event()
 
         def run() -> None:
-            while not ended.wait(REPORT_SECONDS / 10):
+            while not end_event.wait(REPORT_SECONDS / 10):
                 self.repeat()
 
         thread = threading.Thread(target=run, name="training progress", daemon=True)
@@ -438,7 +453,7 @@ class TrainingReporter:
         try:
             yield
         finally:
-            ended.set()
+            end_event.set()
             thread.join()
 
 
@@ -456,8 +471,11 @@ def _step_reporter() -> Callable[[TrainingStep], None]:
 def format_tick(tick: TrainingProgress) -> str:
     """The progress line of a step."""
     steps = f"{tick.step}/{tick.total_steps}" if tick.total_steps else str(tick.step)
-    left = "" if math.isnan(tick.seconds_left) else f", {format_duration(max(0.0, tick.seconds_left))} left"
-    line = f"step {steps}, epoch {tick.epoch:.2f}, loss {tick.loss:.3f}, {tick.tokens_per_second:.0f} tokens/s{left}"
+    remaining_text = "" if math.isnan(tick.seconds_left) else f", {format_duration(max(0.0, tick.seconds_left))} left"
+    line = (
+        f"step {steps}, epoch {tick.epoch:.2f}, loss {tick.loss:.3f}, {tick.tokens_per_second:.0f} "
+        f"tokens/s{remaining_text}"
+    )
     return (
         f"{line} | tune: loss {tick.point.tune:.4f}, exact {tick.point.exact:.3f}" if tick.point is not None else line
     )

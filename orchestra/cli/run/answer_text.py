@@ -38,11 +38,13 @@ def _lines(value: Any, request: str) -> Iterator[str]:
         case Mapping() if set(value) == REPLY_FIELDS:
             yield from _reply_lines(value)
         case Mapping() if (
-            value and all(isinstance(one, Mapping | list) or one is None for one in value.values()) and _is_steps(value)
+            value
+            and all(isinstance(element, Mapping | list) or element is None for element in value.values())
+            and _is_steps(value)
         ):
-            for number, one in enumerate(value.values()):
+            for number, element in enumerate(value.values()):
                 yield from ([""] if number else [])
-                yield from _lines(one, request)
+                yield from _lines(element, request)
         case {"text": _, "citations": list(), **rest} if not rest:
             yield format_value(value)
         case {"expression": str(expression), "answer": answer, **rest} if not rest:
@@ -58,8 +60,8 @@ def _lines(value: Any, request: str) -> Iterator[str]:
         case Mapping():
             yield from _record_lines(value)
         case list():
-            for one in value:
-                yield from _item_lines(one, request)
+            for element in value:
+                yield from _item_lines(element, request)
         case None:
             yield not_found_sentence(request)
         case _:
@@ -83,18 +85,18 @@ def _reply_lines(value: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _quote_lines(citations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for one in citations[:MAX_QUOTES]:
-        place = " ".join(filter(None, (str(one.get("source", "")), str(one.get("location") or ""))))
-        yield f"  “{shorten(' '.join(str(one.get('quote', '')).split()), MAX_QUOTE_LENGTH)}”  {place}"
+    for citation in citations[:MAX_QUOTES]:
+        place = " ".join(filter(None, (str(citation.get("source", "")), str(citation.get("location") or ""))))
+        yield f"  “{shorten(' '.join(str(citation.get('quote', '')).split()), MAX_QUOTE_LENGTH)}”  {place}"
     if len(citations) > MAX_QUOTES:
         yield f"  and {len(citations) - MAX_QUOTES} more quotes"
 
 
 def _cell_lines(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for one in cells[:MAX_CELLS]:
-        heading = ", ".join(filter(None, (str(one.get("row_heading") or ""), str(one.get("column_heading") or ""))))
-        place = str(one.get("location") or f"[{one.get('row')}][{one.get('column')}]")
-        yield f"  {one.get('text', '')}  {heading}  {place}"
+    for cell in cells[:MAX_CELLS]:
+        heading = ", ".join(filter(None, (str(cell.get("row_heading") or ""), str(cell.get("column_heading") or ""))))
+        place = str(cell.get("location") or f"[{cell.get('row')}][{cell.get('column')}]")
+        yield f"  {cell.get('text', '')}  {heading}  {place}"
     if len(cells) > MAX_CELLS:
         yield f"  and {len(cells) - MAX_CELLS} more cells"
 
@@ -116,32 +118,32 @@ def format_number(value: Any) -> str:
 
 
 def _record_lines(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    for name, one in value.items():
+    for name, part in value.items():
         label = name.replace("_", " ")
-        match one:
-            case {"value": shown, "start": _, "end": _}:
-                yield f"{indent}{label}: {shown}"
-            case Mapping() if one:
+        match part:
+            case {"value": parts, "start": _, "end": _}:
+                yield f"{indent}{label}: {parts}"
+            case Mapping() if part:
                 yield f"{indent}{label}:"
-                yield from _record_lines(one, f"{indent}  ")
-            case list() if one and all(not isinstance(item, Mapping | list) for item in one):
-                yield f"{indent}{label}: {', '.join(map(format_number, one))}"
-            case list() if one:
+                yield from _record_lines(part, f"{indent}  ")
+            case list() if part and all(not isinstance(item, Mapping | list) for item in part):
+                yield f"{indent}{label}: {', '.join(map(format_number, part))}"
+            case list() if part:
                 yield f"{indent}{label}:"
-                for item in one:
+                for item in part:
                     yield from (f"{indent}  {line}" for line in _item_lines(item, ""))
             case None | [] | {}:
                 continue
             case _:
-                yield f"{indent}{label}: {format_number(one)}"
+                yield f"{indent}{label}: {format_number(part)}"
 
 
-def _item_lines(one: Any, request: str) -> Iterator[str]:
-    match one:
+def _item_lines(item: Any, request: str) -> Iterator[str]:
+    match item:
         case {"text": str(text), "source": str(source)}:
             yield f"- {shorten(' '.join(text.split()), MAX_QUOTE_LENGTH)}  {source}"
         case Mapping() | list():
-            lines = list(_lines(one, request))
+            lines = list(_lines(item, request))
             yield from (f"{'- ' if number == 0 else '  '}{line}" for number, line in enumerate(lines))
         case _:
-            yield f"- {format_number(one)}"
+            yield f"- {format_number(item)}"

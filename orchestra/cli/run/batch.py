@@ -77,7 +77,7 @@ class BatchSummary:
             (self.waiting, "waiting for a person"),
             (self.earlier, "from before"),
         )
-        return f"{self.rows} rows: " + (", ".join(f"{count} {what}" for count, what in counts if count) or "none")
+        return f"{self.rows} rows: " + (", ".join(f"{count} {state}" for count, state in counts if count) or "none")
 
 
 async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSummary:
@@ -104,13 +104,13 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = BatchSummary(len(ids), len(results.done) - len(again))
             marks = BatchMarks(orchestra.journal)
-            written, ask = (
+            written_marks, ask = (
                 WrittenMarks(marks, results),
                 RowRunner(view, step, job.record, again, results.waiting, marks),
             )
             try:
-                async with written.sync_in_background():
-                    await _write_all(_BatchProgress(job, ids, results, summary, ask, written))
+                async with written_marks.sync_in_background():
+                    await _write_all(_BatchProgress(job, ids, results, summary, ask, written_marks))
             except asyncio.CancelledError:
                 print_note(f"{summary}; to continue, repeat the command")
                 raise
@@ -201,20 +201,20 @@ async def _update_existing(work: _BatchProgress, meter: ProgressMeter) -> None:
     rows.
     """
     results, ask = work.results, work.runner
-    found: dict[str, RowResult] = {}
+    row_results: dict[str, RowResult] = {}
     try:
         async for result in _run_rows(work, lambda row: row.id in ask.rerun_rows):
             if result != results.waiting.get(result.id) and result.id not in ask.unchanged_rows:
-                found[result.id] = result
+                row_results[result.id] = result
             _count_result(result, work.summary, meter)
     finally:
         try:
-            if found:
-                results.replace(found)
-                for result in found.values():
+            if row_results:
+                results.replace(row_results)
+                for result in row_results.values():
                     work.mark_written(result)
         except OrchestraError as error:
-            print_note(f"{len(found)} results are unchanged: {error.message}")
+            print_note(f"{len(row_results)} results are unchanged: {error.message}")
 
 
 async def _run_rows(work: _BatchProgress, predicate: Callable[[BatchRow], bool]) -> AsyncGenerator[RowResult]:
@@ -266,9 +266,9 @@ class WrittenMarks:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            many = len(self._pending)
+            pending_count = len(self._pending)
             await asyncio.to_thread(self._results.sync)
-            self._mark_synced(many)
+            self._mark_synced(pending_count)
 
     def _mark_synced(self, count: int) -> None:
         for run in self._pending[:count]:

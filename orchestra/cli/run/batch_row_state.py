@@ -146,8 +146,12 @@ class RowRunner:
                 return await self._start_run(row, line)
         elif head.finished is None:
             return await self._take_existing(row, line, head)
-        elif head.succeeded and not again and (written := await self._marks.is_written(head.run, head.run)) is not None:
-            return await (self._start_run(row, line) if written else self._take_existing(row, line, head))
+        elif (
+            head.succeeded
+            and not again
+            and (is_written := await self._marks.is_written(head.run, head.run)) is not None
+        ):
+            return await (self._start_run(row, line) if is_written else self._take_existing(row, line, head))
         tries = await self._lineage.runs_in_lineage([*line.deleted, line.reference_run], inputs)
         if not tries:
             if again and self._effect_tools:
@@ -164,14 +168,14 @@ class RowRunner:
             name = RunOptions(key).run_id
             line.keys[name] = key
             events = await self._orchestra.journal.read(name)
-            if (one := LineageRun.from_events(events, inputs)) is not None:
-                line.latest, line.lost_result = one, False
+            if (lineage_run := LineageRun.from_events(events, inputs)) is not None:
+                line.latest, line.lost_result = lineage_run, False
             elif events:
                 if not isinstance(events[-1], RunFinished):
                     await self._orchestra.cancel(name, by=COMMAND_LINE_AUTHOR)
-            elif said := await self._marks.follow_state(name):
+            elif state := await self._marks.follow_state(name):
                 line.deleted.append(name)
-                line.lost_result = line.lost_result or said == "lost"
+                line.lost_result = line.lost_result or state == "lost"
             else:
                 break
         return line
@@ -180,32 +184,32 @@ class RowRunner:
         """The run of a row with earlier runs: the newest one, a fork of it, or a new one. Raises `OrchestraError`
         C059.
         """
-        again, succeeded = row.id in self.rerun_rows, next((one for one in reversed(runs) if one.succeeded), None)
-        if (last := succeeded or latest_run(runs, self._effect_tools)) is None:
+        again, last_success = row.id in self.rerun_rows, next((run for run in reversed(runs) if run.succeeded), None)
+        if (last := last_success or latest_run(runs, self._effect_tools)) is None:
             raise _unknown_outcome_error("it was forked more than once, and several forks have made calls with effects")
         if last.finished is None:
             return await self._take_existing(row, row_runs, last)
-        written = await self._marks.is_written(last.run, row_runs.reference_run)
+        is_written = await self._marks.is_written(last.run, row_runs.reference_run)
         if last.succeeded:
-            answers = last.started.workflow == self._program.name and (again or written is False)
+            answers = last.started.workflow == self._program.name and (again or is_written is False)
         else:
             answers = (
                 not again
-                and written is False
+                and is_written is False
                 and last.finished.status != "cancelled"
                 and not _is_fleet_error(last.finished.outcome)
             )
         if answers:
             return await self._take_existing(row, row_runs, last)
-        if written and not again and not (self._effect_tools and await self._marks.follow_state(last.run) == "lost"):
+        if is_written and not again and not (self._effect_tools and await self._marks.follow_state(last.run) == "lost"):
             return await self._start_run(row, row_runs, runs)
-        self.uncertain += not again and written is None and bool(self._effect_tools)
+        self.uncertain += not again and is_written is None and bool(self._effect_tools)
         return await self._start_over(row, row_runs, last, runs)
 
     async def _start_run(self, row: BatchRow, row_runs: _RowRuns, runs: Sequence[LineageRun] = ()) -> Run[Any]:
         """Starts a run without earlier runs."""
         *before, name = row_runs.keys
-        for run in (*before[-1:], *(one.run for one in runs if not one.succeeded)):
+        for run in (*before[-1:], *(lineage_run.run for lineage_run in runs if not lineage_run.succeeded)):
             self._marks.mark_followed(run)
         self._marks.mark_begun(name)
         return await self._wait_for_lease(
@@ -239,25 +243,25 @@ class RowRunner:
     async def _fork_run(self, orchestra: Orchestra, run: str) -> Run[Any]:
         return (await orchestra.fork(run, self._step)).run
 
-    async def _take_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
+    async def _take_existing(self, row: BatchRow, row_runs: _RowRuns, lineage_run: LineageRun) -> Run[Any]:
         """Continues an existing run. One that cannot continue with the current workflow is ended and forked."""
-        if existing.finished is None:
-            self._marks.mark_begun(existing.run)
+        if lineage_run.finished is None:
+            self._marks.mark_begun(lineage_run.run)
         try:
-            run = await self._wait_for_lease(row, lambda: self._open_existing(row, row_runs, existing))
+            run = await self._wait_for_lease(row, lambda: self._open_existing(row, row_runs, lineage_run))
         except OrchestraError as error:
             if error.code not in NOT_RESUMABLE_CODES:
                 raise
-            await self._orchestra.cancel(existing.run, by=COMMAND_LINE_AUTHOR)
-            return await self._start_over(row, row_runs, existing, [existing])
-        self.recovered += existing.finished is not None
+            await self._orchestra.cancel(lineage_run.run, by=COMMAND_LINE_AUTHOR)
+            return await self._start_over(row, row_runs, lineage_run, [lineage_run])
+        self.recovered += lineage_run.finished is not None
         return run
 
-    async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
+    async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, lineage_run: LineageRun) -> Run[Any]:
         """Opens a run by its key if there is one; it then uses the current workflow."""
-        parent = existing.started.parent
-        key = row_runs.keys.get(existing.run, "") or (
-            next_key(parent) if parent and existing.run == next_run(parent) else ""
+        parent = lineage_run.started.parent
+        key = row_runs.keys.get(lineage_run.run, "") or (
+            next_key(parent) if parent and lineage_run.run == next_run(parent) else ""
         )
         view = self._orchestra.options(idempotency_key=key)
         if key and not parent:
@@ -268,44 +272,44 @@ class RowRunner:
             except OrchestraError as error:
                 if error.code not in NOT_FORKABLE_CODES:
                     raise
-        return await self._orchestra.resume(existing.run, by=COMMAND_LINE_AUTHOR)
+        return await self._orchestra.resume(lineage_run.run, by=COMMAND_LINE_AUTHOR)
 
     async def _wait_for_lease(self, row: BatchRow, begin: Callable[[], Awaitable[Run[Any]]]) -> Run[Any]:
         """Opens a run; waits while another process holds its lease."""
-        told = False
+        is_reported = False
         while True:
             try:
                 return await begin()
             except OrchestraError as error:
                 if error.code != LEASE_HELD:
                     raise
-                if not told:
+                if not is_reported:
                     print_note(f"row {row.id} waits: {error.message}; {error.hint}")
-                told = True
+                is_reported = True
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _resume_waiting(self, row: BatchRow, waiting: str) -> RowResult:
+    async def _resume_waiting(self, row: BatchRow, run_name: str) -> RowResult:
         """Resumes a waiting run. It is never started anew, because its effects may not be repeatable."""
         try:
-            run = await self._orchestra.resume(waiting, by=COMMAND_LINE_AUTHOR)
+            run = await self._orchestra.resume(run_name, by=COMMAND_LINE_AUTHOR)
         except OrchestraError as error:  # it is in another journal, or another process holds it
             message = f"its run waited for a person, and cannot be continued: {error.message}"
             return RowResult(
-                id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest
+                id=row.id, error={"code": error.code, "message": message}, waiting=run_name, inputs=row.digest
             )
         return self._record_result(row, run, await run.wait_until_blocked())
 
 
-def _unknown_outcome_error(why: str) -> OrchestraError:
+def _unknown_outcome_error(reason: str) -> OrchestraError:
     hint = "inspect what it has done; to run it anew, put the row into a separate file, with a separate --output"
     return OrchestraError(
-        UNKNOWN_OUTCOME_CODE, f"it is unknown what the row has done, so it does not run again: {why}", hint=hint
+        UNKNOWN_OUTCOME_CODE, f"it is unknown what the row has done, so it does not run again: {reason}", hint=hint
     )
 
 
 def _waiting_or_result(row: BatchRow, run: Run[Any], result: Result[Any] | None) -> RowResult:
     if result is None:
-        nodes = ", ".join(asked.node for asked in run.questions)
+        nodes = ", ".join(question.node for question in run.questions)
         error = {"code": "C025", "message": f"{nodes} waits for a person: orchestra runs answer {run.id}"}
         return RowResult(id=row.id, error=error, waiting=run.id, inputs=row.digest)
     _raise_fleet_error(result)
@@ -381,24 +385,24 @@ class ForkLineage:
     async def runs_in_lineage(self, runs: Iterable[str], inputs: bytes) -> list[LineageRun]:
         """Returns runs, their ancestors and all forks of these, oldest first, without those that have other inputs."""
         await self._refresh()
-        found: dict[str, LineageRun] = {}
-        open_, seen = list(runs), set[str]()
+        lineage_runs: dict[str, LineageRun] = {}
+        open_, visited_runs = list(runs), set[str]()
         while open_:
-            if (run := open_.pop()) in seen:
+            if (run := open_.pop()) in visited_runs:
                 continue
-            seen.add(run)
-            if (one := LineageRun.from_events(await self._journal.read(run), inputs)) is not None:
-                found[run] = one
-                open_.append(one.started.parent or run)
+            visited_runs.add(run)
+            if (lineage_run := LineageRun.from_events(await self._journal.read(run), inputs)) is not None:
+                lineage_runs[run] = lineage_run
+                open_.append(lineage_run.started.parent or run)
             open_ += self._forks.get(run, ())
-        return sorted(found.values(), key=lambda one: (one.started.at, one.run))
+        return sorted(lineage_runs.values(), key=lambda candidate: (candidate.started.at, candidate.run))
 
     async def _refresh(self) -> None:
         async with self._refresh_lock:
             latest = self._since
             async with aclosing(scan(self._journal, self._since)) as runs:
-                async for run, started, events, _ in runs:
-                    latest = max(latest, started)
+                async for run, start_time, events, _ in runs:
+                    latest = max(latest, start_time)
                     if events and isinstance(first := events[0], RunStarted) and first.parent:
                         self._forks.setdefault(first.parent, {})[run] = None
             self._since = latest
@@ -408,17 +412,17 @@ def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> Lin
     """The latest run without forks, or unfinished, that descends from every run with effects of `effect_tools`; None if
     such runs are on separate branches.
     """
-    parents = {one.run: one.started.parent for one in runs}
-    acted = {one.run for one in runs if has_effects(one.events, effect_tools)}
-    for one in reversed(runs):
-        if one.finished is not None and one.run in parents.values():
+    parents = {lineage_run.run: lineage_run.started.parent for lineage_run in runs}
+    runs_with_effects = {lineage_run.run for lineage_run in runs if has_effects(lineage_run.events, effect_tools)}
+    for candidate in reversed(runs):
+        if candidate.finished is not None and candidate.run in parents.values():
             continue
-        known, run = set[str](), one.run
-        while run in parents and run not in known:
-            known.add(run)
+        known_runs, run = set[str](), candidate.run
+        while run in parents and run not in known_runs:
+            known_runs.add(run)
             run = parents[run]
-        if acted <= known:
-            return one
+        if runs_with_effects <= known_runs:
+            return candidate
     return None
 
 
@@ -475,17 +479,17 @@ class BatchMarks:
         """Marks a run with a next attempt; with `lost`, one that was deleted, whose result was not written as far as
         known.
         """
-        what = "lost" if lost else "followed"
+        state = "lost" if lost else "followed"
         self._journal.put_memo(
-            _mark_key(what, run), "", what
+            _mark_key(state, run), "", state
         )  # each state has its own mark, because the first value of a mark is final
 
     async def follow_state(self, run: str) -> Literal["", "followed", "lost"]:
         """The state of the attempt after a run."""
         if await self._journal.get_memo(_mark_key("lost", run)) is not None:
             return "lost"
-        found = await self._journal.get_memo(_mark_key("followed", run))
-        return "" if found is None else "lost" if found[1] == "lost" else "followed"
+        memo = await self._journal.get_memo(_mark_key("followed", run))
+        return "" if memo is None else "lost" if memo[1] == "lost" else "followed"
 
     async def is_unwritten(self, run: str) -> bool:
         """True if a batch still has to write the result of a run or retry its row, as far as known."""
@@ -506,15 +510,15 @@ class BatchMarks:
         """Marks what must be known of deleted runs. `parents` maps each run to the run it was forked from, or to an
         empty text.
         """
-        standing = await self._load_marked_runs(parents)
-        there = await existing_runs(self._journal, set(parents.values()) - {""})
+        marked_runs = await self._load_marked_runs(parents)
+        existing_parents = await existing_runs(self._journal, set(parents.values()) - {""})
         for run, parent in parents.items():
-            if run in standing.unwritten:
+            if run in marked_runs.unwritten:
                 self.mark_followed(run, lost=True)
-            elif run in standing.followed:
+            elif run in marked_runs.followed:
                 self.mark_followed(run)
-            if parent.startswith(KEYED_RUN_PREFIX) or parent in there:
-                self.mark_followed(parent, lost=run not in standing.written)
+            if parent.startswith(KEYED_RUN_PREFIX) or parent in existing_parents:
+                self.mark_followed(parent, lost=run not in marked_runs.written)
 
     async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
         """Loads the marks of runs with a constant number of queries."""
@@ -522,26 +526,26 @@ class BatchMarks:
             run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",)
             for run in runs
         }
-        marks = {(run, word): _mark_key(word, run) for run, those in words.items() for word in those}
-        said = await get_memos(self._journal, set(marks.values()))
+        marks = {(run, word): _mark_key(word, run) for run, key in words.items() for word in key}
+        memos = await get_memos(self._journal, set(marks.values()))
         later = {run: next_run(run) for run in runs}
-        there = await existing_runs(self._journal, set(later.values()))
-        found = _MarkedRuns()
+        existing_later = await existing_runs(self._journal, set(later.values()))
+        marked_runs = _MarkedRuns()
         for run in runs:
-            mark = {word: said.get(marks[run, word]) for word in words[run]}
-            done = mark["written"]
-            if written := done is not None and done[1] is True:
-                found.written.add(run)
-            if later[run] in there:
-                found.followed.add(run)
-            elif mark.get("kept") and not (written or mark.get("lost") or mark.get("followed")):
-                found.unwritten.add(run)
-        return found
+            mark = {word: memos.get(marks[run, word]) for word in words[run]}
+            memo = mark["written"]
+            if is_written := memo is not None and memo[1] is True:
+                marked_runs.written.add(run)
+            if later[run] in existing_later:
+                marked_runs.followed.add(run)
+            elif mark.get("kept") and not (is_written or mark.get("lost") or mark.get("followed")):
+                marked_runs.unwritten.add(run)
+        return marked_runs
 
-    async def _has_mark(self, what: str, run: str) -> bool:
-        found = await self._journal.get_memo(_mark_key(what, run))
-        return found is not None and found[1] is True
+    async def _has_mark(self, kind: str, run: str) -> bool:
+        memo = await self._journal.get_memo(_mark_key(kind, run))
+        return memo is not None and memo[1] is True
 
 
-def _mark_key(what: str, run: str) -> str:
-    return digest(canonical(["batch", what, run]))
+def _mark_key(word: str, run: str) -> str:
+    return digest(canonical(["batch", word, run]))

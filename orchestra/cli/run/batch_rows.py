@@ -170,21 +170,21 @@ def _read_table(
         read_lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, warn)), 1
     ):
         cells = {field: line.values[field] for field in fields if field in line.values}
-        given = {
+        values = {
             field: parse_cell(cell, fields[field].schema)
             for field, cell in cells.items()
             if cell or fields[field].required
         }
-        yield BatchRow(line.values.get("id") or str(number), given, line.number, cells=line.values)
+        yield BatchRow(line.values.get("id") or str(number), values, line.number, cells=line.values)
 
 
 def _check_columns(
     columns: Sequence[str], name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
 ) -> None:
     """Warns about a column that resembles an optional input. Raises `InputError` C020 for a required one."""
-    unread = [column for column in columns if column not in fields and column != "id"]
+    unknown_columns = [column for column in columns if column not in fields and column != "id"]
     for field in (field for field in fields if field not in columns):
-        near = closest_match(field, unread)
+        near = closest_match(field, unknown_columns)
         if fields[field].required:
             hint = f"did you mean {near!r}? call it {field}" if near else f"columns: {', '.join(list(columns)[:12])}"
             raise InputError(
@@ -209,18 +209,18 @@ def scan_rows(
     `check` returns the error of an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for a duplicate id.
     """
     name = name or str(path)
-    seen: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
     digests: dict[str, str] = {}
     errors: list[InputError] = []
     for row in read_rows(path, name, fields, print_note):
         location = SourceLocation(name, row.line)
-        if row.id in seen:
-            hint = f"it is also in line {seen[row.id]}; ids must be unique"
+        if row.id in line_numbers:
+            hint = f"it is also in line {line_numbers[row.id]}; ids must be unique"
             errors.append(InputError("C021", f"the id {row.id!r} is not unique", location=location, hint=hint))
         elif problem := check(row.input):
             hint = f"the inputs are {_describe_inputs(fields)}" if fields else "correct the row"
             errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=location, hint=hint))
-        seen.setdefault(row.id, row.line)
+        line_numbers.setdefault(row.id, row.line)
         digests[row.id] = replace(row, accept=accept).digest
         if len(errors) >= MAX_ERRORS:
             break
@@ -321,12 +321,12 @@ class ResultFile:
         """Locks the file before reading it: its last line may be one that another batch is writing."""
         try:
             lock_file(self._file.fileno())
-            held = os.path.samestat(
+            is_same_file = os.path.samestat(
                 os.fstat(self._file.fileno()), self.path.stat()
             )  # otherwise another batch has replaced the file
         except OSError as error:
-            held = error.errno in LOCKING_UNSUPPORTED
-        if not held:
+            is_same_file = error.errno in LOCKING_UNSUPPORTED
+        if not is_same_file:
             hint = "wait until it has ended, or choose another file with --output"
             raise OrchestraError("C023", f"another batch is writing {self.path}", hint=hint)
         end = self._load_existing()
@@ -339,7 +339,7 @@ class ResultFile:
 
     def _load_existing(self) -> int:
         """Collects the ids; returns the length of all complete lines in bytes."""
-        end, changed = 0, list[InputError]()
+        end, errors = 0, list[InputError]()
         try:
             self._file.seek(0)
             for number, raw in enumerate(self._file, 1):
@@ -347,19 +347,19 @@ class ResultFile:
                     break
                 result = self._parse_result(raw, number)
                 if result.inputs is not None and result.inputs != self._ids[result.id]:
-                    changed.append(self._input_changed_error(result.id, number))
+                    errors.append(self._input_changed_error(result.id, number))
                 self._add(result)
                 end += len(raw)
         except OSError as error:
             raise _unreadable_error(self.path, error) from error
-        if changed:
-            raise InputErrors(changed[:MAX_ERRORS])
+        if errors:
+            raise InputErrors(errors[:MAX_ERRORS])
         return end
 
     def _input_changed_error(self, row: str, number: int) -> InputError:
-        said = f"the result of {row!r} belongs to another input of the row, or to another --accept"
+        message = f"the result of {row!r} belongs to another input of the row, or to another --accept"
         hint = "remove this line to run the row again, or choose another file with --output"
-        return InputError("C022", said, location=SourceLocation(str(self.path), number), hint=hint)
+        return InputError("C022", message, location=SourceLocation(str(self.path), number), hint=hint)
 
     def _add(self, result: RowResult) -> None:
         self.done.add(result.id)

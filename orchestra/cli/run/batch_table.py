@@ -61,8 +61,8 @@ class ResultTable:
     def of(cls, target: Path, source: Path, fields: Sequence[str], output: Schema) -> ResultTable:
         """Creates a table for an output of this type. The record must not be open yet."""
         record = record_path(target)
-        outdated = not (target.exists() and record.exists()) or target.stat().st_mtime_ns < record.stat().st_mtime_ns
-        return cls(target, source, fields, _field_names(output), outdated)
+        is_outdated = not (target.exists() and record.exists()) or target.stat().st_mtime_ns < record.stat().st_mtime_ns
+        return cls(target, source, fields, _field_names(output), is_outdated)
 
     def write(self, rows: Callable[[], Iterator[BatchRow]], results: ResultFile) -> None:
         """Writes the rows that have a result, in the order of the input. Raises `OrchestraError` C023."""

@@ -60,9 +60,9 @@ async def chat(
     """Answers requests line by line until the end of input. Returns the exit code: that of the last turn if standard
     input is no terminal, else 0.
     """
-    waiting = StatusLine()
-    async with open_orchestra(open_, settings, waiting) as orchestra:
-        conversation = Conversation(orchestra, settings, request, display, waiting)
+    status_line = StatusLine()
+    async with open_orchestra(open_, settings, status_line) as orchestra:
+        conversation = Conversation(orchestra, settings, request, display, status_line)
         return await conversation.talk(stop)
 
 
@@ -99,15 +99,15 @@ def _pollable_input() -> int | None:
 
 async def _read_piece(descriptor: int) -> bytes:
     loop = asyncio.get_running_loop()
-    typed: asyncio.Future[bytes] = loop.create_future()
+    future: asyncio.Future[bytes] = loop.create_future()
 
     def read_input() -> None:
-        if not typed.done():
-            typed.set_result(os.read(descriptor, 1 << 16))
+        if not future.done():
+            future.set_result(os.read(descriptor, 1 << 16))
 
     loop.add_reader(descriptor, read_input)
     try:
-        return await typed
+        return await future
     finally:
         loop.remove_reader(descriptor)
 
@@ -131,8 +131,8 @@ class ChatValues:
         if any(path.is_dir() and FolderIndex(path).exists for path in self._documents):
             return None
         files = [file for path in self._documents for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
-        found = [(str(file), file.stat()) for file in files if file.is_file()]
-        return tuple((name, one.st_mtime_ns, one.st_size) for name, one in found)
+        file_states = [(str(file), file.stat()) for file in files if file.is_file()]
+        return tuple((name, file_state.st_mtime_ns, file_state.st_size) for name, file_state in file_states)
 
 
 class Conversation:
@@ -157,8 +157,8 @@ class Conversation:
     def _open(self, id: str) -> Thread:
         """A thread of this id; a new one without an id."""
         orchestra = self._orchestra.options(tags=self._request.tags, live=self._display.live)
-        chosen = id or secrets.token_hex(4)
-        return orchestra.thread(chosen, budget=self._request.budget, options=self._request.options)
+        thread_id = id or secrets.token_hex(4)
+        return orchestra.thread(thread_id, budget=self._request.budget, options=self._request.options)
 
     async def talk(self, stop: StopSignal) -> int:
         """Answers lines until the end of input."""
@@ -174,8 +174,8 @@ class Conversation:
                 continue
             if not line or line.strip() == "/quit":
                 break
-            answered = await self._cancellable(partial(self._answer, line.strip()), stop)
-            code = 130 if answered is None else answered
+            exit_code = await self._cancellable(partial(self._answer, line.strip()), stop)
+            code = 130 if exit_code is None else exit_code
         print_note(f"continue with: orchestra chat --thread {self._thread.id}")
         return 0 if is_interactive() else code
 
@@ -256,9 +256,9 @@ class Conversation:
         request = AskRequest(
             resolution.request, values.values, self._request.options, self._request.budget, unread=values.unread
         )
-        started = await self._thread.start(text, values.values, resolution)
-        assert isinstance(started, StartedTurn)  # a resolution that can run
-        return await self._follow(request, started, stop)
+        turn = await self._thread.start(text, values.values, resolution)
+        assert isinstance(turn, StartedTurn)  # a resolution that can run
+        return await self._follow(request, turn, stop)
 
     def _choose(self, line: str) -> tuple[str, Resolution | None]:
         """The follow-up and the reading that a number chooses; else the line itself."""
@@ -286,12 +286,12 @@ class Conversation:
                 pass
         return resolution.can_run
 
-    async def _follow(self, request: AskRequest, started: StartedTurn, stop: StopSignal) -> int:
+    async def _follow(self, request: AskRequest, started_turn: StartedTurn, stop: StopSignal) -> int:
         display = self._display
-        watcher = RunWatcher(self._orchestra, started.run, stop, self._status_line, display)
-        ending = await watcher.wait_for_end()
+        watcher = RunWatcher(self._orchestra, started_turn.run, stop, self._status_line, display)
+        run_end = await watcher.wait_for_end()
         return await show_request_end(
-            self._orchestra, self._settings, request, started.step, ending, display, with_nodes=False
+            self._orchestra, self._settings, request, started_turn.step, run_end, display, with_nodes=False
         )
 
     async def _continue_last(self, stop: StopSignal) -> int:

@@ -207,8 +207,8 @@ class PlannerArguments:
             hearsay=keys_from_files(self.inputs or ()),
         )
         request = require_request(self.request)
-        given = read_values(self.documents or (), self.inputs or (), request)
-        return AskRequest(request, given.values, options, unread=given.unread)
+        request_values = read_values(self.documents or (), self.inputs or (), request)
+        return AskRequest(request, request_values.values, options, unread=request_values.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,15 +269,15 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
     from orchestra.core.tags import parse_tags
 
     display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=False, live=arguments.live)
-    wanted = arguments.to_request(arguments.replans, confirm=not arguments.yes)
-    chosen = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
-    wanted = replace(
-        wanted,
+    ask_request = arguments.to_request(arguments.replans, confirm=not arguments.yes)
+    settings = load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model)
+    ask_request = replace(
+        ask_request,
         budget=parse_budget(arguments.budget or ()),
         explain=arguments.explain,
         tags=parse_tags(arguments.tags or ()),
     )
-    exit_with(run_with_signals(partial(plan_module.run_request, get_opener(context), chosen, wanted, display)))
+    exit_with(run_with_signals(partial(plan_module.run_request, get_opener(context), settings, ask_request, display)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +359,7 @@ def plan(context: typer.Context, arguments: PlanArguments) -> None:
     from orchestra.cli.run import plan as plan_module
     from orchestra.cli.signals import run_with_signals
 
-    wanted = replace(arguments.to_request(), save=arguments.save, budget=parse_budget(arguments.budget or ()))
+    ask_request = replace(arguments.to_request(), save=arguments.save, budget=parse_budget(arguments.budget or ()))
     if arguments.save is not None and not arguments.force:
         plan_module.refuse_existing(arguments.save)
     exit_with(
@@ -368,7 +368,7 @@ def plan(context: typer.Context, arguments: PlanArguments) -> None:
                 plan_module.plan_request,
                 get_opener(context),
                 load_settings(fleet=arguments.fleet, endpoint=arguments.endpoint, model=arguments.model),
-                wanted,
+                ask_request,
                 arguments.as_json,
             )
         )
@@ -445,7 +445,7 @@ class BatchArguments:
             raise InputError("C010", "--checks and --no-checks exclude each other", hint="use one of them")
         if not self.checks:
             return () if self.no_checks else None
-        return tuple(check.strip() for given in self.checks for check in given.split(","))
+        return tuple(check.strip() for check_name in self.checks for check in check_name.split(","))
 
 
 def batch(context: typer.Context, arguments: BatchArguments) -> None:
@@ -469,7 +469,7 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
     from orchestra.core.tags import parse_tags
 
     checks = arguments.check_names
-    chosen = load_settings(
+    settings = load_settings(
         fleet=arguments.fleet,
         endpoint=arguments.endpoint,
         model=arguments.model,
@@ -486,7 +486,7 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
             arguments.name,
             file,
             arguments.target,
-            chosen.concurrency,
+            settings.concurrency,
             limits,
             checks,
             str(arguments.source),
@@ -494,7 +494,7 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
             tags,
             accept,
         )
-        summary = run_with_signals(lambda _: run_batch(get_opener(context), chosen, job))
+        summary = run_with_signals(lambda _: run_batch(get_opener(context), settings, job))
     if arguments.as_json:
         print_json(asdict(summary))
     else:

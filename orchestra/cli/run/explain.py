@@ -128,26 +128,24 @@ def explain(
     """
     label = label or program.label
     fleet = configured_fleet(project.settings)
-    planned = {
+    bounds = {
         row.node: row for row in compute_bounds(program, given, context_lengths(project, fleet), len(fleet.tiers))
     }
     critical = frozenset(_critical_paths(program, ""))
     rows = _rows_by_step(history) if history is not None else {}
-    found: list[ExplainedStep] = []
+    explained_steps: list[ExplainedStep] = []
     choice_labels: dict[str, str] = {}
     for path, node in _walk_nodes(program, ""):
-        if path not in planned and node.body is None:
+        if path not in bounds and node.body is None:
             continue  # it makes no call
-        goes_to, certificate = node_targets(project, fleet, node) if path in planned else ((), None)
-        asks = (
-            planned[path].callee if path in planned else "one of them" if choice_of(node.source) else callee_name(node)
-        )
+        goes_to, certificate = node_targets(project, fleet, node) if path in bounds else ((), None)
+        asks = bounds[path].callee if path in bounds else "one of them" if choice_of(node.source) else callee_name(node)
         escalation_condition = node.source.escalate or "" if isinstance(node.source, AgentNode) else ""
         choice = choice_of(node.source)
         step = ExplainedStep(
             path,
             asks,
-            planned.get(path),
+            bounds.get(path),
             path in critical,
             label,
             goes_to,
@@ -161,14 +159,14 @@ def explain(
         }
         if node.plan_settings is not None and history is not None:
             # The router's calls and the steps of the plan follow it.
-            found.append(replace(step, callee="", planned=None, targets=(), certificate=None))
-            found += _plan_steps(step, rows, project, fleet)
+            explained_steps.append(replace(step, callee="", planned=None, targets=(), certificate=None))
+            explained_steps += _plan_steps(step, rows, project, fleet)
         else:
-            found.append(step)
+            explained_steps.append(step)
     if history is not None:
-        found = [replace(step, actual=_step_actuals(rows.get(step.path, []))) for step in found]
+        explained_steps = [replace(step, actual=_step_actuals(rows.get(step.path, []))) for step in explained_steps]
     return ProgramExplanation(
-        tuple(found),
+        tuple(explained_steps),
         tuple(critical_path(program)),
         budget.with_defaults(program.budget) if budget else program.budget,
         history,
@@ -183,11 +181,11 @@ def explain_planned_run(
     """
     (node,) = request_program.nodes
     fleet = configured_fleet(project.settings)
-    most = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
+    bound = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
     goes_to, certificate = node_targets(project, fleet, node)
     label = explanation.steps[0].label if explanation.steps else request_program.label
     step = ExplainedStep(
-        planner_row.path, most.callee, most, False, label, goes_to, certificate, _step_actuals([planner_row])
+        planner_row.path, bound.callee, bound, False, label, goes_to, certificate, _step_actuals([planner_row])
     )
     return replace(explanation, steps=(step, *explanation.steps))
 
@@ -195,12 +193,12 @@ def explain_planned_run(
 def context_lengths(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
     """The context length in tokens by agent, as stated in the fleet file; for an ensemble, that of all members."""
     fleet = fleet or configured_fleet(project.settings)
-    found: dict[str, int] = {}
+    lengths: dict[str, int] = {}
     for name, card in project.registry.cards.items():
-        asked = [_context_length(fleet, part) for part in card.member_cards or (card,) if part.kind == "model"]
-        if asked and all(asked):
-            found[name] = sum(asked)
-    return found
+        part_lengths = [_context_length(fleet, part) for part in card.member_cards or (card,) if part.kind == "model"]
+        if part_lengths and all(part_lengths):
+            lengths[name] = sum(part_lengths)
+    return lengths
 
 
 def _context_length(fleet: FleetConfig, card: Card) -> int:
@@ -218,10 +216,10 @@ def _walk_nodes(program: Program, prefix: str) -> Iterator[tuple[str, CompiledNo
 
 def _critical_paths(program: Program, prefix: str) -> Iterator[str]:
     """The paths on the critical path, including bodies."""
-    named = {node.name: node for node in program.nodes}
+    nodes_by_name = {node.name: node for node in program.nodes}
     for name in critical_path(program):
         yield f"{prefix}{name}"
-        if (body := named[name].body) is not None:
+        if (body := nodes_by_name[name].body) is not None:
             yield from _critical_paths(body, f"{prefix}{name}/")
 
 
@@ -245,24 +243,26 @@ def _plan_steps(
 
 def _rows_by_step(history: History) -> dict[str, list[NodeRow]]:
     """The rows of a history by step, over all elements and turns: `a[1]/b#2/c` belongs to the step `a/b/c`."""
-    found: dict[str, list[NodeRow]] = {}
+    node_rows: dict[str, list[NodeRow]] = {}
     for row in history.rows:
         if row.kind != "turn":
-            found.setdefault(workflow_path(row.path), []).append(row)
-    return found
+            node_rows.setdefault(workflow_path(row.path), []).append(row)
+    return node_rows
 
 
 def _step_actuals(rows: list[NodeRow]) -> StepActuals:
     """Sums the rows of one step: the node itself, or its elements, in all turns."""
     calls = [attempt for row in rows for attempt in row.attempts]
-    ended = [row.finished for row in rows]
-    took = max((end for end in ended if end is not None), default=0.0) - min((row.started for row in rows), default=0.0)
+    finish_times = [row.finished for row in rows]
+    duration = max((end for end in finish_times if end is not None), default=0.0) - min(
+        (row.started for row in rows), default=0.0
+    )
     return StepActuals(
         _format_outcomes(rows),
         len(calls),
         sum(call.usage.prompt_tokens for call in calls),
         sum(call.usage.output_tokens for call in calls),
-        took if rows and None not in ended else None,
+        duration if rows and None not in finish_times else None,
         tuple(
             dict.fromkeys(
                 THIS_PROCESS if name == LOCAL else name
@@ -296,7 +296,9 @@ def show_explanation(explanation: ProgramExplanation) -> None:
         columns.remove(max(columns, key=lambda column: column.drop_priority))
     rows = [[column.cell(step) for column in columns] for step in explanation.steps]
     print_table(
-        [column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]
+        [column.heading for column in columns],
+        rows,
+        right=[at for at, column in enumerate(columns) if column.is_number],
     )
     print_text()
     headings = {column.heading for column in columns}
@@ -309,72 +311,77 @@ def show_explanation(explanation: ProgramExplanation) -> None:
 
 def _table_width(columns: Iterable[_Column], explanation: ProgramExplanation) -> int:
     """The width of a table with these columns."""
-    told = ((column.heading, *(column.cell(step) for step in explanation.steps)) for column in columns)
-    return sum(max(map(wide, cells)) + 2 for cells in told) - 2
+    rows = ((column.heading, *(column.cell(step) for step in explanation.steps)) for column in columns)
+    return sum(max(map(wide, cells)) + 2 for cells in rows) - 2
 
 
 def _omitted_details(explanation: ProgramExplanation, headings: Container[str]) -> Iterator[str]:
     """Details that the table only marks or has no space for."""
     if len(explanation.critical_path) > 1:
         yield f"* the critical path: {' → '.join(explanation.critical_path)}"
-    asking = [step for step in explanation.steps if step.targets]
-    if _CLEARED not in headings and asking:
-        cleared = {target.name: target.clearance for step in asking for target in step.targets}
+    explained_steps = [step for step in explanation.steps if step.targets]
+    if _CLEARED not in headings and explained_steps:
+        clearances = {target.name: target.clearance for step in explained_steps for target in step.targets}
         yield (
-            f"inputs are {asking[0].label}; cleared: "
-            f"{', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+            f"inputs are {explained_steps[0].label}; cleared: "
+            f"{', '.join(f'{name} for {label}' for name, label in clearances.items())}"
         )
     for step in explanation.steps:
         if step.choice_labels:
             yield f"{step.path} where {step.choice_labels}"
     if _CERTIFICATE not in headings:
-        certified = dict.fromkeys(step.callee for step in asking if step.certificate)
-        yield f"certificates: {', '.join(certified) or 'none'}"
+        certified_callees = dict.fromkeys(step.callee for step in explained_steps if step.certificate)
+        yield f"certificates: {', '.join(certified_callees) or 'none'}"
 
 
 def _show_total(explanation: ProgramExplanation) -> None:
-    calls, written, tokens = explanation.total
+    calls, output_tokens, tokens = explanation.total
     budget = explanation.budget.tokens if explanation.budget else None
     within = f", bounded by the budget of {budget:,}" if budget and tokens == budget else ""
-    most = (
-        f"{calls:,} calls, {written:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens "
+    total_text = (
+        f"{calls:,} calls, {output_tokens:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens "
         f"read and written{within}"
     )
     if explanation.history is None:
-        print_text(f"in all {most}")
+        print_text(f"in all {total_text}")
         return
-    took = [step.actual for step in explanation.steps if step.actual is not None]
-    out = sum(actual.output_tokens for actual in took)
-    both = sum(actual.prompt_tokens for actual in took) + out
-    paid = format_money(sum(actual.money for actual in took))
-    cost = f", {paid} of money" if paid else ""
+    actuals = [step.actual for step in explanation.steps if step.actual is not None]
+    out = sum(actual.output_tokens for actual in actuals)
+    token_total = sum(actual.prompt_tokens for actual in actuals) + out
+    money_text = format_money(sum(actual.money for actual in actuals))
+    cost = f", {money_text} of money" if money_text else ""
     print_text(
-        f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens "
+        f"in all {sum(actual.calls for actual in actuals):,} calls, {out:,} tokens written, {token_total:,} tokens "
         f"read and written{cost}"
     )
-    print_text(f"at most {most}", style="dim")
+    print_text(f"at most {total_text}", style="dim")
 
 
 def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
     """Remarks: data that may not go to a target or leaves the user's machines, and unwritten plans."""
-    refused: dict[str, list[str]] = {}
+    refusals: dict[str, list[str]] = {}
     for step in explanation.steps:
         if step.is_allowed or step.is_composite:
             continue
-        cleared = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
-        why = f"the inputs are {step.label}, but {_format_targets(step)} is only cleared for {cleared}: refused (F202)"
-        refused.setdefault(
-            why if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []
+        clearance_text = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
+        reason = (
+            f"the inputs are {step.label}, but {_format_targets(step)} is only cleared for {clearance_text}: "
+            "refused (F202)"
+        )
+        refusals.setdefault(
+            reason if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []
         ).append(step.path)
-    yield from (f"{', '.join(paths)}: {why}" for why, paths in refused.items())
+    yield from (f"{', '.join(paths)}: {refusal_reason}" for refusal_reason, paths in refusals.items())
     over: dict[str, list[str]] = {}
     for step in explanation.steps:
         for target in step.targets if step.is_allowed else ():
             if target.escalated and not is_allowed(step.label, target.clearance):
                 name = _mark_external(target.name, target.external)
-                said = f"{name} is skipped: the inputs are {step.label}, but it is only cleared for {target.clearance}"
-                over.setdefault(said, []).append(step.path)
-    yield from (f"{', '.join(paths)}: {said}" for said, paths in over.items())
+                message = (
+                    f"{name} is skipped: the inputs are {step.label}, but it is only cleared for {target.clearance}"
+                )
+                over.setdefault(message, []).append(step.path)
+    yield from (f"{', '.join(paths)}: {limit_text}" for limit_text, paths in over.items())
     outside = dict.fromkeys(name for step in explanation.steps for name in _external_servers(step))
     if outside:
         yield f"data {'may leave' if explanation.history is None else 'left'} your machines: {', '.join(outside)}"
@@ -391,10 +398,10 @@ def _external_servers(step: ExplainedStep) -> list[str]:
 
 def _format_targets(step: ExplainedStep) -> str:
     """The servers that a step would call, escalation servers last; only cleared servers if there are any."""
-    going = step.cleared_targets if step.is_allowed else step.barred_targets
-    texts = dict.fromkeys(_mark_external(target.name, target.external) for target in going if not target.escalated)
+    targets = step.cleared_targets if step.is_allowed else step.barred_targets
+    texts = dict.fromkeys(_mark_external(target.name, target.external) for target in targets if not target.escalated)
     tiers: dict[int, list[str]] = {}
-    for target in going:
+    for target in targets:
         if target.escalated:
             tiers.setdefault(target.tier, []).append(_mark_external(target.name, target.external))
     words = [
@@ -412,8 +419,8 @@ def _format_clearance(step: ExplainedStep) -> str:
     """The label of a step's inputs and the clearance of its servers."""
     if not step.targets:
         return ""
-    cleared = (step.cleared_targets if step.is_allowed else step.barred_targets or step.targets)[0].clearance
-    return f"{step.label} {'≤' if step.is_allowed else '>'} {cleared}"
+    clearances = (step.cleared_targets if step.is_allowed else step.barred_targets or step.targets)[0].clearance
+    return f"{step.label} {'≤' if step.is_allowed else '>'} {clearances}"
 
 
 def _format_servers(step: ExplainedStep) -> str:
@@ -421,8 +428,8 @@ def _format_servers(step: ExplainedStep) -> str:
     if step.actual is None:
         return _format_targets(step)
     external = {target.name for target in step.targets if target.external}
-    asked = [_mark_external(name, name in external) for name in step.actual.servers]
-    return ", ".join(asked) or (THIS_PROCESS if step.actual.calls else "")
+    externals = [_mark_external(name, name in external) for name in step.actual.servers]
+    return ", ".join(externals) or (THIS_PROCESS if step.actual.calls else "")
 
 
 def _step_name(step: ExplainedStep) -> str:
@@ -431,9 +438,9 @@ def _step_name(step: ExplainedStep) -> str:
     return ("* " if step.critical else "  ") + "  " * len(above) + name
 
 
-def _format_used(used: int, limit: int | None) -> str:
+def _format_used(calls: int, limit: int | None) -> str:
     """The actual amount and its maximum."""
-    return "" if not used else f"{used:,}" if limit is None else f"{used:,} of {limit:,}"
+    return "" if not calls else f"{calls:,}" if limit is None else f"{calls:,} of {limit:,}"
 
 
 def _format_time(step: ExplainedStep) -> str:
@@ -457,11 +464,11 @@ def _format_output_tokens(step: ExplainedStep) -> str:
 
 
 def _format_tokens(step: ExplainedStep) -> str:
-    planned, actual = step.planned, step.actual
+    bound, actual = step.planned, step.actual
     if actual is None:
         return ""
-    took = actual.prompt_tokens + actual.output_tokens
-    return _format_used(took, planned.tokens if planned is not None else None)
+    token_count = actual.prompt_tokens + actual.output_tokens
+    return _format_used(token_count, bound.tokens if bound is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,14 +490,10 @@ def _format_certificate(step: ExplainedStep) -> str:
 
 def _format_max_calls(step: ExplainedStep) -> str:
     """The maximum number of calls; elements and attempts apart."""
-    planned = step.planned
-    if planned is None:
+    bound = step.planned
+    if bound is None:
         return ""
-    return (
-        f"{planned.calls:,}"
-        if 1 in (planned.elements, planned.attempts)
-        else f"{planned.elements:,} × {planned.attempts}"
-    )
+    return f"{bound.calls:,}" if 1 in (bound.elements, bound.attempts) else f"{bound.elements:,} × {bound.attempts}"
 
 
 def _format_max_output_tokens(step: ExplainedStep) -> str:
@@ -525,33 +528,33 @@ _COLUMNS: tuple[_Column, ...] = (
 
 def as_data(explanation: ProgramExplanation) -> dict[str, Any]:
     """An explanation as JSON values."""
-    calls, written, tokens = explanation.total
+    calls, output_tokens, tokens = explanation.total
     return {
         "nodes": [_step_data(step) for step in explanation.steps if not step.is_composite],
         "critical_path": explanation.critical_path,
         "calls": calls,
-        "output_tokens": written,
+        "output_tokens": output_tokens,
         "tokens": tokens,
     }
 
 
 def _step_data(step: ExplainedStep) -> dict[str, Any]:
-    planned = step.planned
-    most = ("elements", "attempts", "calls", "output_tokens", "tokens")
-    found: dict[str, Any] = {
+    bound = step.planned
+    bound_names = ("elements", "attempts", "calls", "output_tokens", "tokens")
+    fields: dict[str, Any] = {
         "node": step.path,
         "asks": step.callee,
-        **{name: None if planned is None else getattr(planned, name) for name in most},
+        **{name: None if bound is None else getattr(bound, name) for name in bound_names},
         "critical": step.critical,
         "servers": [
             {
-                "name": one.name,
-                "external": one.external,
-                "cleared_for": one.clearance,
-                "escalated": one.escalated,
-                "tier": one.tier,
+                "name": target.name,
+                "external": target.external,
+                "cleared_for": target.clearance,
+                "escalated": target.escalated,
+                "tier": target.tier,
             }
-            for one in step.targets
+            for target in step.targets
         ],
         "label": step.label,
         "allowed": step.is_allowed,
@@ -559,7 +562,7 @@ def _step_data(step: ExplainedStep) -> dict[str, Any]:
         "escalation_condition": step.escalation_condition,
         "choice_labels": step.choice_labels,
     }
-    return found if step.actual is None else {**found, "actual": step.actual}
+    return fields if step.actual is None else {**fields, "actual": step.actual}
 
 
 THIS_PROCESS = "here"
@@ -593,9 +596,11 @@ def node_targets(
     escalates = node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
     targets = model_targets(fleet, card, escalates=escalates)
     if node.plan_settings is not None and (larger := node.plan_settings.larger) is not None:
-        more = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
+        larger_targets = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
         targets += tuple(
-            replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets}
+            replace(call_target, escalated=True)
+            for call_target in larger_targets
+            if call_target.name not in {target.name for target in targets}
         )
     return targets, has_valid_certificate(project, contract.name)
 
@@ -613,19 +618,19 @@ def model_targets(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> 
     lacks one of the models.
     """
     if card is not None and card.member_cards:
-        each = [(part.name, model_targets(fleet, part, escalates=escalates)) for part in card.member_cards]
-        if not all(found for _, found in each):
+        part_targets = [(part.name, model_targets(fleet, part, escalates=escalates)) for part in card.member_cards]
+        if not all(targets for _, targets in part_targets):
             return ()
         return tuple(
-            replace(one, member=name, clearance=meet((one.clearance, card.label)))
-            for name, found in each
-            for one in found
+            replace(call_target, member=name, clearance=meet((call_target.clearance, card.label)))
+            for name, targets in part_targets
+            for call_target in targets
         )
     if card is None or card.kind != "model":
         return (CallTarget(THIS_PROCESS, False, card.label if card is not None else "restricted"),)
-    found = []
+    call_targets = []
     for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
         for name in fleet.servers_for(model):
             server = fleet.servers[name]
-            found.append(CallTarget(name, server.external, meet((server.label, card.label)), tier > 0, tier))
-    return tuple(found)
+            call_targets.append(CallTarget(name, server.external, meet((server.label, card.label)), tier > 0, tier))
+    return tuple(call_targets)

@@ -99,43 +99,43 @@ def read_values(documents: Sequence[Path], inputs: Sequence[str], request: str =
     Raises:
         InputError: C010, C013, C014, D008 or the error of a file.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     result = read_for_request(documents, request) if documents else ReadResult()
     report_failures(result.failures)
     if result.documents or (documents and not result.tables):
-        found["documents"] = [document_value(document) for document in result.documents]
-    from_documents = dict.fromkeys(found)
-    given = _parse_options(inputs, from_documents)
-    if len(result.tables) == 1 and "table" not in given:
-        found["table"] = result.tables[0].cells
-    elif len(result.tables) > 1 and "tables" not in given:
-        found["tables"] = [table.model_dump(mode="json") for table in result.tables]
-    return RequestValues({**found, **given}, result.failures)
+        values["documents"] = [document_value(document) for document in result.documents]
+    from_documents = dict.fromkeys(values)
+    option_values = _parse_options(inputs, from_documents)
+    if len(result.tables) == 1 and "table" not in option_values:
+        values["table"] = result.tables[0].cells
+    elif len(result.tables) > 1 and "tables" not in option_values:
+        values["tables"] = [table.model_dump(mode="json") for table in result.tables]
+    return RequestValues({**values, **option_values}, result.failures)
 
 
 def _parse_options(inputs: Sequence[str], from_documents: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the values of `-i`. `from_documents` are keys that are taken."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for option in inputs:
         key, equals, text = option.partition("=")
         if not equals or not NAME_PATTERN.fullmatch(key) or key in KEYWORDS or key == REQUEST:
             hint = "write -i key=value, -i key=@file.json; a key is lower case letters, digits and _"
             raise InputError("C010", f"-i {option}: the name of the input is missing", hint=hint)
-        if key in found or key in from_documents:
-            said = "already by --documents" if key in from_documents else "twice"
+        if key in options or key in from_documents:
+            explanation = "already by --documents" if key in from_documents else "twice"
             raise InputError(
                 "C010",
-                f"-i {option}: {key} is given {said}",
+                f"-i {option}: {key} is given {explanation}",
                 hint="pass several texts as a JSON list, or under other keys",
             )
-        found[key] = _parse_value(key, text)
-    return found
+        options[key] = _parse_value(key, text)
+    return options
 
 
 def keys_from_files(inputs: Sequence[str]) -> tuple[str, ...]:
     """The keys whose values were read from files, which the user has not typed."""
-    typed = (option.partition("=") for option in inputs)
-    return tuple(key for key, _, text in typed if _is_file(text))
+    pairs = (option.partition("=") for option in inputs)
+    return tuple(key for key, _, text in pairs if _is_file(text))
 
 
 def _is_file(text: str) -> bool:
@@ -150,13 +150,13 @@ def _parse_value(key: str, text: str) -> Any:
         if key == TABLES:
             return [table.model_dump(mode="json") for table in read_tables(file)]
         return read_table(key, file).cells
-    said = text if file is None else read_file_text(file)
+    content = text if file is None else read_file_text(file)
     if file is not None and file.suffix != ".json":
-        return said
-    if file is None and not said.lstrip().startswith(("[", "{")):
-        return said
+        return content
+    if file is None and not content.lstrip().startswith(("[", "{")):
+        return content
     try:
-        value = parse_untrusted(said)
+        value = parse_untrusted(content)
         return records_to_cells(value) if _is_table_key(key) and is_records(value) else value
     except StrictJsonError as error:
         raise InputError(
@@ -174,49 +174,56 @@ def _is_table_key(key: str) -> bool:
 
 async def plan_request(open_: Opener, settings: Settings, request: AskRequest, as_json: bool, stop: StopSignal) -> int:
     """Plans a request and shows the plan with its maximum cost. Returns the exit code."""
-    waiting = StatusLine()
-    async with open_orchestra(open_, settings, waiting) as orchestra:
-        step, given = _request_run(orchestra, request)
-        run = await orchestra.options(budget=request.budget).plan(step, **given)
+    status_line = StatusLine()
+    async with open_orchestra(open_, settings, status_line) as orchestra:
+        step, run_arguments = _request_run(orchestra, request)
+        run = await orchestra.options(budget=request.budget).plan(step, **run_arguments)
         display = DisplayOptions(as_json=as_json, on_event=ignore_event)
-        ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
-        draft = await plan_result(orchestra, step, request.request, ending.events)
+        run_end = await RunWatcher(orchestra, run, stop, status_line, display).wait_for_end()
+        draft = await plan_result(orchestra, step, request.request, run_end.events)
         _print_remarks(draft)
         if draft.rejections:
             return _report_no_plan(draft, as_json, run.id)
         if draft.plan is None:
-            _raise_failure(ending)
+            _raise_failure(run_end)
         graph = draft.graph
         program = orchestra.program(Workflow.from_graph(graph))
         if request.save is not None:
             _save_workflow(request.save, graph)
-            keep_plan(orchestra, step, draft, ending.events)
+            keep_plan(orchestra, step, draft, run_end.events)
         inputs = _plan_inputs(request, graph)
-        found = explained(Project.load(settings), program, inputs, budget=request.budget)
+        program_explanation = explained(Project.load(settings), program, inputs, budget=request.budget)
         if as_json:
-            written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-            data = {"run": run.id, **_plan_data(draft), "workflow": written, "explain": as_data(found)}
+            graph_fields = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+            data = {
+                "run": run.id,
+                **_plan_data(draft),
+                "workflow": graph_fields,
+                "explain": as_data(program_explanation),
+            }
             print_json({**data, **_unread_data(request)})
-            return REFUSED_EXIT_CODE if found.has_refused_steps else 0
+            return REFUSED_EXIT_CODE if program_explanation.has_refused_steps else 0
         print_text(escape_invisible(str(draft.plan)))
         _report_plan(draft)
         print_text()
-        show_explanation(found)
-    return REFUSED_EXIT_CODE if found.has_refused_steps else 0
+        show_explanation(program_explanation)
+    return REFUSED_EXIT_CODE if program_explanation.has_refused_steps else 0
 
 
 async def run_request(
     open_: Opener, settings: Settings, request: AskRequest, display: DisplayOptions, stop: StopSignal
 ) -> int:
     """Runs a request, whose plan runs while it is written, and shows the result. Returns the exit code."""
-    waiting = StatusLine()
+    status_line = StatusLine()
     as_json = display.as_json
-    display = replace(display, on_event=ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
-    async with open_orchestra(open_, settings, waiting) as orchestra:
-        step, given = _request_run(orchestra, request)
-        run = await orchestra.options(budget=request.budget, live=display.live, tags=request.tags).start(step, **given)
-        ending = await RunWatcher(orchestra, run, stop, waiting, display).wait_for_end()
-        return await show_request_end(orchestra, settings, request, step, ending, display)
+    display = replace(display, on_event=ignore_event if as_json else PlanPrinter(status_line), display_name=_step_path)
+    async with open_orchestra(open_, settings, status_line) as orchestra:
+        step, run_arguments = _request_run(orchestra, request)
+        run = await orchestra.options(budget=request.budget, live=display.live, tags=request.tags).start(
+            step, **run_arguments
+        )
+        run_end = await RunWatcher(orchestra, run, stop, status_line, display).wait_for_end()
+        return await show_request_end(orchestra, settings, request, step, run_end, display)
 
 
 async def show_request_end(
@@ -241,23 +248,28 @@ async def show_request_end(
     if not as_json:
         _report_plan(draft)
     history = History.of(ending.events)
-    for one in find_empty_steps(draft, history, settings):
+    for empty_step in find_empty_steps(draft, history, settings):
         print_note(
-            escape_invisible(f"{one.message}; {nearest_capability(orchestra, step, one.request_text, one.capability)}")
+            escape_invisible(
+                f"{empty_step.message}; "
+                f"{nearest_capability(orchestra, step, empty_step.request_text, empty_step.capability)}"
+            )
         )
-    found = None
+    explanation = None
     if request.explain and draft.plan is not None:
         project, program = Project.load(settings), orchestra.program(Workflow.from_graph(draft.graph))
         steps = history.subtree(f"{NODE}@{draft.version}")
-        found = explained(project, program, _plan_inputs(request, draft.graph), budget=request.budget, history=steps)
+        explanation = explained(
+            project, program, _plan_inputs(request, draft.graph), budget=request.budget, history=steps
+        )
         if (questions := planner_row(history)) is not None:
-            found = explain_planned_run(found, project, orchestra.program(step), questions)
-    if found is None:
+            explanation = explain_planned_run(explanation, project, orchestra.program(step), questions)
+    if explanation is None:
         nodes = partial(show_nodes, plan_history(history, draft.version)) if with_nodes else _show_nothing
         ending.show_answer(display, {**_plan_data(draft), **_unread_data(request)}, nodes, request.request)
     else:
-        data = {**_plan_data(draft), "explain": as_data(found), **_unread_data(request)}
-        ending.show_answer(display, data, partial(show_explanation, found), request.request)
+        data = {**_plan_data(draft), "explain": as_data(explanation), **_unread_data(request)}
+        ending.show_answer(display, data, partial(show_explanation, explanation), request.request)
     if not as_json and request.unread:
         print_note(f"{pluralize(len(request.unread), 'file')} could not be read, and the answer may be incomplete")
     return ending.exit_code
@@ -292,9 +304,9 @@ class PlanPrinter:
     def __call__(self, event: Event) -> None:
         """Prints what an event adds."""
         match event:
-            case TurnStarted(node=path, draft=PlanDraft() as told) if path == NODE:
+            case TurnStarted(node=path, draft=PlanDraft() as draft) if path == NODE:
                 self._status_line.close()
-                self._print_plan(told)
+                self._print_plan(draft)
             case AttemptStarted(node=path, name=name) if _step_path(path):
                 self._status_line.show_line(f"{_step_path(path)}: calling {name}")
             case NodeFinished(node=path) if _step_path(path):
@@ -302,19 +314,19 @@ class PlanPrinter:
             case _:
                 pass
 
-    def _print_plan(self, drafted: PlanDraft) -> None:
-        if drafted.warning:
-            print_note(drafted.warning)
-        if drafted.version > self._version:
-            line, reason = drafted.failed_calls[-1]
+    def _print_plan(self, draft: PlanDraft) -> None:
+        if draft.warning:
+            print_note(draft.warning)
+        if draft.version > self._version:
+            line, reason = draft.failed_calls[-1]
             print_note(f"\n{line} failed: {reason}; new plan:\n")
-            self._version, self._lines_printed = drafted.version, 0
-        if drafted.sample:
+            self._version, self._lines_printed = draft.version, 0
+        if draft.sample:
             return  # it is not known yet which sample becomes the plan
-        for line in drafted.lines[self._lines_printed :]:
+        for line in draft.lines[self._lines_printed :]:
             print_note(line)
-        self._lines_printed = len(drafted.lines)
-        if is_complete(drafted):
+        self._lines_printed = len(draft.lines)
+        if is_complete(draft):
             print_note("")
 
 
@@ -327,8 +339,8 @@ def plan_history(history: History, version: int) -> History:
     """The rows of the planning and then of the steps. All plans of a replanned request are included."""
     if version > 1 or history.row(NODE) is None:
         return history
-    steps, asked = history.subtree(f"{NODE}@{version}"), planner_row(history)
-    return steps if asked is None else replace(steps, rows=(asked, *steps.rows))
+    steps, node_row = history.subtree(f"{NODE}@{version}"), planner_row(history)
+    return steps if node_row is None else replace(steps, rows=(node_row, *steps.rows))
 
 
 def planner_row(history: History) -> NodeRow | None:
@@ -336,7 +348,7 @@ def planner_row(history: History) -> NodeRow | None:
     node, questions = history.row(NODE), [row for row in history.rows if row.path.startswith(f"{NODE}#") and row.name]
     if node is None or not questions:
         return None
-    ended = [row.finished for row in questions if row.finished is not None]
+    finish_times = [row.finished for row in questions if row.finished is not None]
     return NodeRow(
         path="plan",
         depth=0,
@@ -344,7 +356,7 @@ def planner_row(history: History) -> NodeRow | None:
         name=questions[-1].name,
         status=questions[-1].status,
         started=node.started,
-        finished=max(ended) if len(ended) == len(questions) else None,
+        finished=max(finish_times) if len(finish_times) == len(questions) else None,
         attempts=tuple(attempt for row in questions for attempt in row.attempts),
         outcome=questions[-1].outcome,
         usage=sum((row.usage for row in questions), NO_USAGE),
@@ -361,13 +373,13 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str) -> int:
     if as_json:
         print_json({"run": run, **_plan_data(draft), "status": "failed"})
         return NO_PLAN_EXIT_CODE
-    said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
+    text = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
     if draft.declined:
-        print_note(f"{said.strip()}\n\nfor details: orchestra explain {DECLINED_CODE}")
+        print_note(f"{text.strip()}\n\nfor details: orchestra explain {DECLINED_CODE}")
         return NO_PLAN_EXIT_CODE
     print_note(
         "R007: the router gave no plan\n"
-        f"{said}\n"
+        f"{text}\n"
         f"  offered: {', '.join(draft.capabilities.by_name)}\n\n"
         "for details: orchestra explain R007"
     )
@@ -377,11 +389,16 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str) -> int:
 def _plan_data(draft: PlanResult) -> dict[str, Any]:
     """A plan as JSON values."""
     rejections = [
-        {"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections
+        {"code": rejection.code, "path": rejection.path, "reason": rejection.reason, "hint": rejection.hint}
+        for rejection in draft.rejections
     ]
     router = {"calls": draft.question_count, "repaired": draft.repairs, "rejections": rejections}
-    left = draft.unserved_parts
-    undone = {} if left is None else {"perhaps_undone" if left.unassigned_values else "undone": list(left.parts)}
+    uncovered_parts = draft.unserved_parts
+    undone = (
+        {}
+        if uncovered_parts is None
+        else {"perhaps_undone" if uncovered_parts.unassigned_values else "undone": list(uncovered_parts.parts)}
+    )
     return {
         "plan": _plan_lines(draft.plan),
         "router": router,
@@ -399,50 +416,50 @@ def _unread_data(request: AskRequest) -> dict[str, Any]:
 
 def _vote_data(draft: PlanResult) -> dict[str, Any]:
     """The agreement of sampled plans as JSON values."""
-    if (won := draft.vote) is None:
+    if (vote_result := draft.vote) is None:
         return {}
-    return {"votes": {"sampled": won.samples, "agree": won.votes, "confidence": won.agreement}}
+    return {"votes": {"sampled": vote_result.samples, "agree": vote_result.votes, "confidence": vote_result.agreement}}
 
 
 def _cache_data(draft: PlanResult) -> dict[str, Any] | None:
     """The source of a cached plan and its savings as JSON values; None for a new plan."""
-    if (known := draft.recalled) is None:
+    if (recalled_plan := draft.recalled) is None:
         return None
-    saved = {
-        "calls": known.saved.calls,
-        "prompt_tokens": known.saved.prompt_tokens,
-        "output_tokens": known.saved.output_tokens,
+    savings = {
+        "calls": recalled_plan.saved.calls,
+        "prompt_tokens": recalled_plan.saved.prompt_tokens,
+        "output_tokens": recalled_plan.saved.output_tokens,
     }
-    return {"run": known.run, "request": known.request, "saved": saved}
+    return {"run": recalled_plan.run, "request": recalled_plan.request, "saved": savings}
 
 
 def _report_plan(draft: PlanResult) -> None:
     """Prints the source of a plan, its agreement and the parts of the request that it leaves out."""
     _report_saving(draft)
     _report_votes(draft)
-    if (left := draft.unserved_parts) is not None:
-        done = (
+    if (uncovered_parts := draft.unserved_parts) is not None:
+        explanation = (
             "some of them may be missing"
-            if left.unassigned_values
-            else f"the plan ignores {'them' if len(left.parts) > 1 else 'it'}"
+            if uncovered_parts.unassigned_values
+            else f"the plan ignores {'them' if len(uncovered_parts.parts) > 1 else 'it'}"
         )
-        print_note(escape_invisible(f"{left}; {done}"))
+        print_note(escape_invisible(f"{uncovered_parts}; {explanation}"))
 
 
 def _report_saving(draft: PlanResult) -> None:
     if draft.rule:
         print_note(f"planned by the rule “{draft.rule}”, without the router")
-    if (known := draft.recalled) is not None:
-        calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
+    if (recalled_plan := draft.recalled) is not None:
+        calls, tokens = recalled_plan.saved.calls, recalled_plan.saved.prompt_tokens + recalled_plan.saved.output_tokens
         print_note(
             f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; planned "
-            f"for run {known.run}"
+            f"for run {recalled_plan.run}"
         )
 
 
 def _report_votes(draft: PlanResult) -> None:
-    if (won := draft.vote) is not None:
-        print_note(f"{won.votes} of {won.samples} samples agree on this plan")
+    if (vote_result := draft.vote) is not None:
+        print_note(f"{vote_result.votes} of {vote_result.samples} samples agree on this plan")
 
 
 def _print_remarks(draft: PlanResult) -> None:
@@ -450,8 +467,8 @@ def _print_remarks(draft: PlanResult) -> None:
         print_note(remark)
 
 
-def _plan_lines(found: Plan | None) -> list[str] | None:
-    return None if found is None else [*map(str, found.steps), str(found.answer)]
+def _plan_lines(plan: Plan | None) -> list[str] | None:
+    return None if plan is None else [*map(str, plan.steps), str(plan.answer)]
 
 
 def refuse_existing(path: Path) -> None:
@@ -465,9 +482,9 @@ def refuse_existing(path: Path) -> None:
 def _save_workflow(path: Path, graph: Graph) -> None:
     """Writes the workflow, named after the file if that is a valid name. Raises `InputError` C014."""
     fit = NAME_PATTERN.fullmatch(path.stem) and path.stem not in _RESERVED_NAMES
-    named = graph.model_copy(update={"name": path.stem if fit else graph.name})
+    named_graph = graph.model_copy(update={"name": path.stem if fit else graph.name})
     try:
-        path.write_text(write(named), "utf-8")
+        path.write_text(write(named_graph), "utf-8")
     except OSError as error:
         raise InputError("C014", f"{path} cannot be written: {error.strerror}", hint="choose another --save") from error
     print_note(f"saved as {path}")
@@ -498,7 +515,7 @@ def find_empty_steps(draft: PlanResult, history: History, settings: Settings) ->
     """
     if draft.plan is None:
         return
-    packaged = (
+    is_packaged = (
         settings.resources("workflows").get(DESK_WORKFLOW) == builtin_folder("workflows") / f"{DESK_WORKFLOW}.yaml"
     )
     for step in draft.plan.steps:
@@ -506,18 +523,18 @@ def find_empty_steps(draft: PlanResult, history: History, settings: Settings) ->
         if row is None or not isinstance(row.outcome, ValueOutcome):
             continue
         skill = draft.capabilities.by_name.get(step.capability)  # a cached or a later plan may contain other steps
-        returned = [
+        returned_paths = [
             () if step.each is not None else value.path for value in draft.plan.answer.values if value.root == step.name
         ]
         for words, value in _step_calls(step, row.outcome.value, draft.request):
-            if step.capability == DESK_WORKFLOW and packaged:
-                if said := _describe_sorting(value):
-                    yield EmptyStep(said, DESK_WORKFLOW, words or draft.request)
+            if step.capability == DESK_WORKFLOW and is_packaged:
+                if sorting := _describe_sorting(value):
+                    yield EmptyStep(sorting, DESK_WORKFLOW, words or draft.request)
             elif (
                 words
                 and skill is not None
                 and not skill.has_effects
-                and any(_is_empty(_value_at(value, path)) for path in returned)
+                and any(_is_empty(_value_at(value, path)) for path in returned_paths)
             ):
                 yield EmptyStep(
                     f'{step.name} is empty: {step.capability} found nothing in "{shorten(words, MAX_WORDS_LENGTH)}"',
@@ -531,36 +548,38 @@ def _step_calls(step: PlanStep, value: Any, request: str) -> Iterator[tuple[str,
     if step.each is None:
         yield _request_text(step.arguments.values(), request), value
     elif isinstance(value, list):
-        stated = step.each.value if isinstance(step.each, PlanLiteral) else []
-        for number, one in enumerate(value):
+        elements = step.each.value if isinstance(step.each, PlanLiteral) else []
+        for number, element_value in enumerate(value):
             element = (
-                PlanLiteral(stated[number]) if len(stated) == len(value) else PlanReference(ELEMENT)
+                PlanLiteral(elements[number]) if len(elements) == len(value) else PlanReference(ELEMENT)
             )  # a failed call has no output
-            given = [element if said == PlanReference(ELEMENT) else said for said in step.arguments.values()]
-            yield _request_text(given, request), one
+            element_arguments = [
+                element if argument == PlanReference(ELEMENT) else argument for argument in step.arguments.values()
+            ]
+            yield _request_text(element_arguments, request), element_value
 
 
-def _request_text(given: Iterable[Argument], request: str) -> str:
+def _request_text(arguments: Iterable[Argument], request: str) -> str:
     """The shortest text of the request among the arguments; empty if there is none or another value is read."""
-    found: list[str] = []
-    for value in given:
+    texts: list[str] = []
+    for value in arguments:
         match value:
             case PlanLiteral(str() as text) if text and text in request:
-                found.append(text)
+                texts.append(text)
             case PlanReference() if (value.root, *value.path) == (INPUT, REQUEST):
-                found.append(request)
+                texts.append(request)
             case PlanReference():
                 return ""
             case _:
                 pass
-    return min(found, key=len, default="")
+    return min(texts, key=len, default="")
 
 
 def _value_at(value: Any, path: Sequence[str | int]) -> Any:
     """The returned part of a value; the value itself without such a part."""
-    for one in path:
+    for key in path:
         try:
-            value = value[one]
+            value = value[key]
         except (KeyError, IndexError, TypeError):
             return value
     return value

@@ -31,10 +31,10 @@ def format_question(question: QuestionAsked) -> str:
     """Formats a question with its node, its text and its numbered options or answer type. Further lines, and evidence,
     are marked: untrusted text may imitate options or an answering command.
     """
-    first, *more = _split_lines(question.question)
+    first, *other_lines = _split_lines(question.question)
     lines = [
         f"{question.node}: {first}",
-        *(f"{QUOTE_PREFIX}{line}" for line in more),
+        *(f"{QUOTE_PREFIX}{line}" for line in other_lines),
         *(_format_withheld(question.withheld) if question.withheld is not None else ()),
     ]
     lines += [f"  {number}  {option}" for number, option in enumerate(question.options, 1)]
@@ -47,14 +47,14 @@ def format_question(question: QuestionAsked) -> str:
     return escape_invisible("\n".join(lines))
 
 
-def _format_withheld(withheld: WithheldOutput) -> Iterator[str]:
+def _format_withheld(withheld_output: WithheldOutput) -> Iterator[str]:
     """A withheld value, its verdicts and its evidence."""
-    yield from ("", json.dumps(withheld.value, indent=2, ensure_ascii=False), "")
-    for one in withheld.verdicts:
-        yield f"  {one.check}: {one.outcome} ({one.score:.2f}) {' '.join(one.reason.split())}".rstrip()
-    if withheld.tiers:
-        yield f"  asked: {withheld.tiers}"
-    for text in withheld.evidence:
+    yield from ("", json.dumps(withheld_output.value, indent=2, ensure_ascii=False), "")
+    for verdict in withheld_output.verdicts:
+        yield f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {' '.join(verdict.reason.split())}".rstrip()
+    if withheld_output.tiers:
+        yield f"  asked: {withheld_output.tiers}"
+    for text in withheld_output.evidence:
         yield from (
             "",
             f"{' '.join(text.source.split()) or 'evidence'}:",
@@ -80,11 +80,14 @@ def find_question(
     """Finds the open question for an answer, without an answer in the inbox. Raises `InputError` E021, E037."""
     if not token:
         return select_question(questions, run, node, messages)
-    found = next((one for one in questions if question_token(one) == token and node in ("", one.node)), None)
-    if found is None:
+    question = next(
+        (candidate for candidate in questions if question_token(candidate) == token and node in ("", candidate.node)),
+        None,
+    )
+    if question is None:
         hint = f"orchestra runs show {run}{'  shows its current question' if questions else ''}"
         raise InputError("E037", f"run {run} no longer asks the question {token}", hint=hint)
-    return select_question([found], run, found.node, messages)
+    return select_question([question], run, question.node, messages)
 
 
 def _answer_command_prefix(run: str, question: QuestionAsked) -> str:
@@ -95,14 +98,14 @@ def repeat_command(
     run: str, question: QuestionAsked, value: str | None, declined: str | None, call_result: str | None
 ) -> str:
     """The command that gives the same answer to this question."""
-    given = [
-        f"--{name} {shlex.quote(said)}"
-        for name, said in (("decline", declined), ("gave", call_result))
-        if said is not None
+    options = [
+        f"--{name} {shlex.quote(option_value)}"
+        for name, option_value in (("decline", declined), ("gave", call_result))
+        if option_value is not None
     ]
     if value is not None:
-        given.append(f"{'-- ' if value.startswith('-') else ''}{shlex.quote(value)}")
-    return " ".join((_answer_command_prefix(run, question), *given))
+        options.append(f"{'-- ' if value.startswith('-') else ''}{shlex.quote(value)}")
+    return " ".join((_answer_command_prefix(run, question), *options))
 
 
 def answer_command(run: str, question: QuestionAsked) -> str:
@@ -121,13 +124,13 @@ def answer_command(run: str, question: QuestionAsked) -> str:
 
 def format_open_questions(run: str, questions: Sequence[QuestionAsked]) -> str:
     """The open questions of a run, each with the command that answers it."""
-    return "\n\n".join(_format_open_question(run, asked) for asked in questions)
+    return "\n\n".join(_format_open_question(run, question) for question in questions)
 
 
 def _format_open_question(run: str, question: QuestionAsked) -> str:
-    gave = call_result_command(run, question)
+    result_command = call_result_command(run, question)
     return f"{format_question(question)}\nanswer with: {answer_command(run, question)}" + (
-        f"\n         or: {gave}" if gave else ""
+        f"\n         or: {result_command}" if result_command else ""
     )
 
 
@@ -135,21 +138,21 @@ def question_data(run: str, questions: Sequence[QuestionAsked]) -> list[dict[str
     """The open questions of a run as JSON values."""
     return [
         {
-            "node": asked.node,
-            "question": asked.question,
-            "options": asked.options,
-            "schema": asked.schema,
-            "about": asked.kind,
-            "withheld": asked.withheld,
-            "shown": asked.question_digest,
-            "due": asked.due,
-            "to": question_token(asked),
-            "answer": answer_command(run, asked),
-            "decline": decline_command(run, asked),
-            "gives": asked.result_schema,
-            "gave": call_result_command(run, asked),
+            "node": question.node,
+            "question": question.question,
+            "options": question.options,
+            "schema": question.schema,
+            "about": question.kind,
+            "withheld": question.withheld,
+            "shown": question.question_digest,
+            "due": question.due,
+            "to": question_token(question),
+            "answer": answer_command(run, question),
+            "decline": decline_command(run, question),
+            "gives": question.result_schema,
+            "gave": call_result_command(run, question),
         }
-        for asked in questions
+        for question in questions
     ]
 
 
@@ -170,16 +173,16 @@ def read_value(text: str, schema: dict[str, Any], option: str) -> tuple[str, boo
     """Reads a command line value. Returns its text, and whether it is JSON although its type accepts texts: true for a
     .json file if the type accepts more, such as null. Raises `InputError` C014.
     """
-    wanted = InputType(schema)
-    named = (
+    input_type = InputType(schema)
+    is_file = (
         text.startswith("@")
         and not text.startswith("@@")
         and text.endswith(".json")
-        and text not in wanted.allowed_texts
+        and text not in input_type.allowed_texts
     )
-    return resolve_text(text, f"{option} {text}".strip(), StdinReader(), wanted), named and wanted.json_types != [
-        "string"
-    ]
+    return resolve_text(
+        text, f"{option} {text}".strip(), StdinReader(), input_type
+    ), is_file and input_type.json_types != ["string"]
 
 
 def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = False) -> Any:
@@ -236,10 +239,12 @@ def parse_answer(run: str, question: QuestionAsked, text: str, *, as_json: bool 
     try:
         return parse_untrusted(text)
     except StrictJsonError as error:
-        said = shorten(text, 40)
+        excerpt = shorten(text, 40)
         hint = answer_command(run, question)
         raise InputError(
-            "C024", f"{question.node} requires {InputType(question.schema)} as JSON, which {said!r} is not", hint=hint
+            "C024",
+            f"{question.node} requires {InputType(question.schema)} as JSON, which {excerpt!r} is not",
+            hint=hint,
         ) from error
 
 
@@ -255,9 +260,11 @@ def parse_terminal_answer(run: str, question: QuestionAsked, line: str) -> Any:
 
 def show_question(question: QuestionAsked) -> None:
     """Shows a question on stderr."""
-    more = f"  {DECLINE_COMMAND} REASON, to decline\n" if question.kind != "effect" else ""
-    more += f"  {CALL_RESULT_COMMAND} VALUE, if the call happened\n" if question.result_schema is not None else ""
-    sys.stderr.write(f"\n{format_question(question)}\n{more}> ")
+    decline_hint = f"  {DECLINE_COMMAND} REASON, to decline\n" if question.kind != "effect" else ""
+    decline_hint += (
+        f"  {CALL_RESULT_COMMAND} VALUE, if the call happened\n" if question.result_schema is not None else ""
+    )
+    sys.stderr.write(f"\n{format_question(question)}\n{decline_hint}> ")
     sys.stderr.flush()
 
 
@@ -265,15 +272,15 @@ async def read_terminal_line() -> str | None:
     """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the text."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
-    typed: asyncio.Future[bytes] = loop.create_future()
+    future: asyncio.Future[bytes] = loop.create_future()
 
     def read_input() -> None:
-        if not typed.done():
-            typed.set_result(os.read(descriptor, 1 << 16))
+        if not future.done():
+            future.set_result(os.read(descriptor, 1 << 16))
 
     loop.add_reader(descriptor, read_input)
     try:
-        data = await typed
+        data = await future
     finally:
         loop.remove_reader(descriptor)
     return data.decode("utf-8", "replace") if data else None

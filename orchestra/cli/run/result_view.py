@@ -103,12 +103,12 @@ def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
 
 def show_guarantees(guarantees: Mapping[str, str]) -> None:
     """Prints the guarantees of accepted values; once for all elements of a list, with their number."""
-    counted = Counter((workflow_path(node), guarantee) for node, guarantee in guarantees.items())
-    if counted:
+    counts = Counter((workflow_path(node), guarantee) for node, guarantee in guarantees.items())
+    if counts:
         print_text()
-    for (node, guarantee), count in counted.items():
-        many = f" ({count} values, each alone, not values derived from them)" if count > 1 else ""
-        print_text(escape_invisible(f"{node}{many}: {guarantee}"), style="green")
+    for (node, guarantee), count in counts.items():
+        count_text = f" ({count} values, each alone, not values derived from them)" if count > 1 else ""
+        print_text(escape_invisible(f"{node}{count_text}: {guarantee}"), style="green")
 
 
 def show_failed_elements(failed: Mapping[str, str]) -> None:
@@ -119,10 +119,11 @@ def show_failed_elements(failed: Mapping[str, str]) -> None:
     if lists:
         print_text()
     for path, reasons in lists.items():
-        many = pluralize(len(reasons), "element")
+        element_text = pluralize(len(reasons), "element")
         print_text(
             escape_invisible(
-                f"{path}: {many} failed, so the list lacks {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"
+                f"{path}: {element_text} failed, so the list lacks {'it' if len(reasons) == 1 else 'them'}: "
+                f"{reasons[0]}"
             ),
             style="yellow",
         )
@@ -144,8 +145,8 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
     rows = history.rows
     if not everything and len(rows) > MAX_ROWS:
         rows = tuple(row for row in rows if "[" not in row.path)
-    paid = any(row.usage.money > 0 for row in history.rows)
-    shown = [
+    has_costs = any(row.usage.money > 0 for row in history.rows)
+    table_rows = [
         (
             "  " * row.depth + row.path,
             row.name if row.elements is None else pluralize(row.elements, "element"),
@@ -154,7 +155,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
             str(len(row.attempts) or ""),
             str(row.usage.prompt_tokens or ""),
             str(row.usage.output_tokens or ""),
-            *((format_money(row.usage.money),) if paid else ()),
+            *((format_money(row.usage.money),) if has_costs else ()),
         )
         for row in rows
     ]
@@ -166,9 +167,9 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
         "attempts",
         "tokens in",
         "tokens out",
-        *(("money",) if paid else ()),
+        *(("money",) if has_costs else ()),
     )
-    print_table(headings, shown, right=range(3, len(headings)))
+    print_table(headings, table_rows, right=range(3, len(headings)))
     if len(rows) < len(history.rows):
         print_text(
             f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim"
@@ -187,31 +188,31 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
     """
     from rich.text import Text
 
-    supported = [claim for claim in claims if is_supported(claim)]
-    for claim in supported[:MAX_CLAIMS]:
+    supported_claims = [claim for claim in claims if is_supported(claim)]
+    for claim in supported_claims[:MAX_CLAIMS]:
         print_text()
         value = format_claim_value(claim.value, MAX_VALUE_LENGTH)
         if value.strip() != answer.strip():
             print_text(Text.assemble((f"{_claim_path(claim)}: ", "bold"), escape_invisible(value, keep="")))
-        shown = outermost_evidence(claim.evidence)
-        for support in shown[:MAX_EVIDENCE]:
+        evidence = outermost_evidence(claim.evidence)
+        for support in evidence[:MAX_EVIDENCE]:
             print_text(_format_evidence(support))
-        if len(shown) > MAX_EVIDENCE:
-            print_text(f"  and {len(shown) - MAX_EVIDENCE} more", style="dim")
+        if len(evidence) > MAX_EVIDENCE:
+            print_text(f"  and {len(evidence) - MAX_EVIDENCE} more", style="dim")
         print_text(f"  {escape_invisible(describe_checks(claim), keep='')}", style="dim")
-    if any(is_quote_only(claim) for claim in supported):
+    if any(is_quote_only(claim) for claim in supported_claims):
         print_text(f"\n{QUOTE_NOTE}", style="dim")
-    if len(supported) > MAX_CLAIMS:
-        print_text(f"\nand {len(supported) - MAX_CLAIMS} more supported claims; see --json", style="dim")
+    if len(supported_claims) > MAX_CLAIMS:
+        print_text(f"\nand {len(supported_claims) - MAX_CLAIMS} more supported claims; see --json", style="dim")
     _show_unsupported(claims)
     if dropped:
         print_text()
     for claim in dropped[:MAX_CLAIMS]:
-        said = (
+        line = (
             f"dropped from {', '.join(claim.nodes)}: {format_claim_value(claim.value, MAX_VALUE_LENGTH)}: "
             f"{claim.unsupported.removeprefix('dropped: ')}"
         )
-        print_text(escape_invisible(said, keep=""), style="yellow")
+        print_text(escape_invisible(line, keep=""), style="yellow")
     if len(dropped) > MAX_CLAIMS:
         print_text(f"and {len(dropped) - MAX_CLAIMS} more dropped parts; see --json", style="dim")
 
@@ -232,10 +233,14 @@ def describe_checks(claim: OutputClaim) -> str:
     by_node: dict[str, list[ClaimVerdict]] = {}
     for verdict in claim.verdicts:
         by_node.setdefault(verdict.node, []).append(verdict)
-    said = [f"{', '.join(_format_verdict(one) for one in verdicts)} ({node})" for node, verdicts in by_node.items()]
-    more = f" and {len(said) - 3} more nodes" if len(said) > 3 else ""
+    descriptions = [
+        f"{', '.join(_format_verdict(verdict) for verdict in verdicts)} ({node})" for node, verdicts in by_node.items()
+    ]
+    more_text = f" and {len(descriptions) - 3} more nodes" if len(descriptions) > 3 else ""
     score = "" if claim.score is None else f", score {claim.score:.2f}"
-    return f"checked by {'; '.join(said[:3])}{more}{score}" if said else f"checked by nothing{score}"
+    return (
+        f"checked by {'; '.join(descriptions[:3])}{more_text}{score}" if descriptions else f"checked by nothing{score}"
+    )
 
 
 def _format_verdict(verdict: ClaimVerdict) -> str:
@@ -263,20 +268,20 @@ def _format_evidence(evidence: Support) -> Any:
         case Computation():
             places = [
                 place.text if isinstance(place, TableCell) else place.quote
-                for one in evidence.operands
-                for place in one.places
+                for operand in evidence.operands
+                for place in operand.places
             ]
             rests = f"  from {', '.join(places)}" if places else ""
-            said = f"{evidence.expression} = {evidence.result}"
-            return Text.assemble("  ", (escape_invisible(said, keep=""), "green"), escape_invisible(rests, keep=""))
+            equation = f"{evidence.expression} = {evidence.result}"
+            return Text.assemble("  ", (escape_invisible(equation, keep=""), "green"), escape_invisible(rests, keep=""))
         case never:
             assert_never(never)
 
 
 def _format_location(place: TextSpan | TableCell) -> str:
     if isinstance(place, TableCell):
-        named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
-        return f"{named or 'the cell'} {place.location or f'[{place.row}][{place.column}]'}"
+        text = ", ".join(filter(None, (place.row_heading, place.column_heading)))
+        return f"{text or 'the cell'} {place.location or f'[{place.row}][{place.column}]'}"
     if place.location:
         return f"{place.source} {place.location}"
     at = f" [{place.start}:{place.end}]" if place.start is not None else ""
@@ -285,21 +290,22 @@ def _format_location(place: TextSpan | TableCell) -> str:
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
     _show_given(claims)
-    others = [claim for claim in claims if not claim.person]
-    if others and not any(claim.verdicts or claim.evidence for claim in others):
-        part = "this answer" if len(others) == len(claims) else "the rest of this answer"
+    other_claims = [claim for claim in claims if not claim.person]
+    if other_claims and not any(claim.verdicts or claim.evidence for claim in other_claims):
+        part = "this answer" if len(other_claims) == len(claims) else "the rest of this answer"
         print_text(f"\nno check was run on {part}", style="dim")
         return
-    why: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for claim in claims:
         if claim.unsupported:
-            why.setdefault(claim.unsupported, []).append(_claim_path(claim))
-    if why:
+            reasons.setdefault(claim.unsupported, []).append(_claim_path(claim))
+    if reasons:
         print_text()
-    for reason, paths in why.items():
-        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+    for reason, paths in reasons.items():
+        more_text = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
         print_text(
-            escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow"
+            escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more_text}: {reason}", keep=""),
+            style="yellow",
         )
 
 
@@ -312,8 +318,8 @@ def _show_given(claims: Sequence[OutputClaim]) -> None:
     if by_person:
         print_text()
     for person, paths in by_person.items():
-        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
-        print_text(escape_invisible(f"{', '.join(paths[:MAX_CLAIMS])}{more}: {person}", keep=""), style="dim")
+        more_text = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+        print_text(escape_invisible(f"{', '.join(paths[:MAX_CLAIMS])}{more_text}: {person}", keep=""), style="dim")
 
 
 def _claim_path(claim: OutputClaim) -> str:

@@ -35,16 +35,16 @@ async def run(
     Returns:
         The exit code.
     """
-    waiting = StatusLine()
-    async with open_orchestra(open_, settings, waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_orchestra(open_, settings, status_line) as orchestra:
         step = orchestra.find(str(request.workflow))
         program = orchestra.options(accept=request.options.accept).program(step)
-        started = await orchestra.start_request(
+        started_run = await orchestra.start_request(
             structs.replace(request, workflow=step, inputs=read_program_inputs(inputs, program))
         )
-        ending = await RunWatcher(orchestra, started, stop, waiting, display).wait_for_end()
-    ending.show(display)
-    return ending.exit_code
+        run_end = await RunWatcher(orchestra, started_run, stop, status_line, display).wait_for_end()
+    run_end.show(display)
+    return run_end.exit_code
 
 
 def read_program_inputs(inputs: Sequence[str], program: Program) -> dict[str, Any]:

@@ -98,14 +98,14 @@ class RunEnd:
         """The nodes in which a tool raised, with the exception, if another plan or a fallback has hidden it."""
         if self.result is not None and self.result.error is not None and self.result.error.code == TOOL_RAISED:
             return {}
-        failed = [
+        failures = [
             (event.node, outcome)
             for event in self.events
             if isinstance(event, NodeFinished)
             for outcome in (event.original_outcome or event.outcome,)
             if isinstance(outcome, FailedOutcome) and outcome.code == TOOL_RAISED
         ]
-        return {node: outcome.reason for node, outcome in failed if outcome.origin in ("", node)}
+        return {node: outcome.reason for node, outcome in failures if outcome.origin in ("", node)}
 
     def show(
         self, display: DisplayOptions, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None
@@ -124,8 +124,8 @@ class RunEnd:
         if display.as_json or self.result is None:
             self._print(display, more, nodes)
         else:
-            told = partial(answer_text, request=request)
-            show_result(self.result, self.events, nodes, told, claims=not is_reply(self.result.value))
+            format_answer = partial(answer_text, request=request)
+            show_result(self.result, self.events, nodes, format_answer, claims=not is_reply(self.result.value))
         self._report_refused_calls()
         self._report_defects(display)
 
@@ -145,7 +145,9 @@ class RunEnd:
                 )
             )
 
-    def _print(self, display: DisplayOptions, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
+    def _print(
+        self, display: DisplayOptions, extra: Mapping[str, Any] | None, nodes: Callable[[], None] | None
+    ) -> None:
         questions = [] if self.result is not None else History.of(self.events).open_questions
         if display.as_json:
             data: dict[str, Any] = {"run": self.run, "status": "waiting", "output": None}
@@ -156,7 +158,7 @@ class RunEnd:
                     **data,
                     **({"asked": questions_module.question_data(self.run, questions)} if questions else {}),
                     **({"defects": self.defects} if self.defects else {}),
-                    **(more or {}),
+                    **(extra or {}),
                 }
             )
         elif display.stream:
@@ -179,11 +181,16 @@ def update_open_questions(questions: Mapping[str, QuestionAsked], event: Event) 
             return {**questions, node: event}
         case InboxMessageRejected(node=node, reason=reason):
             return (
-                {one: questions[one] for one in questions if one != node} if reason == NO_OPEN_QUESTION else questions
+                {question: questions[question] for question in questions if question != node}
+                if reason == NO_OPEN_QUESTION
+                else questions
             )
         case _:
             return (
-                {one.node: one for one in History.of([*questions.values(), event]).open_questions}
+                {
+                    open_question.node: open_question
+                    for open_question in History.of([*questions.values(), event]).open_questions
+                }
                 if questions
                 else questions
             )
@@ -214,23 +221,25 @@ class RunWatcher:
         the journal.
         """
         self._stop.run = self._run.id
-        here = is_interactive()
+        is_terminal = is_interactive()
         reader = asyncio.create_task(self._read_events(), name="reader")
-        talker = asyncio.create_task(self._ask_questions() if here else self._announce_questions(), name="questions")
+        talker = asyncio.create_task(
+            self._ask_questions() if is_terminal else self._announce_questions(), name="questions"
+        )
         writer = asyncio.create_task(self._read_text(), name="text")
-        end: asyncio.Task[Result[Any] | None] = asyncio.create_task(self._wait_for_result(here), name="end")
+        end: asyncio.Task[Result[Any] | None] = asyncio.create_task(self._wait_for_result(is_terminal), name="end")
         try:
             while not end.done():
-                going: set[asyncio.Task[Any]] = {task for task in (reader, talker, writer) if not task.done()}
-                await asyncio.wait({end, *going}, return_when=asyncio.FIRST_COMPLETED)
+                open_tasks: set[asyncio.Task[Any]] = {task for task in (reader, talker, writer) if not task.done()}
+                await asyncio.wait({end, *open_tasks}, return_when=asyncio.FIRST_COMPLETED)
                 for task in (reader, talker, writer):
                     if task.done():
                         task.result()
-                if here and talker.done():
+                if is_terminal and talker.done():
                     # End of input: the run no longer waits for a person here.
-                    here = False
+                    is_terminal = False
                     end.cancel()
-                    end = asyncio.create_task(self._wait_for_result(here), name="end")
+                    end = asyncio.create_task(self._wait_for_result(is_terminal), name="end")
             result = end.result()
             if result is not None:
                 await asyncio.gather(reader, writer)
@@ -329,53 +338,55 @@ class RunWatcher:
 
     async def _announce_questions(self) -> None:
         """Prints each question once to stderr if there is no terminal and the run continues elsewhere."""
-        told: set[str] = set()
+        announced_nodes: set[str] = set()
         while True:
-            while not self._open_questions.keys() - told:
+            while not self._open_questions.keys() - announced_nodes:
                 await self._wait_for_event()
             await asyncio.sleep(NOTICE_DELAY)
-            for asked in [asked for node, asked in self._open_questions.items() if node not in told]:
-                told.add(asked.node)
-                print_note(questions_module.format_open_questions(self._run.id, (asked,)))
+            for open_question in [
+                question for node, question in self._open_questions.items() if node not in announced_nodes
+            ]:
+                announced_nodes.add(open_question.node)
+                print_note(questions_module.format_open_questions(self._run.id, (open_question,)))
 
     async def _ask_questions(self) -> None:
         """Asks open questions one after the other; returns at the end of input."""
         while True:
             while not self._open_questions:
                 await self._wait_for_event()
-            asked = next(iter(self._open_questions.values()))
-            line = await self._read_answer_line(asked)
+            question = next(iter(self._open_questions.values()))
+            line = await self._read_answer_line(question)
             if line is None:
                 return
-            if line and asked.node in self._open_questions:
-                await self._send_answer(asked, line)
+            if line and question.node in self._open_questions:
+                await self._send_answer(question, line)
 
     async def _read_answer_line(self, question: QuestionAsked) -> str | None:
         """The typed line; empty if the question was closed meanwhile, None at the end of input."""
         self._status_line.close()
         questions_module.show_question(question)
-        typed = asyncio.create_task(questions_module.read_terminal_line())
+        task = asyncio.create_task(questions_module.read_terminal_line())
         try:
-            while not typed.done() and self._open_questions.get(question.node) is question:
+            while not task.done() and self._open_questions.get(question.node) is question:
                 news = asyncio.create_task(self._wait_for_event())
                 try:
-                    await asyncio.wait({typed, news}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({task, news}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     news.cancel()
                     with suppress(asyncio.CancelledError):
                         await news
-            if typed.done():
-                return typed.result()
+            if task.done():
+                return task.result()
             print_note(f"\n{question.node} was answered elsewhere, or is no longer asked")
             return ""
         finally:
-            typed.cancel()
+            task.cancel()
 
     async def _send_answer(self, question: QuestionAsked, line: str) -> None:
         try:
-            declined = questions_module.parse_decline_reason(question, line)
-            value, gave = (
-                (None, False) if declined else questions_module.parse_terminal_line(self._run.id, question, line)
+            decline_reason = questions_module.parse_decline_reason(question, line)
+            value, is_call_result = (
+                (None, False) if decline_reason else questions_module.parse_terminal_line(self._run.id, question, line)
             )
             await self._orchestra.answer(
                 self._run.id,
@@ -383,8 +394,8 @@ class RunWatcher:
                 node=question.node,
                 question_digest=question.question_digest,
                 question_seq=question.seq,
-                decline_reason=declined,
-                call_happened=gave,
+                decline_reason=decline_reason,
+                call_happened=is_call_result,
             )
         except InputError as error:
             print_note(format_error(error))
@@ -437,9 +448,9 @@ class LiveText:
 
     def end(self, node: str = "", attempt: float = inf) -> None:
         """Ends the text of an attempt and of its inner nodes; without a node, all texts."""
-        known = {*self._pending, *((self._current,) if self._current is not None else ())}
+        nodes = {*self._pending, *((self._current,) if self._current is not None else ())}
         self._finished |= {
-            key for key in known if not node or (is_within(key[0], node) and (key[1] <= attempt or key[0] != node))
+            key for key in nodes if not node or (is_within(key[0], node) and (key[1] <= attempt or key[0] != node))
         }
         self.show()
 

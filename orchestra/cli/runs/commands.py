@@ -213,17 +213,18 @@ class ForkArguments:
             )
         if not self.failed and len(self.runs or ()) == 1:
             return None
-        given = {
+        options = {
             "--workflow": self.workflow,
             "--input": self.inputs,
             "--set": self.node_values,
             "--unset": self.unset,
             "--by": self.by,
         }
-        if other := next(
-            (name for name, said in {**given, "--stream": display.stream, "--live": display.live}.items() if said), ""
+        if option := next(
+            (name for name, value in {**options, "--stream": display.stream, "--live": display.live}.items() if value),
+            "",
         ):
-            raise InputError("C010", f"{other} requires a single run", hint=f"orchestra runs fork RUN {other} ...")
+            raise InputError("C010", f"{option} requires a single run", hint=f"orchestra runs fork RUN {option} ...")
         when = parse_period(self.since, self.until) if self.failed else None
         return ForkManyRequest(self.runs or (), when, limits, self.fleet, self.repeat_effects)
 
@@ -294,8 +295,10 @@ def show(arguments: ShowArguments) -> None:
         asyncio.run(write_page(arguments.run, arguments.html))
         return
     _check_show_options(arguments)
-    shown = ShowOptions(everything=arguments.everything, explain=arguments.explain, as_json=arguments.as_json)
-    asyncio.run(show_run(arguments.run, arguments.node, (arguments.attempt or 0) if arguments.prompt else None, shown))
+    show_options = ShowOptions(everything=arguments.everything, explain=arguments.explain, as_json=arguments.as_json)
+    asyncio.run(
+        show_run(arguments.run, arguments.node, (arguments.attempt or 0) if arguments.prompt else None, show_options)
+    )
 
 
 def _check_page(arguments: ShowArguments, html: Path) -> None:
@@ -303,15 +306,15 @@ def _check_page(arguments: ShowArguments, html: Path) -> None:
     hint = f"orchestra runs show {arguments.run} --html {html}"
     if arguments.node:
         raise InputError("C019", "--html shows the whole run", hint=hint)
-    given = {
+    options = {
         "--prompt": arguments.prompt,
         "--attempt": arguments.attempt is not None,
         "--all": arguments.everything,
         "--explain": arguments.explain,
         "--json": arguments.as_json,
     }
-    if other := next((name for name, said in given.items() if said), ""):
-        raise InputError("C019", f"--html writes a page of the run, without {other}", hint=hint)
+    if option := next((name for name, value in options.items() if value), ""):
+        raise InputError("C019", f"--html writes a page of the run, without {option}", hint=hint)
 
 
 def _check_show_options(arguments: ShowArguments) -> None:
@@ -329,8 +332,8 @@ def _check_show_options(arguments: ShowArguments) -> None:
     if arguments.explain and arguments.node:
         raise InputError("C019", "--explain shows a whole run", hint=f"{again} --explain")
     if arguments.everything and (arguments.node or arguments.explain):
-        said = "a whole run" if arguments.node else "what each node took; --explain shows each step"
-        raise InputError("C019", f"--all shows {said}", hint=f"{again} --all")
+        explanation = "a whole run" if arguments.node else "what each node took; --explain shows each step"
+        raise InputError("C019", f"--all shows {explanation}", hint=f"{again} --all")
 
 
 def tail(
@@ -362,7 +365,7 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
     if arguments.later and display.live:
         raise InputError("C010", "--live follows the run, but --later does not", hint="use one of them")
     manner = display.to_options
-    given = resume_module.AnswerRequest(
+    answer_request = resume_module.AnswerRequest(
         arguments.run,
         arguments.value,
         arguments.node,
@@ -372,7 +375,7 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
         arguments.decline,
         arguments.gave,
     )
-    exit_with(run_with_signals(partial(resume_module.answer, get_opener(context), given, manner)))
+    exit_with(run_with_signals(partial(resume_module.answer, get_opener(context), answer_request, manner)))
 
 
 def resume(
@@ -392,9 +395,9 @@ def resume(
     if everything == bool(run):
         raise InputError("C010", "which run?", hint="orchestra runs resume last, or orchestra runs resume --all")
     if everything and (display.stream or display.live):
-        said = f"--{'stream' if display.stream else 'live'}"
+        option = f"--{'stream' if display.stream else 'live'}"
         raise InputError(
-            "C010", f"{said} requires a single run", hint=f"orchestra runs resume RUN {said}, or --all --json"
+            "C010", f"{option} requires a single run", hint=f"orchestra runs resume RUN {option}, or --all --json"
         )
     if everything:
         exit_with(
@@ -430,10 +433,10 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
     from orchestra.cli.signals import run_with_signals
 
     manner, limits = display.to_options, parse_budget(arguments.budget or ())
-    if (several := arguments.to_fork_many(display, limits)) is not None:
+    if (fork_request := arguments.to_fork_many(display, limits)) is not None:
         from orchestra.cli.runs.fork import fork_all
 
-        exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
+        exit_with(run_with_signals(lambda _: fork_all(get_opener(context), fork_request, as_json=display.as_json)))
         return
     if arguments.by and not arguments.node_values:
         raise InputError("C010", "--by is the author of --set, which is missing", hint="give one with --set NODE=VALUE")
@@ -574,8 +577,8 @@ def gc(
 
     from orchestra.cli.runs import export as export_module
 
-    wanted = export_module.RetentionPolicy.from_options(older, keep)
-    asyncio.run(export_module.collect_garbage(wanted, dry_run=dry_run, confirmed=yes, as_json=as_json))
+    retention_policy = export_module.RetentionPolicy.from_options(older, keep)
+    asyncio.run(export_module.collect_garbage(retention_policy, dry_run=dry_run, confirmed=yes, as_json=as_json))
 
 
 def recover(

@@ -43,26 +43,26 @@ async def show_costs(arguments: CostArguments) -> None:
 
     since, until = map(_to_datetime, parse_period(arguments.since, arguments.until))
     tags = parse_tags(arguments.tags or ())
-    chosen = load_settings_to_inspect()
+    settings = load_settings_to_inspect()
     unknown = ""
     try:
-        fleet = fleet_servers(chosen)
+        fleet = fleet_servers(settings)
     except InputError as error:
         unknown, fleet = error.message, {}
     by = cost_keys(part.strip() for part in arguments.by.split(","))
     async with open_existing_journal() as journal:
-        found = await costs(
+        cost_report = await costs(
             journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=arguments.workflow, tags=tags
         )
-    if unknown and found.total.unpriced:
+    if unknown and cost_report.total.unpriced:
         print_note(f"no prices are known: {unknown}")
     if arguments.as_json:
-        print_json(as_data(found, arguments.limit))
+        print_json(as_data(cost_report, arguments.limit))
     elif arguments.as_csv:
-        _print_csv(found, arguments.limit)
-    elif found.total.runs or found.unreadable:
-        _show_table(found, arguments.limit)
-        for line in _notes(found, fleet):
+        _print_csv(cost_report, arguments.limit)
+    elif cost_report.total.runs or cost_report.unreadable:
+        _show_table(cost_report, arguments.limit)
+        for line in _notes(cost_report, fleet):
             print_text(escape_invisible(line), style="dim")
     else:
         print_text(
@@ -93,9 +93,13 @@ def as_data(found: CostReport, max_rows: int | None = None) -> dict[str, Any]:
     }
 
 
-def _top_rows(found: CostReport, max_rows: int | None) -> Sequence[CostRow]:
+def _top_rows(cost_report: CostReport, max_rows: int | None) -> Sequence[CostRow]:
     """The shown rows: the most expensive ones, or the latest days and months."""
-    return found.rows[-max_rows:] if max_rows and found.group_by[0] in ("day", "month") else found.rows[:max_rows]
+    return (
+        cost_report.rows[-max_rows:]
+        if max_rows and cost_report.group_by[0] in ("day", "month")
+        else cost_report.rows[:max_rows]
+    )
 
 
 def _cost_data(cost: CostTotal) -> dict[str, Any]:
@@ -115,34 +119,37 @@ def _cost_data(cost: CostTotal) -> dict[str, Any]:
     }
 
 
-def _print_csv(found: CostReport, max_rows: int | None) -> None:
+def _print_csv(cost_report: CostReport, max_rows: int | None) -> None:
     """Prints one row for each group, without a total, which spreadsheets compute."""
     from orchestra.app.costs import CostTotal
 
     rows = [
         (*row.group.values(), *{**_cost_data(row.cost), "unpriced": sum(row.cost.unpriced.values())}.values())
-        for row in _top_rows(found, max_rows)
+        for row in _top_rows(cost_report, max_rows)
     ]
-    print_text(to_csv([(*found.group_by, *_cost_data(CostTotal())), *rows]).rstrip("\n"))
-    for left in found.unreadable:
-        print_note(f"left out: run {left.run}, {left.code}: {left.reason}")
+    print_text(to_csv([(*cost_report.group_by, *_cost_data(CostTotal())), *rows]).rstrip("\n"))
+    for unreadable_run in cost_report.unreadable:
+        print_note(f"left out: run {unreadable_run.run}, {unreadable_run.code}: {unreadable_run.reason}")
 
 
-def _show_table(found: CostReport, max_rows: int | None) -> None:
+def _show_table(cost_report: CostReport, max_rows: int | None) -> None:
     """Prints a table and its total. Optional columns are omitted on a narrow terminal."""
     from orchestra.core.tags import TAG_PREFIX
 
-    shown = _top_rows(found, max_rows)
-    wanted = {"runs", "calls", "tokens in", "out", "time"}
-    wanted |= {"recalled"} if found.total.reused else set()
-    wanted |= {"money"} if found.total.usage.money > 0 or found.total.unpriced else set()
+    cost_rows = _top_rows(cost_report, max_rows)
+    column_names = {"runs", "calls", "tokens in", "out", "time"}
+    column_names |= {"recalled"} if cost_report.total.reused else set()
+    column_names |= {"money"} if cost_report.total.usage.money > 0 or cost_report.total.unpriced else set()
     rows = [
-        ([row.group[key] or f"no {key.removeprefix(TAG_PREFIX)}" for key in found.group_by], _format_figures(row.cost))
-        for row in shown
+        (
+            [row.group[key] or f"no {key.removeprefix(TAG_PREFIX)}" for key in cost_report.group_by],
+            _format_figures(row.cost),
+        )
+        for row in cost_rows
     ]
-    rows.append((["total"], _format_figures(found.total)))
-    headings = [HEADINGS.get(key, key.removeprefix(TAG_PREFIX)) for key in found.group_by]
-    figures = [name for name in rows[-1][1] if name in wanted]
+    rows.append((["total"], _format_figures(cost_report.total)))
+    headings = [HEADINGS.get(key, key.removeprefix(TAG_PREFIX)) for key in cost_report.group_by]
+    figures = [name for name in rows[-1][1] if name in column_names]
     screen = make_console()
     while not _fits(headings, figures, rows, screen.width) and (
         least := next((name for name in OPTIONAL_COLUMNS if name in figures), "")
@@ -150,12 +157,14 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
         figures.remove(least)
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
     print_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures)))
-    if len(shown) < len(found.rows):
-        print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, included in the total", style="dim")
-    if wanted - set(figures):
+    if len(cost_rows) < len(cost_report.rows):
+        print_text(
+            f"and {pluralize(len(cost_report.rows) - len(cost_rows), 'row')} more, included in the total", style="dim"
+        )
+    if column_names - set(figures):
         print_text(
             "a wider terminal also shows "
-            f"{', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))}",
+            f"{', '.join(name for name in OPTIONAL_COLUMNS if name in column_names - set(figures))}",
             style="dim",
         )
 
@@ -190,10 +199,10 @@ def _format_figures(cost: CostTotal) -> dict[str, str]:
     }
 
 
-def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
+def _notes(cost_report: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
     """Notes on what the figures leave out."""
-    total = found.total
-    for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
+    total = cost_report.total
+    for server, calls in sorted(total.unpriced.items(), key=lambda item: (-item[1], item[0])):
         yield f"not in the money: {pluralize(calls, 'call')} on {server}, {_missing_price_reason(fleet.get(server))}"
     if total.usage.estimated_tokens:
         yield (
@@ -202,21 +211,21 @@ def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> It
         )
     if total.reused:
         yield f"{pluralize(total.reused, 'answer')} recalled from other runs, at no cost"
-    if found.reused_plans:
-        saved = found.saved_usage
-        tokens = saved.prompt_tokens + saved.output_tokens
+    if cost_report.reused_plans:
+        usage = cost_report.saved_usage
+        tokens = usage.prompt_tokens + usage.output_tokens
         yield (
-            f"{pluralize(found.reused_plans, 'plan')} served again: {pluralize(saved.calls, 'call')} and "
+            f"{pluralize(cost_report.reused_plans, 'plan')} served again: {pluralize(usage.calls, 'call')} and "
             f"{tokens:,} tokens saved"
         )
-    if found.unfinished:
-        yield f"{pluralize(found.unfinished, 'run')} without an end, with their cost so far"
+    if cost_report.unfinished:
+        yield f"{pluralize(cost_report.unfinished, 'run')} without an end, with their cost so far"
     if total.open:
         yield f"{pluralize(total.open, 'call')} active or interrupted: the cost is unknown"
-    for left in found.unreadable[:MAX_NOTES]:
-        yield f"left out: run {left.run}, {left.code}: {left.reason}"
-    if len(found.unreadable) > MAX_NOTES:
-        yield f"left out: {len(found.unreadable) - MAX_NOTES} more unreadable runs; --json lists them"
+    for unreadable_run in cost_report.unreadable[:MAX_NOTES]:
+        yield f"left out: run {unreadable_run.run}, {unreadable_run.code}: {unreadable_run.reason}"
+    if len(cost_report.unreadable) > MAX_NOTES:
+        yield f"left out: {len(cost_report.unreadable) - MAX_NOTES} more unreadable runs; --json lists them"
 
 
 def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:

@@ -59,17 +59,17 @@ async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_j
         runs = list(dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]))
         try:
             with nullcontext(None) if target is None else open_private_file(target) as file:
-                told = [(run, *await write_run(journal, run, file, blobs=blobs)) for run in runs]
+                written_runs = [(run, *await write_run(journal, run, file, blobs=blobs)) for run in runs]
                 (file or sys.stdout).flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise _unwritable_error(target, error) from error
-    for run, events, stored in told if target is not None else ():
+    for run, events, blob_count in written_runs if target is not None else ():
         if as_json:
-            print_json({"file": str(target), "run": run, "events": events, "blobs": stored})
+            print_json({"file": str(target), "run": run, "events": events, "blobs": blob_count})
         else:
-            print_note(f"{target}: {events} events, {stored} blobs of run {run}")
+            print_note(f"{target}: {events} events, {blob_count} blobs of run {run}")
 
 
 async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:
@@ -78,13 +78,13 @@ async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs
     events, letters = await journal.read(run), await journal.inbox(run)
     digests = dict.fromkeys(blob_digests(events)) if blobs else {}
     marks = BatchMarks(journal)
-    told: dict[str, Any] = {
+    trailer: dict[str, Any] = {
         "status": status,
         "chain": chain_digest(run, events),
         "undelivered": await _undelivered_nodes(journal, run),
     }
-    told |= {"unwritten": await marks.is_unwritten(run), "followed": bool(await marks.follow_state(run))}
-    _write_line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **told})
+    trailer |= {"unwritten": await marks.is_unwritten(run), "followed": bool(await marks.follow_state(run))}
+    _write_line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **trailer})
     for event in events:
         _write_line(file, {"event": msgspec.Raw(encode(event))})
     for letter in letters:
@@ -122,11 +122,11 @@ async def _read_outbox(journal: Journal) -> AsyncIterator[OutboxMessage]:
 
 
 def _write_line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
-    encoded = msgspec.json.encode(value)
+    line_bytes = msgspec.json.encode(value)
     if file is None:
-        sys.stdout.write(json_line(encoded))
+        sys.stdout.write(json_line(line_bytes))
     else:
-        file.write(encoded + b"\n")
+        file.write(line_bytes + b"\n")
 
 
 def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
@@ -155,59 +155,81 @@ class RetentionPolicy:
 
     def select(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
         """Selects from runs, newest first, those to delete, oldest first."""
-        ended = [run for run in runs if run.finished is not None][self.keep :]
-        return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
+        ended_runs = [run for run in runs if run.finished is not None][self.keep :]
+        return [run for run in reversed(ended_runs) if self.older is None or now - (run.finished or now) > self.older]
 
 
 async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
     """Deletes old ended runs without undelivered messages, and returns their disk space. Raises `InputError` C010."""
     async with open_existing_journal() as journal:
-        found, unwritten = await _expired_runs(journal, policy) if journal is not None else ([], 0)
-        if dry_run or not found or journal is None:
+        run_summaries, unwritten = await _expired_runs(journal, policy) if journal is not None else ([], 0)
+        if dry_run or not run_summaries or journal is None:
             if as_json:
                 print_json(
-                    {"runs": [run.run for run in found], "deleted": 0, "kept": 0, "unwritten": unwritten, "freed": 0}
+                    {
+                        "runs": [run.run for run in run_summaries],
+                        "deleted": 0,
+                        "kept": 0,
+                        "unwritten": unwritten,
+                        "freed": 0,
+                    }
                 )
                 return
-            for run in found:
+            for run in run_summaries:
                 print_text(f"{run.run}  {run.workflow}  {run.status}")
-            if found or not unwritten:
-                print_text(f"{pluralize(len(found), 'run')} would be deleted" if found else "no run is old enough")
+            if run_summaries or not unwritten:
+                print_text(
+                    f"{pluralize(len(run_summaries), 'run')} would be deleted"
+                    if run_summaries
+                    else "no run is old enough"
+                )
             _report_unwritten(unwritten)
             return
-        if not confirmed and not await confirm_deletion(len(found)):
+        if not confirmed and not await confirm_deletion(len(run_summaries)):
             print_text("nothing was deleted")
             return
         before = size_on_disk()
-        deleted, spared = await delete_in_batches(journal, [run.run for run in found], (UNDELIVERED_CODE, DELETED_CODE))
-        kept = sum(error.code == UNDELIVERED_CODE for error in spared)
+        deleted_runs, errors = await delete_in_batches(
+            journal, [run.run for run in run_summaries], (UNDELIVERED_CODE, DELETED_CODE)
+        )
+        undelivered_count = sum(error.code == UNDELIVERED_CODE for error in errors)
         if isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
-        freed = max(0, before - size_on_disk())
+        freed_bytes = max(0, before - size_on_disk())
     if as_json:
-        print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "unwritten": unwritten, "freed": freed})
+        print_json(
+            {
+                "runs": deleted_runs,
+                "deleted": len(deleted_runs),
+                "kept": undelivered_count,
+                "unwritten": unwritten,
+                "freed": freed_bytes,
+            }
+        )
         return
-    print_text(f"{pluralize(len(deleted), 'run')} deleted, {format_size(freed)} freed")
-    if kept:
-        print_text(f"{kept} kept: their messages in the outbox are undelivered", style="yellow")
+    print_text(f"{pluralize(len(deleted_runs), 'run')} deleted, {format_size(freed_bytes)} freed")
+    if undelivered_count:
+        print_text(f"{undelivered_count} kept: their messages in the outbox are undelivered", style="yellow")
     _report_unwritten(unwritten)
 
 
 def _report_unwritten(count: int) -> None:
     if count:
-        said = (
+        advice = (
             "their batch has not written their results: repeat the batch, or delete them by name: "
             "orchestra runs delete RUN"
         )
-        print_text(f"{count} kept: {said}", style="yellow")
+        print_text(f"{count} kept: {advice}", style="yellow")
 
 
 async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list[RunSummary], int]:
     """The runs to delete, and the number of those that a batch still needs."""
-    chosen, unwritten = policy.select(await journal.list_runs(NO_LIMIT), time.time()), set[str]()
-    for some in split_batches([run.run for run in chosen if run.run.startswith(KEYED_RUN_PREFIX)], DELETE_BATCH_SIZE):
-        unwritten |= await BatchMarks(journal).filter_unwritten(some)
-    return [run for run in chosen if run.run not in unwritten], len(unwritten)
+    selected_runs, unwritten = policy.select(await journal.list_runs(NO_LIMIT), time.time()), set[str]()
+    for batch in split_batches(
+        [run.run for run in selected_runs if run.run.startswith(KEYED_RUN_PREFIX)], DELETE_BATCH_SIZE
+    ):
+        unwritten |= await BatchMarks(journal).filter_unwritten(batch)
+    return [run for run in selected_runs if run.run not in unwritten], len(unwritten)
 
 
 async def delete_in_batches(
@@ -216,23 +238,25 @@ async def delete_in_batches(
     """Deletes runs. Returns the deleted ones, and the errors of the others if these are `is_transient`. Raises the
     first other `JournalError`, which states what was deleted. Marks keep what other runs must know.
     """
-    gone, kept = list[str](), list[OrchestraError]()
-    for some in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
+    deleted_runs, run_errors = list[str](), list[OrchestraError]()
+    for batch in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
         firsts = {
-            run: first for run, (first, _) in (await first_and_last_events(journal, some)).items()
+            run: first for run, (first, _) in (await first_and_last_events(journal, batch)).items()
         }  # a damaged run may be deleted too
-        parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in some}
+        parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in batch}
         await BatchMarks(journal).mark_before_delete(parents)
-        told = await delete_runs(journal, some)
-        gone += [run for run, error in zip(some, told, strict=True) if error is None]
-        for error in filter(None, told):
+        run_failures = await delete_runs(journal, batch)
+        deleted_runs += [run for run, error in zip(batch, run_failures, strict=True) if error is None]
+        for error in filter(None, run_failures):
             if error.code not in tolerated_codes:
-                said = f"{len(gone)} of {pluralize(len(runs), 'run')} deleted: {' '.join(gone) or 'none'}"
+                message = (
+                    f"{len(deleted_runs)} of {pluralize(len(runs), 'run')} deleted: {' '.join(deleted_runs) or 'none'}"
+                )
                 raise JournalError(
-                    error.code, error.message, location=error.location, hint=error.hint, why=said
+                    error.code, error.message, location=error.location, hint=error.hint, why=message
                 ) from error
-            kept.append(error)
-    return gone, kept
+            run_errors.append(error)
+    return deleted_runs, run_errors
 
 
 def split_batches(runs: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -275,37 +299,40 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
     async with open_existing_journal() as journal:
         if journal is None:
             raise no_runs_error(repr(names[0]) if names else f"with the tag {format_tags(tags)}")
-        tagged = await latest_runs(journal, time.time(), RunListQuery(NO_LIMIT, tags=tags)) if tags else ()
-        found = await _find_ended(
-            journal, dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged)])
+        tagged_runs = await latest_runs(journal, time.time(), RunListQuery(NO_LIMIT, tags=tags)) if tags else ()
+        ended_runs = await _find_ended(
+            journal,
+            dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged_runs)]),
         )
-        if not found:
+        if not ended_runs:
             raise InputError(
                 "C018", f"no run has the tag {format_tags(tags)}", hint="orchestra runs list --tag NAME=VALUE"
             )
-        heirs = await derived_runs(journal, {run.run for run in found})
+        heirs = await derived_runs(journal, {run.run for run in ended_runs})
         if not as_json:
-            for run in found:
+            for run in ended_runs:
                 print_note(f"{run.run}  {run.workflow}  {run.status}  {format_time(run.started)}")
             _report_dependents(heirs)
-        if not dry_run and not confirmed and not await confirm_deletion(len(found)):
+        if not dry_run and not confirmed and not await confirm_deletion(len(ended_runs)):
             print_text("nothing was deleted")
             return
         before = size_on_disk()
-        gone, _ = await delete_in_batches(journal, [] if dry_run else [run.run for run in found], (DELETED_CODE,))
-        if gone and isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
+        deleted_runs, _ = await delete_in_batches(
+            journal, [] if dry_run else [run.run for run in ended_runs], (DELETED_CODE,)
+        )
+        if deleted_runs and isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
-        freed = max(0, before - size_on_disk())
-        left = size_on_disk("-wal") if gone else 0
+        freed_bytes = max(0, before - size_on_disk())
+        log_size = size_on_disk("-wal") if deleted_runs else 0
     if as_json:
-        told = {"runs": [run.run for run in found], "deleted": len(gone), "freed": freed}
-        print_json({**told, "copies": heirs, "wal": left})
+        report = {"runs": [run.run for run in ended_runs], "deleted": len(deleted_runs), "freed": freed_bytes}
+        print_json({**report, "copies": heirs, "wal": log_size})
         return
     if dry_run:
-        print_text(f"{pluralize(len(found), 'run')} would be deleted")
+        print_text(f"{pluralize(len(ended_runs), 'run')} would be deleted")
         return
-    print_text(f"{pluralize(len(gone), 'run')} deleted, {format_size(freed)} freed")
-    if left:
+    print_text(f"{pluralize(len(deleted_runs), 'run')} deleted, {format_size(freed_bytes)} freed")
+    if log_size:
         print_note(
             "other processes read the journal: its -wal keeps old pages until they close it, or until the "
             "next: orchestra runs gc"
@@ -314,7 +341,7 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
 
 async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSummary]:
     """The runs with these ids. Raises the errors of `delete`."""
-    found, now = [], time.time()
+    run_summaries, now = [], time.time()
     for name in names:
         if (summary := await journal.summary(name)) is None:
             raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
@@ -323,22 +350,24 @@ async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSumma
             raise InputError(
                 "C056", f"run {name} is {status}, and may continue", hint=f"end it first: orchestra runs cancel {name}"
             )
-        found.append(summary)
+        run_summaries.append(summary)
     after = 0
     while messages := await journal.outbox(after):
         if message := next((message for message in messages if message.run in names), None):
             raise undelivered_error(message.run)
         after = messages[-1].number
-    return found
+    return run_summaries
 
 
 def _report_dependents(dependents: Sequence[str]) -> None:
     """Prints to stderr what remains."""
     if dependents:
-        more = f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
+        more_text = (
+            f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
+        )
         print_note(
             f"{pluralize(len(dependents), 'other run')} with copies of their inputs or outputs: "
-            f"{' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
+            f"{' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more_text}"
         )
     print_note(COPIES_NOTE)
 
@@ -391,9 +420,11 @@ async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
         chains: dict[str, str] = {}
         for run in read_runs(sources):
             check_run(run)
-            if chains.setdefault(run.run, found := chain_digest(run.run, run.events)) != found:
-                said = f"run {run.run} is in these files twice, with different events"
-                raise InputError("C058", said, location=run.location, hint="import only the file that was written last")
+            if chains.setdefault(run.run, run_digest := chain_digest(run.run, run.events)) != run_digest:
+                message = f"run {run.run} is in these files twice, with different events"
+                raise InputError(
+                    "C058", message, location=run.location, hint="import only the file that was written last"
+                )
         await _import_files(sources, as_json=as_json)
 
 
@@ -410,16 +441,16 @@ async def _import_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *
         for run in read_runs(sources):
             if new := not await journal.read(run.run):
                 await put_run(journal, run)
-            lacked = not new and await complete_run(journal, run)
+            was_completed = not new and await complete_run(journal, run)
             status = await status_of(journal, run.run)
             if as_json:
                 print_json(
                     {"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new}
                 )
                 continue
-            here = "" if new else ": its missing parts were added" if lacked else ": it exists already"
-            print_text(f"{run.run}  {status}{here}")
-            if (new or lacked) and status in ("waiting", "interrupted"):
+            state_text = "" if new else ": its missing parts were added" if was_completed else ": it exists already"
+            print_text(f"{run.run}  {status}{state_text}")
+            if (new or was_completed) and status in ("waiting", "interrupted"):
                 print_note(
                     "it may continue here: do not resume or answer it in the other journal, or its calls are made twice"
                 )
@@ -447,10 +478,10 @@ def check_run(run: ExportedRun) -> None:
         raise _export_error(run.location, f"events of run {run.run!r} are missing")
     if head.chain is not None and head.chain != chain_digest(run.run, events):
         raise _export_error(run.location, f"the events of run {run.run} differ from the exported ones")
-    if lacking := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
+    if missing_blobs := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
         raise _export_error(
             run.location,
-            f"{pluralize(len(lacking), 'blob')} of run {run.run} are missing",
+            f"{pluralize(len(missing_blobs), 'blob')} of run {run.run} are missing",
             "export it without --no-blobs",
         )
     if head.status == "running" and not isinstance(events[-1], RunFinished):
@@ -473,7 +504,7 @@ async def put_run(journal: Journal, run: ExportedRun) -> None:
     journal.append(
         run.run,
         run.events,
-        {one.node for one in run.events if isinstance(one, AttemptFinished) and one.node not in open_},
+        {event.node for event in run.events if isinstance(event, AttemptFinished) and event.node not in open_},
     )
     await journal.wait_durable(run.run, len(run.events))
     if not isinstance(run.events[-1], RunFinished):
@@ -486,19 +517,19 @@ async def complete_run(journal: Journal, run: ExportedRun) -> bool:
     missing.
     """
     _restore_marks(journal, run)
-    lacked = "undelivered" in run.header and await _restore_delivered(journal, run)
+    was_delivered = "undelivered" in run.header and await _restore_delivered(journal, run)
     if isinstance(run.events[-1], RunFinished):
-        return lacked
-    posted = await _restore_messages(journal, run)
-    return await _release_lease(journal, run) or posted or lacked
+        return was_delivered
+    messages = await _restore_messages(journal, run)
+    return await _release_lease(journal, run) or messages or was_delivered
 
 
 async def _release_lease(journal: Journal, run: ExportedRun) -> bool:
     """Releases the lease of a dead import if the run only waits for persons. Returns whether it did."""
-    found = await journal.summary(run.run)
-    if found is None or found.status != "interrupted":
+    run_summary = await journal.summary(run.run)
+    if run_summary is None or run_summary.status != "interrupted":
         return False
-    if unleased_summary(found, run.events, len(await journal.inbox(run.run))).status != "waiting":
+    if unleased_summary(run_summary, run.events, len(await journal.inbox(run.run))).status != "waiting":
         return False
     try:
         await journal.lease(run.run)
@@ -511,38 +542,40 @@ async def _release_lease(journal: Journal, run: ExportedRun) -> bool:
 
 
 def _restore_marks(journal: Journal, run: ExportedRun) -> None:
-    told = run.header.get
-    BatchMarks(journal).mark_imported(run.run, unwritten=told("unwritten") is True, followed=told("followed") is True)
+    read_header = run.header.get
+    BatchMarks(journal).mark_imported(
+        run.run, unwritten=read_header("unwritten") is True, followed=read_header("followed") is True
+    )
 
 
 async def _restore_delivered(journal: Journal, run: ExportedRun) -> bool:
     """Marks messages delivered by the exporting journal. Returns whether any were open."""
-    after, open_, found = 0, set(run.header.get("undelivered", ())), False
+    after, open_, is_delivered = 0, set(run.header.get("undelivered", ())), False
     while messages := await journal.outbox(after):
-        if numbers := [one.number for one in messages if one.run == run.run and one.node not in open_]:
+        if numbers := [message.number for message in messages if message.run == run.run and message.node not in open_]:
             await journal.mark_delivered(numbers)
-            found = True
+            is_delivered = True
         after = messages[-1].number
-    return found
+    return is_delivered
 
 
 async def _restore_messages(journal: Journal, run: ExportedRun) -> bool:
     """Posts missing inbox messages behind equal existing ones; none if others exist. Returns whether any were
     posted.
     """
-    here, letters = (
-        [msgspec.structs.replace(one, number=0) for one in some]
-        for some in (await journal.inbox(run.run), run.messages)
+    inbox_messages, letters = (
+        [msgspec.structs.replace(inbox_message, number=0) for inbox_message in message_list]
+        for message_list in (await journal.inbox(run.run), run.messages)
     )
-    missing = letters[len(here) :] if letters[: len(here)] == here else []
+    missing = letters[len(inbox_messages) :] if letters[: len(inbox_messages)] == inbox_messages else []
     for letter in missing:
         await journal.send(run.run, letter)
     return bool(missing)
 
 
 async def _refuse_conflicting(journal: Journal, run: ExportedRun) -> None:
-    there = await journal.read(run.run)
-    if there and there != run.events:
+    events = await journal.read(run.run)
+    if events and events != run.events:
         raise InputError(
             "C058",
             f"run {run.run} is already in this journal, with other events",
@@ -588,9 +621,9 @@ def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
                 case _:
                     raise _export_error(location, "this is not a line of an export")
         except msgspec.ValidationError as error:
-            said = f"its kind is unknown to this version: {error}"
+            message = f"its kind is unknown to this version: {error}"
             raise _export_error(
-                location, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
+                location, message, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _export_error(location, f"this is not a line of an export: {error}") from error
@@ -612,5 +645,5 @@ def _add_blob(run: ExportedRun, location: SourceLocation, name: str, text: str |
     run.blobs[name] = data
 
 
-def _export_error(location: SourceLocation, said: str, hint: str = EXPORT_HINT) -> InputError:
-    return InputError("C057", escape_invisible(said), location=location, hint=hint)
+def _export_error(location: SourceLocation, message: str, hint: str = EXPORT_HINT) -> InputError:
+    return InputError("C057", escape_invisible(message), location=location, hint=hint)

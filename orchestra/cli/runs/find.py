@@ -35,21 +35,21 @@ async def open_existing_journal() -> AsyncIterator[Journal | None]:
     """Opens the journal; None if there is none, because reading creates none. In a read-only folder it is opened for
     reading, with a message. Raises `InputError` C018 if the journal is off.
     """
-    chosen = load_settings_to_inspect()
-    if not journal_exists(chosen):
+    settings = load_settings_to_inspect()
+    if not journal_exists(settings):
         yield None
         return
     with ExitStack() as signals:  # outlasts the closing, which commits too
         async with AsyncExitStack() as stack:
             try:
-                journal = await stack.enter_async_context(open_journal(chosen))
+                journal = await stack.enter_async_context(open_journal(settings))
             except JournalError:
                 from orchestra.journal.sqlite.queries import ReadOnlyJournal, is_read_only
 
-                if not isinstance(chosen.journal, Path) or not is_read_only(chosen.journal):
+                if not isinstance(settings.journal, Path) or not is_read_only(settings.journal):
                     raise
-                journal = await stack.enter_async_context(ReadOnlyJournal.open(chosen.journal))
-                print_note(f"{chosen.journal.parent} is not writable: the journal is opened read-only")
+                journal = await stack.enter_async_context(ReadOnlyJournal.open(settings.journal))
+                print_note(f"{settings.journal.parent} is not writable: the journal is opened read-only")
             signals.enter_context(suspend_between_commits(journal))
             yield journal
 
@@ -77,43 +77,43 @@ async def find_run(journal: Journal, name: str) -> str:
         if not latest:
             raise InputError("C018", "there are no runs yet", hint="start one with: orchestra run NAME")
         return latest[0].run
-    found = await journal.find_runs(name)
-    if name in found or len(found) == 1:
-        return name if name in found else found[0]
-    if found:
+    run_names = await journal.find_runs(name)
+    if name in run_names or len(run_names) == 1:
+        return name if name in run_names else run_names[0]
+    if run_names:
         raise InputError(
-            "C018", f"{len(found)} runs match {name!r}: {', '.join(found[:5])}", hint="use a longer prefix"
+            "C018", f"{len(run_names)} runs match {name!r}: {', '.join(run_names[:5])}", hint="use a longer prefix"
         )
     raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
 
 
 async def status_of(journal: Journal, run: str) -> str:
     """The status of a run as in `runs list`; empty if it no longer exists."""
-    found = await journal.summary(run)
-    return summary_at(found, time.time()).status if found is not None else ""
+    run_summary = await journal.summary(run)
+    return summary_at(run_summary, time.time()).status if run_summary is not None else ""
 
 
 async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -> str:
     """Why an interrupted run does not continue, and the command for it."""
     if not History.of(events).is_waiting:
-        why = "its process has ended"
+        reason = "its process has ended"
     elif letters := await journal.inbox(run, last_read_message(events)):
-        said = [
-            f"{one.node} is {'declined' if one.decline_reason else 'answered'}{_author_suffix(one)}"
-            if one.node
-            else f"it was asked to end{_author_suffix(one)}"
-            for one in letters
+        reasons = [
+            f"{letter.node} is {'declined' if letter.decline_reason else 'answered'}{_author_suffix(letter)}"
+            if letter.node
+            else f"it was asked to end{_author_suffix(letter)}"
+            for letter in letters
         ]
-        why = f"{', '.join(said)}, and no process holds it"
+        reason = f"{', '.join(reasons)}, and no process holds it"
     else:
-        why = "the deadline of a question has passed, and no process holds it"
-    return f"{why}; resume it with: orchestra runs resume {run}"
+        reason = "the deadline of a question has passed, and no process holds it"
+    return f"{reason}; resume it with: orchestra runs resume {run}"
 
 
 async def describe_owner(journal: Journal, run: str) -> str:
     """The process that holds the lease of an active run."""
-    found = await journal.summary(run)
-    by = f" in {found.holder}" if found is not None and found.holder else ""
+    run_summary = await journal.summary(run)
+    by = f" in {run_summary.holder}" if run_summary is not None and run_summary.holder else ""
     return escape_invisible(f"active{by}; follow it: orchestra runs tail {run}")
 
 
@@ -131,25 +131,29 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
     async with open_existing_journal() as journal:
         if journal is not None and run_filter.before:
             run_filter = replace(run_filter, before=await find_run(journal, run_filter.before))
-        found = await latest_runs(journal, time.time(), run_filter) if journal is not None else []
-        none = not found and (journal is None or not await journal.list_runs(1))
-        asked = [run.run for run in found if run.workflow in _REQUEST_WORKFLOWS and not as_json]
+        run_summaries = await latest_runs(journal, time.time(), run_filter) if journal is not None else []
+        none = not run_summaries and (journal is None or not await journal.list_runs(1))
+        runs = [run.run for run in run_summaries if run.workflow in _REQUEST_WORKFLOWS and not as_json]
         requests = {
             run: shorten_request(request_of(History.of((await journal.read(run))[:1])))
-            for run in asked
+            for run in runs
             if journal is not None
         }
-        read = await first_and_last_events(journal, [run.run for run in found]) if journal is not None else {}
+        events_by_run = (
+            await first_and_last_events(journal, [run.run for run in run_summaries]) if journal is not None else {}
+        )
     if as_json:
-        print_json([{**asdict(run), **_extra_data(*read.get(run.run, (None, None)))} for run in found])
+        print_json([{**asdict(run), **_extra_data(*events_by_run.get(run.run, (None, None)))} for run in run_summaries])
         return
-    if not found:
+    if not run_summaries:
         print_text("no matching runs" if not none else "no runs yet; start one with: orchestra run NAME")
         return
     tags = {
-        run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags
+        run: format_tags(first.tags)
+        for run, (first, _) in events_by_run.items()
+        if isinstance(first, RunStarted) and first.tags
     }
-    paid = any(summary.usage.money > 0 for summary in found)
+    has_costs = any(summary.usage.money > 0 for summary in run_summaries)
     rows = [
         (
             summary.run,
@@ -159,10 +163,10 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
             format_duration(summary.finished - summary.started) if summary.finished else "",
             str(summary.nodes),
             str(summary.usage.prompt_tokens + summary.usage.output_tokens),
-            *((format_money(summary.usage.money),) if paid else ()),
+            *((format_money(summary.usage.money),) if has_costs else ()),
             *((escape_invisible(tags.get(summary.run, "")),) if tags else ()),
         )
-        for summary in found
+        for summary in run_summaries
     ]
     headings = (
         "run",
@@ -172,7 +176,7 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
         "took",
         "nodes",
         "tokens",
-        *(("money",) if paid else ()),
+        *(("money",) if has_costs else ()),
         *(("tags",) if tags else ()),
     )
     print_table(headings, rows, right=range(4, len(headings) - bool(tags)))
@@ -193,12 +197,12 @@ def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
 
 def request_of(history: History) -> str:
     """The request of a run of `orchestra ask` or `orchestra plan`; empty for other workflows."""
-    said = (
+    request_text = (
         history.inputs.get(REQUEST)
         if history.workflow in _REQUEST_WORKFLOWS and isinstance(history.inputs, Mapping)
         else None
     )
-    return said if isinstance(said, str) else ""
+    return request_text if isinstance(request_text, str) else ""
 
 
 def shorten_request(request: str) -> str:

@@ -63,50 +63,56 @@ class ForkRequest:
 
 async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, stop: StopSignal) -> int:
     """Repeats a run: shows the changes, runs, shows the calls, and returns the exit code."""
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, request.run, waiting, load_settings(fleet=request.fleet)) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(
+        open_, request.run, status_line, load_settings(fleet=request.fleet)
+    ) as orchestra:
         old = await find_run(orchestra.journal, request.run)
         step = orchestra.find(request.workflow) if request.workflow else (await step_of(orchestra, old))[1]
         types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
         stdin = StdinReader()
-        given = read_inputs(request.inputs, types, stdin)
+        inputs = read_inputs(request.inputs, types, stdin)
         program = orchestra.program(step)
-        told = read_node_values(request.node_values, lambda name: node_type(program, name), stdin)
+        node_values = read_node_values(request.node_values, lambda name: node_type(program, name), stdin)
         options = orchestra.options(
             budget=request.budget,
             again=request.repeat_effects,
             live=display.live,
-            values=told,
+            values=node_values,
             unset=request.unset,
             by=request.by,
         )
-        forked = await options.fork(old, step, **given)
+        forked_run = await options.fork(old, step, **inputs)
         if not display.as_json and not display.stream:
             _show_changes(
-                forked.changes, given, forked.overrides, skipped_effects(program, forked.overrides), request.unset
+                forked_run.changes,
+                inputs,
+                forked_run.overrides,
+                skipped_effects(program, forked_run.overrides),
+                request.unset,
             )
-        ending = await RunWatcher(orchestra, forked.run, stop, waiting, display).wait_for_end()
-    recalled, anew = count_calls(ending)
-    made = {"parent": old, "recalled": recalled, "anew": anew}
-    ending.show(
+        run_end = await RunWatcher(orchestra, forked_run.run, stop, status_line, display).wait_for_end()
+    recalled_calls, anew = count_calls(run_end)
+    fork_fields = {"parent": old, "recalled": recalled_calls, "anew": anew}
+    run_end.show(
         display,
         {
-            "changes": [{"node": change.node, "why": change.reason} for change in forked.changes],
-            "given": forked.overrides,
-            **made,
+            "changes": [{"node": change.node, "why": change.reason} for change in forked_run.changes],
+            "given": forked_run.overrides,
+            **fork_fields,
         },
     )
     if not display.as_json and not display.stream:
-        print_text(f"{pluralize(recalled, 'call')} recalled from run {old}, {anew} made", style="bold")
-    return ending.exit_code
+        print_text(f"{pluralize(recalled_calls, 'call')} recalled from run {old}, {anew} made", style="bold")
+    return run_end.exit_code
 
 
 async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
     """The name of a run's workflow, and its current version. Raises `InputError` C004."""
     first = (await orchestra.journal.read(run))[0]
     name = first.workflow if isinstance(first, RunStarted) else ""
-    if isinstance(first, RunStarted) and (asked := await recorded_request(orchestra, first)) is not None:
-        return name, asked
+    if isinstance(first, RunStarted) and (workflow := await recorded_request(orchestra, first)) is not None:
+        return name, workflow
     try:
         return name, orchestra.find(name)
     except InputError as error:
@@ -120,64 +126,67 @@ async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
 
 def _show_changes(
     changes: Sequence[NodeChange],
-    given: dict[str, Any],
+    node_values: dict[str, Any],
     values: Mapping[str, Override],
     not_called: Iterable[tuple[str, str]],
-    unset: Sequence[str],
+    unset_nodes: Sequence[str],
 ) -> None:
     for change in changes:
         print_text(escape_invisible(f"{change.node}: {change.reason}"))
-    for name in given:
+    for name in node_values:
         print_text(escape_invisible(f"input {name}: has a new value"))
-    for path, one in values.items():
+    for path, override in values.items():
         print_text(
             escape_invisible(
-                f"{path}: {'the answer' if one.question_digest else 'the value'} is {describe_given(one.source)}"
+                f"{path}: {'the answer' if override.question_digest else 'the value'} is "
+                f"{describe_given(override.source)}"
             )
         )
-    for name in dict.fromkeys(unset):
+    for name in dict.fromkeys(unset_nodes):
         print_text(escape_invisible(f"{name}: its override is removed"))
     for node, tool in not_called:
         print_text(escape_invisible(f"{node}: {tool} has effects and is not called"))
-    if not changes and not given and not values and not unset:
+    if not changes and not node_values and not values and not unset_nodes:
         print_text("nothing has changed")
     print_text()
 
 
 def count_calls(end: RunEnd) -> tuple[int, int]:
     """The number of recalled calls and of calls made."""
-    recalled = {
+    recalled_calls = {
         (event.node, event.attempt) for event in end.events if isinstance(event, AttemptFinished) and event.reused_from
     }
-    made = {(event.node, event.attempt) for event in end.events if isinstance(event, AttemptStarted | AttemptFinished)}
-    refused = {(event.node, event.attempt) for event in end.refused_calls}
-    return len(recalled), len(made - recalled - refused)
+    executed_calls = {
+        (event.node, event.attempt) for event in end.events if isinstance(event, AttemptStarted | AttemptFinished)
+    }
+    refused_calls = {(event.node, event.attempt) for event in end.refused_calls}
+    return len(recalled_calls), len(executed_calls - recalled_calls - refused_calls)
 
 
 async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
     """Shows whether the current engine would produce the events of a run; returns 1 if not."""
     async with open_recorded_orchestra(open_, name) as orchestra:
         run = await find_run(orchestra.journal, name)
-        found = await orchestra.replay(run)
+        replay_result = await orchestra.replay(run)
     if as_json:
         print_json(
             {
                 "run": run,
-                "events": found.event_count,
-                "reason": found.reason,
-                "different": _to_raw(found.first_difference),
+                "events": replay_result.event_count,
+                "reason": replay_result.reason,
+                "different": _to_raw(replay_result.first_difference),
             }
         )
-    elif found.first_difference is None:
-        print_text(f"{pluralize(found.event_count, 'event')}, same decisions of the engine")
+    elif replay_result.first_difference is None:
+        print_text(f"{pluralize(replay_result.event_count, 'event')}, same decisions of the engine")
     else:
         print_text(
-            f"{found.event_count} events, same decisions of the engine; but event "
-            f"{found.first_difference.seq} differs: {found.reason}",
+            f"{replay_result.event_count} events, same decisions of the engine; but event "
+            f"{replay_result.first_difference.seq} differs: {replay_result.reason}",
             style="yellow",
         )
-        print_text(escape_invisible(f"{format_event(found.first_difference)}"))
-    return int(found.first_difference is not None)
+        print_text(escape_invisible(f"{format_event(replay_result.first_difference)}"))
+    return int(replay_result.first_difference is not None)
 
 
 def _to_raw(event: Event | None) -> Any:
@@ -191,18 +200,21 @@ async def diff(one: str, two: str, *, as_json: bool) -> int:
     async with open_journal_of(one) as (journal, before):
         after = await find_run(journal, two)
         first, second = await journal.read(before), await journal.read(after)
-    found = compare_runs(first, second)
+    differences = compare_runs(first, second)
     if as_json:
         print_json(
-            [{"node": difference.node, "before": difference.before, "after": difference.after} for difference in found]
+            [
+                {"node": difference.node, "before": difference.before, "after": difference.after}
+                for difference in differences
+            ]
         )
-        return int(bool(found))
-    if not found:
+        return int(bool(differences))
+    if not differences:
         print_text(f"the same: {len(History.of(second).rows)} nodes have equal outcomes")
         return 0
     rows = [
         (difference.node or "the run", _format_outcome(difference.before), _format_outcome(difference.after))
-        for difference in found
+        for difference in differences
     ]
     print_table(("node", before, after), rows)
     return 1
@@ -257,23 +269,25 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
         open_, request.runs[0] if request.runs else "failed", None, load_settings(fleet=request.fleet)
     ) as orchestra:
         view, bad = orchestra.options(budget=request.budget, again=request.repeat_effects), False
-        failed, lost = ({}, []) if request.period is None else await _find_failed(orchestra, *request.period)
-        found = dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed
-        if lost:
-            runs, more = ", ".join(lost[:MAX_RUNS_SHOWN]), ", …" if len(lost) > MAX_RUNS_SHOWN else ""
+        failed_runs, lost_runs = ({}, []) if request.period is None else await _find_failed(orchestra, *request.period)
+        reasons_by_run = (
+            dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed_runs
+        )
+        if lost_runs:
+            runs, more_text = ", ".join(lost_runs[:MAX_RUNS_SHOWN]), ", …" if len(lost_runs) > MAX_RUNS_SHOWN else ""
             print_note(
-                f"{pluralize(len(lost), 'failed run')} left out: their forks were deleted, and may have made "
-                f"calls with effects: {runs}{more}"
+                f"{pluralize(len(lost_runs), 'failed run')} left out: their forks were deleted, and may have made "
+                f"calls with effects: {runs}{more_text}"
             )
-            print_note(f"to fork one of them nevertheless: orchestra runs fork {lost[0]}")
-        elif not found and not as_json:
+            print_note(f"to fork one of them nevertheless: orchestra runs fork {lost_runs[0]}")
+        elif not reasons_by_run and not as_json:
             print_text("no failed run is left to repeat")
 
         async def one(run: str) -> _ForkEnd:
-            return await _fork_run(view, run, found[run], kept=run in failed)
+            return await _fork_run(view, run, reasons_by_run[run], is_unique=run in failed_runs)
 
-        async with aclosing(map_in_order(found, one, MAX_CONCURRENT_RUNS)) as ends:
-            for _ in found:
+        async with aclosing(map_in_order(reasons_by_run, one, MAX_CONCURRENT_RUNS)) as ends:
+            for _ in reasons_by_run:
                 try:
                     end = await anext(ends)
                 except asyncio.CancelledError:
@@ -291,9 +305,9 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
                         }
                     )
                 else:
-                    made = f"{end.run}  " if end.run else ""
+                    fork_text = f"{end.run}  " if end.run else ""
                     print_text(
-                        f"{made}{end.workflow}  {end.status}, forked from "
+                        f"{fork_text}{end.workflow}  {end.status}, forked from "
                         f"{end.parent}{f': {end.reason}' if end.reason else ''}"
                     )
     return int(bad)
@@ -304,54 +318,60 @@ async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tupl
     interrupted fork, which is continued instead. Also returns those whose fork was deleted.
     """
     runs = await latest_runs(orchestra.journal, time.time(), RunListQuery(NO_LIMIT, since=since))
-    marks, done, forks = BatchMarks(orchestra.journal), set[str](), dict[str, list[str]]()
+    marks, finished_runs, forks = BatchMarks(orchestra.journal), set[str](), dict[str, list[str]]()
     async for run, first in started_events(orchestra.journal, runs):
         if first.options.get("purpose"):
-            done.add(run)
+            finished_runs.add(run)
         elif first.parent:
             forks.setdefault(first.parent, []).append(run)
     cut_off = {run.run for run in runs if run.status == "interrupted"}
-    found, lost = dict[str, str](), list[str]()
+    failed_runs, lost_runs = dict[str, str](), list[str]()
     for run in (
-        run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done
+        run.run
+        for run in reversed(runs)
+        if run.status == "failed" and run.started < until and run.run not in finished_runs
     ):
         if run in forks:
             if forks[run] == [fork := next_run(run)] and fork in cut_off:
-                found[run] = fork
-        elif not (said := await marks.follow_state(run)):
-            found[run] = ""
-        elif said == "lost":
-            lost.append(run)
-    return found, lost
+                failed_runs[run] = fork
+        elif not (state := await marks.follow_state(run)):
+            failed_runs[run] = ""
+        elif state == "lost":
+            lost_runs.append(run)
+    return failed_runs, lost_runs
 
 
-async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) -> _ForkEnd:
+async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, is_unique: bool) -> _ForkEnd:
     """The end of a repeated run, through its interrupted fork if there is one, or why it cannot be repeated. With
-    `kept` it has at most one such fork, whichever command creates it.
+    `is_unique` it has at most one such fork, whichever command creates it.
     """
-    going: Run[Any] | None = None
+    resumed_run: Run[Any] | None = None
     workflow = ""
     try:
         workflow, step = await step_of(orchestra, old)
-        if kept and not fork and await BatchMarks(orchestra.journal).follow_state(old):
+        if is_unique and not fork and await BatchMarks(orchestra.journal).follow_state(old):
             return _ForkEnd("", old, workflow, "not forked", "it was repeated meanwhile")
         if fork:
-            going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
+            resumed_run = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
         else:
-            if kept and await BatchMarks(orchestra.journal).is_unwritten(old):
+            if is_unique and await BatchMarks(orchestra.journal).is_unwritten(old):
                 BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch still has to write its result
-            going = (await orchestra.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
-        result = await going.wait_until_blocked()
+            resumed_run = (
+                await orchestra.options(idempotency_key=next_key(old) if is_unique else "").fork(old, step)
+            ).run
+        result = await resumed_run.wait_until_blocked()
     except OrchestraError as error:
-        run = going.id if going is not None else fork
+        run = resumed_run.id if resumed_run is not None else fork
         if error.code == LEASE_HELD:
             return _ForkEnd(run, old, workflow, "running", f"{error.code}: {error.message}")
         hint = f"; orchestra runs fork {fork}" if fork else ""
         return _ForkEnd(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
     except asyncio.CancelledError:
-        if going is not None:  # it is released
-            print_note(f"stopped; resume with: orchestra runs resume {going.id}")
+        if resumed_run is not None:  # it is released
+            print_note(f"stopped; resume with: orchestra runs resume {resumed_run.id}")
         raise
     if result is None:
-        return _ForkEnd(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")
-    return _ForkEnd(going.id, old, workflow, result.status, result.error.message if result.error is not None else "")
+        return _ForkEnd(resumed_run.id, old, workflow, "waiting", f"orchestra runs answer {resumed_run.id}")
+    return _ForkEnd(
+        resumed_run.id, old, workflow, result.status, result.error.message if result.error is not None else ""
+    )

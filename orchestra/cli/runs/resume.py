@@ -52,23 +52,23 @@ async def open_recorded_orchestra(
 
 async def resume(open_: Opener, name: str, by: str, display: DisplayOptions, stop: StopSignal) -> int:
     """Continues a run, shows its end and returns the exit code."""
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, name, waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(open_, name, status_line) as orchestra:
         run = await find_run(orchestra.journal, name)
-        return await _continue_run(orchestra, run, by, display, stop, waiting)
+        return await _continue_run(orchestra, run, by, display, stop, status_line)
 
 
 async def _continue_run(
     orchestra: Orchestra, run: str, by: str, display: DisplayOptions, stop: StopSignal, status_line: StatusLine
 ) -> int:
     events = await orchestra.journal.read(run)
-    before, ended = len(events), isinstance(events[-1], RunFinished)
-    going = await orchestra.options(live=display.live).resume(run, by=by)
-    ending = await RunWatcher(orchestra, going, stop, status_line, display, after_seq=before).wait_for_end()
-    ending.show(display)
-    if ended and ending.status in ("failed", "budget", "cancelled"):
+    before, is_finished = len(events), isinstance(events[-1], RunFinished)
+    resumed_run = await orchestra.options(live=display.live).resume(run, by=by)
+    run_end = await RunWatcher(orchestra, resumed_run, stop, status_line, display, after_seq=before).wait_for_end()
+    run_end.show(display)
+    if is_finished and run_end.status in ("failed", "budget", "cancelled"):
         print_note(f"it has ended; to continue from its results: orchestra runs fork {run}")
-    return ending.exit_code
+    return run_end.exit_code
 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal) -> int:
@@ -79,41 +79,41 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
         if not as_json:
             print_text("no interrupted runs")
         return 0
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, "", waiting) as orchestra:
-        found = await orchestra.runs(limit=NO_LIMIT, status="interrupted")
-        if not found and not as_json:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(open_, "", status_line) as orchestra:
+        run_summaries = await orchestra.runs(limit=NO_LIMIT, status="interrupted")
+        if not run_summaries and not as_json:
             print_text("no interrupted runs")
 
         async def resume_run(run: str) -> tuple[str, str]:
             return await _resume_one(orchestra, run, by, stop)
 
-        failed = False
-        ends = map_in_order([summary.run for summary in reversed(found)], resume_run, MAX_CONCURRENT_RUNS)
-        for summary in reversed(found):
+        has_failures = False
+        ends = map_in_order([summary.run for summary in reversed(run_summaries)], resume_run, MAX_CONCURRENT_RUNS)
+        for summary in reversed(run_summaries):
             status, reason = await anext(ends)
-            failed = failed or status in ("failed", "budget", "not resumed")
+            has_failures = has_failures or status in ("failed", "budget", "not resumed")
             if as_json:
                 print_json({"run": summary.run, "workflow": summary.workflow, "status": status, "reason": reason})
             else:
                 print_text(f"{summary.run}  {summary.workflow}  {status}{f': {reason}' if reason else ''}")
-    return int(failed)
+    return int(has_failures)
 
 
 async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal) -> tuple[str, str]:
     """The end of a run, or why it cannot continue."""
-    going: Run[Any] | None = None
+    resumed_run: Run[Any] | None = None
     try:
-        going = await orchestra.resume(run, by=by, require_fleet=True)
-        result = await going.wait_until_blocked()
+        resumed_run = await orchestra.resume(run, by=by, require_fleet=True)
+        result = await resumed_run.wait_until_blocked()
     except OrchestraError as error:
         return "running" if error.code == LEASE_HELD else "not resumed", f"{error.code}: {error.message}"
     except asyncio.CancelledError:
         if stop.terminating:
             print_note(f"stopped; resume it with: orchestra runs resume {run}")
-        elif going is not None:  # otherwise its servers were starting, and it stays interrupted
-            going.cancel(COMMAND_LINE_AUTHOR)
-            await going.wait()
+        elif resumed_run is not None:  # otherwise its servers were starting, and it stays interrupted
+            resumed_run.cancel(COMMAND_LINE_AUTHOR)
+            await resumed_run.wait()
         raise
     if result is None:
         return "waiting", f"orchestra runs answer {run}"
@@ -139,49 +139,51 @@ class AnswerRequest:
 
 async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions, stop: StopSignal) -> int:
     """Posts an answer and continues the run; returns the exit code. Raises `InputError`."""
-    waiting = StatusLine()
-    async with open_recorded_orchestra(open_, request.run, waiting) as orchestra:
+    status_line = StatusLine()
+    async with open_recorded_orchestra(open_, request.run, status_line) as orchestra:
         run = await find_run(orchestra.journal, request.run)
         events = await orchestra.journal.read(run)
         letters = await orchestra.journal.inbox(run, opened_letters(events))
-        asked = questions.find_question(questions_of(events), run, request.node, request.token, letters)
-        value, declined, gave = None, (request.declined or "").strip(), request.call_result is not None
-        if sum(said is not None for said in (request.value, request.declined, request.call_result)) > 1 or (
-            request.declined is not None and not declined
+        question = questions.find_question(questions_of(events), run, request.node, request.token, letters)
+        value, decline_reason, is_call_result = None, (request.declined or "").strip(), request.call_result is not None
+        if sum(reply_text is not None for reply_text in (request.value, request.declined, request.call_result)) > 1 or (
+            request.declined is not None and not decline_reason
         ):
-            hint = "--decline 'your reason'" + (", or --gave VALUE" if asked.result_schema is not None else "")
-            raise InputError("C024", f"{asked.node} requires an answer, or a reason for declining", hint=hint)
+            hint = "--decline 'your reason'" + (", or --gave VALUE" if question.result_schema is not None else "")
+            raise InputError("C024", f"{question.node} requires an answer, or a reason for declining", hint=hint)
         if request.call_result is not None:
-            text, as_json = questions.read_value(request.call_result, asked.result_schema or {}, "--gave")
-            value = questions.parse_call_result(asked, text, as_json=as_json)
+            text, as_json = questions.read_value(request.call_result, question.result_schema or {}, "--gave")
+            value = questions.parse_call_result(question, text, as_json=as_json)
         elif request.value is not None:
-            takes = {"enum": list(asked.options)} if asked.options else asked.schema
+            takes = {"enum": list(question.options)} if question.options else question.schema
             text, as_json = questions.read_value(request.value, takes, "the answer")
-            value = questions.parse_answer(run, asked, text, as_json=as_json)
+            value = questions.parse_answer(run, question, text, as_json=as_json)
         elif request.declined is None:
-            value, declined, gave = await _read_answer(run, asked)
+            value, decline_reason, is_call_result = await _read_answer(run, question)
         if (request.value, request.declined, request.call_result) != (None, None, None):
-            await _confirm_question(orchestra, request, run, asked)
+            await _confirm_question(orchestra, request, run, question)
         await orchestra.answer(
             run,
             value,
-            node=asked.node,
+            node=question.node,
             by=request.by,
-            question_digest=asked.question_digest,
-            question_seq=asked.seq,
-            decline_reason=declined,
-            call_happened=gave,
+            question_digest=question.question_digest,
+            question_seq=question.seq,
+            decline_reason=decline_reason,
+            call_happened=is_call_result,
         )
-        done = "declined" if declined else "answered"
+        action = "declined" if decline_reason else "answered"
         if request.later:
-            print_note(f"{asked.node} is {done}; resume it with: orchestra runs resume {run}")
+            print_note(f"{question.node} is {action}; resume it with: orchestra runs resume {run}")
             return 0
         try:
-            return await _continue_run(orchestra, run, request.by, display, stop, waiting)
+            return await _continue_run(orchestra, run, request.by, display, stop, status_line)
         except OrchestraError as error:
             if error.code != LEASE_HELD:
                 raise
-    print_note(f"{asked.node} is {done}; another process holds the run and continues it: orchestra runs tail {run}")
+    print_note(
+        f"{question.node} is {action}; another process holds the run and continues it: orchestra runs tail {run}"
+    )
     return 0
 
 
@@ -190,22 +192,24 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
     `InputError` E037 without one.
     """
     events = await orchestra.journal.read(run)
-    ever = sum(isinstance(one, QuestionAsked) and request.node in ("", one.node) for one in events)
-    waiting = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
-    if any(one.run != run for one in waiting):
-        why = f"`last` is the run {run}, but other runs wait too"
+    ever = sum(isinstance(event, QuestionAsked) and request.node in ("", event.node) for event in events)
+    run_summaries = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
+    if any(run_summary.run != run for run_summary in run_summaries):
+        reason = f"`last` is the run {run}, but other runs wait too"
     elif not request.token and ever > 1:
-        why = f"this is not the first question of the run {run}"
+        reason = f"this is not the first question of the run {run}"
     else:
         return
     if is_interactive():
-        sys.stderr.write(f"{questions.format_question(question)}\n\n{why}; do you answer this question? [y/N] ")
+        sys.stderr.write(f"{questions.format_question(question)}\n\n{reason}; do you answer this question? [y/N] ")
         sys.stderr.flush()
         if (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes"):
             return
-    said = f"the question is ambiguous: {why}; it now asks:\n\n{questions.format_question(question)}\n"
+    message = f"the question is ambiguous: {reason}; it now asks:\n\n{questions.format_question(question)}\n"
     raise InputError(
-        "E037", said, hint=questions.repeat_command(run, question, request.value, request.declined, request.call_result)
+        "E037",
+        message,
+        hint=questions.repeat_command(run, question, request.value, request.declined, request.call_result),
     )
 
 
@@ -222,11 +226,11 @@ async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, 
         if line is None:
             raise InputError("C024", f"{question.node} was not answered", hint=hint)
         try:
-            declined = questions.parse_decline_reason(question, line)
-            if declined:
-                return None, declined, False
-            value, gave = questions.parse_terminal_line(run, question, line)
-            return value, "", gave
+            decline_reason = questions.parse_decline_reason(question, line)
+            if decline_reason:
+                return None, decline_reason, False
+            value, is_call_result = questions.parse_terminal_line(run, question, line)
+            return value, "", is_call_result
         except InputError as error:
             print_note(error.message)
 
@@ -237,17 +241,17 @@ async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
         run = await find_run(orchestra.journal, name)
         before = await status_of(orchestra.journal, run)
         if before in STATUS_CODES and before != "waiting":
-            status, said = before, f"run {run} has already ended: {before}"
+            status, message = before, f"run {run} has already ended: {before}"
         else:
             await orchestra.cancel(run, by=by)
             status = await _wait_for_status(orchestra, run)
-            said = f"run {run} is {status}"
+            message = f"run {run} is {status}"
             if status not in STATUS_CODES:
-                said = f"run {run} was asked to end; its process ends it: orchestra runs tail {run}"
+                message = f"run {run} was asked to end; its process ends it: orchestra runs tail {run}"
     if as_json:
         print_json({"run": run, "status": status})
     else:
-        print_text(said)
+        print_text(message)
     return 0
 
 
@@ -278,16 +282,21 @@ async def accept_commit_loss(*, confirmed: bool, as_json: bool) -> None:
     if not confirmed and not await _confirm_at_terminal():
         print_text("nothing was changed")
         return
-    accepted = await asyncio.to_thread(accept_loss, place)
-    if accepted is None:
+    accepted_loss = await asyncio.to_thread(accept_loss, place)
+    if accepted_loss is None:
         _report_no_loss(as_json=as_json)
     elif as_json:
-        log = str(accepted.log_copy) if accepted.log_copy else None
+        log = str(accepted_loss.log_copy) if accepted_loss.log_copy else None
         print_json(
-            {"lost": accepted.loss.description, "commits": accepted.loss.commits, "log": log, "runs": accepted.runs}
+            {
+                "lost": accepted_loss.loss.description,
+                "commits": accepted_loss.loss.commits,
+                "log": log,
+                "runs": accepted_loss.runs,
+            }
         )
     else:
-        _report_loss(accepted)
+        _report_loss(accepted_loss)
 
 
 def _report_no_loss(*, as_json: bool) -> None:
@@ -297,18 +306,18 @@ def _report_no_loss(*, as_json: bool) -> None:
         print_text("nothing is missing")
 
 
-def _report_loss(accepted: AcceptedLoss) -> None:
+def _report_loss(accepted_loss: AcceptedLoss) -> None:
     print_text("accepted; the journal can be opened again")
-    if accepted.log_copy:
-        print_text(f"the log as it was found: {accepted.log_copy}")
+    if accepted_loss.log_copy:
+        print_text(f"the log as it was found: {accepted_loss.log_copy}")
     print_text(
         "runs that started after the lost commits are gone: a request repeated with its key starts again",
         style="yellow",
     )
-    if accepted.runs:
-        said = "may have lost events; inspect each (orchestra runs show RUN), then: orchestra runs recover RUN"
-        print_text(f"{pluralize(len(accepted.runs), 'run')} without an end {said}", style="yellow")
-        for run in accepted.runs:
+    if accepted_loss.runs:
+        advice = "may have lost events; inspect each (orchestra runs show RUN), then: orchestra runs recover RUN"
+        print_text(f"{pluralize(len(accepted_loss.runs), 'run')} without an end {advice}", style="yellow")
+        for run in accepted_loss.runs:
             print_text(run)
 
 
@@ -316,12 +325,12 @@ async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
     """Lets runs continue that may have lost their last events. Raises `InputError` C018 for an unknown run."""
     async with open_journal_of(names[0]) as (journal, first):
         for run in dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]):
-            confirmed = isinstance(journal, SqliteJournal) and await journal.confirm_loss(run)
+            is_confirmed = isinstance(journal, SqliteJournal) and await journal.confirm_loss(run)
             if as_json:
-                print_json({"run": run, "confirmed": confirmed})
+                print_json({"run": run, "confirmed": is_confirmed})
             else:
                 print_text(
-                    f"{run}  may continue: orchestra runs resume {run}" if confirmed else f"{run}  has no known loss"
+                    f"{run}  may continue: orchestra runs resume {run}" if is_confirmed else f"{run}  has no known loss"
                 )
 
 

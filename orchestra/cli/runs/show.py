@@ -73,25 +73,25 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
         if node:
             row = find_node(history, node)
             if attempt is not None:
-                tried = find_attempt(row, attempt)
+                record = find_attempt(row, attempt)
                 _print_bytes(
-                    [await journal.get_blob(digest) or b"" for digest in (tried.sent, tried.received) if digest]
+                    [await journal.get_blob(digest) or b"" for digest in (record.sent, record.received) if digest]
                 )
             else:
                 _show_node(row, run, history.tiers, as_json=options.as_json)
             return
-        found, status = await _claims_and_status(journal, run, events, history)
-        left, why = history.open_questions, ""
+        claims, status = await _claims_and_status(journal, run, events, history)
+        questions, reason = history.open_questions, ""
         if history.finished is None:
-            left = tuple(
+            questions = tuple(
                 unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events)))
             )
         if status == "running":
-            why = await describe_owner(journal, run)
+            reason = await describe_owner(journal, run)
         if status == "interrupted":
-            why = escape_invisible(await why_interrupted(journal, run, events))
-            if 0 < len(left) < len(history.open_questions):
-                why += f"\n\n{format_open_questions(run, left)}"
+            reason = escape_invisible(await why_interrupted(journal, run, events))
+            if 0 < len(questions) < len(history.open_questions):
+                reason += f"\n\n{format_open_questions(run, questions)}"
             rows = (
                 msgspec.structs.replace(row, status="interrupted") if row.status == "running" else row
                 for row in history.rows
@@ -99,36 +99,35 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
             history = replace(history, rows=tuple(rows))
         explanation = await _explain_run(journal, events, history) if options.explain else None
     tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
+    dropped_parts = dropped_claims(events)
     if options.as_json:
         print_json(
             {
                 "run": run,
                 "status": status,
                 "tags": tags,
-                "asked": question_data(run, left),
+                "asked": question_data(run, questions),
                 **_explanation_data(explanation),
-                **claim_data(found, dropped_claims(events)),
+                **claim_data(claims, dropped_parts),
                 "tiers": usage_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
     else:
-        stand = format_open_questions(run, left) if status == "waiting" else why
-        _show_run(
-            history, status, stand, found, explanation, dropped_claims(events), everything=options.everything, tags=tags
-        )
+        stand = format_open_questions(run, questions) if status == "waiting" else reason
+        _show_run(history, status, stand, claims, explanation, dropped_parts, everything=options.everything, tags=tags)
 
 
 async def _claims_and_status(
     journal: Journal, run: str, events: Sequence[Event], history: History
 ) -> tuple[Sequence[OutputClaim], str]:
     """The claims of a run and its status."""
-    found = (
+    claims = (
         extract_claims(events, await stored_workflows(journal, events[0]))
         if events and isinstance(events[0], RunStarted)
         else ()
     )
-    return found, history.status if history.finished is not None else await status_of(journal, run)
+    return claims, history.status if history.finished is not None else await status_of(journal, run)
 
 
 async def _explain_run(journal: Journal, events: Sequence[Event], history: History) -> ProgramExplanation | None:
@@ -137,14 +136,14 @@ async def _explain_run(journal: Journal, events: Sequence[Event], history: Histo
     from orchestra.cli.context import print_trust_notice
     from orchestra.cli.run.explain import explain
 
-    started = next((event for event in events if isinstance(event, RunStarted)), None)
-    if started is None:
+    start_event = next((event for event in events if isinstance(event, RunStarted)), None)
+    if start_event is None:
         return None
-    chosen = load_settings_to_inspect()
-    print_trust_notice(chosen)
-    project = Project.load(chosen)
-    program = await restore_program(project, journal, started, will_call=False)
-    return explain(project, program, started.inputs, started.label, history=history)
+    settings = load_settings_to_inspect()
+    print_trust_notice(settings)
+    project = Project.load(settings)
+    program = await restore_program(project, journal, start_event, will_call=False)
+    return explain(project, program, start_event.inputs, start_event.label, history=history)
 
 
 def _explanation_data(explanation: ProgramExplanation | None) -> dict[str, Any]:
@@ -168,11 +167,11 @@ async def write_page(name: str, target: Path) -> None:
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
-        found, status = await _claims_and_status(journal, run, events, history)
-        held = await read_certificates(journal, events)
+        claims, status = await _claims_and_status(journal, run, events, history)
+        certificates = await read_certificates(journal, events)
         record = await read_run_record(journal, run, time.time(), with_blobs=True)
     confidence = outcome_score(history.outcome, events)
-    content = RunContent(events, status, found, dropped_claims(events), confidence, certificates=held)
+    content = RunContent(events, status, claims, dropped_claims(events), confidence, certificates=certificates)
     _write_text(target, render_saved_run(content, record))
 
 
@@ -215,12 +214,12 @@ def find_node(history: History, node: str) -> NodeRow:
 
 def find_attempt(row: NodeRow, attempt: int) -> NodeAttempt:
     """An attempt that called a model; 0 is the last. Raises `InputError` C019."""
-    asked = [tried for tried in row.attempts if tried.sent or tried.received]
-    for tried in reversed(asked):
-        if attempt in (0, tried.number):
-            return tried
-    if asked:
-        numbers = ", ".join(str(tried.number) for tried in asked)
+    sent_attempts = [row_attempt for row_attempt in row.attempts if row_attempt.sent or row_attempt.received]
+    for node_attempt in reversed(sent_attempts):
+        if attempt in (0, node_attempt.number):
+            return node_attempt
+    if sent_attempts:
+        numbers = ", ".join(str(row_attempt.number) for row_attempt in sent_attempts)
         raise InputError("C019", f"{row.path} has no attempt {attempt} with sent bytes", hint=f"attempts: {numbers}")
     hint = "choose one of its parts, such as " + f"'{row.path}[0]'" if row.elements else "show it without --prompt"
     raise InputError("C019", f"{row.path} has not called a model", hint=hint)
@@ -281,7 +280,9 @@ def _show_run(
         from orchestra.cli.run.explain import show_explanation
 
         show_explanation(explanation)
-    show_guarantees({row.path: tried.guarantee for row in history.rows for tried in row.attempts if tried.guarantee})
+    show_guarantees(
+        {row.path: attempt.guarantee for row in history.rows for attempt in row.attempts if attempt.guarantee}
+    )
     show_defaults(history)
     _show_incidents(history)
     troubles = [
@@ -293,17 +294,21 @@ def _show_run(
         print_text()
     for trouble in troubles[:MAX_TROUBLES]:
         print_text(escape_invisible(trouble), style="yellow")
-    asked = next((row.path for row in history.rows if any(tried.sent for tried in row.attempts)), None)
-    if asked:
-        print_text(escape_invisible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
+    path = next((row.path for row in history.rows if any(attempt.sent for attempt in row.attempts)), None)
+    if path:
+        print_text(escape_invisible(f"\nmore: orchestra runs show {history.run} '{path}' --prompt"), style="dim")
 
 
 def _headline(history: History, status: str, tags: Tags) -> str:
     """The name, status and tags of a run."""
-    took = f" in {format_duration(history.seconds)}{format_cost(history.usage)}" if history.seconds is not None else ""
-    forked = f", forked from {history.parent}" if history.parent else ""
-    tagged = f", {format_tags(tags)}" if tags else ""
-    return f"{history.workflow}: {status}{took}, started {format_time(history.started)}{forked}{tagged}"
+    duration_text = (
+        f" in {format_duration(history.seconds)}{format_cost(history.usage)}" if history.seconds is not None else ""
+    )
+    parent_text = f", forked from {history.parent}" if history.parent else ""
+    tags_text = f", {format_tags(tags)}" if tags else ""
+    return (
+        f"{history.workflow}: {status}{duration_text}, started {format_time(history.started)}{parent_text}{tags_text}"
+    )
 
 
 def describe_saving(saved: PlanReuse) -> str:
@@ -319,20 +324,21 @@ def describe_saving(saved: PlanReuse) -> str:
 def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
     """The calls, outcomes and cost of each tier, one line each."""
     lines = []
-    for one in tiers:
-        used = one.usage
-        paid = f", {format_money(used.money)} of money" if used.money > 0 else ""
+    for tier in tiers:
+        usage = tier.usage
+        cost_text = f", {format_money(usage.money)} of money" if usage.money > 0 else ""
         cost = (
-            f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {format_duration(used.seconds)}"
-            if used.calls
+            f", {usage.prompt_tokens:,} tokens in, {usage.output_tokens:,} out{cost_text}, "
+            f"{format_duration(usage.seconds)}"
+            if usage.calls
             else ""
         )
-        asked = f"{pluralize(one.calls, 'call')}, {one.accepted} accepted{cost}"
-        if one.name == PERSON:
-            asked = pluralize(one.calls, "answer")
-        parts = [asked] if one.calls else []
-        parts += [f"passed over {pluralize(count, 'time')}: {reason}" for reason, count in one.skipped.items()]
-        lines.append(f"{one.name}: {'; '.join(parts)}")
+        calls_text = f"{pluralize(tier.calls, 'call')}, {tier.accepted} accepted{cost}"
+        if tier.name == PERSON:
+            calls_text = pluralize(tier.calls, "answer")
+        parts = [calls_text] if tier.calls else []
+        parts += [f"passed over {pluralize(count, 'time')}: {reason}" for reason, count in tier.skipped.items()]
+        lines.append(f"{tier.name}: {'; '.join(parts)}")
     return lines
 
 
@@ -350,15 +356,17 @@ def _show_incidents(history: History) -> None:
     lines += [
         f"{row.path}: {describe_given(row.overridden_by)}" for row in history.rows if row.overridden_by is not None
     ][:MAX_INCIDENTS]
-    chosen = list(describe_choices(history.rows))
-    lines += chosen[:MAX_INCIDENTS]
-    if len(chosen) > MAX_INCIDENTS:
-        more = f"and {len(chosen) - MAX_INCIDENTS} more selections of an agent or a model"
-        lines.append(f"{more}; orchestra runs tail {history.run} --no-follow")
-    recalled = Counter(tried.reused_from for row in history.rows for tried in row.attempts if tried.reused_from)
+    choices = list(describe_choices(history.rows))
+    lines += choices[:MAX_INCIDENTS]
+    if len(choices) > MAX_INCIDENTS:
+        more_text = f"and {len(choices) - MAX_INCIDENTS} more selections of an agent or a model"
+        lines.append(f"{more_text}; orchestra runs tail {history.run} --no-follow")
+    recalled_counts = Counter(
+        attempt.reused_from for row in history.rows for attempt in row.attempts if attempt.reused_from
+    )
     lines += describe_tiers(usage_by_tier(history))
-    lines += [describe_saving(saved) for saved in history.reused_plans]
-    lines += [f"{pluralize(count, 'answer')} recalled from run {run}" for run, count in recalled.items()]
+    lines += [describe_saving(reused_plan) for reused_plan in history.reused_plans]
+    lines += [f"{pluralize(count, 'answer')} recalled from run {run}" for run, count in recalled_counts.items()]
     if lines:
         print_text()
     for line in lines:
@@ -383,15 +391,19 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
             }
         )
         return
-    took = f" in {format_duration(row.seconds)}" if row.seconds is not None else ""
+    duration_text = f" in {format_duration(row.seconds)}" if row.seconds is not None else ""
     print_text(
-        escape_invisible(f"{row.path}: {row.display_status}{took}{f', asked {row.name}' if row.name else ''}", keep=""),
+        escape_invisible(
+            f"{row.path}: {row.display_status}{duration_text}{f', asked {row.name}' if row.name else ''}", keep=""
+        ),
         style="bold",
     )
     if row.choice_reason:
         print_text(escape_invisible(f"  chose {row.choice_reason}"), style="dim")
-    for tried in row.attempts:
-        _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "", escalated=row.outcome is not None)
+    for attempt in row.attempts:
+        _show_attempt(
+            attempt, tier_name(tiers, attempt.tier) if attempt.tier else "", escalated=row.outcome is not None
+        )
     if row.correction is not None:
         print_text(
             escape_invisible(
@@ -418,18 +430,18 @@ def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -
         f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, "
         f"{format_duration(usage.seconds)}{format_cost(usage)}"
     )
-    where = f" on {attempt.server}{f' ({attempt.model})' if attempt.model else ''}" if attempt.server else ""
+    location = f" on {attempt.server}{f' ({attempt.model})' if attempt.model else ''}" if attempt.server else ""
     if attempt.reused_from:
-        where, cost = "", escape_invisible(f"recalled from run {attempt.reused_from}")
-    where = f", {tier}{where}" if tier else where
+        location, cost = "", escape_invisible(f"recalled from run {attempt.reused_from}")
+    location = f", {tier}{location}" if tier else location
     if attempt.seconds is None:
         cost = "without a recorded end" if escalated else "under way"
-    print_text(f"\nattempt {attempt.number}{escape_invisible(where, keep='')}: {cost}")
+    print_text(f"\nattempt {attempt.number}{escape_invisible(location, keep='')}: {cost}")
     if attempt.escalation_reason:
         print_text(escape_invisible(f"  {describe_model_choice(attempt)}"), style="dim")
     if attempt.seconds is not None:
-        said = f"{attempt.error}: {attempt.reason}" if attempt.error else format_value(attempt.value)
-        print_text(escape_invisible(said), style="yellow" if attempt.error else "")
+        value = f"{attempt.error}: {attempt.reason}" if attempt.error else format_value(attempt.value)
+        print_text(escape_invisible(value), style="yellow" if attempt.error else "")
     for line in attempt.frames:
         print_text(escape_invisible(f"  at {line}", keep=""), style="dim")
     if attempt.error and attempt.hint:

@@ -56,8 +56,8 @@ async def tail(name: str, *, follow: bool, as_json: bool) -> None:
             sys.stdout.flush()
             if not follow or isinstance(events[-1], RunFinished):
                 return
-            if not fresh and (why := await _rest_reason(journal, run, events)):
-                (print_note if as_json else print_text)(why)
+            if not fresh and (reason := await _rest_reason(journal, run, events)):
+                (print_note if as_json else print_text)(reason)
                 return
             await asyncio.sleep(POLL_SECONDS)
 
@@ -102,15 +102,15 @@ def _describe_event(event: Event) -> str:  # one line for each kind of event of 
         case AttemptFinished():
             return _describe_attempt(event)
         case ChecksStarted():
-            asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
+            text = ", ".join(dict.fromkeys(question.agent for question in event.questions))
             times = f", {len(event.questions)} times" if len(event.questions) > 1 else ""
             stake = event.priority
-            why = (
+            reason = (
                 ""
                 if stake is None
                 else f", for an uncertainty of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
             )
-            return f"the check {event.check} calls {asked}{times}{why}"
+            return f"the check {event.check} calls {text}{times}{reason}"
         case OutputJudged():
             return "accepted by the checks" if event.accepted else f"rejected by the checks: {_shorten(event.reason)}"
         case RetryPlanned():
@@ -157,40 +157,41 @@ def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejecte
             assert_never(never)
 
 
-def _describe_plan(drafted: PlanDraft) -> str:
+def _describe_plan(draft: PlanDraft) -> str:
     """The progress of a plan: the failed or rejected line, or the current one; for an agent with tools, its next
     action.
     """
-    which = f"sample {drafted.sample}: " if drafted.sample else ""
-    if drafted.failed_calls and not drafted.rejections:
-        line, reason = drafted.failed_calls[-1]
-        return f"{which}the router writes a new plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
-    name, node = next(iter(drafted.graph["nodes"].items()))
+    sample_text = f"sample {draft.sample}: " if draft.sample else ""
+    if draft.failed_calls and not draft.rejections:
+        line, reason = draft.failed_calls[-1]
+        return f"{sample_text}the router writes a new plan, version {draft.version}: {_shorten(f'{line}: {reason}')}"
+    name, node = next(iter(draft.graph["nodes"].items()))
     if name == "answer":
         return "it is called for its answer"
     if "steps" in node.get("with", ()) and name == "line":
         return (
-            f"it is called again: {_shorten(drafted.rejections[-1][2])}"
-            if drafted.rejections
+            f"it is called again: {_shorten(draft.rejections[-1][2])}"
+            if draft.rejections
             else "it is called for its next line"
         )
-    if drafted.lines and name != "line" and not drafted.lines[-1].startswith("return "):
-        return f"calls: {_shorten(drafted.lines[-1])}"
-    if drafted.rejections:
-        _, path, reason, _ = drafted.rejections[-1]
-        whom = "the larger planner" if drafted.escalated else "the router"
-        return f"{which}{whom} is called again: {_shorten(f'{path}: {reason}')}"
-    if drafted.reused_from:
-        return f"planned, as for run {drafted.reused_from}: {_shorten(drafted.lines[-1])}"
-    if drafted.warning:
-        return f"{_shorten(drafted.warning)}; the router is called for a plan"
-    if drafted.agreement is not None:
+    if draft.lines and name != "line" and not draft.lines[-1].startswith("return "):
+        return f"calls: {_shorten(draft.lines[-1])}"
+    if draft.rejections:
+        _, path, reason, _ = draft.rejections[-1]
+        whom = "the larger planner" if draft.escalated else "the router"
+        return f"{sample_text}{whom} is called again: {_shorten(f'{path}: {reason}')}"
+    if draft.reused_from:
+        return f"planned, as for run {draft.reused_from}: {_shorten(draft.lines[-1])}"
+    if draft.warning:
+        return f"{_shorten(draft.warning)}; the router is called for a plan"
+    if draft.agreement is not None:
         return (
-            f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: "
-            f"{_shorten(drafted.lines[-1])}"
+            f"planned, {draft.agreement:.0%} of {len(draft.sampled_plans)} samples agree: {_shorten(draft.lines[-1])}"
         )
     return (
-        f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is called for a plan"
+        f"{sample_text}planned: {_shorten(draft.lines[-1])}"
+        if draft.lines
+        else f"{sample_text}the router is called for a plan"
     )
 
 

@@ -94,16 +94,16 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
 
     since = parse_period(arguments.since, None).run_filter
     _check_arguments(arguments)
-    found = run_with_signals(
+    report = run_with_signals(
         lambda _: run_whatif(get_opener(context), load_settings(fleet=arguments.fleet), arguments, since)
     )
     if arguments.as_json:
-        print_json(as_data(found))
+        print_json(as_data(report))
     elif arguments.markdown:
-        typer.echo(as_markdown(found))
+        typer.echo(as_markdown(report))
     else:
-        show_report(found)
-    if not found.is_unchanged:
+        show_report(report)
+    if not report.is_unchanged:
         raise typer.Exit(1)
 
 
@@ -116,8 +116,8 @@ def _check_arguments(arguments: WhatIfArguments) -> None:
             "C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME"
         )
     if arguments.runs and ((arguments.workflow and not looks_like_path(arguments.workflow)) or arguments.since):
-        said = f"{'--since' if arguments.since else '--workflow'} requires --last, not named runs"
-        raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
+        message = f"{'--since' if arguments.since else '--workflow'} requires --last, not named runs"
+        raise InputError("C042", message, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
     if arguments.markdown and arguments.as_json:
         raise InputError("C010", "--markdown and --json exclude each other", hint="use one of them")
 
@@ -133,13 +133,13 @@ async def run_whatif(
     from orchestra.cli.runs.resume import open_recorded_orchestra
     from orchestra.core.settings import looks_like_path
 
-    waiting = StatusLine()
+    status_line = StatusLine()
     async with open_recorded_orchestra(
-        open_, arguments.runs[0] if arguments.runs else "last", waiting, settings
+        open_, arguments.runs[0] if arguments.runs else "last", status_line, settings
     ) as orchestra:
         variants = [parse_variant(orchestra.registry, text) for text in arguments.agent or ()]
         _refuse_duplicates(variants)
-        instead = {one.agent: one.replacement for one in variants} if variants else None
+        instead = {variant.agent: variant.replacement for variant in variants} if variants else None
         file = arguments.workflow if looks_like_path(arguments.workflow) else ""
         runs = await _select_runs(orchestra, arguments, run_filter, variants)
         line = asyncio.Semaphore(MAX_CONCURRENT_RUNS)
@@ -151,20 +151,20 @@ async def run_whatif(
                 except OrchestraError as error:
                     return UnreplayableRun(run, error)
 
-        found = await asyncio.gather(*(one(run) for run in runs))
-    lost = [one for one in found if isinstance(one, UnreplayableRun)]
-    if len(lost) == len(found):
-        raise lost[0].error
+        results = await asyncio.gather(*(one(run) for run in runs))
+    unreplayable_runs = [result for result in results if isinstance(result, UnreplayableRun)]
+    if len(unreplayable_runs) == len(results):
+        raise unreplayable_runs[0].error
     return WhatIfReport(
-        tuple((one.agent, one.option_text) for one in variants),
-        [one for one in found if isinstance(one, WhatifResult)],
-        lost,
+        tuple((variant.agent, variant.option_text) for variant in variants),
+        [result for result in results if isinstance(result, WhatifResult)],
+        unreplayable_runs,
     )
 
 
 def _refuse_duplicates(variants: Sequence[AgentVariant]) -> None:
     """Raises `InputError` C041 for two variants of one agent."""
-    names = [one.agent for one in variants]
+    names = [variant.agent for variant in variants]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError("C041", f"two variants of {twice!r}", hint="run the command once for each")
@@ -180,23 +180,23 @@ async def _select_runs(
 
     journal = orchestra.journal
     if arguments.runs:
-        named = list(dict.fromkeys([await find_run(journal, name) for name in arguments.runs]))
-        for run in named:
+        runs = list(dict.fromkeys([await find_run(journal, name) for name in arguments.runs]))
+        for run in runs:
             if await _is_evaluation(journal, run):
-                said = f"run {run} belongs to an evaluation with its own checks, which no current workflow has"
-                raise InputError("C042", said, hint="orchestra whatif --last 1")
-        return named
-    found: list[str] = []
+                message = f"run {run} belongs to an evaluation with its own checks, which no current workflow has"
+                raise InputError("C042", message, hint="orchestra whatif --last 1")
+        return runs
+    selected_runs: list[str] = []
     name = orchestra.find(arguments.workflow).name if looks_like_path(arguments.workflow) else arguments.workflow
     for summary in await journal.list_runs(NO_LIMIT):
-        if len(found) == arguments.last:
+        if len(selected_runs) == arguments.last:
             break
-        meant = name in ("", summary.workflow) and run_filter.contains(summary) and summary.finished is not None
-        if meant and await _uses_agent(journal, summary.run, variants):
-            found.append(summary.run)
-    if not found:
+        is_selected = name in ("", summary.workflow) and run_filter.contains(summary) and summary.finished is not None
+        if is_selected and await _uses_agent(journal, summary.run, variants):
+            selected_runs.append(summary.run)
+    if not selected_runs:
         raise InputError("C042", "no matching run has ended", hint="orchestra runs list")
-    return found
+    return selected_runs
 
 
 async def _is_evaluation(journal: Journal, run: str) -> bool:
@@ -216,7 +216,7 @@ async def _uses_agent(journal: Journal, run: str, variants: Sequence[AgentVarian
     if not isinstance(first, RunStarted) or first.options.get("purpose"):
         return False
     return not variants or any(
-        {f"{CARD}/{one.agent}", f"{CONTRACT}/agent/{one.agent}"} & first.versions.keys() for one in variants
+        {f"{CARD}/{variant.agent}", f"{CONTRACT}/agent/{variant.agent}"} & first.versions.keys() for variant in variants
     )
 
 
@@ -255,23 +255,26 @@ class WhatIfReport:
     @property
     def is_unchanged(self) -> bool:
         """True if every answer is unchanged."""
-        return not self.failures and all(one.verdict == "same" for one in self.rehearsals)
+        return not self.failures and all(result.verdict == "same" for result in self.rehearsals)
 
     @property
     def completed(self) -> list[WhatifResult]:
         """The completed replays, to which the figures refer."""
-        return [one for one in self.rehearsals if not one.stops]
+        return [result for result in self.rehearsals if not result.stops]
 
     @property
     def verdict_counts(self) -> Counter[WhatifVerdict]:
         """The number of answers by verdict."""
-        return Counter(one.verdict for one in self.rehearsals)
+        return Counter(result.verdict for result in self.rehearsals)
 
     @property
     def title(self) -> str:
         """A description of the change."""
-        said = (f"{other} instead of {agent}" if other != agent else other for agent, other in self.agents)
-        return "; ".join(said) or "the current version of everything"
+        titles = (
+            f"{replacement} instead of {agent}" if replacement != agent else replacement
+            for agent, replacement in self.agents
+        )
+        return "; ".join(titles) or "the current version of everything"
 
     @property
     def summary(self) -> str:
@@ -285,14 +288,14 @@ class WhatIfReport:
         """The cost of the replays."""
         from orchestra.core.events import NO_USAGE
 
-        recalled, anew = (
-            sum(one.recalled_calls for one in self.rehearsals),
-            sum(one.new_calls for one in self.rehearsals),
+        recalled_count, anew = (
+            sum(result.recalled_calls for result in self.rehearsals),
+            sum(result.new_calls for result in self.rehearsals),
         )
-        spent = sum((one.new_usage for one in self.rehearsals), NO_USAGE)
+        usage = sum((result.new_usage for result in self.rehearsals), NO_USAGE)
         return (
-            f"{pluralize(recalled, 'call')} recalled, {anew:,} made:"
-            f" {spent.prompt_tokens:,} tokens in, {spent.output_tokens:,} out, {format_duration(spent.seconds)}"
+            f"{pluralize(recalled_count, 'call')} recalled, {anew:,} made:"
+            f" {usage.prompt_tokens:,} tokens in, {usage.output_tokens:,} out, {format_duration(usage.seconds)}"
         )
 
     def figures(self) -> list[tuple[str, str, str]]:
@@ -300,16 +303,18 @@ class WhatIfReport:
         from orchestra.core.events import NO_USAGE
         from orchestra.core.outcomes import ValueOutcome
 
-        before, after = [one.before for one in self.completed], [one.after for one in self.completed]
-        spent = [sum((side.usage for side in sides), NO_USAGE) for sides in (before, after)]
+        before, after = [result.before for result in self.completed], [result.after for result in self.completed]
+        usages = [sum((side.usage for side in sides), NO_USAGE) for sides in (before, after)]
         then = sum(isinstance(side.outcome, ValueOutcome) for side in before)
-        now = sum(isinstance(one.after.outcome, ValueOutcome) and one.verdict != "refused" for one in self.completed)
+        now = sum(
+            isinstance(result.after.outcome, ValueOutcome) and result.verdict != "refused" for result in self.completed
+        )
         rows = [("answers", f"{then:,}", f"{now:,}")]
         if any(side.judged_nodes for side in (*before, *after)):
             rows.append(("accepted", _accepted_share(before), _accepted_share(after)))
         for name, of in _COSTS.items():
-            if any(of(usage) not in ("0", "0.00 s", "0.000000") for usage in spent):
-                rows.append((name, of(spent[0]), of(spent[1])))
+            if any(of(usage) not in ("0", "0.00 s", "0.000000") for usage in usages):
+                rows.append((name, of(usages[0]), of(usages[1])))
         return rows
 
 
@@ -332,29 +337,34 @@ def show_report(report: WhatIfReport) -> None:
     print_text(escape_invisible(f"{report.title}: {report.summary}"), style="bold")
     print_text()
     rows = [
-        (one.run, one.workflow, VERDICT_TEXTS[one.verdict], ", ".join(change.node for change in one.differences))
-        for one in report.rehearsals
+        (
+            result.run,
+            result.workflow,
+            VERDICT_TEXTS[result.verdict],
+            ", ".join(change.node for change in result.differences),
+        )
+        for result in report.rehearsals
     ]
-    rows += [(one.run, "", "cannot be replayed", one.error.message) for one in report.failures]
+    rows += [(failure.run, "", "cannot be replayed", failure.error.message) for failure in report.failures]
     print_table(("run", "workflow", "its answer", "nodes with other outcomes"), rows)
-    for one in report.rehearsals:
-        for stop in one.stops:
-            print_text(escape_invisible(f"\n{one.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
+    for result in report.rehearsals:
+        for stop in result.stops:
+            print_text(escape_invisible(f"\n{result.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
             print_text(escape_invisible(f"  {_shorten(format_value(stop.inputs))}"), style="dim")
-        if one.replay_gap:
+        if result.replay_gap:
             print_text(
-                escape_invisible(f"\n{one.run} cannot be completed by the current engine: {one.replay_gap}"),
+                escape_invisible(f"\n{result.run} cannot be completed by the current engine: {result.replay_gap}"),
                 style="yellow",
             )
-        for node in one.uncertified:
-            print_text(escape_invisible(f"\n{one.run}, {node.node}: {node.message}"), style="yellow")
-        if one.changed_tools or one.unknown_tools:
-            print_text(escape_invisible(f"\n{one.run}: {_code_change_note(one)}"), style="yellow")
-        if one.timed_out:
-            print_text(escape_invisible(f"\n{one.run}: {_timeout_note(one)}"), style="yellow")
-    changes = [(one, change) for one in report.rehearsals for change in one.differences]
-    for one, change in changes[:MAX_NODES_SHOWN]:
-        print_text(escape_invisible(f"\n{change.node} of run {one.run}"), style="bold")
+        for node in result.uncertified:
+            print_text(escape_invisible(f"\n{result.run}, {node.node}: {node.message}"), style="yellow")
+        if result.changed_tools or result.unknown_tools:
+            print_text(escape_invisible(f"\n{result.run}: {_code_change_note(result)}"), style="yellow")
+        if result.timed_out:
+            print_text(escape_invisible(f"\n{result.run}: {_timeout_note(result)}"), style="yellow")
+    changes = [(result, change) for result in report.rehearsals for change in result.differences]
+    for result, change in changes[:MAX_NODES_SHOWN]:
+        print_text(escape_invisible(f"\n{change.node} of run {result.run}"), style="bold")
         print_text(escape_invisible(f"  then  {_format_outcome(change.before)}"), style="red")
         print_text(escape_invisible(f"  now   {_format_outcome(change.after)}"), style="green")
     if len(changes) > MAX_NODES_SHOWN:
@@ -366,25 +376,27 @@ def show_report(report: WhatIfReport) -> None:
 
 
 def _footer(report: WhatIfReport) -> str:
-    left = len(report.rehearsals) - len(report.completed)
-    whole = len(report.completed)
-    ends = f"{pluralize(whole, 'run')} completed; " if left or report.failures else ""
+    incomplete_count = len(report.rehearsals) - len(report.completed)
+    completed_count = len(report.completed)
+    ends = f"{pluralize(completed_count, 'run')} completed; " if incomplete_count or report.failures else ""
     return ends + report.effort
 
 
-def _code_change_note(one: WhatifResult) -> str:
-    altered = f"the code of {', '.join(one.changed_tools)} has changed: called again" if one.changed_tools else ""
+def _code_change_note(result: WhatifResult) -> str:
+    change_text = (
+        f"the code of {', '.join(result.changed_tools)} has changed: called again" if result.changed_tools else ""
+    )
     unsure = (
-        f"it is not recorded whether the code of {', '.join(one.unknown_tools)} has changed"
-        if one.unknown_tools
+        f"it is not recorded whether the code of {', '.join(result.unknown_tools)} has changed"
+        if result.unknown_tools
         else ""
     )
-    return "; ".join(filter(None, (altered, unsure)))
+    return "; ".join(filter(None, (change_text, unsure)))
 
 
-def _timeout_note(one: WhatifResult) -> str:
-    where = ", ".join(node or "the run" for node in one.timed_out)
-    return f"the deadline had passed at {where}; recalled calls take no time, so the result may differ without a change"
+def _timeout_note(result: WhatifResult) -> str:
+    text = ", ".join(node or "the run" for node in result.timed_out)
+    return f"the deadline had passed at {text}; recalled calls take no time, so the result may differ without a change"
 
 
 def _stop_reason(stop: StoppedNode) -> str:
@@ -425,55 +437,58 @@ def as_markdown(report: WhatIfReport) -> str:
         "",
     ]
     lines += [_footer(report), ""]
-    different = [one for one in report.rehearsals if one.verdict != "same" or one.differences]
+    different = [result for result in report.rehearsals if result.verdict != "same" or result.differences]
     if different or report.failures:
         lines += ["| run | its answer | nodes with other outcomes |", "|---|---|---|"]
-    for one in different:
-        nodes = ", ".join(_inline_code(change.node) for change in one.differences)
-        stops = "; ".join(f"{_inline_code(stop.node)}: {_inline_code(_stop_reason(stop))}" for stop in one.stops)
+    for result in different:
+        nodes = ", ".join(_inline_code(change.node) for change in result.differences)
+        stops = "; ".join(f"{_inline_code(stop.node)}: {_inline_code(_stop_reason(stop))}" for stop in result.stops)
         lines.append(
-            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | "
+            f"| {_inline_code(result.run)} | {VERDICT_TEXTS[result.verdict]} | "
             f"{'; '.join(part for part in (nodes, stops) if part)} |"
         )
     late = [
-        f"- {_inline_code(one.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
-        for one in report.rehearsals
-        for node in one.uncertified
+        f"- {_inline_code(result.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
+        for result in report.rehearsals
+        for node in result.uncertified
     ]
     late += [
-        f"- {_inline_code(one.run)}: {_inline_code(_code_change_note(one))}"
-        for one in report.rehearsals
-        if one.changed_tools or one.unknown_tools
+        _note_line(result, _code_change_note(result))
+        for result in report.rehearsals
+        if result.changed_tools or result.unknown_tools
     ]
-    late += [
-        f"- {_inline_code(one.run)}: {_inline_code(_timeout_note(one))}" for one in report.rehearsals if one.timed_out
-    ]
+    late += [_note_line(result, _timeout_note(result)) for result in report.rehearsals if result.timed_out]
     lines += [
-        f"| {_inline_code(one.run)} | cannot be replayed | {_inline_code(one.error.message)} |"
-        for one in report.failures
+        f"| {_inline_code(failure.run)} | cannot be replayed | {_inline_code(failure.error.message)} |"
+        for failure in report.failures
     ]
     lines += ["", *late] if late else []
-    changes = [(one, change) for one in report.rehearsals for change in one.differences]
+    changes = [(result, change) for result in report.rehearsals for change in result.differences]
     if changes:
         lines += [
             "",
             f"<details><summary>{min(len(changes), MAX_NODES_SHOWN)} of {len(changes):,} nodes, then and now</summary>",
             "",
         ]
-        for one, change in changes[:MAX_NODES_SHOWN]:
+        for result, change in changes[:MAX_NODES_SHOWN]:
             text = (
                 f"- {escape_invisible(_format_outcome(change.before))}\n"
                 f"+ {escape_invisible(_format_outcome(change.after))}"
             )
             fence = "`" * max(3, _longest_backticks(text) + 1)
-            lines += [f"{_inline_code(change.node)} of {_inline_code(one.run)}", "", f"{fence}diff", text, fence, ""]
+            lines += [f"{_inline_code(change.node)} of {_inline_code(result.run)}", "", f"{fence}diff", text, fence, ""]
         lines.append("</details>")
     return "\n".join(lines).rstrip()
 
 
+def _note_line(result: WhatifResult, note: str) -> str:
+    """A list item with a note on a run."""
+    return f"- {_inline_code(result.run)}: {_inline_code(note)}"
+
+
 def _longest_backticks(text: str) -> int:
     """The length of the longest sequence of backticks."""
-    return max((len(found) for found in re.findall("`+", text)), default=0)
+    return max((len(backticks) for backticks in re.findall("`+", text)), default=0)
 
 
 def _inline_code(text: str) -> str:
@@ -489,37 +504,38 @@ def as_data(report: WhatIfReport) -> dict[str, Any]:
     from orchestra.core.events import NO_USAGE
 
     return {
-        "agents": [{"agent": agent, "instead": said} for agent, said in report.agents],
+        "agents": [{"agent": agent, "instead": replacement} for agent, replacement in report.agents],
         "verdicts": dict(report.verdict_counts),
         "same": report.is_unchanged,
-        "runs": [_run_data(one) for one in report.rehearsals],
-        "lost": [{"run": one.run, "error": error_data(one.error)} for one in report.failures],
-        "recalled": sum(one.recalled_calls for one in report.rehearsals),
-        "anew": sum(one.new_calls for one in report.rehearsals),
-        "spent": sum((one.new_usage for one in report.rehearsals), NO_USAGE),
+        "runs": [_run_data(result) for result in report.rehearsals],
+        "lost": [{"run": failure.run, "error": error_data(failure.error)} for failure in report.failures],
+        "recalled": sum(result.recalled_calls for result in report.rehearsals),
+        "anew": sum(result.new_calls for result in report.rehearsals),
+        "spent": sum((result.new_usage for result in report.rehearsals), NO_USAGE),
     }
 
 
-def _run_data(one: WhatifResult) -> dict[str, Any]:
+def _run_data(result: WhatifResult) -> dict[str, Any]:
     return {
-        "run": one.run,
-        "workflow": one.workflow,
-        "verdict": one.verdict,
-        "before": _side_data(one.before),
-        "after": _side_data(one.after),
+        "run": result.run,
+        "workflow": result.workflow,
+        "verdict": result.verdict,
+        "before": _side_data(result.before),
+        "after": _side_data(result.after),
         "changed": [
-            {"node": change.node, "before": change.before, "after": change.after} for change in one.differences
+            {"node": change.node, "before": change.before, "after": change.after} for change in result.differences
         ],
-        "stops": [{"node": stop.node, "name": stop.name, "inputs": stop.inputs} for stop in one.stops],
-        "recalled": one.recalled_calls,
-        "anew": one.new_calls,
-        "spent": one.new_usage,
-        "lost": one.replay_gap or None,
-        "late": one.timed_out,
-        "altered": one.changed_tools,
-        "unsure": one.unknown_tools,
+        "stops": [{"node": stop.node, "name": stop.name, "inputs": stop.inputs} for stop in result.stops],
+        "recalled": result.recalled_calls,
+        "anew": result.new_calls,
+        "spent": result.new_usage,
+        "lost": result.replay_gap or None,
+        "late": result.timed_out,
+        "altered": result.changed_tools,
+        "unsure": result.unknown_tools,
         "uncovered": [
-            {"node": node.node, "agent": node.agent, "code": node.code, "why": node.reason} for node in one.uncertified
+            {"node": node.node, "agent": node.agent, "code": node.code, "why": node.reason}
+            for node in result.uncertified
         ],
     }
 
@@ -553,35 +569,35 @@ def parse_variant(registry: Registry, text: str) -> AgentVariant:
     """Parses an option: `reader` for the current version of the agent, or `reader@OTHER`. Raises `InputError` C041."""
     from orchestra.cli.text_files import read_text
 
-    name, _, other = text.partition("@")
-    if not other:
+    name, _, replacement = text.partition("@")
+    if not replacement:
         return AgentVariant(name, f"{name} in its current version", _find_agent(registry, name))
-    if other in registry.agents:
-        return AgentVariant(name, other, _find_agent(registry, other))
-    if other.startswith(MODEL_PREFIX):
+    if replacement in registry.agents:
+        return AgentVariant(name, replacement, _find_agent(registry, replacement))
+    if replacement.startswith(MODEL_PREFIX):
         return AgentVariant(
             name,
-            f"{name} on {other.removeprefix(MODEL_PREFIX)}",
-            _standalone_card(registry, name).with_settings(model=other.removeprefix(MODEL_PREFIX)),
+            f"{name} on {replacement.removeprefix(MODEL_PREFIX)}",
+            _standalone_card(registry, name).with_settings(model=replacement.removeprefix(MODEL_PREFIX)),
         )
-    path = Path(other)
+    path = Path(replacement)
     if os.path.isdir(path):
         return AgentVariant(
-            name, f"{name} of {other}", _with_distinct_name(registry, _load_folder(registry, name, path))
+            name, f"{name} of {replacement}", _with_distinct_name(registry, _load_folder(registry, name, path))
         )
     if os.path.isfile(path):
         return AgentVariant(
-            name, f"{name} with {other}", _standalone_card(registry, name).with_prompt(read_text(path), path)
+            name, f"{name} with {replacement}", _standalone_card(registry, name).with_prompt(read_text(path), path)
         )
-    near = closest_match(other, registry.agents)
+    near = closest_match(replacement, registry.agents)
     hint = f"did you mean {name}@{near}?" if near else "orchestra explain C041"
-    raise InputError("C041", f"{other!r} is not an agent, a file or a folder", hint=hint)
+    raise InputError("C041", f"{replacement!r} is not an agent, a file or a folder", hint=hint)
 
 
 def _find_agent(registry: Registry, name: str) -> Card | Contract:
     """Finds an agent of the project. Raises `InputError` A001."""
-    coded = registry.agents.get(name) if name not in registry.cards else None
-    return coded or registry.card(name)
+    contract = registry.agents.get(name) if name not in registry.cards else None
+    return contract or registry.card(name)
 
 
 def _standalone_card(registry: Registry, name: str) -> Card:
@@ -603,8 +619,8 @@ def _load_folder(registry: Registry, name: str, path: Path) -> Card:
     from orchestra.agents.ensemble import join_members
 
     if (path / CARD_FILE).is_file():
-        own = registry.cards.get(name)
-        members = {part.name: part for part in own.member_cards} if own is not None else {}
+        own_card = registry.cards.get(name)
+        members = {part.name: part for part in own_card.member_cards} if own_card is not None else {}
         return join_members(Card.load(path.resolve(), registry.models), {**registry.cards, **members})
     card, folder = _standalone_card(registry, name), path.resolve()
     if card.kind in KINDS_WITH_ARRAYS:
@@ -618,6 +634,6 @@ def _load_folder(registry: Registry, name: str, path: Path) -> Card:
 
 def _with_distinct_name(registry: Registry, card: Card) -> Card:
     """Renames a card that differs from the project's only by an adapter's weights, which the digest does not cover."""
-    own = registry.cards.get(card.name)
-    same = own is not None and own.digest == card.digest and own.folder != card.folder
-    return card.with_settings(name=f"{card.name}_other"[-64:]) if same else card
+    own_card = registry.cards.get(card.name)
+    is_same_card = own_card is not None and own_card.digest == card.digest and own_card.folder != card.folder
+    return card.with_settings(name=f"{card.name}_other"[-64:]) if is_same_card else card

@@ -66,8 +66,8 @@ def read_duckdb(path: Path, source: str) -> FileContent:
 
 
 def _query(connection: Any, *name: str) -> Any:
-    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in name)
-    return connection.execute(f"SELECT * FROM {quoted}")  # noqa: S608 - the name is quoted, and of the file's own schema
+    quoted_name = ".".join('"' + part.replace('"', '""') + '"' for part in name)
+    return connection.execute(f"SELECT * FROM {quoted_name}")  # noqa: S608 - the name is quoted, and of the file's own schema
 
 
 def _add_tables(builder: DocumentBuilder, tables: Iterable[tuple[str, Any]]) -> None:

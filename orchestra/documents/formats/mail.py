@@ -29,14 +29,16 @@ def read(path: Path, source: str) -> FileContent:
     return builder.content()
 
 
-def _add_message(builder: DocumentBuilder, message: EmailMessage, place: str, source: str, more: int) -> None:
+def _add_message(
+    builder: DocumentBuilder, message: EmailMessage, place: str, source: str, attachment_limit: int
+) -> None:
     try:
         lines = [(name, " ".join(str(message[name]).split())) for name in _HEADER if message[name]]
         for at, (name, text) in enumerate(lines):
             builder.add(f"{name}: {text}", f"{place}{name}", joined=at > 0)
         _add_body(builder, message, f"{place}message")
         for number, part in enumerate(message.iter_attachments(), 1):
-            _add_attachment(builder, part, f"{place}attachment {number}", source, more)
+            _add_attachment(builder, part, f"{place}attachment {number}", source, attachment_limit)
     except (MessageError, LookupError, ValueError, AttributeError, TypeError, IndexError) as error:
         # The parser of the standard library raises any of these for headers and parts that break the rules.
         raise damaged_file(source, "EML", error) from error
@@ -53,15 +55,15 @@ def _add_body(builder: DocumentBuilder, message: EmailMessage, place: str) -> No
         builder.add(text, place)
 
 
-def _add_attachment(builder: DocumentBuilder, part: object, place: str, source: str, more: int) -> None:
+def _add_attachment(builder: DocumentBuilder, part: object, place: str, source: str, attachment_limit: int) -> None:
     if not isinstance(part, EmailMessage):
         return
     name = part.get_filename() or ""
     location = f"{place} ({name})" if name else place
-    if part.get_content_type() == "message/rfc822" and more > 0:
+    if part.get_content_type() == "message/rfc822" and attachment_limit > 0:
         inner = part.get_payload(0)
         if isinstance(inner, EmailMessage):
-            _add_message(builder, inner, f"{location}, ", source, more - 1)
+            _add_message(builder, inner, f"{location}, ", source, attachment_limit - 1)
     elif part.get_content_type() == "text/html":
         add_markup(_content(part), builder, location)
     elif part.get_content_maintype() == "text":

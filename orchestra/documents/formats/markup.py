@@ -39,10 +39,10 @@ def read(path: Path, source: str) -> FileContent:
         DocumentError: D003 for bytes that are no text, D005 for a text that is too long.
     """
     data = path.read_bytes()[:4096]
-    declared = _CHARSET.search(data)
-    if declared is not None and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+    match = _CHARSET.search(data)
+    if match is not None and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         try:
-            return parse(path.read_bytes().decode(declared[1].decode("ascii")), source)
+            return parse(path.read_bytes().decode(match[1].decode("ascii")), source)
         except (LookupError, UnicodeDecodeError):
             pass
     return parse(decode(path, source), source)
@@ -116,8 +116,8 @@ class _Cells:
             self._fill(self.rows[-1])
 
     def _fill(self, row: list[str]) -> None:
-        while (covered := self.pending.get(len(row))) is not None:
-            depth, content = covered
+        while (pending_cell := self.pending.get(len(row))) is not None:
+            depth, content = pending_cell
             if depth > 1:
                 self.pending[len(row)] = (depth - 1, content)
             else:
@@ -142,23 +142,23 @@ class _PageParser(HTMLParser):
             self._hidden_depth += tag == self._hidden
             return
         self._hidden = ""
-        given = dict(attrs)
-        style = "".join((given.get("style") or "").split()).lower()
-        if tag in _HIDDEN or "hidden" in given or "display:none" in style:
+        attributes = dict(attrs)
+        style = "".join((attributes.get("style") or "").split()).lower()
+        if tag in _HIDDEN or "hidden" in attributes or "display:none" in style:
             if tag not in _VOID:
                 self._hidden, self._hidden_depth = tag, 1
             return
         if tag == "br":
             self._text.append("\n")
         elif tag == "img":
-            self._text.append(f" {given['alt']} " if given.get("alt") else "")
+            self._text.append(f" {attributes['alt']} " if attributes.get("alt") else "")
         elif tag == "table" and len(self._tables) < MAX_DEPTH:
             self._end_block()
             self._tables.append(_Cells())
         elif self._tables and tag == "tr":
             self._tables[-1].start_row()
         elif self._tables and tag in ("td", "th"):
-            self._tables[-1].start_cell(tag, _span(given.get("colspan")), _span(given.get("rowspan")))
+            self._tables[-1].start_cell(tag, _span(attributes.get("colspan")), _span(attributes.get("rowspan")))
         elif tag in _BLOCKS:
             self._end_block()
         self._pre += tag == "pre"

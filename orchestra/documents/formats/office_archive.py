@@ -47,8 +47,10 @@ def check_archive(path: Path, source: str, kind: str) -> None:
 
 def _check_sizes(parts: list[zipfile.ZipInfo], source: str) -> None:
     total = sum(part.file_size for part in parts)
-    packed = any(part.file_size > MAX_RATIO * max(part.compress_size, 1) and part.file_size > 1 << 20 for part in parts)
-    if total > MAX_UNPACKED or packed or len(parts) > MAX_PARTS:
+    is_compressed = any(
+        part.file_size > MAX_RATIO * max(part.compress_size, 1) and part.file_size > 1 << 20 for part in parts
+    )
+    if total > MAX_UNPACKED or is_compressed or len(parts) > MAX_PARTS:
         raise DocumentError(
             "D005", f"{source} unpacks to {total >> 20} MiB", hint="save the part that is needed as a file of its own"
         )

@@ -73,18 +73,20 @@ def _add_page(builder: DocumentBuilder, page: Any, place: str) -> None:
 
 def clean_text(text: str) -> str:
     """Returns the text of a page with words joined that a line's end divides."""
-    joined = _HYPHEN.sub("", text).replace("\r\n", "\n").replace("\ufffe", "-").replace("\x02", "-").replace("\x00", "")
-    return "\n".join(line.rstrip() for line in joined.splitlines()).strip()
+    joined_text = (
+        _HYPHEN.sub("", text).replace("\r\n", "\n").replace("\ufffe", "-").replace("\x02", "-").replace("\x00", "")
+    )
+    return "\n".join(line.rstrip() for line in joined_text.splitlines()).strip()
 
 
 def _segments(page: Any) -> list[_Segment]:
-    found = []
+    segments = []
     for index in range(page.count_rects()):
         left, bottom, right, top = page.get_rect(index)
         text = " ".join(page.get_text_bounded(left, bottom, right, top).split())
         if text:
-            found.append(_Segment(left, right, bottom, top, text))
-    return found
+            segments.append(_Segment(left, right, bottom, top, text))
+    return segments
 
 
 def find_tables(segments: Sequence[_Segment]) -> Iterator[list[list[str]]]:
@@ -104,7 +106,9 @@ def find_tables(segments: Sequence[_Segment]) -> Iterator[list[list[str]]]:
 def _lines(segments: Sequence[_Segment]) -> Iterator[list[_Segment]]:
     """Yields the parts of each line from left to right, the lines from top to bottom. Parts that touch are joined."""
     line: list[_Segment] = []
-    for segment in sorted(segments, key=lambda one: (-(one.bottom + one.top) / 2, one.left)):
+    for segment in sorted(
+        segments, key=lambda other_segment: (-(other_segment.bottom + other_segment.top) / 2, other_segment.left)
+    ):
         if line and abs((segment.bottom + segment.top) - (line[0].bottom + line[0].top)) > _height(line[0]):
             yield _join(line)
             line = []
@@ -118,10 +122,10 @@ def _height(segment: _Segment) -> float:
 
 
 def _join(line: list[_Segment]) -> list[_Segment]:
-    joined: list[_Segment] = []
-    for segment in sorted(line, key=lambda one: one.left):
-        if joined and segment.left - joined[-1].right < 0.9 * _height(segment):
-            last = joined.pop()
+    segments: list[_Segment] = []
+    for segment in sorted(line, key=lambda other_segment: other_segment.left):
+        if segments and segment.left - segments[-1].right < 0.9 * _height(segment):
+            last = segments.pop()
             glue = "" if segment.left - last.right < 0.1 * _height(segment) else " "
             segment = _Segment(
                 last.left,
@@ -130,8 +134,8 @@ def _join(line: list[_Segment]) -> list[_Segment]:
                 max(last.top, segment.top),
                 f"{last.text}{glue}{segment.text}",
             )
-        joined.append(segment)
-    return joined
+        segments.append(segment)
+    return segments
 
 
 def _fits(block: Sequence[Sequence[_Segment]], line: Sequence[_Segment]) -> bool:
@@ -140,7 +144,7 @@ def _fits(block: Sequence[Sequence[_Segment]], line: Sequence[_Segment]) -> bool
     if above[0].bottom - line[0].top > 3 * _height(line[0]):
         return False
     columns = _columns([*block, line])
-    return len(columns) > 1 and len(columns) >= max(len(one) for one in (*block, line))
+    return len(columns) > 1 and len(columns) >= max(len(segments) for segments in (*block, line))
 
 
 def _columns(lines: Sequence[Sequence[_Segment]]) -> list[tuple[float, float]]:

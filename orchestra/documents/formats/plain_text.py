@@ -27,10 +27,10 @@ def read_text(path: Path, source: str) -> FileContent:
 def read_markdown(path: Path, source: str) -> FileContent:
     """Reads a text with the markup of Markdown."""
     text = decode(path, source)
-    fenced = [match.span() for match in _FENCE.finditer(text)]
+    fence_spans = [match.span() for match in _FENCE.finditer(text)]
 
     def is_code(at: int) -> bool:
-        return any(start <= at < end for start, end in fenced)
+        return any(start <= at < end for start, end in fence_spans)
 
     headings = [match for match in _HEADING.finditer(text) if match["title"] and not is_code(match.start())]
     locations = [Location(start=match.start(), name=match["title"]) for match in headings]

@@ -98,10 +98,10 @@ _CURRENCIES = ("€", "$", "£", "¥", "₹", "EUR", "USD", "GBP", "CHF", "JPY",
 def _number_text(value: float, number_format: str) -> str:
     if "%" in number_format:
         return f"{_plain(value * 100)}%"
-    shown = number_format.split(";")[0]
-    sign = next((one for one in _CURRENCIES if one in shown), "")
-    if "[$" in shown and not sign:
-        sign = shown.split("[$", 1)[1].split("]")[0].split("-")[0].strip()
+    first_format = number_format.split(";")[0]
+    sign = next((currency for currency in _CURRENCIES if currency in first_format), "")
+    if "[$" in first_format and not sign:
+        sign = first_format.split("[$", 1)[1].split("]")[0].split("-")[0].strip()
     return f"{sign} {_plain(value)}" if sign and sign.isalpha() else f"{sign}{_plain(value)}"
 
 

@@ -39,7 +39,7 @@ def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationR
     from orchestra.verification.acceptance import VerificationRequest
 
     acceptance = unit.node.acceptance or Acceptance()
-    found = VerificationRequest(
+    request = VerificationRequest(
         value=outcome.value,
         schema=unit.node.output,
         evidence=evidence(unit)
@@ -51,11 +51,11 @@ def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationR
         combination=acceptance.combination,
     )
     if not acceptance.uses_model_checks:
-        return found
+        return request
     inputs = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs is not None else {}
     back_off = "back_off" in acceptance.otherwise
     return structs.replace(
-        found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges, back_off=back_off
+        request, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges, back_off=back_off
     )
 
 
@@ -71,14 +71,14 @@ def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
     first answers.
     """
     certificate = acceptance.certificate
-    own = (
+    is_own_value = (
         unit.judgement is None
         and not unit.tier
         and not (unit.person_answer is not None and unit.person_answer.call_happened)
     )
     if unit.body is not None and unit.body.finished_items is not None and unit.body.finished_items.person_values:
-        own = False
-    return certificate.guarantee if certificate is not None and own else ""
+        is_own_value = False
+    return certificate.guarantee if certificate is not None and is_own_value else ""
 
 
 def evidence(unit: WorkItem) -> tuple[EvidenceSource, ...]:

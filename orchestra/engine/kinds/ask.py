@@ -28,27 +28,27 @@ def ask(state: RunState, unit: WorkItem) -> Proposal:
     node = unit.node
     question = node.value.evaluate(unit.bindings) if node.value is not None else ""
     options = node.source.options if isinstance(node.source, AskNode) else ()
-    asked = AskPerson(unit, str(question), node.output, options)
-    checked = node.acceptance is not None and node.acceptance.checks
+    ask_person = AskPerson(unit, str(question), node.output, options)
+    checks = node.acceptance is not None and node.acceptance.checks
     if (
         state.overrides
-        and not checked
-        and (known := state.overrides.get(unit.path)) is not None
-        and known.question_digest == question_fields(asked)["question_digest"]
+        and not checks
+        and (override := state.overrides.get(unit.path)) is not None
+        and override.question_digest == question_fields(ask_person)["question_digest"]
     ):
-        return FinishNode(unit, ValueOutcome(known.value), overridden_by=known.source)
-    return asked
+        return FinishNode(unit, ValueOutcome(override.value), overridden_by=override.source)
+    return ask_person
 
 
 def override_outcome(state: RunState, unit: WorkItem) -> Proposal | None:
     """Finishes a unit whose value a person gave; None for any other unit."""
-    known = state.overrides.get(unit.path) if state.overrides is not None else None
-    if known is None or known.question_digest:
+    override = state.overrides.get(unit.path) if state.overrides is not None else None
+    if override is None or override.question_digest:
         return None
-    if known.requires_all and (fault := incomplete_reason(unit.node, known.value, unit.bindings)):
+    if override.requires_all and (fault := incomplete_reason(unit.node, override.value, unit.bindings)):
         hint = f"give one for each: orchestra runs fork RUN --set {unit.path}=VALUE; or leave `at_least` out"
         return FinishNode(unit, FailedOutcome(INVALID_OVERRIDE, fault, unit.path, hint))
-    return FinishNode(unit, ValueOutcome(known.value), overridden_by=known.source)
+    return FinishNode(unit, ValueOutcome(override.value), overridden_by=override.source)
 
 
 def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
@@ -59,18 +59,18 @@ def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any
     if node.at_least != "all" or node.each is None:
         return ""
     left_out = node.when is not None and node.variable in node.when.references
-    read = node.each.references if node.when is None or left_out else node.each.references | node.when.references
-    if any(name not in bindings for name in read):
+    references = node.each.references if node.when is None or left_out else node.each.references | node.when.references
+    if any(name not in bindings for name in references):
         return ""
     try:
-        wanted = len(node.each.evaluate(bindings))
-        if wanted > node.limit or (node.when is not None and not left_out and not node.when.evaluate(bindings)):
+        element_count = len(node.each.evaluate(bindings))
+        if element_count > node.limit or (node.when is not None and not left_out and not node.when.evaluate(bindings)):
             return ""
     except OrchestraError:
         return ""
-    if len(value) == wanted or (left_out and len(value) < wanted):
+    if len(value) == element_count or (left_out and len(value) < element_count):
         return ""
-    return f"{pluralize(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
+    return f"{pluralize(len(value), 'element')} given for the {element_count:,} that it goes over, and all are needed"
 
 
 def _settle_given(unit: WorkItem, reply: QuestionAnswered) -> Proposal:
@@ -97,13 +97,13 @@ def ask_in_doubt(unit: WorkItem) -> Proposal:
 
 def question_fields(ask: AskPerson) -> dict[str, Any]:
     """Returns the recorded fields of a question, with the digest of what the person sees."""
-    shown: list[Any] = [ask.question, ask.options, ask.schema]
-    shown += [ask.withheld] if ask.withheld is not None else []
-    shown += [ask.result_schema] if ask.result_schema is not None else []
+    fields: list[Any] = [ask.question, ask.options, ask.schema]
+    fields += [ask.withheld] if ask.withheld is not None else []
+    fields += [ask.result_schema] if ask.result_schema is not None else []
     return {
         "question": ask.question,
         "schema": ask.schema,
-        "question_digest": digest(canonical(shown)),
+        "question_digest": digest(canonical(fields)),
         "options": ask.options,
         "kind": ask.kind,
         "withheld": ask.withheld,
@@ -111,26 +111,26 @@ def question_fields(ask: AskPerson) -> dict[str, Any]:
     }
 
 
-def _declined_outcome(unit: WorkItem, asked: QuestionAsked, reply: QuestionAnswered) -> AbstainedOutcome:
+def _declined_outcome(unit: WorkItem, question: QuestionAsked, reply: QuestionAnswered) -> AbstainedOutcome:
     """Returns the outcome of a declined question: withheld, as a value that its checks rejected."""
-    why = f"{reply.by or 'a person'} declined to answer: {reply.decline_reason}"
-    ruling = unit.judgement if asked.kind == "acceptance" else None
+    reason = f"{reply.by or 'a person'} declined to answer: {reply.decline_reason}"
+    ruling = unit.judgement if question.kind == "acceptance" else None
     if ruling is None:
-        return AbstainedOutcome(why, unit.path)
-    told = None if ruling.feedback is None else "; ".join(filter(None, (ruling.feedback, why)))
-    return AbstainedOutcome(f"{ruling.reason}; {why}", unit.path, ruling.score, told)
+        return AbstainedOutcome(reason, unit.path)
+    text = None if ruling.feedback is None else "; ".join(filter(None, (ruling.feedback, reason)))
+    return AbstainedOutcome(f"{ruling.reason}; {reason}", unit.path, ruling.score, text)
 
 
 def on_answer(state: RunState, unit: WorkItem) -> Proposal | None:
     """Handles a person's answer."""
-    asked, reply = unit.question, unit.person_answer
-    if asked is None or reply is None:
+    question, reply = unit.question, unit.person_answer
+    if question is None or reply is None:
         raise internal_error(f"{unit.path} was not asked")
-    if reply.decline_reason and asked.kind != "effect":
-        return FinishNode(unit, _declined_outcome(unit, asked, reply))
-    if asked.kind == "answer":
+    if reply.decline_reason and question.kind != "effect":
+        return FinishNode(unit, _declined_outcome(unit, question, reply))
+    if question.kind == "answer":
         return settle(unit, ValueOutcome(reply.value))
-    if asked.kind == "acceptance":
+    if question.kind == "acceptance":
         return FinishNode(unit, ValueOutcome(reply.value))  # Unchanged: no check judges a person's answer.
     if reply.call_happened:
         return _settle_given(unit, reply)

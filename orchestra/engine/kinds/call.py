@@ -122,32 +122,32 @@ def reserve_budget(
     """Reserves budget for a model call (DESIGN §10). Its output limit shrinks to what is left; else it waits for calls
     in flight; else its prompt is counted exactly; else it fails.
     """
-    call, fed = wanted.call, unit.from_queue
+    call, is_queued = wanted.call, unit.from_queue
     unit.from_queue = False
     measure = state.estimate(call)
     bound = measure.prompt_tokens if unit.counted_tokens < 0 else min(unit.counted_tokens, measure.prompt_tokens)
     calls, room, money = account.remaining()
-    least, most = min(measure.min_output, measure.max_output), _max_output(measure, bound, room, money)
+    least, max_output = min(measure.min_output, measure.max_output), _max_output(measure, bound, room, money)
     open_ = (calls is None or calls > 0) and not (measure.unpriced_server and money is not None)
     if (
         open_
         and (room is None or room > 0)
         and (money is None or money > 0 or measure.token_prices == ZERO_PRICE)
-        and most >= least
+        and max_output >= least
     ):
-        if most < measure.max_output:
-            call = msgspec.structs.replace(call, max_output=most)
+        if max_output < measure.max_output:
+            call = msgspec.structs.replace(call, max_output=max_output)
         state.resume_waiting(account)
         return Invoke(
             unit,
             call,
             unchecked=wanted.unchecked,
-            reserved_tokens=bound + most,
-            reserved_money=_cost(measure, bound, most),
+            reserved_tokens=bound + max_output,
+            reserved_money=_cost(measure, bound, max_output),
             escalation_reason=wanted.escalation_reason,
         )
     if account.has_pending_calls and not (measure.unpriced_server and money is not None):
-        state.wait_for_budget(unit, account, first=fed)
+        state.wait_for_budget(unit, account, first=is_queued)
         return None
     state.resume_waiting(account)
     if open_ and unit.counted_tokens < 0 and bound and _max_output(measure, 1, room, money) >= least:
@@ -174,18 +174,18 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
     """Returns the output tokens that fit into the rest of the budget beside the prompt; negative if the prompt does not
     fit.
     """
-    most = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
+    max_output = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
     if money is not None and estimate.token_prices != ZERO_PRICE:
-        left = money - _cost(estimate, prompt, 0)
-        most = min(
-            most,
-            int(left / estimate.token_prices[1])
-            if estimate.token_prices[1] and left >= 0
-            else most
-            if left >= 0
+        remaining_money = money - _cost(estimate, prompt, 0)
+        max_output = min(
+            max_output,
+            int(remaining_money / estimate.token_prices[1])
+            if estimate.token_prices[1] and remaining_money >= 0
+            else max_output
+            if remaining_money >= 0
             else -1,
         )
-    return most
+    return max_output
 
 
 def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount[WorkItem], bound: int, least: int) -> str:
@@ -248,12 +248,14 @@ def on_judged(state: RunState, unit: WorkItem) -> Proposal | None:
         return escalation.on_rejected(state, unit, value.value)
     from orchestra.verification.answer_parts import remaining_value
 
-    found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    said = (
+    verdict_evidence = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    source = (
         OverrideSource(unit.person_answer.by)
         if unit.person_answer is not None and unit.person_answer.call_happened
         else None
     )
     return FinishNode(
-        unit, ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, found), overridden_by=said
+        unit,
+        ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, verdict_evidence),
+        overridden_by=source,
     )

@@ -133,13 +133,13 @@ def on_checks_done(unit: WorkItem, candidate: Outcome) -> Proposal:
     """Handles the end of questions: judges the value, or asks more."""
     from orchestra.verification.session import ChecksPending
 
-    checking = unit.check_progress
-    if checking is None or not isinstance(candidate, ValueOutcome):
+    check_progress = unit.check_progress
+    if check_progress is None or not isinstance(candidate, ValueOutcome):
         raise internal_error(f"{unit.path} has no value that is judged")
-    event = checking.started
-    asked = ChecksPending(check=event.check, questions=event.questions, verdicts=event.verdicts)
-    replies = tuple(map(to_reply, checking.scope.outcomes))
-    return RunChecks(unit, unit.attempt, verification_request(unit, candidate), asked, replies)
+    event = check_progress.started
+    pending = ChecksPending(check=event.check, questions=event.questions, verdicts=event.verdicts)
+    replies = tuple(map(to_reply, check_progress.scope.outcomes))
+    return RunChecks(unit, unit.attempt, verification_request(unit, candidate), pending, replies)
 
 
 def to_reply(outcome: Outcome | None) -> JudgeReply:

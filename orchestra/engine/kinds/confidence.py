@@ -36,13 +36,13 @@ class _ConfidenceTrace:
 
     def from_names(self, scope: ExecutionScope, names: Iterable[str]) -> Iterator[float]:
         """Adds the confidences of nodes by name, and of those on which they depend."""
-        wanted = set(names)
+        name_set = set(names)
         for index, node in enumerate(scope.program.nodes):
-            if node.name in wanted:
+            if node.name in name_set:
                 yield from self.from_node(scope, index)
-                wanted.discard(node.name)
-        if wanted and scope.program.sees_outer_scope and scope.unit is not None:
-            yield from self.from_names(scope.unit.scope, wanted)
+                name_set.discard(node.name)
+        if name_set and scope.program.sees_outer_scope and scope.unit is not None:
+            yield from self.from_names(scope.unit.scope, name_set)
 
     def from_node(self, scope: ExecutionScope, index: int) -> Iterator[float]:
         """Adds the confidence of a node's value, if it has one."""
@@ -78,20 +78,20 @@ class _ConfidenceTrace:
     def from_elements(self, scope: ExecutionScope, unit: WorkItem) -> Iterator[float]:
         """Adds the confidences of the list of an `each` node."""
         assert unit.map_progress is not None, "only of a list"
-        found: list[tuple[bool, float]] = []
+        scores: list[tuple[bool, float]] = []
         for index, outcome in enumerate(unit.map_progress.outcomes):
             if isinstance(outcome, ValueOutcome):
                 path = f"{unit.path}[{index}]"
                 element = _finished_unit(scope, path)
                 from_person = outcome.score is None and _is_from_person(scope, path, element, outcome)
-                said = PERSON_CONFIDENCE if from_person else min(self.from_unit(element, outcome), default=None)
-                if said is not None:
-                    found.append((self._agrees(outcome), said))
-        same = [score for agrees, score in found if agrees]
-        if same:
-            yield max(same)
+                confidence = PERSON_CONFIDENCE if from_person else min(self.from_unit(element, outcome), default=None)
+                if confidence is not None:
+                    scores.append((self._agrees(outcome), confidence))
+        agreeing_scores = [score for agrees, score in scores if agrees]
+        if agreeing_scores:
+            yield max(agreeing_scores)
         else:
-            yield from (score for _, score in found)
+            yield from (score for _, score in scores)
 
     def _agrees(self, outcome: ValueOutcome) -> bool:
         return any(content_key(part) in self.output_keys for _, part in content_parts(outcome.value))

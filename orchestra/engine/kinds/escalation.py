@@ -81,12 +81,18 @@ def _ask_or_withhold(state: RunState, unit: WorkItem, value: Any, reason: str, s
     if "ask" in require_acceptance(unit).otherwise:
         return ask_correction(unit, value, tiers)
     acceptance = require_acceptance(unit)
-    why, score = (
+    abstain_reason, score = (
         withheld_reason(acceptance, reason),
         output_confidence(unit, value) if acceptance.whole_workflow else score,
     )
     return FinishNode(
-        unit, AbstainedOutcome(f"{why}; {tiers}" if tiers else why, unit.path, score, require_judgement(unit).feedback)
+        unit,
+        AbstainedOutcome(
+            f"{abstain_reason}; {tiers}" if tiers else abstain_reason,
+            unit.path,
+            score,
+            require_judgement(unit).feedback,
+        ),
     )
 
 
@@ -94,11 +100,11 @@ def tiers_text(state: RunState, unit: WorkItem) -> str:
     """Returns which larger models were asked, and which were skipped and why; empty if none was, or none has a name."""
     if not unit.escalations or not state.tiers:
         return ""
-    found = [
+    tier_texts = [
         f"{tier_name(state.tiers, step.tier)} {_step_text(step)}"
         for step in {step.tier: step for step in unit.escalations}.values()
     ]
-    return f"its own model, then {', '.join(found)}"
+    return f"its own model, then {', '.join(tier_texts)}"
 
 
 def _step_text(step: EscalationStep) -> str:
@@ -114,14 +120,16 @@ def _step_text(step: EscalationStep) -> str:
 def ask_correction(unit: WorkItem, value: Any, tiers: str) -> Proposal:
     """Asks a person for the correct value, and shows the rejected one."""
     ruling = require_judgement(unit)
-    given = evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
-    texts, left = [], MAX_TEXTS
-    for source in given:
-        most = min(MAX_TEXT, left)
-        if most <= 0:
+    sources = evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
+    texts, remaining_texts = [], MAX_TEXTS
+    for source in sources:
+        max_text = min(MAX_TEXT, remaining_texts)
+        if max_text <= 0:
             break
-        texts.append(EvidenceText(source.text if len(source.text) <= most else f"{source.text[:most]}…", source.name))
-        left -= len(source.text)
-    withheld = WithheldOutput(value, ruling.reason, ruling.verdicts, tuple(texts), tiers)
+        texts.append(
+            EvidenceText(source.text if len(source.text) <= max_text else f"{source.text[:max_text]}…", source.name)
+        )
+        remaining_texts -= len(source.text)
+    withheld_output = WithheldOutput(value, ruling.reason, ruling.verdicts, tuple(texts), tiers)
     question = f"this was not accepted ({ruling.reason}). What is right?"
-    return AskPerson(unit, question, unit.node.output, kind="acceptance", withheld=withheld)
+    return AskPerson(unit, question, unit.node.output, kind="acceptance", withheld=withheld_output)

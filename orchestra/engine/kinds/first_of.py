@@ -18,9 +18,9 @@ def first_value(unit: WorkItem) -> Outcome:
     for arm in unit.node.arms:
         if all(name in unit.bindings for name in arm.references):
             return ValueOutcome(arm.evaluate(unit.bindings))
-    ended = [(need, unit.scope.outcomes[need]) for need in unit.node.needs]
+    outcomes = [(need, unit.scope.outcomes[need]) for need in unit.node.needs]
     for kind in (FailedOutcome, AbstainedOutcome, SkippedOutcome):
-        for need, outcome in ended:
+        for need, outcome in outcomes:
             if isinstance(outcome, kind):
                 return inherit_outcome(outcome, unit.scope.program.nodes[need].name)
     return SkippedOutcome("no arm is a value", unit.path)

@@ -112,10 +112,14 @@ def planned_by_rule(unit: WorkItem) -> Proposal | None:
     if not require_plan_settings(unit).rules:
         return None
     offer = plan_capabilities(unit)
-    made = rules.plan_by_rule(goal_of(unit), offer, input_values(unit))
-    if made is None:
+    rule_plan = rules.plan_by_rule(goal_of(unit), offer, input_values(unit))
+    if rule_plan is None:
         return None
-    return enter_rule_plan(unit, made.plan, offer, made.rule) if made.plan.steps else FinishNode(unit, declined(unit))
+    return (
+        enter_rule_plan(unit, rule_plan.plan, offer, rule_plan.rule)
+        if rule_plan.plan.steps
+        else FinishNode(unit, declined(unit))
+    )
 
 
 def declined(unit: WorkItem) -> FailedOutcome:
@@ -166,8 +170,8 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
 
 def planner_state(request: PlanRequest, draft: PlanDraft) -> PlannerState:
     """Returns the state of the router's state machine at a turn of the plan."""
-    rejected = tuple(Rejection(*one) for one in draft.rejections)
-    return PlannerState(request, parse_steps(draft.lines), rejected, draft.repaired_lines, draft.escalated)
+    rejections = tuple(Rejection(*rejection) for rejection in draft.rejections)
+    return PlannerState(request, parse_steps(draft.lines), rejections, draft.repaired_lines, draft.escalated)
 
 
 def is_question(unit: WorkItem) -> bool:
@@ -189,7 +193,9 @@ def use_legacy_rules(unit: WorkItem) -> None:
 
 def without_effect_bounds(offer: Capabilities) -> Capabilities:
     """Returns the capabilities without limits of effects, as of older engines."""
-    return replace(offer, by_name={name: replace(one, has_effects=False) for name, one in offer.by_name.items()})
+    return replace(
+        offer, by_name={name: replace(capability, has_effects=False) for name, capability in offer.by_name.items()}
+    )
 
 
 def _accepted_lines(draft: PlanDraft) -> PlanDraft:
@@ -205,8 +211,8 @@ def _on_question_failed(unit: WorkItem, draft: PlanDraft, failure: Outcome) -> P
     state = planner_state(
         plan_request(unit, plan_history(require_plan_progress(unit)), declines=draft.version > 0), draft
     )
-    if (other := continue_without_answer(state, failure)) is not None:
-        return next_turn(unit, *other, _accepted_lines(draft))
+    if (continuation := continue_without_answer(state, failure)) is not None:
+        return next_turn(unit, *continuation, _accepted_lines(draft))
     if not draft.sample or poor:
         return FinishNode(unit, failure)
     proposal = next_turn(unit, state, PlanNotFound(()), _accepted_lines(draft))
@@ -240,18 +246,18 @@ def forecast_rule(node: CompiledNode, inputs: Mapping[str, Any]) -> RuleForecast
         return RuleForecast(applies=False)
     bound = ScopeBindings(input=dict(inputs))
     goal = str(planning.goal.evaluate(bound))
-    given = {GOAL: goal, **{name: value.evaluate(bound) for name, value in planning.values.items()}}
-    offer = limit_calls(PlanRequest("", all_capabilities(node, goal)), node, lambda: given).capabilities
-    made = rules.plan_by_rule(goal, offer, given)
-    if made is None or not made.plan.steps:
-        return RuleForecast(applies=made is not None)
-    return RuleForecast(True, _compile(planning, _dump_graph(to_workflow(made.plan, offer, node.name))))
+    values = {GOAL: goal, **{name: value.evaluate(bound) for name, value in planning.values.items()}}
+    offer = limit_calls(PlanRequest("", all_capabilities(node, goal)), node, lambda: values).capabilities
+    rule_plan = rules.plan_by_rule(goal, offer, values)
+    if rule_plan is None or not rule_plan.plan.steps:
+        return RuleForecast(applies=rule_plan is not None)
+    return RuleForecast(True, _compile(planning, _dump_graph(to_workflow(rule_plan.plan, offer, node.name))))
 
 
 def _compile(planning: PlanSettings, graph: Any, sample: int = 0) -> Program:
-    known = (*planning.reachable, *planning.capabilities, *planning.judges)
-    agents = {one.name: one for one in known if one.kind == "agent"}
-    tools = {one.name: one for one in known if one.kind == "tool"}
+    contracts = (*planning.reachable, *planning.capabilities, *planning.judges)
+    agents = {contract.name: contract for contract in contracts if contract.kind == "agent"}
+    tools = {contract.name: contract for contract in contracts if contract.kind == "tool"}
     for planner in (planning.router, planning.larger):
         if planner is not None:
             agents.setdefault(planner.name, planner)
@@ -263,17 +269,17 @@ def _compile(planning: PlanSettings, graph: Any, sample: int = 0) -> Program:
 
 def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
     """Returns what a question or a plan can read: values of the node and of earlier versions."""
-    given = input_values(unit)
+    values = input_values(unit)
     if unit.plan_progress is not None:
-        given |= {name: value for name, (value, _) in unit.plan_progress.carried_values.items()}
-    return ScopeBindings(input={name: given[name] for name in body.inputs})
+        values |= {name: value for name, (value, _) in unit.plan_progress.carried_values.items()}
+    return ScopeBindings(input={name: values[name] for name in body.inputs})
 
 
 def input_values(unit: WorkItem) -> dict[str, Any]:
     """Returns the values that a plan may read."""
     planning = require_plan_settings(unit)
-    given = {name: value.evaluate(unit.bindings) for name, value in planning.values.items()}
-    return {GOAL: planning.goal.evaluate(unit.bindings), **given}
+    values = {name: value.evaluate(unit.bindings) for name, value in planning.values.items()}
+    return {GOAL: planning.goal.evaluate(unit.bindings), **values}
 
 
 def is_complete(draft: PlanDraft) -> bool:
@@ -297,21 +303,21 @@ def carry_over(progress: PlanProgress, draft: PlanDraft) -> None:
 
 def finished_values(progress: PlanProgress) -> dict[str, tuple[Any, Schema]]:
     """Returns the finished values of a plan's steps, with their types; also those that its answer does not use."""
-    plan, found = progress.plan_scope, dict(progress.unused_values)
+    plan, unused_values = progress.plan_scope, dict(progress.unused_values)
     for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True) if plan is not None else ():
         if isinstance(outcome, ValueOutcome):
             kind = node.output if node.each is None else bundle_definitions({"type": "array", "items": node.output})
-            found[node.name] = outcome.value, kind
-    return found
+            unused_values[node.name] = outcome.value, kind
+    return unused_values
 
 
-def _carried_calls(before: PlanDraft, carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _carried_calls(before: PlanDraft, carried_values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Returns the calls whose values are carried into the next version, as its lines, with the names of their
     values.
     """
-    named = {step: name for name, step in carried.items()}
+    names = {step: name for name, step in carried_values.items()}
     return tuple(
-        (str(rebase_line(step, named)), named[step.name]) for step in parse_steps(before.lines) if step.name in named
+        (str(rebase_line(step, names)), names[step.name]) for step in parse_steps(before.lines) if step.name in names
     )
 
 
@@ -329,8 +335,8 @@ def plan_request(unit: WorkItem, history: PlanHistory = _NO_HISTORY, *, declines
                 lambda: input_values(unit),
             ),
         )
-    found: PlanRequest = unit.plan_request[1]
-    return found
+    request: PlanRequest = unit.plan_request[1]
+    return request
 
 
 def build_request(
@@ -376,55 +382,70 @@ def all_capabilities(
 ) -> Capabilities:
     """Returns what a plan may consist of, before the shortlist."""
     planning = require_node_plan_settings(node)
-    known = {
+    schemas = {
         GOAL: planning.goal.schema,
         **{name: value.schema for name, value in planning.values.items()},
         **history.value_types,
     }
     workflows = [
-        replace(Capability.from_workflow(called.program), name=name) for name, called in planning.workflows.items()
+        replace(Capability.from_workflow(workflow.program), name=name) for name, workflow in planning.workflows.items()
     ]
-    listed: tuple[Capability | Contract, ...] = (*workflows, *planning.capabilities)
-    barred = _blocked_capabilities(planning)
-    skills = [one for one in listed if one.name not in history.used_effects and one.name not in barred]
-    words, whole = (shorten_request(goal) if wanted else "" for wanted in (planning.copied, planning.each_part))
+    contracts: tuple[Capability | Contract, ...] = (*workflows, *planning.capabilities)
+    blocked_capabilities = _blocked_capabilities(planning)
+    skills = [
+        contract
+        for contract in contracts
+        if contract.name not in history.used_effects and contract.name not in blocked_capabilities
+    ]
+    words, request_text = (
+        shorten_request(goal) if is_needed else "" for is_needed in (planning.copied, planning.each_part)
+    )
     offer = Capabilities.of(
         skills,
-        known,
+        schemas,
         node.output,
         limits=planning.limits,
         request_text=words,
         may_decline=declines and not planning.anyway,
     )
-    said = None if planning.literals else RequestIndex(shorten_request(goal))
+    request_index = None if planning.literals else RequestIndex(shorten_request(goal))
     offer = replace(
         offer,
         untrusted_inputs=frozenset((*history.value_types, *planning.hearsay)),
-        request_index=said,
+        request_index=request_index,
         confirm_effects=planning.confirm,
-        excluded=barred,
+        excluded=blocked_capabilities,
     )
     # A later version of the plan takes another way, so nothing is required of it.
-    return with_request_parts(grounded(offer, planning.grounding_values), whole) if history == _NO_HISTORY else offer
+    return (
+        with_request_parts(grounded(offer, planning.grounding_values), request_text)
+        if history == _NO_HISTORY
+        else offer
+    )
 
 
 def _blocked_capabilities(planning: PlanSettings) -> dict[str, tuple[str, str]]:
     """Returns capabilities that must not see the run's data: agents, tools, and workflows that certainly call one."""
     if not planning.blocked_agents and not planning.blocked_tools:
         return {}
-    asked = {one.name: [planning.blocked_clearance(one.kind, one.name)] for one in planning.capabilities}
-    for name, called in planning.workflows.items():
-        asked[name] = [planning.blocked_clearance("agent", agent) for agent, _ in called.program.required_agents]
-        asked[name] += [planning.blocked_clearance("tool", tool.name) for tool in called.program.required_tools]
-    found = {name: [label for label in labels if label is not None] for name, labels in asked.items()}
-    said = "must not see these data: what it asks is cleared for"
-    return {name: ("R021", f"{said} {meet(labels)}") for name, labels in found.items() if labels}
+    clearances = {
+        capability.name: [planning.blocked_clearance(capability.kind, capability.name)]
+        for capability in planning.capabilities
+    }
+    for name, workflow in planning.workflows.items():
+        clearances[name] = [planning.blocked_clearance("agent", agent) for agent, _ in workflow.program.required_agents]
+        clearances[name] += [planning.blocked_clearance("tool", tool.name) for tool in workflow.program.required_tools]
+    refused_labels = {name: [label for label in labels if label is not None] for name, labels in clearances.items()}
+    explanation = "must not see these data: what it asks is cleared for"
+    return {name: ("R021", f"{explanation} {meet(labels)}") for name, labels in refused_labels.items() if labels}
 
 
 def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
     """Returns the digest of what a plan may consist of and who plans, for the cache."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal)
-    planners = [one.with_digest().digest for one in (planning.router, planning.larger) if one is not None]
+    planners = [
+        contract.with_digest().digest for contract in (planning.router, planning.larger) if contract is not None
+    ]
     # A constant goal is part of the intent; its type says nothing more.
     if GOAL not in planning.values:
         offer = replace(offer, inputs={**offer.inputs, GOAL: {"type": "string"}})
@@ -480,17 +501,19 @@ def next_turn(
             streaming = planning.streaming and not planning.plan_only
             if before.version and streaming and not sample and len(lines) > len(before.lines):
                 plan = partial_workflow(drafting.steps, offer, unit.node.name)
-        case PlanFound(found):
-            graph = to_workflow(found, offer, unit.node.name)
-            lines = (*found.steps, found.answer)
+        case PlanFound(result):
+            graph = to_workflow(result, offer, unit.node.name)
+            lines = (*result.steps, result.answer)
         case PlanNotFound(rejections):
             return FinishNode(unit, _no_plan_failure(unit, drafting.request, rejections))
-    rejected = tuple((one.code, one.path, one.reason, one.hint) for one in drafting.rejected)
-    told = _dump_graph(graph)
+    rejection_fields = tuple(
+        (rejection.code, rejection.path, rejection.reason, rejection.hint) for rejection in drafting.rejected
+    )
+    dumped_graph = _dump_graph(graph)
     draft = PlanDraft(
-        graph=told,
+        graph=dumped_graph,
         lines=tuple(map(str, lines)),
-        rejections=rejected,
+        rejections=rejection_fields,
         repaired_lines=drafting.repair_count,
         version=before.version,
         plan=None if plan is None else _dump_graph(plan),
@@ -505,7 +528,7 @@ def next_turn(
     )
     # Compile now: an error fails the node here. After it is recorded, it would break the run.
     if isinstance(wanted, PlanFound):
-        program(unit, told)
+        program(unit, dumped_graph)
     elif plan is not None:
         program(unit, draft.plan)
     return EnterBody(unit, unit.turn + 1, draft)
@@ -533,16 +556,16 @@ def elect_plan(
     """Returns the most frequent plan of the samples; the last result if none has a plan. `return nothing` counts as a
     plan.
     """
-    made = [build_plan([parse_line(line) for line in lines]) for lines in plans]
-    won = count_votes(made)
-    chosen = None if won is None else made[won.winner]
-    if chosen is None:
+    built_plans = [build_plan([parse_line(line) for line in lines]) for lines in plans]
+    vote_result = count_votes(built_plans)
+    plan = None if vote_result is None else built_plans[vote_result.winner]
+    if plan is None:
         return drafting, wanted, None
     fresh = PlannerState(drafting.request)
-    if chosen.answer.values:
-        return fresh, PlanFound(chosen), won
-    told = isinstance(wanted, PlanNotFound) and wanted.is_declined  # It may state for which part.
-    return fresh, wanted if told else declined_result(drafting.request), won
+    if plan.answer.values:
+        return fresh, PlanFound(plan), vote_result
+    is_declined = isinstance(wanted, PlanNotFound) and wanted.is_declined  # It may state for which part.
+    return fresh, wanted if is_declined else declined_result(drafting.request), vote_result
 
 
 def sample_lines(wanted: PlanFound | PlanNotFound) -> tuple[str, ...]:
@@ -553,13 +576,13 @@ def sample_lines(wanted: PlanFound | PlanNotFound) -> tuple[str, ...]:
 
 
 def _no_plan_failure(unit: WorkItem, request: PlanRequest, rejections: tuple[Rejection, ...]) -> FailedOutcome:
-    why = "; ".join(map(str, rejections)) or "it wrote nothing"
+    detail = "; ".join(map(str, rejections)) or "it wrote nothing"
     if not request.failed_calls:
-        return FailedOutcome("R007", f"the router gave no plan: {why}", unit.path, "orchestra explain R007")
+        return FailedOutcome("R007", f"the router gave no plan: {detail}", unit.path, "orchestra explain R007")
     line, reason = request.failed_calls[-1]
     return FailedOutcome(
         "R008",
-        f"{line} failed ({reason}), and the router found no other way: {why}",
+        f"{line} failed ({reason}), and the router found no other way: {detail}",
         unit.path,
         "orchestra explain R008",
     )
@@ -593,52 +616,58 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     plan, version = progress.plan_scope, progress.draft.version + 1
     if plan is None:
         raise internal_error(f"{unit.path} has no plan")
-    known = {GOAL, *require_plan_settings(unit).values, *progress.carried_values}
-    carried: dict[str, str] = {}
+    step_names = {GOAL, *require_plan_settings(unit).values, *progress.carried_values}
+    carried_names: dict[str, str] = {}
     had = finished_values(progress)
     for step in (line.name for line in parse_steps(progress.draft.lines) if line.name in had):
         name = step
-        while name in known:
+        while name in step_names:
             name = f"{name}_{version - 1}"
-        carried[name] = step
-        known.add(name)
-    named = {step: name for name, step in carried.items()}
+        carried_names[name] = step
+        step_names.add(name)
+    names = {step: name for name, step in carried_names.items()}
     # The text of a failure may be that of a document or a model. A planner of effects reads its code only (DESIGN §11).
     planning = require_plan_settings(unit)
-    words = all(one.effect == "pure" for one in planning.capabilities) and not any(
-        one.has_effects for one in planning.workflows.values()
+    words = all(capability.effect == "pure" for capability in planning.capabilities) and not any(
+        workflow.has_effects for workflow in planning.workflows.values()
     )
-    failed = [
-        (str(rebase_line(line, named)), _failure_text(ended, words=words))
-        for line, ended in _own_failures(progress.draft, plan)
+    failures = [
+        (str(rebase_line(line, names)), _failure_text(node_outcome, words=words))
+        for line, node_outcome in _own_failures(progress.draft, plan)
     ]
-    if not failed and outcome is not None:
-        failed = [(str(rebase_line(parse_line(progress.draft.lines[-1]), named)), _failure_text(outcome, words=words))]
-    acted = {
+    if not failures and outcome is not None:
+        failures = [
+            (str(rebase_line(parse_line(progress.draft.lines[-1]), names)), _failure_text(outcome, words=words))
+        ]
+    effect_names = {
         _capability_name(node) for node in plan.program.nodes if node.has_effects and _was_called(plan, node.index)
     }
     before = plan_history(progress)
     after = PlanHistory(
-        {**before.value_types, **{name: had[step][1] for name, step in carried.items()}},
-        (*before.carried_calls, *_carried_calls(progress.draft, carried)),
-        (*before.failed_calls, *failed),
-        tuple(sorted({*before.used_effects, *acted})),
+        {**before.value_types, **{name: had[step][1] for name, step in carried_names.items()}},
+        (*before.carried_calls, *_carried_calls(progress.draft, carried_names)),
+        (*before.failed_calls, *failures),
+        tuple(sorted({*before.used_effects, *effect_names})),
     )
     first = PlanDraft(
-        None, version=version, failed_calls=after.failed_calls, carried_values=carried, used_effects=after.used_effects
+        None,
+        version=version,
+        failed_calls=after.failed_calls,
+        carried_values=carried_names,
+        used_effects=after.used_effects,
     )
     return next_turn(unit, *start(plan_request(unit, after)), _with_sampling(unit, first))
 
 
 def is_unconfirmed(plan: ExecutionScope | None) -> bool:
     """Whether a person was asked to confirm calls with effects, and did not."""
-    asked = (
+    outcomes = (
         {}
         if plan is None
         else {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
     )
-    said = asked.get(CONFIRM_NODE)
-    return said is not None and not (isinstance(said, ValueOutcome) and said.value == YES)
+    answer = outcomes.get(CONFIRM_NODE)
+    return answer is not None and not (isinstance(answer, ValueOutcome) and answer.value == YES)
 
 
 def _capability_name(node: CompiledNode) -> str:
@@ -650,9 +679,9 @@ def _capability_name(node: CompiledNode) -> str:
 
 def _own_failures(draft: PlanDraft, plan: ExecutionScope) -> Iterator[tuple[PlanStep, Outcome]]:
     """Returns the steps that failed by themselves, and not because of their inputs."""
-    ended = {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
+    outcomes = {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
     for step in parse_steps(draft.lines):
-        outcome = ended.get(step.name)
+        outcome = outcomes.get(step.name)
         if outcome is not None and not isinstance(outcome, ValueOutcome) and _failed_step(plan, outcome) == step.name:
             yield step, outcome
 
@@ -674,16 +703,16 @@ def _failure_text(outcome: Outcome, *, words: bool) -> str:
     """Returns why a step failed, for the router: with the text of the failure, or without."""
     if isinstance(outcome, ValueOutcome):
         return ""
-    what = (
+    code = (
         outcome.code
         if isinstance(outcome, FailedOutcome)
         else "withheld"
         if isinstance(outcome, AbstainedOutcome)
         else "skipped"
     )
-    why = outcome.reason_for_models if isinstance(outcome, AbstainedOutcome) else outcome.reason
-    said = f"{what}: {' '.join(why.split())}" if words and why else what
-    return said if len(said) <= MAX_REASON else said[: MAX_REASON - 1] + "…"
+    reason = outcome.reason_for_models if isinstance(outcome, AbstainedOutcome) else outcome.reason
+    text = f"{code}: {' '.join(reason.split())}" if words and reason else code
+    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 1] + "…"
 
 
 def _failed_outcomes(plan: ExecutionScope) -> list[Outcome]:

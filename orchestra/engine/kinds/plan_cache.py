@@ -29,8 +29,8 @@ from orchestra.router.voting import VoteResult
 
 def begin(state: RunState, unit: WorkItem) -> Proposal:
     """Asks for a stored plan; once it is read, enters it, or asks the router's first question."""
-    said = plan_module.require_plan_settings(unit)
-    if said.router is None or not said.cache:
+    plan_settings = plan_module.require_plan_settings(unit)
+    if plan_settings.router is None or not plan_settings.cache:
         return plan_module.begin(unit)
     if unit.cached_plans is None and (proposal := plan_module.planned_by_rule(unit)) is not None:
         return proposal
@@ -43,19 +43,19 @@ def begin(state: RunState, unit: WorkItem) -> Proposal:
     return plan_module.begin(unit)
 
 
-def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]]) -> Proposal:
+def _use_cached(state: RunState, unit: WorkItem, cached_plans: Sequence[tuple[str, Any]]) -> Proposal:
     """Enters a stored plan that fits this request; or asks the router's first question, with a warning about an invalid
     one.
     """
     text, offer, shape = plan_module.goal_of(unit), plan_module.plan_capabilities(unit), _cache_shape(unit, state.label)
-    given = plan_module.input_values(unit)
-    whole = [name for name, value in given.items() if value == text]
+    values = plan_module.input_values(unit)
+    input_names = [name for name, value in values.items() if value == text]
     remark = ""
-    for run, stored in known:
+    for run, cached_plan in cached_plans:
         try:
             if not run:
-                raise plan_cache.CachedPlanError(str(stored), is_corrupt=True)
-            plan, entry = plan_cache.fit_cached_plan(stored, text, offer, shape, whole)
+                raise plan_cache.CachedPlanError(str(cached_plan), is_corrupt=True)
+            plan, entry = plan_cache.fit_cached_plan(cached_plan, text, offer, shape, input_names)
             return plan_module.enter_recalled(
                 unit, plan, offer, run, entry.cost, entry.vote.agreement if entry.vote is not None else None
             )
@@ -116,23 +116,23 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
         return None
     draft = progress.draft
     plan = build_plan([parse_line(line) for line in draft.lines])
-    refused = plan_module.is_unconfirmed(progress.plan_scope)
+    is_unconfirmed = plan_module.is_unconfirmed(progress.plan_scope)
     if (
         plan is None
         or draft.version > 1
         or draft.reused_from
         or draft.rule
-        or refused
+        or is_unconfirmed
         or not _plan_gave(require_body_scope(unit), outcome)
     ):
         return None
-    won = None
+    vote_result = None
     if draft.agreement is not None:
-        won = VoteResult(0, round(draft.agreement * len(draft.sampled_plans)), len(draft.sampled_plans))
+        vote_result = VoteResult(0, round(draft.agreement * len(draft.sampled_plans)), len(draft.sampled_plans))
     return CachedPlan(
         _cache_keys(unit, state.label),
         plan_cache.build_entry(
-            plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, won
+            plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, vote_result
         ),
     )
 
@@ -142,10 +142,10 @@ def _plan_gave(body: ExecutionScope, outcome: ValueOutcome) -> bool:
     if body.open_nodes:
         return False
     try:
-        given = scope_outcome(body)
+        plan_outcome = scope_outcome(body)
     except OrchestraError:
         return False
-    return isinstance(given, ValueOutcome) and given.value == outcome.value
+    return isinstance(plan_outcome, ValueOutcome) and plan_outcome.value == outcome.value
 
 
 def _cache_keys(unit: WorkItem, label: str) -> tuple[str, ...]:

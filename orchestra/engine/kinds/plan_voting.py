@@ -59,12 +59,12 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
     if (number := len(progress.samples) + 1) <= votes:
         return plan.next_turn(unit, *start(request), structs.replace(before, sample=number))
     for number in progress.answered:
-        state, wanted, failure = _sample_result(request, progress.samples[number])
+        state, result, failure = _sample_result(request, progress.samples[number])
         if isinstance(failure, FailedOutcome) and failure.code == NO_BUDGET:
             return FinishNode(unit, failure)
-        if isinstance(wanted, PlannerQuestion):
+        if isinstance(result, PlannerQuestion):
             return plan.next_turn(
-                unit, state, wanted, structs.replace(before, lines=progress.samples[number].draft.lines, sample=number)
+                unit, state, result, structs.replace(before, lines=progress.samples[number].draft.lines, sample=number)
             )
     if len(progress.answered) < votes:
         unit.phase = Phase.IN_BODY
@@ -79,22 +79,26 @@ def _sample_result(request: PlanRequest, sample: PlanSample) -> SampleResult:
         if isinstance(answer, ValueOutcome):
             sample.result = (*advance(state, str(answer.value)), None)
         else:
-            other = plan.continue_without_answer(state, answer)
-            sample.result = (state, PlanNotFound(()), answer) if other is None else (*other, None)
-    found: SampleResult = sample.result
-    return found
+            continuation = plan.continue_without_answer(state, answer)
+            sample.result = (state, PlanNotFound(()), answer) if continuation is None else (*continuation, None)
+    result: SampleResult = sample.result
+    return result
 
 
-def _elect(unit: WorkItem, ended: list[SampleResult], before: PlanDraft) -> Proposal:
+def _elect(unit: WorkItem, results: list[SampleResult], before: PlanDraft) -> Proposal:
     """Enters the most frequent plan. Without one, reports the result of the last sample; if no question was answered,
     the failure.
     """
-    plans = tuple(plan.sample_lines(wanted) for _, wanted, _ in ended if not isinstance(wanted, PlannerQuestion))
-    heard = [one for one in ended if one[2] is None]
-    if not heard and ended[0][2] is not None:
-        return FinishNode(unit, ended[0][2])
-    state, wanted, _ = heard[-1]
-    if isinstance(wanted, PlannerQuestion):
+    plans = tuple(
+        plan.sample_lines(sample_result)
+        for _, sample_result, _ in results
+        if not isinstance(sample_result, PlannerQuestion)
+    )
+    answers = [item for item in results if item[2] is None]
+    if not answers and results[0][2] is not None:
+        return FinishNode(unit, results[0][2])
+    state, result, _ = answers[-1]
+    if isinstance(result, PlannerQuestion):
         raise TypeError("a sample that is not done has no vote")
-    state, wanted, won = plan.elect_plan(state, wanted, plans)
-    return plan.next_turn(unit, state, wanted, structs.replace(before, sampled_plans=plans), won)
+    state, result, vote_result = plan.elect_plan(state, result, plans)
+    return plan.next_turn(unit, state, result, structs.replace(before, sampled_plans=plans), vote_result)

@@ -21,10 +21,10 @@ def enter(unit: WorkItem) -> Proposal:
     node = unit.node
     if node.inputs is not None:
         node.inputs.evaluate(unit.bindings)
-    chosen = (
+    choice = (
         agent_choice.explain_choice(node, unit.bindings) if node.body is not None and node.body.runs_one_node else ""
     )
-    return EnterBody(unit, 1, choice_reason=chosen)
+    return EnterBody(unit, 1, choice_reason=choice)
 
 
 def on_body_done(state: RunState, unit: WorkItem) -> Proposal:
@@ -68,14 +68,14 @@ def scope_outcome(scope: ExecutionScope) -> Outcome:
     failure = next((outcome for outcome in missing.values() if isinstance(outcome, FailedOutcome)), None)
     if failure is not None:
         return failure
-    listed = output.items if isinstance(output, ListExpression) else None
-    parts: Mapping[Any, Expression] = output.parts or {} if listed is None else dict(enumerate(listed))
-    given = {key for key, part in parts.items() if not part.references & missing.keys()}
-    if not given:
+    expressions = output.items if isinstance(output, ListExpression) else None
+    parts: Mapping[Any, Expression] = output.parts or {} if expressions is None else dict(enumerate(expressions))
+    present_keys = {key for key, part in parts.items() if not part.references & missing.keys()}
+    if not present_keys:
         return next(iter(missing.values()))
-    found = {key: part.evaluate(scope.bindings) if key in given else None for key, part in parts.items()}
+    values = {key: part.evaluate(scope.bindings) if key in present_keys else None for key, part in parts.items()}
     return ValueOutcome(
-        found if listed is None else list(found.values()), *_score_and_evidence(scope, output.references)
+        values if expressions is None else list(values.values()), *_score_and_evidence(scope, output.references)
     )
 
 
@@ -83,34 +83,34 @@ def _choice_outcome(scope: ExecutionScope) -> Outcome:
     """Returns the outcome of a choice: that of the node that was not skipped, with its score and evidence; a skip if
     all were.
     """
-    ended = [
+    outcomes = [
         (node.name, outcome)
         for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
         if outcome is not None
     ]
     name, outcome = next(
-        ((name, outcome) for name, outcome in ended if not isinstance(outcome, SkippedOutcome)), ended[0]
+        ((name, outcome) for name, outcome in outcomes if not isinstance(outcome, SkippedOutcome)), outcomes[0]
     )
     return outcome if isinstance(outcome, ValueOutcome) else inherit_outcome(outcome, name)
 
 
 def _missing_references(scope: ExecutionScope, references: frozenset[str]) -> dict[str, Outcome]:
     """Returns the references of the output without a value, in the order of the file."""
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     if scope.has_all_values:
-        return found
+        return outcomes
     for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True):
         if node.name in references and outcome is not None and not isinstance(outcome, ValueOutcome):
-            found[node.name] = inherit_outcome(outcome, node.name)
-    return found
+            outcomes[node.name] = inherit_outcome(outcome, node.name)
+    return outcomes
 
 
 def _score_and_evidence(scope: ExecutionScope, references: frozenset[str]) -> tuple[float | None, tuple[Evidence, ...]]:
     """Returns the lowest score and the evidence of the values that an output refers to."""
-    found = [
+    value_outcomes = [
         outcome
         for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
         if node.name in references and isinstance(outcome, ValueOutcome)
     ]
-    score = min((outcome.score for outcome in found if outcome.score is not None), default=None)
-    return score, tuple(evidence for outcome in found for evidence in outcome.evidence)
+    score = min((outcome.score for outcome in value_outcomes if outcome.score is not None), default=None)
+    return score, tuple(evidence for outcome in value_outcomes for evidence in outcome.evidence)

@@ -49,14 +49,14 @@ def on_body_done(unit: WorkItem) -> Proposal:
     draft, outcome = unit.draft, scope_outcome(require_body_scope(unit))
     if draft is None:
         raise internal_error(f"{unit.path} has no turn")
-    steps, rejected = parse_steps(draft.lines), tuple(Rejection(*one) for one in draft.rejections)
+    steps, rejections = parse_steps(draft.lines), tuple(Rejection(*rejection) for rejection in draft.rejections)
     match _turn_node(draft):
         case "line" if isinstance(outcome, ValueOutcome):
-            return _on_line(unit, str(outcome.value), steps, rejected, draft.repaired_lines)
+            return _on_line(unit, str(outcome.value), steps, rejections, draft.repaired_lines)
         case "line" | "answer":
             return FinishNode(unit, outcome)
         case _:
-            return _on_call_done(unit, outcome, steps, rejected, draft.repaired_lines)
+            return _on_call_done(unit, outcome, steps, rejections, draft.repaired_lines)
 
 
 def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
@@ -77,16 +77,18 @@ def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
 
 def program(unit: WorkItem, draft: PlanDraft) -> Program:
     """Returns the body of a turn."""
-    using, contract = _require_tool_use(unit), unit.node.contract
-    agents = {one.name: one for one in using.reachable if one.kind == "agent"}
-    tools = {one.name: one for one in using.reachable if one.kind == "tool"}
+    tool_use, contract = _require_tool_use(unit), unit.node.contract
+    agents = {callee.name: callee for callee in tool_use.reachable if callee.kind == "agent"}
+    tools = {callee.name: callee for callee in tool_use.reachable if callee.kind == "tool"}
     for judge in unit.node.acceptance.judges.values() if unit.node.acceptance is not None else ():
         (agents if judge.kind == "agent" else tools).setdefault(judge.name, judge)
-    if contract is not None and (asked := _turn_node(draft)) in (LINE, ANSWER):
-        agents[contract.name] = using.settings.step_contract if asked == LINE else using.settings.answer_contract
+    if contract is not None and (turn_node := _turn_node(draft)) in (LINE, ANSWER):
+        agents[contract.name] = (
+            tool_use.settings.step_contract if turn_node == LINE else tool_use.settings.answer_contract
+        )
     combination = unit.node.acceptance.combination if unit.node.acceptance is not None else None
-    combined = {combination.agent: combination} if combination is not None else {}
-    catalog = Catalog(agents, tools, models=using.models, combinations=combined)
+    combinations = {combination.agent: combination} if combination is not None else {}
+    catalog = Catalog(agents, tools, models=tool_use.models, combinations=combinations)
     return compile_graph(Graph.model_validate(draft.graph, strict=False), catalog)
 
 
@@ -94,10 +96,10 @@ def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
     """Returns what the body of a turn can read: the node's inputs, the results of calls, and the evidence of the
     answer.
     """
-    given = _inputs(unit)
-    values: dict[str, Any] = {**given, **{f"s{number}": value for number, value in enumerate(unit.tool_results, 1)}}
+    inputs = _inputs(unit)
+    values: dict[str, Any] = {**inputs, **{f"s{number}": value for number, value in enumerate(unit.tool_results, 1)}}
     if kits.RESULTS in body.inputs:
-        values[kits.RESULTS] = _result_texts(unit, given)
+        values[kits.RESULTS] = _result_texts(unit, inputs)
     acceptance = unit.node.acceptance
     if kits.AGAINST in body.inputs and acceptance is not None and acceptance.against is not None:
         values[kits.AGAINST] = acceptance.against.evaluate(unit.bindings)
@@ -105,30 +107,30 @@ def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
 
 
 def _on_line(
-    unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+    unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejections: tuple[Rejection, ...], repair_count: int
 ) -> Proposal:
     """Handles a line: its call, the question for the answer, or another question."""
-    offer = _capabilities(unit, steps, rejected)
+    offer = _capabilities(unit, steps, rejections)
     line = tool_turns.parse_next_line(text, offer, steps)
     if isinstance(line, tuple):
-        return _retry_line(unit, steps, (*rejected, *line), repaired)
+        return _retry_line(unit, steps, (*rejections, *line), repair_count)
     if line is None:
-        return _enter_turn(unit, _answer_graph(unit, offer, steps), steps, rejected, repaired)
+        return _enter_turn(unit, _answer_graph(unit, offer, steps), steps, rejections, repair_count)
     return _enter_turn(
-        unit, tool_turns.step_workflow(line, offer, steps, unit.node.name), (*steps, line), rejected, repaired
+        unit, tool_turns.step_workflow(line, offer, steps, unit.node.name), (*steps, line), rejections, repair_count
     )
 
 
 def _on_call_done(
-    unit: WorkItem, outcome: Outcome, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+    unit: WorkItem, outcome: Outcome, steps: tuple[PlanStep, ...], rejections: tuple[Rejection, ...], repair_count: int
 ) -> Proposal:
     """Handles the result of a call. A call that failed because of its inputs is reported to the model as a rejected
     line.
     """
     step = steps[-1]
     if isinstance(outcome, ValueOutcome):
-        return _ask_line(unit, steps, (), repaired, (*unit.tool_results, outcome.value))
-    skill = next((one for one in _require_tool_use(unit).reachable if one.name == step.capability), None)
+        return _ask_line(unit, steps, (), repair_count, (*unit.tool_results, outcome.value))
+    skill = next((contract for contract in _require_tool_use(unit).reachable if contract.name == step.capability), None)
     code, reason, hint = (
         (outcome.code, outcome.reason, outcome.hint)
         if isinstance(outcome, FailedOutcome)
@@ -141,8 +143,8 @@ def _on_call_done(
     )
     if skill is None or needs_permission(skill) or not mendable:
         return FinishNode(unit, outcome)
-    told = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
-    return _retry_line(unit, steps[:-1], (*rejected, told), repaired)
+    rejection = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
+    return _retry_line(unit, steps[:-1], (*rejections, rejection), repair_count)
 
 
 def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
@@ -151,44 +153,46 @@ def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
 
 
 def _retry_line(
-    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+    unit: WorkItem, steps: tuple[PlanStep, ...], rejections: tuple[Rejection, ...], repair_count: int
 ) -> Proposal:
     """Asks for a line again, as often as the card allows."""
     tool_use = _require_tool_use(unit).settings
-    if repaired < tool_use.repairs:
-        return _ask_line(unit, steps, rejected, repaired + 1)
+    if repair_count < tool_use.repairs:
+        return _ask_line(unit, steps, rejections, repair_count + 1)
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
-    made = "; ".join(map(str, steps)) or "no call"
-    why = f"{name} gave no answer after {made}: {rejected[-1]}"
-    return FinishNode(unit, FailedOutcome("A022", why, unit.path, "orchestra explain A022"))
+    text = "; ".join(map(str, steps)) or "no call"
+    reason = f"{name} gave no answer after {text}: {rejections[-1]}"
+    return FinishNode(unit, FailedOutcome("A022", reason, unit.path, "orchestra explain A022"))
 
 
 def _ask_line(
     unit: WorkItem,
     steps: tuple[PlanStep, ...],
-    rejected: tuple[Rejection, ...],
-    repaired: int,
-    found: tuple[Any, ...] | None = None,
+    rejections: tuple[Rejection, ...],
+    repair_count: int,
+    tool_results: tuple[Any, ...] | None = None,
 ) -> Proposal:
     """Asks for the next line."""
-    values = unit.tool_results if found is None else found
-    offer = _capabilities(unit, steps, rejected, values)
-    told = tool_turns.build_prompt(offer, steps, values, rejected, _require_tool_use(unit).settings.shown)
-    asked = {**told, **tool_turns.build_grammar(offer, steps)}
+    values = unit.tool_results if tool_results is None else tool_results
+    offer = _capabilities(unit, steps, rejections, values)
+    prompt = tool_turns.build_prompt(offer, steps, values, rejections, _require_tool_use(unit).settings.shown)
+    answer_fields = {**prompt, **tool_turns.build_grammar(offer, steps)}
     if kits.accepts_functions(_require_tool_use(unit).settings.step_contract.input):  # not in runs of older versions
-        asked |= tool_turns.encode_functions(offer, steps)
+        answer_fields |= tool_turns.encode_functions(offer, steps)
     return _enter_turn(
         unit,
-        tool_turns.question_workflow(unit.node.name, LINE, _agent_name(unit), offer, asked, _retry_settings(unit)),
+        tool_turns.question_workflow(
+            unit.node.name, LINE, _agent_name(unit), offer, answer_fields, _retry_settings(unit)
+        ),
         steps,
-        rejected,
-        repaired,
+        rejections,
+        repair_count,
     )
 
 
 def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ...]) -> Graph:
     """Returns the question for the answer, with the checks of the node."""
-    told = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
+    prompt = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
     node = _retry_settings(unit)
     values: dict[str, Schema] = {
         kits.RESULTS: _require_tool_use(unit).settings.answer_contract.input["properties"][kits.RESULTS]
@@ -200,56 +204,70 @@ def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ..
         if acceptance.against is not None:
             values[kits.AGAINST] = acceptance.against.schema
             node["against"] = f"${{input.{kits.AGAINST}}}"
-    return tool_turns.question_workflow(unit.node.name, ANSWER, _agent_name(unit), offer, told, node, **values)
+    return tool_turns.question_workflow(unit.node.name, ANSWER, _agent_name(unit), offer, prompt, node, **values)
 
 
 def _enter_turn(
-    unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+    unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], line_rejections: tuple[Rejection, ...], repair_count: int
 ) -> Proposal:
-    told = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    refused = tuple((one.code, one.path, one.reason, one.hint) for one in rejected)
-    draft = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
+    dumped_graph = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    rejections = tuple(
+        (rejection.code, rejection.path, rejection.reason, rejection.hint) for rejection in line_rejections
+    )
+    draft = PlanDraft(dumped_graph, tuple(map(str, steps)), rejections, repair_count)
     # Compile now: an error fails the node here. After it is recorded, it would break the run.
     program(unit, draft)
     return EnterBody(unit, unit.turn + 1, draft)
 
 
 def _capabilities(
-    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], found: tuple[Any, ...] | None = None
+    unit: WorkItem,
+    steps: tuple[PlanStep, ...],
+    rejections: tuple[Rejection, ...],
+    tool_results: tuple[Any, ...] | None = None,
 ) -> Capabilities:
     """Returns what the next line may call. Tools with effects only while the model has read nothing but the run's own
     inputs.
     """
-    using, contract = _require_tool_use(unit), unit.node.contract
-    untouched = (
-        using.reads_only_inputs
+    tool_use, contract = _require_tool_use(unit), unit.node.contract
+    reads_only_inputs = (
+        tool_use.reads_only_inputs
         and not unit.scope.path
         and not steps
-        and all(one.code.startswith("R") for one in rejected)
+        and all(rejection.code.startswith("R") for rejection in rejections)
     )
-    skills = [one for one in using.capabilities if untouched or not needs_permission(one)]
+    skills = [
+        capability for capability in tool_use.capabilities if reads_only_inputs or not needs_permission(capability)
+    ]
     schema: Schema = contract.input if contract is not None else {}
-    given = _inputs(unit)
-    values = {name: subschema(schema, one) for name, one in schema.get("properties", {}).items() if name in given}
-    limits = PlanLimits(steps=using.settings.steps, width=using.settings.width)
+    inputs = _inputs(unit)
+    values = {
+        name: subschema(schema, property_schema)
+        for name, property_schema in schema.get("properties", {}).items()
+        if name in inputs
+    }
+    limits = PlanLimits(steps=tool_use.settings.steps, width=tool_use.settings.width)
     return tool_turns.with_observed_types(
-        Capabilities.of(skills, values, limits=limits), steps, unit.tool_results if found is None else found
+        Capabilities.of(skills, values, limits=limits),
+        steps,
+        unit.tool_results if tool_results is None else tool_results,
     )
 
 
-def _result_texts(unit: WorkItem, given: dict[str, Any]) -> list[dict[str, str]]:
+def _result_texts(unit: WorkItem, values: dict[str, Any]) -> list[dict[str, str]]:
     """Returns the texts that the answer may quote and is judged against: those of the inputs, and of the results of
     calls.
     """
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
-    shown = _require_tool_use(unit).settings.shown
-    read = collect_sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
-    texts = [{"text": one.text, "source": one.name} for one in read]
+    limit = _require_tool_use(unit).settings.shown
+    sources = collect_sources(values.get(evidence) if evidence else list(values.values()), numbered=True)
+    texts = [{"text": evidence_source.text, "source": evidence_source.name} for evidence_source in sources]
     for number, value in enumerate(unit.tool_results, 1):
-        found = [
-            {"text": one.text, "source": one.name or f"s{number}"} for one in collect_sources(value, numbered=True)
+        source_texts = [
+            {"text": source.text, "source": source.name or f"s{number}"}
+            for source in collect_sources(value, numbered=True)
         ]
-        texts += found or [{"text": tool_turns.format_value(value, shown), "source": f"s{number}"}]
+        texts += source_texts or [{"text": tool_turns.format_value(value, limit), "source": f"s{number}"}]
     return texts
 
 

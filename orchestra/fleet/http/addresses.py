@@ -102,8 +102,8 @@ class LocalAddresses:
         if memory is None or not self._starts_on_demand:
             return memory
         status = await self.supervisor.status()
-        held = 0 if status is None else sum(report.memory_bytes for report in status.servers)
-        limits = [AvailableMemory(memory.bytes + held, memory.limit)]
+        used_bytes = 0 if status is None else sum(report.memory_bytes for report in status.servers)
+        limits = [AvailableMemory(memory.bytes + used_bytes, memory.limit)]
         if self.config.memory_bytes is not None:
             limits.append(AvailableMemory(self.config.memory_bytes, "`memory:` of the fleet file"))
         return min(limits, key=lambda limit: limit.bytes)
@@ -133,18 +133,18 @@ class LocalAddresses:
         return True
 
     async def _update(self, status: SupervisorReport) -> None:
-        moved = {
-            one.name: one
-            for one in status.servers
-            if one.phase == "ready" and one.url and one.url != self._urls.get(one.name)
+        ready_reports = {
+            server.name: server
+            for server in status.servers
+            if server.phase == "ready" and server.url and server.url != self._urls.get(server.name)
         }
         try:
-            key = await self.supervisor.key(status) if moved else ""
+            key = await self.supervisor.key(status) if ready_reports else ""
         except FleetError as error:
             if error.code != "F008":
                 raise
             return  # it has ended; the next request finds another supervisor
-        for name, server in moved.items():
+        for name, server in ready_reports.items():
             self._urls[name], self._keys[name] = server.url or "", key
             self._spare_slots[name] = server.spare_slots
             self.on_address_change(name)
@@ -161,8 +161,8 @@ class LocalAddresses:
 
     async def url(self, server: str, seconds: float) -> str | RequestError:
         """Returns the address of a server. Waits at most `seconds` while it restarts; 0 asks once without waiting."""
-        if await self.is_running(server) and (found := self._urls.get(server)):
-            return found
+        if await self.is_running(server) and (url := self._urls.get(server)):
+            return url
         if self.mode == "none":
             return RequestError.not_reached(
                 "F216", f"{server} is not running, and this command does not start it", "orchestra fleet start"
@@ -171,12 +171,12 @@ class LocalAddresses:
         try:
             while True:
                 async with self._lock:
-                    if found := self._urls.get(server):
-                        return found
+                    if url := self._urls.get(server):
+                        return url
                     if (fault := await self._refresh(server)) is not None:
                         return fault
-                if found := self._urls.get(server):
-                    return found
+                if url := self._urls.get(server):
+                    return url
                 if self._clock.monotonic() >= deadline:
                     reason = (
                         f"{server} is still not ready after {seconds:.0f} s" if seconds else f"{server} is not ready"
@@ -200,10 +200,17 @@ class LocalAddresses:
         await self._update(status)
         if any(report.name == server and report.phase in ("stopping", "stopped") for report in status.servers):
             await self.supervisor.notify(StartRequest(server))
-        broken = next((found for found in status.servers if found.name == server and found.phase == "failed"), None)
-        if broken is None:
+        failed_report = next(
+            (
+                server_report
+                for server_report in status.servers
+                if server_report.name == server and server_report.phase == "failed"
+            ),
+            None,
+        )
+        if failed_report is None:
             return None
-        error = broken.to_error
+        error = failed_report.to_error
         return RequestError.from_error(error)
 
     def forget(self, server: str, url: str) -> None:
@@ -229,7 +236,7 @@ class LocalAddresses:
         deadline = self._clock.monotonic() + END_REPORT_SECONDS
         with contextlib.suppress(FleetError):
             while (status := await self.supervisor.status()) is not None:
-                report = next((one for one in status.servers if one.name == server), None)
+                report = next((server_report for server_report in status.servers if server_report.name == server), None)
                 if (
                     report is not None
                     and report.last_failure is not None

@@ -85,10 +85,10 @@ class ConnectionPool:
         """Returns the request line and the headers. Raises `ValueError` for an invalid header."""
         if headers:
             head = self._head(request, headers)
-        elif (known := self._head_cache.get((request.path, request.body is None))) is None:
+        elif (cached_head := self._head_cache.get((request.path, request.body is None))) is None:
             head = self._head_cache[request.path, request.body is None] = self._head(request, headers)
         else:
-            head = known
+            head = cached_head
         return head + (b"\r\n" if request.body is None else b"Content-Length: %d\r\n\r\n" % len(request.body))
 
     def _head(self, request: HttpRequest, headers: Mapping[str, str]) -> bytes:
@@ -162,40 +162,42 @@ class HttpClient:
                 user's process, nothing is sent.
         """
         assert self._loop is not None, "the client is used inside its context"
-        sent = request.body or b""
+        body = request.body or b""
         try:
             place = self._pools.get(root) or self._pools.setdefault(root, ConnectionPool(root))
             head = place.head(request, headers)
         except ValueError as error:
-            return replace(protocol_error(str(error)), sent=sent, reached_model=False)
+            return replace(protocol_error(str(error)), sent=body, reached_model=False)
         connection = self._take_idle(place)
         if connection is None:
-            began = self._loop.time()
-            found = await self._connect(self._loop, root, place, seconds)
-            if isinstance(found, RequestError):
-                return replace(found, sent=sent)
-            if own_server and not port_owner.is_own_port(place.port, found.port):
-                found.abort()
-                return replace(_unreachable_error(root, "another user's process listens there", lost=True), sent=sent)
-            connection, seconds = found, seconds - (self._loop.time() - began)
-        most = self.limits.response_bytes
+            start_time = self._loop.time()
+            connect_result = await self._connect(self._loop, root, place, seconds)
+            if isinstance(connect_result, RequestError):
+                return replace(connect_result, sent=body)
+            if own_server and not port_owner.is_own_port(place.port, connect_result.port):
+                connect_result.abort()
+                return replace(
+                    _unreachable_error(root, "another user's process listens there", unreachable=True), sent=body
+                )
+            connection, seconds = connect_result, seconds - (self._loop.time() - start_time)
+        max_bytes = self.limits.response_bytes
         try:
             if request.stream:
-                fault = await connection.exchange(head + sent, seconds, most, on_body, self.limits.silence_seconds)
+                fault = await connection.exchange(head + body, seconds, max_bytes, on_body, self.limits.silence_seconds)
             else:
-                fault = await connection.exchange(head + sent, seconds, most)
+                fault = await connection.exchange(head + body, seconds, max_bytes)
         finally:
             key = key_in_headers(headers)
-            received = redact_bytes(connection.take_body(), key)
+            response_body = redact_bytes(connection.take_body(), key)
             if connection.usable:
                 self._return_idle(place, connection)
         if fault is None:
             if connection.status == 200:
-                return HttpResponse(sent, received)
+                return HttpResponse(body, response_body)
             fault = replace(
-                _status_error(connection.status, connection.headers, received, key), status=connection.status
+                _status_error(connection.status, connection.headers, response_body, key), status=connection.status
             )
-        return replace(fault, reason=redact(fault.reason, key), sent=sent, received=received)
+        return replace(fault, reason=redact(fault.reason, key), sent=body, received=response_body)
 
     async def _connect(
         self, loop: asyncio.AbstractEventLoop, root: str, pool: ConnectionPool, seconds: float
@@ -203,7 +205,7 @@ class HttpClient:
         """Opens a connection within `connect_seconds` and `seconds`."""
         if pool.secure and self._ssl_context is None:
             self._ssl_context = ssl.create_default_context()
-        most = self.limits.connect_seconds
+        max_seconds = self.limits.connect_seconds
         # A numeric address has no alternatives, and racing costs as much as connecting. uvloop has no race.
         race: dict[str, Any] = (
             {}
@@ -211,7 +213,7 @@ class HttpClient:
             else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
         )
         try:
-            async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
+            async with asyncio.timeout(max(0.0, min(seconds, max_seconds))) as limit:
                 _, connection = await loop.create_connection(
                     lambda: HttpConnection(loop, self._open),
                     pool.host,
@@ -220,16 +222,16 @@ class HttpClient:
                     **race,
                 )
         except ssl.SSLError as error:
-            return replace(_unreachable_error(root, f"TLS failed: {error}", lost=False), retryable=False)
+            return replace(_unreachable_error(root, f"TLS failed: {error}", unreachable=False), retryable=False)
         except socket.gaierror as error:
-            return _unreachable_error(root, f"its host name cannot be resolved: {error}", lost=False)
+            return _unreachable_error(root, f"its host name cannot be resolved: {error}", unreachable=False)
         except OSError as error:
-            if limit.expired() and seconds < most:
+            if limit.expired() and seconds < max_seconds:
                 return replace(timeout_error(seconds), reached_model=False)
-            late = f"no connection within {most:g} s"
-            return _unreachable_error(root, late if limit.expired() else _connect_reason(error), lost=True)
+            late = f"no connection within {max_seconds:g} s"
+            return _unreachable_error(root, late if limit.expired() else _connect_reason(error), unreachable=True)
         except ValueError as error:  # an invalid host name
-            return _unreachable_error(root, str(error), lost=False)
+            return _unreachable_error(root, str(error), unreachable=False)
         return connection
 
     def _take_idle(self, pool: ConnectionPool) -> HttpConnection | None:
@@ -260,30 +262,30 @@ class HttpClient:
                 if connection.idle_since <= oldest:
                     connection.abort()
             place.idle = [connection for connection in place.idle if connection.usable]
-        left = any(place.idle for place in self._pools.values())
-        self._sweep_timer = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_expired) if left else None
+        has_idle = any(place.idle for place in self._pools.values())
+        self._sweep_timer = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_expired) if has_idle else None
 
 
 def _connect_reason(error: OSError) -> str:
     """Returns the system's reason for a failed connection. Each address of a host may have its own."""
-    told = {error.errno} if error.errno else {int(number) for number in ERRNO_PATTERN.findall(str(error))}
-    return ", ".join(os.strerror(number) for number in sorted(told)) or str(error)
+    error_numbers = {error.errno} if error.errno else {int(number) for number in ERRNO_PATTERN.findall(str(error))}
+    return ", ".join(os.strerror(number) for number in sorted(error_numbers)) or str(error)
 
 
-def _unreachable_error(root: str, reason: str, *, lost: bool) -> RequestError:
+def _unreachable_error(root: str, reason: str, *, unreachable: bool) -> RequestError:
     return RequestError(
         "F203",
         f"{root} cannot be reached: {printable(reason)}",
         "orchestra fleet status",
         reached_model=False,
-        unreachable=lost,
+        unreachable=unreachable,
     )
 
 
 def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str = "") -> RequestError:
     """Returns the error for a status other than 200 (RFC 9110, section 15)."""
-    said = _error_message(body, key)
-    reason = f"HTTP {status}{': ' + said if said else ''}"
+    error_message = _error_message(body, key)
+    reason = f"HTTP {status}{': ' + error_message if error_message else ''}"
     match status:
         case 429 | 503:
             hint = "try later, or lower `limits: {in_flight: N}` of the fleet file"
@@ -299,7 +301,7 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
                 f"the server does not know the model, the adapter or the path ({reason})",
                 "orchestra fleet status",
             )
-        case 400 | 413 | 422 if _is_context_overflow(said):
+        case 400 | 413 | 422 if _is_context_overflow(error_message):
             hint = "shorten the input, or lower max_output"
             return RequestError.not_reached(
                 "F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint
@@ -307,10 +309,10 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
         case 408 | 500 | 502 | 504:
             return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
-            where = printable(redact(headers.get("location", "somewhere else"), key))
+            redirect_target = printable(redact(headers.get("location", "somewhere else"), key))
             hint = "write the final address as `endpoint:`"
             return RequestError.not_reached(
-                "F213", f"the server redirects to {where}, and redirects are not followed", hint
+                "F213", f"the server redirects to {redirect_target}, and redirects are not followed", hint
             )
         case _ if status >= 500:
             return RequestError(
@@ -321,10 +323,10 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
             return RequestError.not_reached("F207", f"the server refuses the request ({reason})", hint)
 
 
-def _is_context_overflow(said: str) -> bool:
-    lowered = said.lower()
+def _is_context_overflow(reason: str) -> bool:
+    lower_reason = reason.lower()
     return any(
-        mark in lowered
+        mark in lower_reason
         for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size")
     )
 
@@ -337,8 +339,8 @@ def _error_message(body: bytes, key: str) -> str:
         return ""
     if isinstance(value, dict):
         inner = value.get("error", value)
-        found = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
-        return printable(redact(found, key)) if isinstance(found, str) else ""
+        message_value = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
+        return printable(redact(message_value, key)) if isinstance(message_value, str) else ""
     return ""
 
 

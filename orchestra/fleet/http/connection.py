@@ -131,9 +131,9 @@ class HttpConnection(asyncio.Protocol):
         """Ends the exchange if the pause was too long, else schedules the next check."""
         if waiter.done():
             return
-        left = self._last_data_at + self._silence_timeout - self._loop.time()
-        if left > 0:
-            self._loop.call_later(left, self._check_silence, waiter)
+        remaining_silence = self._last_data_at + self._silence_timeout - self._loop.time()
+        if remaining_silence > 0:
+            self._loop.call_later(remaining_silence, self._check_silence, waiter)
         else:
             reason = f"the response stalled: no data for {self._silence_timeout:.0f} s"
             self._finish(RequestError("F205", reason, "orchestra fleet status"))
@@ -259,9 +259,11 @@ def protocol_error(reason: str) -> RequestError:
 
 def connection_error(begun: bool, error: Exception | None) -> RequestError:
     """Returns the error of a connection that ended before the response did."""
-    where = "during the response" if begun else "before a response"
-    why = type(error).__name__ if error is not None else "it was closed"
-    return RequestError("F206", f"the connection was lost {where} ({why})", "orchestra fleet status", unreachable=True)
+    phase = "during the response" if begun else "before a response"
+    reason = type(error).__name__ if error is not None else "it was closed"
+    return RequestError(
+        "F206", f"the connection was lost {phase} ({reason})", "orchestra fleet status", unreachable=True
+    )
 
 
 def size_error(most: int) -> RequestError:

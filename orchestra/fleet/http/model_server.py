@@ -70,21 +70,23 @@ class ModelClient:
         body = openai_protocol.chat_body(chat, name, dialect, field)
         request = HttpRequest("/v1/chat/completions", body, label, chat.stream, queue_request)
         if not chat.stream:
-            sent = await self.sender.send(server, request, seconds=seconds, once=once)
-            if isinstance(sent.result, HttpResponse):
+            send_result = await self.sender.send(server, request, seconds=seconds, once=once)
+            if isinstance(send_result.result, HttpResponse):
                 return await self._redact(
                     server,
                     _with_usage(
-                        sent, sent.result, openai_protocol.read_completion(body, sent.result.received, name, dialect)
+                        send_result,
+                        send_result.result,
+                        openai_protocol.read_completion(body, send_result.result.received, name, dialect),
                     ),
                 )
-            return await self._redact(server, with_resends(sent, sent.result))
+            return await self._redact(server, with_resends(send_result, send_result.result))
         readers = _StreamReaders(name, dialect, on_text, self.sender.key(server))
-        sent = await self.sender.send(server, request, seconds=seconds, new_reader=readers.new_reader, once=once)
-        if isinstance(sent.result, HttpResponse):
-            result = readers.result(body, sent.result.received)
-            return await self._redact(server, _with_usage(sent, sent.result, result))
-        return await self._redact(server, with_resends(sent, readers.with_usage(sent.result)))
+        send_result = await self.sender.send(server, request, seconds=seconds, new_reader=readers.new_reader, once=once)
+        if isinstance(send_result.result, HttpResponse):
+            result = readers.result(body, send_result.result.received)
+            return await self._redact(server, _with_usage(send_result, send_result.result, result))
+        return await self._redact(server, with_resends(send_result, readers.with_usage(send_result.result)))
 
     async def count_tokens(
         self,
@@ -98,14 +100,14 @@ class ModelClient:
         """Returns the number of tokens of a chat with the server's template and tokenizer (vLLM's `/tokenize`)."""
         model = self.sender.targets[server].model
         body = msgspec.json.encode({"model": model, "messages": list(messages), "add_generation_prompt": True})
-        sent = await self.sender.send(
+        result = await self.sender.send(
             server,
             HttpRequest("/tokenize", body, label, queue_request=QueueRequest(priority=priority)),
             seconds=seconds,
         )
-        if (fault := send_error(sent)) is not None:
+        if (fault := send_error(result)) is not None:
             return fault
-        tokens = openai_protocol.read_tokens(self._body(sent))
+        tokens = openai_protocol.read_tokens(self._body(result))
         return tokens if isinstance(tokens, RequestError) else len(tokens)
 
     async def load_adapter(self, server: str, name: str, folder: str) -> RequestError | None:
@@ -136,8 +138,8 @@ class ModelClient:
         """Returns the models that a server lists; for vLLM also its adapters. `once`: give up after one try, because
         the caller can use another server.
         """
-        sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10, once=once)
-        return send_error(sent) or openai_protocol.read_models(self._body(sent))
+        result = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10, once=once)
+        return send_error(result) or openai_protocol.read_models(self._body(result))
 
     async def answers(self, server: str, path: str) -> bool:
         """Returns whether a server answers a GET of a path."""
@@ -145,8 +147,8 @@ class ModelClient:
 
     async def read_load(self, server: str) -> vllm_metrics.ServerLoad | RequestError:
         """Returns the load from vLLM's `/metrics`."""
-        sent = await self.sender.send(server, HttpRequest("/metrics"), seconds=10)
-        return send_error(sent) or vllm_metrics.parse_metrics(self._body(sent).decode("utf-8", "replace"))
+        result = await self.sender.send(server, HttpRequest("/metrics"), seconds=10)
+        return send_error(result) or vllm_metrics.parse_metrics(self._body(result).decode("utf-8", "replace"))
 
     async def _redact(self, server: str, result: Completion | RequestError) -> Completion | RequestError:
         """Returns the result without the server's key.
@@ -160,14 +162,16 @@ class ModelClient:
         if isinstance(result, RequestError):
             return replace(result, reason=redact(result.reason, key), received=b"" if pieces else result.received)
         text = redact(result.text, key)
-        calls = tuple([ToolCall(redact(one.name, key), redact(one.arguments, key)) for one in result.tool_calls])
+        calls = tuple(
+            [ToolCall(redact(tool_call.name, key), redact(tool_call.arguments, key)) for tool_call in result.tool_calls]
+        )
         if (text, calls) == (result.text, result.tool_calls) and not pieces:
             return result
         return msgspec.structs.replace(result, text=text, tokens=(), tool_calls=calls, received=b"")
 
-    def _body(self, sent: SendResult) -> bytes:
-        assert isinstance(sent.result, HttpResponse)
-        return sent.result.received
+    def _body(self, result: SendResult) -> bytes:
+        assert isinstance(result.result, HttpResponse)
+        return result.result.received
 
 
 class _StreamReaders:
@@ -198,9 +202,11 @@ class _StreamReaders:
         return fault if self._stream is None else self._stream.with_usage(fault)
 
 
-def _with_usage(sent: SendResult, answer: HttpResponse, result: Completion | RequestError) -> Completion | RequestError:
+def _with_usage(
+    send_result: SendResult, answer: HttpResponse, result: Completion | RequestError
+) -> Completion | RequestError:
     """Returns the result with the usage of the request."""
     if isinstance(result, RequestError):
         return replace(result, sent=answer.sent, received=answer.received)
-    usage = msgspec.structs.replace(result.usage, seconds=sent.seconds, resends=sent.resends)
+    usage = msgspec.structs.replace(result.usage, seconds=send_result.seconds, resends=send_result.resends)
     return msgspec.structs.replace(result, usage=usage)

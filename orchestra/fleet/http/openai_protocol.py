@@ -100,9 +100,9 @@ def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = 
     """Returns the body of a chat request in a server's dialect. `priority`, `cache_salt` and `structured_outputs` are
     for vLLM only.
     """
-    known = COMMON_SAMPLING if dialect == "openai" else EXTENDED_SAMPLING
+    common_sampling = COMMON_SAMPLING if dialect == "openai" else EXTENDED_SAMPLING
     body: dict[str, Any] = {"model": model, "messages": list(chat.messages), max_field: chat.max_output}
-    body |= {key: value for key, value in chat.sampling.items() if key in known}
+    body |= {key: value for key, value in chat.sampling.items() if key in common_sampling}
     if chat.stop:
         body["stop"] = list(chat.stop)
     if chat.tools:
@@ -122,8 +122,8 @@ def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = 
         if chat.continue_last:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
     elif chat.schema is not None:
-        named = {"name": "output", "schema": dict(chat.schema), "strict": _is_strict_schema(chat.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": named}
+        json_schema = {"name": "output", "schema": dict(chat.schema), "strict": _is_strict_schema(chat.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     return _encode(body)
 
 
@@ -156,10 +156,10 @@ class _ModelList(msgspec.Struct):
 def read_models(body: bytes) -> tuple[ListedModel, ...] | RequestError:
     """Parses a response of `/v1/models`."""
     try:
-        listed = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=_ModelList)
+        model_list = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=_ModelList)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _invalid_response(f"the list of models: {str(error)[:200]}")
-    return tuple(listed.data or ())
+    return tuple(model_list.data or ())
 
 
 class _Details(msgspec.Struct):
@@ -236,12 +236,14 @@ def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) 
     """Parses a response of `/v1/chat/completions` without streaming. The error of an unusable response includes its
     usage.
     """
-    found = _parse_completion(sent, received, model, dialect)
-    return replace(found, usage=_reported_usage(received)) if isinstance(found, RequestError) else found
+    completion = _parse_completion(sent, received, model, dialect)
+    return replace(completion, usage=_reported_usage(received)) if isinstance(completion, RequestError) else completion
 
 
-def _parse_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
-    response = _parse_response(received)
+def _parse_completion(
+    request_body: bytes, response_body: bytes, model: str, dialect: Dialect
+) -> Completion | RequestError:
+    response = _parse_response(response_body)
     if isinstance(response, RequestError):
         return response
     if not response.choices:
@@ -254,7 +256,7 @@ def _parse_completion(sent: bytes, received: bytes, model: str, dialect: Dialect
     if text is None and not tool_calls:
         return _invalid_response("it has no text")
     draft = _CompletionDraft(text or "", choice, response, tool_calls=tool_calls)
-    return _build_completion(draft, sent, received, model, dialect)
+    return _build_completion(draft, request_body, response_body, model, dialect)
 
 
 class _CompletionDraft(msgspec.Struct):
@@ -311,11 +313,11 @@ class _PartialCall(msgspec.Struct):
 
 
 def _build_completion(
-    draft: _CompletionDraft, sent: bytes, received: bytes, model: str, dialect: Dialect
+    draft: _CompletionDraft, request_body: bytes, response_body: bytes, model: str, dialect: Dialect
 ) -> Completion | RequestError:
-    answered = draft.response.model or ""
-    if not _same_model(model, answered, dialect):
-        reason = f"{answered[:100]!r} answered instead of {model!r}"
+    response_model = draft.response.model or ""
+    if not _same_model(model, response_model, dialect):
+        reason = f"{response_model[:100]!r} answered instead of {model!r}"
         return RequestError("F211", reason, "orchestra fleet status   # which adapters are loaded, and where")
     finish = draft.choice.finish_reason or "stop"
     if finish in ("abort", "error"):
@@ -324,45 +326,57 @@ def _build_completion(
         return RequestError(
             "F206", "a filter of the server cut the response off", "use a server without this filter", retryable=False
         )
-    written = draft.written
-    if len(written) > MAX_BYTES:
+    output_text = draft.written
+    if len(output_text) > MAX_BYTES:
         return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
-    usage, counted = _to_usage(draft.response.usage, sent, written)
+    usage, is_counted = _to_usage(draft.response.usage, request_body, output_text)
     tokens = tuple([_to_token(entry) for entry in logprobs])
-    return Completion(draft.text, finish, answered or model, usage, counted, tokens, draft.tool_calls, sent, received)
+    return Completion(
+        draft.text,
+        finish,
+        response_model or model,
+        usage,
+        is_counted,
+        tokens,
+        draft.tool_calls,
+        request_body,
+        response_body,
+    )
 
 
 def _to_token(entry: _Logprob) -> Token:
     return Token(entry.token, entry.logprob, tuple((top.token, top.logprob) for top in entry.top_logprobs or ()))
 
 
-def _to_usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
+def _to_usage(usage: _Usage | None, request_body: bytes, text: str) -> tuple[Usage, bool]:
     """Returns the reported usage, or upper bounds if it is missing or negative."""
-    prompt, output = (found.prompt_tokens, found.completion_tokens) if found else (None, None)
-    if found is None or prompt is None or output is None or prompt < 0 or output < 0:
-        most, output = len(sent), len(text.encode("utf-8", "surrogatepass"))
-        return Usage(prompt_tokens=most, output_tokens=output, calls=1, estimated_tokens=most + output), False
-    details = found.prompt_tokens_details
-    cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
-    return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
+    prompt, output = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
+    if usage is None or prompt is None or output is None or prompt < 0 or output < 0:
+        max_tokens, output = len(request_body), len(text.encode("utf-8", "surrogatepass"))
+        return Usage(
+            prompt_tokens=max_tokens, output_tokens=output, calls=1, estimated_tokens=max_tokens + output
+        ), False
+    details = usage.prompt_tokens_details
+    cached_tokens = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
+    return Usage(prompt_tokens=prompt, cached_tokens=cached_tokens, output_tokens=output, calls=1), True
 
 
-def _reported_usage(received: bytes) -> Usage | None:
+def _reported_usage(response_body: bytes) -> Usage | None:
     """Returns the reported usage of a response, also of an invalid one; None if there is none."""
     try:
-        found = msgspec.json.decode(received.removeprefix(BYTE_ORDER_MARK), type=_UsageOnly).usage
+        usage = msgspec.json.decode(response_body.removeprefix(BYTE_ORDER_MARK), type=_UsageOnly).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return _exact_usage(found)
+    return _exact_usage(usage)
 
 
-def _exact_usage(found: _Usage | None) -> Usage | None:
-    usage, counted = _to_usage(found, b"", "")
-    return usage if counted else None
+def _exact_usage(raw_usage: _Usage | None) -> Usage | None:
+    usage, is_counted = _to_usage(raw_usage, b"", "")
+    return usage if is_counted else None
 
 
-def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
+def _same_model(requested_model: str, response_model: str, dialect: Dialect) -> bool:
     """Whether the answering model is the requested one.
 
     vLLM repeats the name. Providers answer with a dated name that begins with it. llama.cpp answers with the loaded
@@ -370,23 +384,27 @@ def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
     """
     match dialect:
         case "vllm":
-            return answered == asked
+            return response_model == requested_model
         case "openai" | "ollama":
-            return not answered or answered.startswith(asked.removesuffix(":latest")) or answered.endswith(asked)
+            return (
+                not response_model
+                or response_model.startswith(requested_model.removesuffix(":latest"))
+                or response_model.endswith(requested_model)
+            )
         case "llamacpp":
             return True
 
 
-def _parse_response(received: bytes) -> _Response | RequestError:
-    received = received.removeprefix(BYTE_ORDER_MARK)
-    if received[:1] != b"{":
-        begin = received.lstrip()[:1]
+def _parse_response(response_body: bytes) -> _Response | RequestError:
+    response_body = response_body.removeprefix(BYTE_ORDER_MARK)
+    if response_body[:1] != b"{":
+        begin = response_body.lstrip()[:1]
         if not begin:
             return _invalid_response("it is empty")
         if begin == b"<":
             return _invalid_response("it is HTML, so this may not be a model server")
     try:
-        response = _decode(received)
+        response = _decode(response_body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _invalid_response(str(error)[:200])
     if response.error is not None:
@@ -477,8 +495,8 @@ class ChatStream:
         """
         if self.done:
             return DONE_LINGER
-        moved, self._progressed = self._progressed, False
-        return FINISH_LINGER if moved and self._finish is not None else None
+        has_progressed, self._progressed = self._progressed, False
+        return FINISH_LINGER if has_progressed and self._finish is not None else None
 
     def with_usage(self, fault: RequestError) -> RequestError:
         """Returns the error of this stream, with the usage that was reported so far."""
@@ -492,21 +510,21 @@ class ChatStream:
         without streaming, or one that failed before its stream began, sends a single response.
         """
         if self._is_single:
-            found = read_completion(sent, received, self._model, self._dialect)
-            if isinstance(found, Completion) and found.text:
-                self._on_text(found.text)
-            return found
-        found = self._build_result(sent, received)
-        return self.with_usage(found) if isinstance(found, RequestError) else found
+            completion = read_completion(sent, received, self._model, self._dialect)
+            if isinstance(completion, Completion) and completion.text:
+                self._on_text(completion.text)
+            return completion
+        completion = self._build_result(sent, received)
+        return self.with_usage(completion) if isinstance(completion, RequestError) else completion
 
-    def _build_result(self, sent: bytes, received: bytes) -> Completion | RequestError:
+    def _build_result(self, request_body: bytes, response_body: bytes) -> Completion | RequestError:
         if self._buffer.strip() and not self.done and (fault := self._feed_line(self._buffer.strip())) is not None:
             if fault.code == "F208":
                 return fault
             if self._finish is None:  # else only the usage is missing
                 return RequestError("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
         if self._finish is None:
-            empty = "it is empty" if not received.strip() else ""
+            empty = "it is empty" if not response_body.strip() else ""
             return (
                 _invalid_response(empty)
                 if empty
@@ -516,8 +534,8 @@ class ChatStream:
         choice = _Choice(finish_reason=self._finish)
         return _build_completion(
             _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs, self._calls.join()),
-            sent,
-            received,
+            request_body,
+            response_body,
             self._model,
             self._dialect,
         )

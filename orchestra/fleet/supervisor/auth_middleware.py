@@ -38,10 +38,10 @@ class KeyAuthMiddleware:
         Raises:
             RuntimeError: There is no key. The server does not start then.
         """
-        found = os.environ.get(KEY_VARIABLE, "") if key is None else key
-        if not found:
+        server_key = os.environ.get(KEY_VARIABLE, "") if key is None else key
+        if not server_key:
             raise RuntimeError(f"there is no key in {KEY_VARIABLE}, so any user could use this server")
-        self._app, self._key = app, found.encode()
+        self._app, self._key = app, server_key.encode()
 
     async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
         """Forwards the server's lifespan events, `GET /health`, and requests with the key."""
@@ -69,6 +69,6 @@ async def _send_unauthorized(send: Send) -> None:
         "www-authenticate": "Bearer",
         "connection": "close",
     }
-    listed = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": 401, "headers": listed})
+    header_list = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 401, "headers": header_list})
     await send({"type": "http.response.body", "body": body, "more_body": False})

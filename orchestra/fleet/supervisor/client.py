@@ -137,10 +137,10 @@ class SupervisorClient:
         """
         if not (status or await self.require_status()).requires_key:
             return ""
-        told = await self._request(KeyRequest(), KeyResponse)
-        if told is None:
+        key_response = await self._request(KeyRequest(), KeyResponse)
+        if key_response is None:
             raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
-        return told.key
+        return key_response.key
 
     async def start(self, server: str | None = None, command: Sequence[str] | None = None) -> None:
         """Uses the running supervisor, or starts one. Of several that start at once, one remains.
@@ -167,8 +167,8 @@ class SupervisorClient:
                 await asyncio.sleep(0.1)
                 if await self.notify(request if on_demand else HeartbeatRequest()):
                     return
-        why = "\n   ".join(child_process.last_lines(self.log, 8))
-        raise FleetError("F011", "the fleet's supervisor did not start", why=why, hint=f"look into {self.log}")
+        reason = "\n   ".join(child_process.last_lines(self.log, 8))
+        raise FleetError("F011", "the fleet's supervisor did not start", why=reason, hint=f"look into {self.log}")
 
     async def _spawn(self, command: Sequence[str]) -> None:
         file = self.folders.runtime_folder(self.config.digest) / CONFIG_FILE
@@ -188,9 +188,9 @@ class SupervisorClient:
             )  # fmt: skip
             status = await starter.wait()
         if status:
-            why = "\n   ".join(child_process.last_lines(self.log, 8))
+            reason = "\n   ".join(child_process.last_lines(self.log, 8))
             raise FleetError(
-                "F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}"
+                "F011", f"the fleet's supervisor ended with status {status}", why=reason, hint=f"look into {self.log}"
             )
 
     async def wait_until_ready(
@@ -202,25 +202,27 @@ class SupervisorClient:
             FleetError: The supervisor's error, F216 if a server is not ready after `patience` seconds, or F012 if a
                 server has other weights than this fleet.
         """
-        began = time.monotonic()
-        told = False
+        start_time = time.monotonic()
+        is_reported = False
         while (status := await self.status()) is not None:
             servers = [server for server in status.servers if only in ("", server.name)]
             for server in servers:
                 if server.phase == "failed":
                     raise server.to_error
-            waiting = [server for server in servers if server.phase != "ready"]
-            if not waiting:
+            pending_servers = [server for server in servers if server.phase != "ready"]
+            if not pending_servers:
                 self._check_weights(servers)
-                if told:
-                    progress(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
+                if is_reported:
+                    progress(Progress("ready", f"ready after {time.monotonic() - start_time:.0f} s"))
                 return status
-            if time.monotonic() - began > timeout:
+            if time.monotonic() - start_time > timeout:
                 raise FleetError(
-                    "F216", f"{waiting[0].name} is still not ready after {timeout:.0f} s", hint="orchestra fleet logs"
+                    "F216",
+                    f"{pending_servers[0].name} is still not ready after {timeout:.0f} s",
+                    hint="orchestra fleet logs",
                 )
-            told = True
-            first = waiting[0]
+            is_reported = True
+            first = pending_servers[0]
             if first.phase == "stopped":  # it was ready, and stopped for another one before this client saw it
                 await self.notify(StartRequest(first.name))
             verb = {"starting": "starting", "stopping": "stopping, then starting"}.get(first.phase, "restarting")
@@ -234,8 +236,8 @@ class SupervisorClient:
         """Checks that a running supervisor's servers have the current weights. Raises `FleetError` F012."""
         model_store = weights.ModelStore(self.folders)
         for server in servers:
-            own = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
-            if own and server.weights and server.weights not in own:
+            quick_digests = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
+            if quick_digests and server.weights and server.weights not in quick_digests:
                 message = f"{server.name} of the running fleet was started with other weights than those installed now"
                 raise FleetError("F012", message, hint="orchestra fleet stop, then try again")
 
@@ -271,10 +273,10 @@ def _is_locked(lock: Path) -> bool:
 
 def supervisor_environment(user_environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the supervisor's environment: locations, but no secrets."""
-    kept = (*vllm_launch.PASSED_VARIABLES, "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TZ")
-    found = {
+    variable_names = (*vllm_launch.PASSED_VARIABLES, "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TZ")
+    values = {
         name: value
         for name, value in user_environment.items()
-        if name in kept or name.startswith(vllm_launch.GPU_PREFIXES)
+        if name in variable_names or name.startswith(vllm_launch.GPU_PREFIXES)
     }
-    return found | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}
+    return values | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}

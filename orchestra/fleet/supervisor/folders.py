@@ -65,9 +65,9 @@ class Folders:
         """Returns the private folder of the supervisor's files for the fleet `digest`. Creates it."""
         place = self.runtime / "fleets" / digest
         if len(os.fsencode(place)) > SOCKET_PATH_BYTES - len("/socket"):
-            shared = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
-            make_private(shared)  # its owner could replace our folder
-            place = shared / digest
+            path = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
+            make_private(path)  # its owner could replace our folder
+            place = path / digest
         make_private(place)
         return place
 
@@ -90,10 +90,10 @@ def make_private(folder: Path) -> None:
         FleetError: F010, another user owns it, so a socket in it is not trusted.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    stat_result = folder.lstat()
+    if not stat.S_ISDIR(stat_result.st_mode) or stat_result.st_uid != os.getuid():
         raise FleetError(
             "F010", f"{folder} belongs to another user", hint="set XDG_RUNTIME_DIR to a folder of your own"
         )
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    if stat.S_IMODE(stat_result.st_mode) & 0o077:
         folder.chmod(0o700)

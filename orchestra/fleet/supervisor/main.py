@@ -146,21 +146,21 @@ class Supervisor:
 
     async def _monitor(self) -> None:
         """Records the children for a later supervisor, and checks for idleness."""
-        seen: dict[str, tuple[int, int]] = {}
-        noted: list[int] = []
+        measurements: dict[str, tuple[int, int]] = {}
+        recorded_pids: list[int] = []
         while not self._stop.is_set():
             pids = [
                 server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child
             ]
-            if pids != noted:
+            if pids != recorded_pids:
                 child_process.record_processes(pids, self._runtime_folder / CHILDREN_FILE)
-                noted = pids
+                recorded_pids = pids
             for name, server_supervisor in self._servers.items():
-                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(
+                if server_supervisor.load.busy or server_supervisor.load.progress != measurements.get(
                     name, server_supervisor.load.progress
                 ):
                     self._last_activity = time.monotonic()
-                seen[name] = server_supervisor.load.progress
+                measurements[name] = server_supervisor.load.progress
             if time.monotonic() - self._last_activity > self.config.idle_stop:
                 self.stop(f"no request for {self.config.idle_stop:.0f} s")
             with contextlib.suppress(TimeoutError):
@@ -236,8 +236,8 @@ def memory_estimate(folders: Folders) -> Callable[[LocalServer], Need]:
     """
 
     def estimate(server: LocalServer) -> Need:
-        resolved = cpu.resolve_auto(server, folders.cache) if server.device == "cpu" else server
-        need = memory_need(resolved, weights.ModelStore(folders))
+        local_server = cpu.resolve_auto(server, folders.cache) if server.device == "cpu" else server
+        need = memory_need(local_server, weights.ModelStore(folders))
         return Need(0, 0) if need is None else Need(need.bytes, need.bytes + PROCESS_BYTES)
 
     return estimate
@@ -293,14 +293,14 @@ def serve(
     config = FleetConfig.model_validate_json(file.read_bytes())
     folders = Folders.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    held = acquire_lock(folders.runtime_folder(config.digest) / LOCK_FILE)
-    if held is None:
+    lock = acquire_lock(folders.runtime_folder(config.digest) / LOCK_FILE)
+    if lock is None:
         return 0
 
     async def run() -> None:
         await Supervisor(config, folders, launcher or weights_launcher(folders), timing, available).run()
 
-    with held:
+    with lock:
         asyncio.run(run())
     return 0
 

@@ -59,12 +59,12 @@ def decide(need: Need, limit: int | None, free: int | None, holders: Sequence[Ho
         least_idle: Seconds without a request after which a server may be stopped.
     """
 
-    def fits(stopped: Sequence[Holder]) -> bool:
-        kept = [holder for holder in holders if holder not in stopped]
-        in_budget = limit is None or need.expected + sum(holder.bytes for holder in kept) <= limit
-        released = sum(holder.bytes - holder.unused for holder in stopped)
-        pending = sum(holder.unused for holder in kept)
-        return in_budget and (free is None or need.minimum + pending <= free + released)
+    def fits(stopped_holders: Sequence[Holder]) -> bool:
+        remaining_holders = [holder for holder in holders if holder not in stopped_holders]
+        in_budget = limit is None or need.expected + sum(holder.bytes for holder in remaining_holders) <= limit
+        released_bytes = sum(holder.bytes - holder.unused for holder in stopped_holders)
+        pending = sum(holder.unused for holder in remaining_holders)
+        return in_budget and (free is None or need.minimum + pending <= free + released_bytes)
 
     idle = sorted(
         (holder for holder in holders if holder.idle is not None and holder.idle >= least_idle),
@@ -134,7 +134,11 @@ class MemoryBudget:
         async with self._lock:
             need, deadline = self.tenants[name].need(), time.monotonic() + self._wait
             while True:
-                holders = [held for tenant in self.tenants.values() if (held := tenant.holder()) and held.name != name]
+                holders = [
+                    tenant_holder
+                    for tenant in self.tenants.values()
+                    if (tenant_holder := tenant.holder()) and tenant_holder.name != name
+                ]
                 available = self._available()
                 free = None if available is None else available.bytes
                 decision = decide(need, self._limit, free, holders, self._least_idle)
@@ -155,12 +159,14 @@ class MemoryBudget:
         limits = [f"`memory:` of the fleet file is {gigabytes(self._limit)}"] if self._limit is not None else []
         if available is not None:
             limits.append(f"{gigabytes(available.bytes)} are available ({available.limit})")
-        held = ", ".join(f"{holder.name} {gigabytes(holder.bytes)} ({_state(holder)})" for holder in holders)
+        holders_text = ", ".join(f"{holder.name} {gigabytes(holder.bytes)} ({_state(holder)})" for holder in holders)
         return FleetError(
             "F226",
             f"there is no memory to start {name}: it needs {gigabytes(need.expected)}, {' and '.join(limits)}; "
-            + (f"the running servers hold {held}" if held else "no other server of the fleet runs"),
-            hint=MEMORY_HINT if held else "raise `memory:` in the fleet file, lower kv_cache_gib, or close programs",
+            + (f"the running servers hold {holders_text}" if holders_text else "no other server of the fleet runs"),
+            hint=MEMORY_HINT
+            if holders_text
+            else "raise `memory:` in the fleet file, lower kv_cache_gib, or close programs",
         )
 
 

@@ -167,8 +167,8 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def to_error(self) -> FleetError:
         """Returns the error of the report."""
-        told = self.error or ServerFailure("F005", "it did not start", "orchestra fleet logs")
-        return FleetError(told.code, f"{self.name}: {told.message}", why=told.why, hint=told.hint)
+        failure = self.error or ServerFailure("F005", "it did not start", "orchestra fleet logs")
+        return FleetError(failure.code, f"{self.name}: {failure.message}", why=failure.why, hint=failure.hint)
 
 
 class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):

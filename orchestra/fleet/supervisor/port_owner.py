@@ -38,12 +38,15 @@ def is_own_port(port: int, client_port: int = 0) -> bool:
     if sys.platform != "linux":
         return True
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as asked:
-            asked.settimeout(1.0)
-            found = [_socket_owner(asked, port, 0), _socket_owner(asked, port, client_port) if client_port else None]
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as netlink_socket:
+            netlink_socket.settimeout(1.0)
+            owners = [
+                _socket_owner(netlink_socket, port, 0),
+                _socket_owner(netlink_socket, port, client_port) if client_port else None,
+            ]
     except OSError:
         return True
-    return all(user in (None, ROOT_UID, os.getuid()) for user in found)
+    return all(user in (None, ROOT_UID, os.getuid()) for user in owners)
 
 
 def _socket_owner(netlink: socket.socket, port: int, client_port: int) -> int | None:
@@ -51,11 +54,11 @@ def _socket_owner(netlink: socket.socket, port: int, client_port: int) -> int | 
     ends = struct.pack("!H", port), struct.pack("!H", client_port), LOOPBACK, LOOPBACK if client_port else ANY_ADDRESS
     body = DIAG_REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_COOKIE, *ends, 0, ANY_COOKIE, ANY_COOKIE)
     netlink.send(NETLINK_HEADER.pack(NETLINK_HEADER.size + len(body), BY_FAMILY, REQUEST_FLAG, 0, 0) + body)
-    said = netlink.recv(4096)
-    if NETLINK_HEADER.unpack_from(said)[1] != BY_FAMILY:  # an error, usually ENOENT
-        code = -struct.unpack_from("=i", said, NETLINK_HEADER.size)[0]
+    response = netlink.recv(4096)
+    if NETLINK_HEADER.unpack_from(response)[1] != BY_FAMILY:  # an error, usually ENOENT
+        code = -struct.unpack_from("=i", response, NETLINK_HEADER.size)[0]
         if code != errno.ENOENT:
             raise OSError(code, os.strerror(code))
         return None
-    user: int = DIAG_RESPONSE.unpack_from(said, NETLINK_HEADER.size)[0]
+    user: int = DIAG_RESPONSE.unpack_from(response, NETLINK_HEADER.size)[0]
     return user

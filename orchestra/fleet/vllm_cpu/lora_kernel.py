@@ -29,12 +29,12 @@ def widen(_context: Any, number: Any) -> Any:
     its float32.
     """
 
-    def generate_unchanged(_: Any, __: Any, ___: Any, given: Any) -> Any:
-        return given[0]
+    def generate_unchanged(_: Any, __: Any, ___: Any, arguments: Any) -> Any:
+        return arguments[0]
 
-    def generate_widening(_: Any, builder: Any, __: Any, given: Any) -> Any:
+    def generate_widening(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         word = ir.IntType(32)
-        return builder.bitcast(builder.shl(builder.zext(given[0], word), ir.Constant(word, 16)), ir.FloatType())
+        return builder.bitcast(builder.shl(builder.zext(arguments[0], word), ir.Constant(word, 16)), ir.FloatType())
 
     return (
         (float32(float32), generate_unchanged)
@@ -49,15 +49,15 @@ def narrow(_context: Any, _number: Any, like: Any) -> Any:
     unchanged. Finite numbers only.
     """
 
-    def generate_unchanged(_: Any, __: Any, ___: Any, given: Any) -> Any:
-        return given[0]
+    def generate_unchanged(_: Any, __: Any, ___: Any, arguments: Any) -> Any:
+        return arguments[0]
 
-    def generate_narrowing(_: Any, builder: Any, __: Any, given: Any) -> Any:
+    def generate_narrowing(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         word = ir.IntType(32)
-        bits = builder.bitcast(given[0], word)
+        bits = builder.bitcast(arguments[0], word)
         even = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        rounded = builder.add(bits, builder.add(even, ir.Constant(word, 0x7FFF)))
-        return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+        rounded_bits = builder.add(bits, builder.add(even, ir.Constant(word, 0x7FFF)))
+        return builder.trunc(builder.lshr(rounded_bits, ir.Constant(word, 16)), ir.IntType(16))
 
     return (
         (float32(float32, float32), generate_unchanged)
@@ -103,15 +103,15 @@ def add(
     (wide0, wide1), (sums0, sums1) = (wide[0], wide[1]), (sums[0], sums[1])
     place, last = 0, order.shape[0] - 1
     while place <= last:
-        one, two = order[place], order[min(place + 1, last)]
-        slot = slots[one]
+        token, two = order[place], order[min(place + 1, last)]
+        slot = slots[token]
         if slots[two] != slot:
-            two = one
-        place += 1 if one == two else 2
+            two = token
+        place += 1 if token == two else 2
         row, end = ends[slot], ends[slot + 1]
         if row == end:
             continue
-        given0, given1 = x[one], x[two]
+        given0, given1 = x[token], x[two]
         for i in range(x.shape[1]):
             wide0[i], wide1[i] = widen(given0[i]), widen(given1[i])
         while row < end:
@@ -129,7 +129,7 @@ def add(
                 k3 += wide1[i] * v3
             left, width, start = lefts[row], widths[row], starts[row]
             # slices are views with one index, which lets LLVM vectorize
-            part0, part1 = y[one, left : left + width], y[two, left : left + width]
+            part0, part1 = y[token, left : left + width], y[two, left : left + width]
             b0, b1 = b[start : start + width], b[start + width : start + 2 * width]
             b2, b3 = b[start + 2 * width : start + 3 * width], b[start + 3 * width : start + 4 * width]
             if row == ends[slot] or lefts[row - 1] != left:
@@ -184,16 +184,16 @@ class FlatAdapters:
         downs, ups = [torch.empty(0, wide, dtype=dtype)], [torch.empty(0, dtype=dtype)]
         counts, lefts, widths = [0] * slots, list[int](), list[int]()
         for block in blocks:
-            more = -block.down.shape[0] % ROWS_PER_PASS
-            downs += [block.down, block.down.new_zeros(more, wide)]
-            ups += [block.up.t().flatten(), block.up.new_zeros(more * block.up.shape[0])]
-            rows = block.down.shape[0] + more
+            padding = -block.down.shape[0] % ROWS_PER_PASS
+            downs += [block.down, block.down.new_zeros(padding, wide)]
+            ups += [block.up.t().flatten(), block.up.new_zeros(padding * block.up.shape[0])]
+            rows = block.down.shape[0] + padding
             counts[block.slot] += rows
             lefts += [block.left] * rows
             widths += [block.up.shape[0]] * rows
         ends, starts = np.cumsum([0, *counts]), np.cumsum([0, *widths])[:-1]
-        listed = (np.asarray(part, np.int64) for part in (ends, lefts, widths, starts))
-        return FlatAdapters(as_array(torch.cat(downs)), as_array(torch.cat(ups)), *listed)
+        arrays = (np.asarray(part, np.int64) for part in (ends, lefts, widths, starts))
+        return FlatAdapters(as_array(torch.cat(downs)), as_array(torch.cat(ups)), *arrays)
 
     def add(self, y: torch.Tensor, x: torch.Tensor, order: Array, slots: Array) -> None:
         """Adds the products of the adapters of `x` to `y`. Both are contiguous, and in the type of the adapters."""
@@ -202,8 +202,8 @@ class FlatAdapters:
 
 def as_array(tensor: torch.Tensor) -> Array:
     """Returns a float32 or bfloat16 tensor's memory as a numpy array; a bfloat16 as its bits."""
-    found: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return found
+    array: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def compile_kernel(dtype: torch.dtype) -> None:

@@ -135,11 +135,11 @@ class AdapterStack:
 
     def slot_products(self, slot: int) -> AdapterProducts:
         """Returns the products of one adapter."""
-        found = self._products.get(slot)
-        if found is None:
+        adapter_products = self._products.get(slot)
+        if adapter_products is None:
             low, high = self.ends[slot : slot + 2]
-            found = self._products[slot] = AdapterProducts.from_matrices(self.a[low:high], self.b[low:high])
-        return found
+            adapter_products = self._products[slot] = AdapterProducts.from_matrices(self.a[low:high], self.b[low:high])
+        return adapter_products
 
 
 def read_versions(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> tuple[int, ...]:
@@ -181,10 +181,10 @@ class StepSlots:
 
     def rows(self, slot: int) -> torch.Tensor:
         """Returns the rows of one slot."""
-        found = self._rows.get(slot)
-        if found is None:
-            found = self._rows[slot] = (self.slots == slot).nonzero().squeeze(1)
-        return found
+        row = self._rows.get(slot)
+        if row is None:
+            row = self._rows[slot] = (self.slots == slot).nonzero().squeeze(1)
+        return row
 
 
 def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: StepSlots, scale: float = 1.0) -> None:
@@ -236,19 +236,19 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
 
     def _step(self, kind: Literal["tokens", "requests"], count: int) -> StepSlots:
         """Returns the step with a number of rows. Rows that vLLM adds as padding have no adapter."""
-        found = self._steps.get((kind, count))
-        if found is None:
+        step_slots = self._steps.get((kind, count))
+        if step_slots is None:
             slots = self.token_lora_indices if kind == "tokens" else self.sampler_indices
-            known = slots[:count]
-            found = self._steps[kind, count] = StepSlots(pad(known, (0, count - known.shape[0]), value=-1))
-        return found
+            slot_key = slots[:count]
+            step_slots = self._steps[kind, count] = StepSlots(pad(slot_key, (0, count - slot_key.shape[0]), value=-1))
+        return step_slots
 
     def _stack(self, a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> AdapterStack:
         key = id(b_slots[0])
-        held = self._stacks.get(key)
-        if held is None or held[1].versions != read_versions(a_slots, b_slots):
-            held = self._stacks[key] = (b_slots[0], AdapterStack.from_slots(a_slots, b_slots))
-        return held[1]
+        stack = self._stacks.get(key)
+        if stack is None or stack[1].versions != read_versions(a_slots, b_slots):
+            stack = self._stacks[key] = (b_slots[0], AdapterStack.from_slots(a_slots, b_slots))
+        return stack[1]
 
     def add_lora_linear(
         self,

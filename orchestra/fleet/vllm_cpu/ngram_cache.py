@@ -42,11 +42,11 @@ class NgramCache:
             for size in CONTEXT_SIZES:
                 if size <= at:
                     key, token = (owner, tuple(tokens[at - size : at])), tokens[at]
-                    held, often = self._continuations.pop(key, (token, -1))
-                    if held == token:
-                        self._continuations[key] = held, min(often + 1, MAX_COUNT)
+                    count, often = self._continuations.pop(key, (token, -1))
+                    if count == token:
+                        self._continuations[key] = count, min(often + 1, MAX_COUNT)
                     elif often:
-                        self._continuations[key] = held, often - 1
+                        self._continuations[key] = count, often - 1
                     else:
                         self._continuations[key] = token, 0
         # Many at once, because a dict searches its first key among deleted ones.
@@ -58,15 +58,15 @@ class NgramCache:
 
     def propose(self, owner: Owner, tokens: Sequence[int], max_tokens: int) -> list[int]:
         """Returns up to `max_tokens` proposed tokens; none without a continuation that was seen twice."""
-        said = list(tokens)
-        while len(said) < len(tokens) + max_tokens:
-            known = (
-                self._continuations.get((owner, tuple(said[-size:])), (0, 0))
+        history = list(tokens)
+        while len(history) < len(tokens) + max_tokens:
+            continuations = (
+                self._continuations.get((owner, tuple(history[-size:])), (0, 0))
                 for size in CONTEXT_SIZES
-                if size <= len(said)
+                if size <= len(history)
             )
-            token = next((token for token, often in known if often), None)
+            token = next((token for token, often in continuations if often), None)
             if token is None:
                 break
-            said.append(token)
-        return said[len(tokens) :]
+            history.append(token)
+        return history[len(tokens) :]

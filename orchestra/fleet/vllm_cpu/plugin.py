@@ -49,8 +49,8 @@ def installed_version() -> str:
 
 def spare_slots() -> int:
     """Returns the number of slots that a CPU server here must keep free: 0 if vLLM loads this plugin, else 1."""
-    registered = any(entry.name == PLUGIN_NAME for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
-    return 0 if registered and installed_version() in KNOWN_VERSIONS else 1
+    is_registered = any(entry.name == PLUGIN_NAME for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    return 0 if is_registered and installed_version() in KNOWN_VERSIONS else 1
 
 
 def register() -> None:

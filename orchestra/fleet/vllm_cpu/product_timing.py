@@ -29,10 +29,10 @@ def measure_speed(dtype: torch.dtype) -> float:
     ]
     best = float("inf")
     for _ in range(ROUNDS):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for x, weight in layers:
             torch.nn.functional.linear(x, weight)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - start_time)
     return sum(2 * BATCH_TOKENS * inputs * outputs for inputs, outputs in SHAPES) / best / 1e9
 
 

@@ -26,7 +26,7 @@ def install() -> None:
 
 
 def _use_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
-    plain, added = torch.ops._C.rms_norm.default, torch.ops._C.fused_add_rms_norm.default
+    plain, add_kernel = torch.ops._C.rms_norm.default, torch.ops._C.fused_add_rms_norm.default
 
     @wraps(usual)
     def forward_native(self: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
@@ -45,7 +45,7 @@ def _use_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
             or not (x.is_contiguous() and residual.is_contiguous())
         ):
             return usual(self, x, residual)
-        added(x, residual, weight, self.variance_epsilon)  # both in place, as vLLM's own callers allow
+        add_kernel(x, residual, weight, self.variance_epsilon)  # both in place, as vLLM's own callers allow
         return x, residual
 
     return forward_native

@@ -44,12 +44,12 @@ def attach_drop_filter(descriptor: int) -> bool:
     """Drops all packets to a listening TCP socket, and returns whether the descriptor is one. Raises `OSError` if the
     kernel refuses.
     """
-    with socket.socket(fileno=os.dup(descriptor)) as found:
-        if found.family not in FAMILIES or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    with socket.socket(fileno=os.dup(descriptor)) as socket_copy:
+        if socket_copy.family not in FAMILIES or not socket_copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
         program = ctypes.create_string_buffer(DROP_FILTER, len(DROP_FILTER))
-        found.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
-        found.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+        socket_copy.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
+        socket_copy.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
         return True
 
 
@@ -58,6 +58,6 @@ def _sockets() -> Iterator[tuple[int, int]]:
     names = os.listdir(DESCRIPTOR_FOLDER) if os.path.isdir(DESCRIPTOR_FOLDER) else []
     for descriptor in map(int, names):
         with suppress(OSError):  # the descriptor of the listing itself is closed by now
-            found = os.fstat(descriptor)
-            if stat.S_ISSOCK(found.st_mode):
-                yield descriptor, found.st_ino
+            stat_result = os.fstat(descriptor)
+            if stat.S_ISSOCK(stat_result.st_mode):
+                yield descriptor, stat_result.st_ino

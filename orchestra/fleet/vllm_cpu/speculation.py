@@ -76,20 +76,20 @@ class NgramDrafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types he
         slot_mappings: Any = None,
     ) -> list[list[int]]:
         """Returns drafts for each request of the batch that has a token in this step."""
-        copied = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
-        batch, found = self._runner.input_batch, list[list[int]]()
-        each = MAX_STEP_GUESSES // max(len(sampled_token_ids), 1)
-        most = min(num_speculative_tokens, each) if each >= MIN_REQUEST_GUESSES else 0
-        for row, (written, own) in enumerate(zip(sampled_token_ids, copied, strict=True)):
+        copied_tokens = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        batch, proposals = self._runner.input_batch, list[list[int]]()
+        max_guesses = MAX_STEP_GUESSES // max(len(sampled_token_ids), 1)
+        max_tokens = min(num_speculative_tokens, max_guesses) if max_guesses >= MIN_REQUEST_GUESSES else 0
+        for row, (tokens, row_tokens) in enumerate(zip(sampled_token_ids, copied_tokens, strict=True)):
             count = int(num_tokens_no_spec[row])
-            room = min(most, self.max_model_len - count)
-            name = batch.req_ids[row] if written else ""
-            if not written or room <= 0 or name in batch.random_reqs or name in batch.logprob_token_ids:
-                found.append([])
+            room = min(max_tokens, self.max_model_len - count)
+            name = batch.req_ids[row] if tokens else ""
+            if not tokens or room <= 0 or name in batch.random_reqs or name in batch.logprob_token_ids:
+                proposals.append([])
                 continue
-            more = self._runner.requests[name].sampling_params.extra_args or {}
-            owner = int(batch.request_lora_mapping[row]), str(more.get(TENANT_ARGUMENT, ""))
-            last = token_ids_cpu[row, max(count - len(written) - MAX_CONTEXT_SIZE, 0) : count].tolist()
-            self._ngram_cache.learn(owner, last, len(written))
-            found.append(self._ngram_cache.propose(owner, last, room) or own[:room])
-        return found
+            extra_args = self._runner.requests[name].sampling_params.extra_args or {}
+            owner = int(batch.request_lora_mapping[row]), str(extra_args.get(TENANT_ARGUMENT, ""))
+            last = token_ids_cpu[row, max(count - len(tokens) - MAX_CONTEXT_SIZE, 0) : count].tolist()
+            self._ngram_cache.learn(owner, last, len(tokens))
+            proposals.append(self._ngram_cache.propose(owner, last, room) or row_tokens[:room])
+        return proposals

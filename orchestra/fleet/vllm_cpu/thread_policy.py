@@ -50,9 +50,9 @@ class ThreadPolicy:
 
     def update(self, start: ClockReading, end: ClockReading) -> int:
         """Returns the number of threads of the next step, from the readings around a step."""
-        took = end.now - start.now
+        duration = end.now - start.now
         if self.threads > 1:
-            if end.waited - start.waited > MAX_WAIT_SHARE * took:
+            if end.waited - start.waited > MAX_WAIT_SHARE * duration:
                 soon = self._dropped_at is not None and end.now - self._dropped_at.now < 4 * self._pause
                 self._pause = min(2 * self._pause, MAX_PAUSE) if soon else MIN_PAUSE
                 self.threads, self._dropped_at = 1, end
@@ -71,16 +71,16 @@ def has_scheduler_statistics(process: Path = Path("/proc/self")) -> bool:
 
 def read_clocks() -> ClockReading:
     """Returns the clocks. Needs `has_scheduler_statistics`. Raises `OSError` if Linux's /proc cannot be read."""
-    waited = 0
+    wait_time = 0
     for task in os.scandir("/proc/self/task"):
         try:
             with open(f"{task.path}/schedstat", encoding="ascii") as file:
-                waited += int(file.read().split()[1])
+                wait_time += int(file.read().split()[1])
         except FileNotFoundError:  # a thread that has ended meanwhile
             continue
     with open("/proc/stat", encoding="ascii") as file:
         idle = int(file.readline().split()[4])
-    return ClockReading(time.monotonic(), waited / 1e9, idle / os.sysconf("SC_CLK_TCK"))
+    return ClockReading(time.monotonic(), wait_time / 1e9, idle / os.sysconf("SC_CLK_TCK"))
 
 
 class StepThreads:
@@ -100,7 +100,7 @@ class StepThreads:
 
     def end(self) -> None:
         """Updates the number of threads after a step."""
-        wanted = self._policy.update(self._start, self._read())
-        if wanted != self._current:
-            self._current = wanted
-            self._set(wanted)
+        thread_count = self._policy.update(self._start, self._read())
+        if thread_count != self._current:
+            self._current = thread_count
+            self._set(thread_count)

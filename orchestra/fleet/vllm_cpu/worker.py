@@ -47,8 +47,10 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         if self.model_config.dtype == torch.float32:
             linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION_KEY) == "int8")
             # Without scheduler statistics a step cannot tell whether its threads have cores, so it uses one thread.
-            if (most := int(self.vllm_config.additional_config.get(THREADS_KEY, 1))) > 1 and has_scheduler_statistics():
-                self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
+            if (
+                max_threads := int(self.vllm_config.additional_config.get(THREADS_KEY, 1))
+            ) > 1 and has_scheduler_statistics():
+                self._threads = StepThreads(ThreadPolicy(max_threads), set_num_threads)
 
     def execute_model(self, scheduler_output: Any) -> Any:
         """Computes a step up to the logits."""
@@ -58,24 +60,24 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Samples a token for each request of this step."""
-        drawn = self._sample(grammar_output)
+        tokens = self._sample(grammar_output)
         if self._threads is not None:
             self._threads.end()
-        return drawn
+        return tokens
 
     def _sample(self, grammar_output: Any) -> Any:
         runner = self.model_runner
         batch = runner.input_batch
-        unread = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
-        with without_generators(batch.generators, map(int, unread)):
+        discarded_rows = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
+        with without_generators(batch.generators, map(int, discarded_rows)):
             return super().sample_tokens(grammar_output)
 
 
 @contextmanager
 def without_generators(generators: dict[int, Any], rows: Iterable[int]) -> Iterator[None]:
     """Removes the generators of some rows of a batch inside the block."""
-    taken = {row: generators.pop(row) for row in rows if row in generators}
+    removed_generators = {row: generators.pop(row) for row in rows if row in generators}
     try:
         yield
     finally:
-        generators.update(taken)
+        generators.update(removed_generators)

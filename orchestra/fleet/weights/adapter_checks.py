@@ -83,19 +83,19 @@ def check_adapter(folder: Path) -> AdapterManifestSummary:
     Raises:
         FleetError: F222.
     """
-    said, settings = read_manifest(folder), _read_json(folder / CONFIG)
+    manifest, settings = read_manifest(folder), _read_json(folder / CONFIG)
     for fault in (
         *_settings_faults(settings),
         *_tensor_faults(folder, settings),
-        *_manifest_faults(folder, said, settings),
+        *_manifest_faults(folder, manifest, settings),
     ):
         raise mismatch_error(folder, fault)
-    return said
+    return manifest
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_bytes())
-    return found if isinstance(found, dict) else {}
+    content = json.loads(path.read_bytes())
+    return content if isinstance(content, dict) else {}
 
 
 def _settings_faults(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -121,19 +121,19 @@ def _tensor_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
         elif (half := part["half"]) and len(shape) == 2:
             ranks.setdefault(part["module"], {})[half] = shape[half == "B"]
     rank = settings.get("r") if not settings.get("rank_pattern") else None
-    for module, found in ranks.items():
-        if set(found) != {"A", "B"}:
+    for module, actual_rank in ranks.items():
+        if set(actual_rank) != {"A", "B"}:
             yield f"{module} has one of two matrices"
-        elif found["A"] != found["B"] or (isinstance(rank, int) and found["A"] != rank):
-            yield f"{module} has rank {found['A']} and {found['B']}, and its {CONFIG} says {rank}"
+        elif actual_rank["A"] != actual_rank["B"] or (isinstance(rank, int) and actual_rank["A"] != rank):
+            yield f"{module} has rank {actual_rank['A']} and {actual_rank['B']}, and its {CONFIG} says {rank}"
 
 
 def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: Mapping[str, Any]) -> Iterator[str]:
     """Returns the contradictions of the manifest."""
-    if manifest.sha256 and (found := file_sha256(folder / WEIGHTS)) != manifest.sha256:
+    if manifest.sha256 and (weights_digest := file_sha256(folder / WEIGHTS)) != manifest.sha256:
         yield (
             f"its weights differ from its {MANIFEST}: "
-            f"their SHA-256 begins with {found[:12]}, not with {manifest.sha256[:12]}"
+            f"their SHA-256 begins with {weights_digest[:12]}, not with {manifest.sha256[:12]}"
         )
     if manifest.rank and settings.get("r") not in (None, manifest.rank):
         yield f"its {MANIFEST} says rank {manifest.rank}, and its {CONFIG} {settings['r']}"
@@ -147,12 +147,12 @@ def check_base(folder: Path, base: Path) -> None:
         FleetError: F222.
     """
     try:
-        whole = _read_json(base / "config.json")
+        base_config = _read_json(base / "config.json")
     except (OSError, ValueError):
         return  # the width is not stated
-    inner = whole.get("text_config")
-    config = inner if isinstance(inner, dict) else whole
-    layers, known = config.get("num_hidden_layers"), _known_widths(config)
+    inner = base_config.get("text_config")
+    config = inner if isinstance(inner, dict) else base_config
+    layers, known_widths = config.get("num_hidden_layers"), _known_widths(config)
     for name, shape in read_shapes(folder / WEIGHTS).items():
         part = _TENSOR_PATTERN.match(name)
         if part is None or not part["half"] or len(shape) != 2 or _OTHER_MODULES.search(name):
@@ -162,10 +162,10 @@ def check_base(folder: Path, base: Path) -> None:
                 folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers"
             )
         at = "AB".index(part["half"])
-        wanted = known.get(part["module"].rpartition(".")[2], (None, None))[at]
-        if wanted is not None and shape[1 - at] != wanted:
+        width = known_widths.get(part["module"].rpartition(".")[2], (None, None))[at]
+        if width is not None and shape[1 - at] != width:
             raise mismatch_error(
-                folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there"
+                folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {width} there"
             )
 
 
@@ -173,32 +173,34 @@ def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Returns the inputs and outputs of the `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` if they
     are not stated.
     """
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    head = config.get("head_dim") or hidden // config["num_attention_heads"]
+    hidden_size, inner = config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden_size // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     sides = (
-        (hidden, queries),
-        (hidden, keys),
-        (hidden, keys),
-        (queries, hidden),
-        (hidden, inner),
-        (hidden, inner),
-        (inner, hidden),
+        (hidden_size, queries),
+        (hidden_size, keys),
+        (hidden_size, keys),
+        (queries, hidden_size),
+        (hidden_size, inner),
+        (hidden_size, inner),
+        (inner, hidden_size),
     )
     return dict(zip(LINEAR_LAYERS, sides, strict=True))
 
 
 def _known_widths(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, int | None]]:
     """Returns inputs and outputs by layer; None for unknown ones."""
-    hidden = config.get("hidden_size")
-    if not isinstance(hidden, int):
+    hidden_size = config.get("hidden_size")
+    if not isinstance(hidden_size, int):
         return {}
     if config.get("model_type") in UNIFORM_MODEL_TYPES:
         try:
             return layer_widths(config)
         except (KeyError, TypeError):  # a list, if layers differ
             pass
-    return {name: (None, hidden) if name in ("o_proj", "down_proj") else (hidden, None) for name in LINEAR_LAYERS}
+    return {
+        name: (None, hidden_size) if name in ("o_proj", "down_proj") else (hidden_size, None) for name in LINEAR_LAYERS
+    }
 
 
 def mismatch_error(

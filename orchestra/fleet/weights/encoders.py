@@ -157,13 +157,13 @@ class EncoderStore:
             FleetError: F003 to F007, the encoder is not available.
         """
         async with self._loading:
-            if (found := self._loaded.get(name)) is None:
-                found = self._loaded[name] = await self._load(name, agent)
-        files, encoder = found
-        if other := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
+            if (loaded_encoder := self._loaded.get(name)) is None:
+                loaded_encoder = self._loaded[name] = await self._load(name, agent)
+        files, encoder = loaded_encoder
+        if changed_files := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
             raise InputError(
                 "F230",
-                f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on",
+                f"{changed_files[0]} of the encoder {name!r} is not the one that the agent was trained on",
                 hint="train it anew",
             )
         return encoder
@@ -185,19 +185,19 @@ class EncoderStore:
         """
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
-        installed = self.is_installed(name)
-        if not installed and not self._fetch:
+        is_installed = self.is_installed(name)
+        if not is_installed and not self._fetch:
             reason = f"the encoder {name!r} is not on this machine, and nothing is fetched without a fleet"
             raise FleetError("F003", reason, hint='Orchestra.open(fleet="start"), or orchestra run')
-        if not installed and agent:
+        if not is_installed and agent:
             self._progress(Progress("weights", f"{agent} needs the encoder {name!r}, which is not on this machine"))
         return (await weights.ensure_weights(self._known[name], self._model_store, self._progress)).folder
 
     async def _load(self, name: str, agent: str) -> tuple[Mapping[str, str], Encoder]:
-        if lacking := missing_libraries():
+        if missing_modules := missing_libraries():
             raise FleetError(
                 "F231",
-                f"{lacking[0]} is not installed, and encoders need it",
+                f"{missing_modules[0]} is not installed, and encoders need it",
                 hint="pip install 'orchestra-slm[encoder]'",
             )
         from orchestra.agents.inference.threads import BlasThreads

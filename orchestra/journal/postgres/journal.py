@@ -100,13 +100,13 @@ class PostgresQueries(ABC):
     async def query_usages(self, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
         """Yields the usage of each run of a selection, newest first; a run that cannot be read has its error."""
         await self._flush()
-        while (some := await self._query(partial(_query_usages, self._tables, where))).found:
-            if some.computed:
+        while (page := await self._query(partial(_query_usages, self._tables, where))).found:
+            if page.computed:
                 with suppress(JournalError):  # a read-only database cannot store it; it is computed again next time
-                    await self._query(partial(_store_usages, self._tables, some.computed))
-            for used in some.found:
-                yield used
-            where = msgspec.structs.replace(where, before=(used.started, used.run))
+                    await self._query(partial(_store_usages, self._tables, page.computed))
+            for usage_result in page.found:
+                yield usage_result
+            where = msgspec.structs.replace(where, before=(usage_result.started, usage_result.run))
 
     async def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
@@ -139,9 +139,9 @@ class PostgresQueries(ABC):
         await self._flush()
         page = await self._query(lambda sql, _: self._tables.scan(sql, since, None))
         while page:
-            for found in page:
-                yield found
-            before = found.started, found.run
+            for scanned_run in page:
+                yield scanned_run
+            before = scanned_run.started, scanned_run.run
             page = await self._query(lambda sql, _: self._tables.scan(sql, since, before))  # noqa: B023  # asked at once
 
     async def find_runs(self, prefix: str) -> list[str]:
@@ -172,8 +172,8 @@ class PostgresQueries(ABC):
         """Waits for queued events of these runs, or of all."""
 
 
-async def _query_usages(tables: PostgresTables, where: RunSelection, sql: asyncpg.Connection, _: bool) -> UsagePage:
-    return await tables.query_usages(sql, where)
+async def _query_usages(tables: PostgresTables, selection: RunSelection, sql: asyncpg.Connection, _: bool) -> UsagePage:
+    return await tables.query_usages(sql, selection)
 
 
 async def _store_usages(
@@ -262,9 +262,9 @@ class PostgresJournal(PostgresQueries):
         Raises:
             JournalError: J030 if the database cannot be reached, J034 behind a pooler in transaction mode, J018, J020.
         """
-        dsn, named = split_dsn(dsn)
+        dsn, schema_name = split_dsn(dsn)
         database = PostgresDatabase(dsn, redact_dsn(dsn), durability, retry_timeout)
-        journal = await cls._connect(database, PostgresTables(schema or named, database.display_name), alarm)
+        journal = await cls._connect(database, PostgresTables(schema or schema_name, database.display_name), alarm)
         try:
             yield journal
         except BaseException:
@@ -377,7 +377,7 @@ class PostgresJournal(PostgresQueries):
             if not log.end.is_ended:
                 raise lease_held_error(run, this_process_name())
             await self._flush(run)
-        taking = asyncio.ensure_future(
+        lease_task = asyncio.ensure_future(
             self._query(
                 lambda sql, again: self._tables.lease(
                     sql, _valid_run_id(run), self._presence.lock_number, is_retry=again
@@ -385,15 +385,19 @@ class PostgresJournal(PostgresQueries):
             )
         )
         try:
-            taken = await asyncio.shield(taking)
+            acquired_lease = await asyncio.shield(lease_task)
         except asyncio.CancelledError:
             # The caller was cancelled: the lease is released again.
-            taking.add_done_callback(
-                lambda done: None if done.cancelled() or done.exception() else self._release_later(run)
+            lease_task.add_done_callback(
+                lambda task: None if task.cancelled() or task.exception() else self._release_later(run)
             )
             raise
-        self._logs[run] = RunLog(run, taken.epoch, LogTail(taken.summary_fold, taken.last_seq, taken.chain))
-        return taken.epoch
+        self._logs[run] = RunLog(
+            run,
+            acquired_lease.epoch,
+            LogTail(acquired_lease.summary_fold, acquired_lease.last_seq, acquired_lease.chain),
+        )
+        return acquired_lease.epoch
 
     async def release(self, run: str) -> None:
         """Releases the lease after all queued events are on disk.
@@ -412,14 +416,14 @@ class PostgresJournal(PostgresQueries):
 
     def _release_later(self, run: str) -> None:
         if self._fault is None and self._closing is None:
-            giving = asyncio.create_task(self.release(run))
-            self._releases.add(giving)
-            giving.add_done_callback(self._on_released)
+            release_task = asyncio.create_task(self.release(run))
+            self._releases.add(release_task)
+            release_task.add_done_callback(self._on_released)
 
-    def _on_released(self, giving: asyncio.Task[None]) -> None:
-        self._releases.discard(giving)
-        if not giving.cancelled():
-            giving.exception()  # no caller is left to raise it to: the run is interrupted then, and can be taken over
+    def _on_released(self, task: asyncio.Task[None]) -> None:
+        self._releases.discard(task)
+        if not task.cancelled():
+            task.exception()  # no caller is left to raise it to: the run is interrupted then, and can be taken over
 
     async def delete(self, run: str) -> None:
         """Deletes a run: events, inbox messages, answers, delivered outbox messages, and blobs that no other run uses.
@@ -433,14 +437,14 @@ class PostgresJournal(PostgresQueries):
 
     async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
         """Deletes runs in one transaction. Returns for each run None, or the error that `delete` would raise."""
-        there = [run for run in runs if is_storable(run)]
-        await self._flush(*there)
-        refused = await self._query(lambda sql, again: self._tables.delete_runs(sql, there, is_retry=again))
-        for run in there:
-            if run not in refused:
+        storable_runs = [run for run in runs if is_storable(run)]
+        await self._flush(*storable_runs)
+        errors = await self._query(lambda sql, again: self._tables.delete_runs(sql, storable_runs, is_retry=again))
+        for run in storable_runs:
+            if run not in errors:
                 self._ended.pop(run, None)
                 self._logs.pop(run, None)
-        return [refused.get(run) if is_storable(run) else no_run_error(run) for run in runs]
+        return [errors.get(run) if is_storable(run) else no_run_error(run) for run in runs]
 
     # The inbox
 
@@ -466,8 +470,8 @@ class PostgresJournal(PostgresQueries):
                 raise closed_error()
             presence.wakeup.clear()
             await presence.wakeup.wait()
-        found, presence.runs_with_messages = presence.runs_with_messages, set()
-        return found
+        runs_with_messages, presence.runs_with_messages = presence.runs_with_messages, set()
+        return runs_with_messages
 
     # Memo and outbox
 
@@ -487,17 +491,19 @@ class PostgresJournal(PostgresQueries):
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
         """Returns the run that produced the answer, and the answer; or None."""
         fresh = self._pending_memos.get(name := hash_key(memo))
-        if (found := await self._query(lambda sql, _: self._tables.get_memo(sql, name))) is not None or fresh is None:
-            return found
+        if (
+            memo_value := await self._query(lambda sql, _: self._tables.get_memo(sql, name))
+        ) is not None or fresh is None:
+            return memo_value
         return fresh[0], msgspec.json.decode(fresh[1])
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
         """Returns the result of `get_memo` for each known key."""
         names = {hash_key(memo): memo for memo in memos}
         fresh = {name: self._pending_memos[name] for name in names if name in self._pending_memos}
-        found = await self._query(lambda sql, _: self._tables.get_memos(sql, names))
-        found = {name: (run, msgspec.json.decode(value)) for name, (run, value) in fresh.items()} | found
-        return {names[name]: answer for name, answer in found.items()}
+        memo_values = await self._query(lambda sql, _: self._tables.get_memos(sql, names))
+        memo_values = {name: (run, msgspec.json.decode(value)) for name, (run, value) in fresh.items()} | memo_values
+        return {names[name]: answer for name, answer in memo_values.items()}
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered; on disk on return."""

@@ -96,11 +96,13 @@ class PostgresBatch:
             self.size += len(body)
             self.events.append((run, event.seq, *self._split_body(run, event, body, tail.chain)))
             self.blob_uses.update((run, name) for name in blob_digests([event]))
-            if (found := outbox_message(0, run, event)) is not None:
-                self.messages.append((run, hash_key(found.key), msgspec.json.encode(found), found.node in delivered))
+            if (message := outbox_message(0, run, event)) is not None:
+                self.messages.append(
+                    (run, hash_key(message.key), msgspec.json.encode(message), message.node in delivered)
+                )
         tally = tail.summary_fold
-        if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
-            self.entries.usages.append((run, tail.last_seq, tail.chain, encode_usage(used)))
+        if fold is not None and tally.status != "running" and (run_usage := fold.result()) is not None:
+            self.entries.usages.append((run, tail.last_seq, tail.chain, encode_usage(run_usage)))
         self.runs[run] = RunRowUpdate(
             epoch,
             before,

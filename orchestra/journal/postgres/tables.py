@@ -272,8 +272,8 @@ class PostgresTables:
             entries.usages,
         )
         optional = tuple(map(bool, parts))
-        grown = (_update_row(run, growth) for run, growth in sorted(batch.runs.items()))
-        arguments: list[Any] = [*to_columns(grown, 8), presence, *to_columns(batch.events, 6)]
+        row_updates = (_update_row(run, growth) for run, growth in sorted(batch.runs.items()))
+        arguments: list[Any] = [*to_columns(row_updates, 8), presence, *to_columns(batch.events, 6)]
         if batch.blobs:
             # Sorted, like everything that two journals may write concurrently, to avoid deadlocks.
             arguments += to_columns(sorted(batch.blobs.items()), 2)
@@ -290,16 +290,18 @@ class PostgresTables:
         if entries.usages:
             arguments += to_columns(entries.usages, 4)
         rows = await sql.fetch(_commit_statement(self._name, *optional), *arguments)
-        there = {row["run"] for row in rows}
-        if is_retry and len(there) < len(batch.runs):
-            found = await sql.fetch(
+        existing_runs = {row["run"] for row in rows}
+        if is_retry and len(existing_runs) < len(batch.runs):
+            stored_rows = await sql.fetch(
                 self._qualify("SELECT run, last, chain FROM @runs WHERE run = ANY($1::text[])"),
-                [run for run in batch.runs if run not in there],
+                [run for run in batch.runs if run not in existing_runs],
             )
-            there |= {
-                run for run, last, chain in found if (batch.runs[run].last_seq, batch.runs[run].chain) == (last, chain)
+            existing_runs |= {
+                run
+                for run, last, chain in stored_rows
+                if (batch.runs[run].last_seq, batch.runs[run].chain) == (last, chain)
             }
-        return there
+        return existing_runs
 
     # Leases
 
@@ -325,10 +327,10 @@ class PostgresTables:
 
     async def release(self, sql: asyncpg.Connection, run: str, presence: int) -> None:
         """Releases a lease if this journal holds it. Raises `JournalError` J023."""
-        given = await sql.execute(
+        command_status = await sql.execute(
             self._qualify("UPDATE @runs SET holder = NULL WHERE run = $1 AND holder = $2"), run, presence
         )
-        if given == "UPDATE 0" and await self.last_seq(sql, run) == 0:
+        if command_status == "UPDATE 0" and await self.last_seq(sql, run) == 0:
             raise no_run_error(run)
 
     async def leases(self, sql: asyncpg.Connection, runs: Sequence[str]) -> dict[str, tuple[int, int | None]]:
@@ -451,7 +453,7 @@ class PostgresTables:
     async def _with_status(self, sql: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
         holders = {row["holder"] for row in rows if row["holder"] is not None}
         living = {holder for holder in holders if await is_alive(sql, holder)}
-        found = []
+        summaries = []
         for run, last, data, over, holder, messages in rows:
             summary = _summary(run, last, data)
             if not over and holder is None:
@@ -460,8 +462,8 @@ class PostgresTables:
                 summary = msgspec.structs.replace(summary, status="interrupted")
             elif not over:
                 summary = msgspec.structs.replace(summary, holder=await holder_name(sql, holder))
-            found.append(summary)
-        return found
+            summaries.append(summary)
+        return summaries
 
     async def scan(self, sql: asyncpg.Connection, since: float, before: tuple[float, str] | None) -> list[ScannedRun]:
         """Returns the latest runs that started at `since` or later and before `before`, newest first.
@@ -480,21 +482,21 @@ class PostgresTables:
                 SCAN_BATCH_RUNS,
             )
             before_each = accumulate((row["last"] for row in runs), initial=0)
-            runs = [row for row, many in zip(runs, before_each, strict=False) if many < SCAN_BATCH_EVENTS]
+            runs = [row for row, event_count in zip(runs, before_each, strict=False) if event_count < SCAN_BATCH_EVENTS]
             logs = await self.logs(sql, [row["run"] for row in runs])
         return [scanned_run(row, logs[row["run"]]) for row in runs]
 
     async def logs(self, sql: asyncpg.Connection, runs: Sequence[str]) -> dict[str, list[asyncpg.Record]]:
         """Returns the rows of the events of these runs, in order."""
-        found: dict[str, list[asyncpg.Record]] = {run: [] for run in runs}
+        logs: dict[str, list[asyncpg.Record]] = {run: [] for run in runs}
         for event in await sql.fetch(
             self._qualify(
                 "SELECT run, seq, body, chain, big, cut FROM @events WHERE run = ANY($1::text[]) ORDER BY run, seq"
             ),
             runs,
         ):
-            found[event["run"]].append(event)
-        return found
+            logs[event["run"]].append(event)
+        return logs
 
     async def _readable_events(self, sql: asyncpg.Connection, run: str) -> list[Event]:
         """Returns the events of a run; none if they are damaged, so that the other runs can be listed."""
@@ -519,59 +521,61 @@ class PostgresTables:
 
     async def query_runs(self, sql: asyncpg.Connection, limit: int, where: RunSelection) -> list[RunSummary]:
         """Returns the latest runs of a selection, newest first."""
-        latest, given = self._latest_runs(where, limit)
-        return await self._with_status(sql, await sql.fetch(self._qualify(SELECT_RUNS + latest), *given))
+        latest, parameters = self._latest_runs(where, limit)
+        return await self._with_status(sql, await sql.fetch(self._qualify(SELECT_RUNS + latest), *parameters))
 
     async def query_usages(self, sql: asyncpg.Connection, where: RunSelection) -> UsagePage:
         """Returns a page of usages of a selection, newest first. It is empty after the last run."""
-        latest, given = self._latest_runs(where, USAGE_BATCH_RUNS)
+        latest, parameters = self._latest_runs(where, USAGE_BATCH_RUNS)
         columns = (
             "SELECT r.run, r.started, r.last, r.chain, r.ended, u.last AS counted, u.chain AS final, u.body"
             " FROM @runs r"
         )
         async with sql.transaction(isolation="repeatable_read", readonly=True):  # so that logs and ends are consistent
-            rows = await sql.fetch(self._qualify(f"{columns} LEFT JOIN @run_usage u ON u.run = r.run {latest}"), *given)
-            stored = [_stored_usage(row) for row in rows]
-            missing, seen = list[asyncpg.Record](), 0
-            for place, (row, usage) in enumerate(zip(rows, stored, strict=True)):
+            rows = await sql.fetch(
+                self._qualify(f"{columns} LEFT JOIN @run_usage u ON u.run = r.run {latest}"), *parameters
+            )
+            run_usage = [_stored_usage(row) for row in rows]
+            missing, scanned_count = list[asyncpg.Record](), 0
+            for place, (row, usage) in enumerate(zip(rows, run_usage, strict=True)):
                 if usage is None:
-                    if missing and seen + row["last"] > SCAN_BATCH_EVENTS:
-                        rows, stored = rows[:place], stored[:place]
+                    if missing and scanned_count + row["last"] > SCAN_BATCH_EVENTS:
+                        rows, run_usage = rows[:place], run_usage[:place]
                         break
                     missing.append(row)
-                    seen += row["last"]
+                    scanned_count += row["last"]
             logs = await self.logs(sql, [row["run"] for row in missing])
-        found, folded = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]]()
-        for row, usage in zip(rows, stored, strict=True):
+        usage_results, folded_rows = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]]()
+        for row, usage in zip(rows, run_usage, strict=True):
             if usage is None:
                 _, _, events, fault = scanned_run(row, logs[row["run"]])
                 usage = usage_of(events)
-                found.append(RunUsageResult(row["run"], row["started"], usage, fault))
+                usage_results.append(RunUsageResult(row["run"], row["started"], usage, fault))
                 if usage is not None and fault is None and row["ended"]:
-                    folded.append((row["run"], row["last"], row["chain"], encode_usage(usage)))
+                    folded_rows.append((row["run"], row["last"], row["chain"], encode_usage(usage)))
             else:
-                found.append(RunUsageResult(row["run"], row["started"], usage))
-        return UsagePage(found, folded)
+                usage_results.append(RunUsageResult(row["run"], row["started"], usage))
+        return UsagePage(usage_results, folded_rows)
 
     async def store_usages(self, sql: asyncpg.Connection, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
         """Writes usages. Runs that are longer by now, or deleted, are skipped."""
         await sql.execute(self._qualify(_STORE_USAGES), *to_columns(usages, 4))
 
-    def _latest_runs(self, where: RunSelection, limit: int) -> tuple[str, tuple[Any, ...]]:
+    def _latest_runs(self, selection: RunSelection, limit: int) -> tuple[str, tuple[Any, ...]]:
         """Returns the part of a statement after `FROM @runs r` that selects the latest runs, and its arguments."""
-        given: list[Any] = [where.since, where.until, *(where.before or (inf, ""))]
-        joined = ""
-        for place, tag in enumerate(where.tags.items()):
-            name, value = len(given) + 1, len(given) + 2
-            joined += f" JOIN @tags t{place} ON t{place}.run = r.run"
-            joined += f" AND t{place}.name = ${name} AND t{place}.value = ${value}"
-            given += tag
-        of = "t0" if where.tags else "r"  # the table whose key has the runs of a tag in the order of their starts
-        given.append(max(0, limit))
+        parameters: list[Any] = [selection.since, selection.until, *(selection.before or (inf, ""))]
+        join_clause = ""
+        for place, tag in enumerate(selection.tags.items()):
+            name, value = len(parameters) + 1, len(parameters) + 2
+            join_clause += f" JOIN @tags t{place} ON t{place}.run = r.run"
+            join_clause += f" AND t{place}.name = ${name} AND t{place}.value = ${value}"
+            parameters += tag
+        of = "t0" if selection.tags else "r"  # the table whose key has the runs of a tag in the order of their starts
+        parameters.append(max(0, limit))
         return (
-            f"{joined} WHERE {of}.started >= $1 AND {of}.started < $2 AND ({of}.started, {of}.run) < ($3, $4)"
-            f" ORDER BY {of}.started DESC, {of}.run DESC LIMIT ${len(given)}",
-            tuple(given),
+            f"{join_clause} WHERE {of}.started >= $1 AND {of}.started < $2 AND ({of}.started, {of}.run) < ($3, $4)"
+            f" ORDER BY {of}.started DESC, {of}.run DESC LIMIT ${len(parameters)}",
+            tuple(parameters),
         )
 
     async def first_and_last_events(
@@ -591,11 +595,13 @@ class PostgresTables:
         logs = dict[str, list[asyncpg.Record]]()
         for row in rows:
             logs.setdefault(row["run"], []).append(row)
-        found = dict[str, tuple[Event, Event]]()
+        events_by_run = dict[str, tuple[Event, Event]]()
         for run, log in logs.items():
             with suppress(JournalError):
-                found[run] = verify_ends(run, [chain_link(row) for row in log], (log[0]["last"], log[0]["final"]))
-        return found
+                events_by_run[run] = verify_ends(
+                    run, [chain_link(row) for row in log], (log[0]["last"], log[0]["final"])
+                )
+        return events_by_run
 
     async def derived_runs(self, sql: asyncpg.Connection, runs: Collection[str]) -> list[str]:
         """Returns the other runs that copy from these, in the order of their ids."""
@@ -623,30 +629,31 @@ class PostgresTables:
     ) -> dict[str, OrchestraError]:
         """Deletes runs. Returns errors by run for the runs that cannot be deleted: J022, J023, J024."""
         async with sql.transaction():
-            given = list(runs)
+            run_names = list(runs)
             rows = await sql.fetch(
                 self._qualify("SELECT run, holder FROM @runs WHERE run = ANY($1::text[]) ORDER BY run FOR UPDATE"),
-                given,
+                run_names,
             )
-            sent = await sql.fetch(
-                self._qualify("SELECT DISTINCT run FROM @outbox WHERE run = ANY($1::text[]) AND NOT delivered"), given
+            undelivered_rows = await sql.fetch(
+                self._qualify("SELECT DISTINCT run FROM @outbox WHERE run = ANY($1::text[]) AND NOT delivered"),
+                run_names,
             )
-            refused: dict[str, OrchestraError] = {row["run"]: undelivered_error(row["run"]) for row in sent}
+            errors: dict[str, OrchestraError] = {row["run"]: undelivered_error(row["run"]) for row in undelivered_rows}
             if not is_retry:  # otherwise an earlier try may have removed them
-                refused |= {run: no_run_error(run) for run in set(given) - {row["run"] for row in rows}}
+                errors |= {run: no_run_error(run) for run in set(run_names) - {row["run"] for row in rows}}
             holders = {holder for _, holder in rows if await is_alive(sql, holder)}
-            refused |= {
+            errors |= {
                 run: lease_held_error(run, await holder_name(sql, holder)) for run, holder in rows if holder in holders
             }
-            gone = [run for run, _ in rows if run not in refused]
+            deleted_runs = [run for run, _ in rows if run not in errors]
             names = [
                 row["digest"]
                 for row in await sql.fetch(
-                    self._qualify("SELECT DISTINCT digest FROM @blob_uses WHERE run = ANY($1)"), gone
+                    self._qualify("SELECT DISTINCT digest FROM @blob_uses WHERE run = ANY($1)"), deleted_runs
                 )
             ]
             for table in ("events", "inbox", "outbox", "memo", "blob_uses", "tags", "copies", "run_usage", "runs"):
-                await sql.execute(self._qualify(f"DELETE FROM @{table} WHERE run = ANY($1::text[])"), gone)  # noqa: S608  # constants
+                await sql.execute(self._qualify(f"DELETE FROM @{table} WHERE run = ANY($1::text[])"), deleted_runs)  # noqa: S608  # constants
             # A journal that writes one of these blobs again locks its row (see `_commit_statement`). So the rows are
             # locked first, and then, with a new snapshot, checked for uses by other runs.
             await sql.execute(
@@ -659,7 +666,7 @@ class PostgresTables:
                 ),
                 names,
             )
-        return refused
+        return errors
 
 
 async def is_alive(sql: asyncpg.Connection, holder: int | None) -> bool:
@@ -675,8 +682,8 @@ async def holder_name(sql: asyncpg.Connection, holder: int) -> str:
         " AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 AND l.classid::bigint << 32 | l.objid::bigint = $1",
         holder,
     )
-    own = f"{SESSION_PREFIX}{PRESENCE_PREFIX}"
-    return f"process {name.removeprefix(own)}" if name is not None and name.startswith(own) else ""
+    prefix = f"{SESSION_PREFIX}{PRESENCE_PREFIX}"
+    return f"process {name.removeprefix(prefix)}" if name is not None and name.startswith(prefix) else ""
 
 
 def _update_row(run: str, growth: RunRowUpdate) -> tuple[Any, ...]:
@@ -703,12 +710,12 @@ def _full_body(run: str, row: asyncpg.Record) -> bytes:
 
 def scanned_run(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> ScannedRun:
     """Returns a run from its log without large values. For an event with a separate value, the stored hash is used."""
-    run, started = row["run"], row["started"]
+    run, start_time = row["run"], row["started"]
     links = map(chain_link, log)
     try:
-        return ScannedRun(run, started, verify_log(run, links, (row["last"], row["chain"])))
+        return ScannedRun(run, start_time, verify_log(run, links, (row["last"], row["chain"])))
     except JournalError as fault:
-        return ScannedRun(run, started, error=fault)
+        return ScannedRun(run, start_time, error=fault)
 
 
 def chain_link(event: asyncpg.Record) -> ChainLink:
@@ -730,10 +737,10 @@ def _commit_statement(schema: str, *optional: bool) -> str:
     """Returns the statement that writes a batch, with the parts of `_OPTIONAL_WRITES` that the batch needs; each `?` is
     the next argument.
     """
-    parts = _WRITE_RUNS + "".join(part for part, wanted in zip(_OPTIONAL_WRITES, optional, strict=True) if wanted)
+    parts = _WRITE_RUNS + "".join(part for part, is_needed in zip(_OPTIONAL_WRITES, optional, strict=True) if is_needed)
     pieces = (parts + "\nSELECT run FROM held").split("?")
-    numbered = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
-    return numbered.replace("@", f"{schema}.")
+    statement_text = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
+    return statement_text.replace("@", f"{schema}.")
 
 
 def _stored_usage(row: asyncpg.Record) -> RunUsage | None:

@@ -43,17 +43,17 @@ class RunLog:
 
     def wait(self, seq: int) -> asyncio.Future[None]:
         """Returns a future that is done once the events up to `seq` are on disk."""
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((seq, waiting))
-        return waiting
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((seq, future))
+        return future
 
     def set_durable(self, seq: int) -> None:
         """Records that the events up to `seq` are on disk."""
         self.durable_seq = seq
-        waiting, self._waiters = self._waiters, []
-        for wanted, future in waiting:
-            if wanted > seq:
-                self._waiters.append((wanted, future))
+        waiters, self._waiters = self._waiters, []
+        for awaited_seq, future in waiters:
+            if awaited_seq > seq:
+                self._waiters.append((awaited_seq, future))
             elif not future.done():
                 future.set_result(None)
 
@@ -65,8 +65,8 @@ class RunLog:
 
     def fail(self, error: JournalError) -> bool:
         """Fails the run. Returns whether a caller was waiting."""
-        waiting, self._waiters = self._waiters, []
-        pending = [future for _, future in waiting if not future.done()]
+        waiters, self._waiters = self._waiters, []
+        pending = [future for _, future in waiters if not future.done()]
         for future in pending:
             future.set_exception(error.copy())
         return bool(pending)
@@ -195,10 +195,10 @@ class PostgresWriter:
         return self._stop_error is None and bool(self._queue)
 
     def _take_batch(self) -> tuple[PostgresBatch, dict[str, RunLog]]:
-        batch, logs, taken = PostgresBatch(), dict[str, RunLog](), 0
+        batch, logs, batch_size = PostgresBatch(), dict[str, RunLog](), 0
         while self._queue and (self._queued_writes or self._closing):
             entry = self._queue.popleft()
-            taken += 1
+            batch_size += 1
             match entry:
                 case BlobEntry():
                     batch.blobs[entry.digest] = entry.data
@@ -213,7 +213,7 @@ class PostgresWriter:
                 case AppendEntry():
                     pass  # another journal holds the run; waiting callers have the error
             self._queued_writes -= 1
-            if taken >= MAX_BATCH_ENTRIES or batch.size >= MAX_BATCH_BYTES or self._one_by_one:
+            if batch_size >= MAX_BATCH_ENTRIES or batch.size >= MAX_BATCH_BYTES or self._one_by_one:
                 break
         if self._queued_writes:
             self._flush_requested.set()
@@ -222,10 +222,10 @@ class PostgresWriter:
         return batch, logs
 
     async def _commit(self, batch: PostgresBatch, logs: dict[str, RunLog]) -> PostgresCommitReport:
-        there = await self._write(batch)
+        existing_runs = await self._write(batch)
         report = PostgresCommitReport(blobs=list(batch.blobs), memos=list(batch.memos))
         for run, log in logs.items():
-            if run in there:
+            if run in existing_runs:
                 report.durable_seqs.append((log, batch.runs[run].last_seq))
             else:
                 report.failed.append((log, lease_lost_error(run)))

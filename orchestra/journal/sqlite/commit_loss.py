@@ -40,11 +40,11 @@ def find_loss(path: Path, busy: float) -> CommitLoss | None:
     """Compares the file of a journal with its mark. Returns the loss, or None without a loss or without a mark. Raises
     `JournalError`.
     """
-    if (noted := read_mark(mark_path(path))) is None:
+    if (mark_content := read_mark(mark_path(path))) is None:
         return None
     try:
         if not path.exists() or not path.stat().st_size:
-            return CommitLoss("the database file is missing or empty", noted.commit_number)
+            return CommitLoss("the database file is missing or empty", mark_content.commit_number)
     except OSError as error:
         raise from_os(error, str(path)) from error
     if not path.is_file():
@@ -54,7 +54,7 @@ def find_loss(path: Path, busy: float) -> CommitLoss | None:
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=busy, isolation_level=None, uri=True)
         ) as sql:
-            return compare_with_mark(sql, path, noted)
+            return compare_with_mark(sql, path, mark_content)
     except SQLITE_ERRORS as error:
         raise from_sqlite(error, str(path), str(path.parent)) from error
 
@@ -69,11 +69,11 @@ def compare_with_mark(sql: sqlite3.Connection, path: Path, noted: MarkContent) -
         return CommitLoss("the database is empty", noted.commit_number)
     if not has_commit_counter(sql):
         return CommitLoss("the database is a different one")
-    found = read_commit_count(sql)
-    if found.journal_id != noted.journal_id:
+    commit_count = read_commit_count(sql)
+    if commit_count.journal_id != noted.journal_id:
         return CommitLoss("the database belongs to another journal")
-    if found.commit_number < noted.commit_number:
-        missing = noted.commit_number - found.commit_number
+    if commit_count.commit_number < noted.commit_number:
+        missing = noted.commit_number - commit_count.commit_number
         return CommitLoss(f"{missing} of {noted.commit_number} commits are missing", missing)
     if noted.in_checkpoint and not has_valid_transaction(log_path(path)) and is_checkpoint_noted(path):
         # The process ended during a checkpoint: the database file may have only some pages of the last commits.
@@ -83,8 +83,8 @@ def compare_with_mark(sql: sqlite3.Connection, path: Path, noted: MarkContent) -
 
 def is_checkpoint_noted(path: Path) -> bool:
     """Returns whether the mark notes a checkpoint in progress; another live process may have finished it since."""
-    noted = read_mark(mark_path(path))
-    return noted is not None and noted.in_checkpoint
+    mark_content = read_mark(mark_path(path))
+    return mark_content is not None and mark_content.in_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def accept_loss(path: Path, busy: float = 10.0) -> AcceptedLoss | None:
         JournalError: J027 if another process has the journal open, and others.
     """
     mark = mark_path(path)
-    if (loss := find_loss(path, busy)) is None or (noted := read_mark(mark)) is None:
+    if (loss := find_loss(path, busy)) is None or (mark_content := read_mark(mark)) is None:
         return None
     try:
         presence = SqlitePresence(path.with_name(path.name + "-writers"))
@@ -114,9 +114,9 @@ def accept_loss(path: Path, busy: float = 10.0) -> AcceptedLoss | None:
     try:
         if not presence.is_alone():
             raise in_use_error(path)
-        kept = _copy_log(path)
+        log_copy = _copy_log(path)
         with closing(SqliteStore(path, presence, busy=busy)) as store:
-            runs = store.accept_loss(noted.commit_number)
+            runs = store.accept_loss(mark_content.commit_number)
             identity, number = read_commit_count(store.sql)
             mark.unlink(missing_ok=True)
             with closing(CommitMark(mark)) as fresh:
@@ -127,7 +127,7 @@ def accept_loss(path: Path, busy: float = 10.0) -> AcceptedLoss | None:
         raise from_os(error, str(path)) from error
     finally:
         presence.release()
-    return AcceptedLoss(loss, runs, kept)
+    return AcceptedLoss(loss, runs, log_copy)
 
 
 def _copy_log(path: Path) -> Path | None:
@@ -135,7 +135,7 @@ def _copy_log(path: Path) -> Path | None:
     log = log_path(path)
     if not log.exists() or not log.stat().st_size:
         return None
-    kept = log.with_name(log.name + ".damaged")
-    shutil.copyfile(log, kept)
-    kept.chmod(0o600)
-    return kept
+    copy_path = log.with_name(log.name + ".damaged")
+    shutil.copyfile(log, copy_path)
+    copy_path.chmod(0o600)
+    return copy_path

@@ -142,8 +142,8 @@ class _Slot(NamedTuple):
 def _parse_slot(data: bytes) -> _Slot | None:
     if len(data) < _RECORD.size:
         return None
-    *values, stated = _RECORD.unpack_from(data)
-    return _Slot(*values) if stated == zlib.crc32(data[: _HEAD.size]) else None
+    *values, checksum = _RECORD.unpack_from(data)
+    return _Slot(*values) if checksum == zlib.crc32(data[: _HEAD.size]) else None
 
 
 def _boot_id() -> bytes:

@@ -134,15 +134,15 @@ class SqliteFile:
                     # Never for an existing file: closing it would release the locks of this process's other
                     # connections.
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            found = os.stat(path)
+            stat_result = os.stat(path)
         except OSError as error:
             raise from_os(error, str(path)) from error
-        if not stat.S_ISREG(found.st_mode):
-            what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        if not stat.S_ISREG(stat_result.st_mode):
+            file_kind = "a folder" if stat.S_ISDIR(stat_result.st_mode) else "a pipe, a socket or a device"
             raise JournalError(
-                "J015", f"the journal's path is {what}, not a file: {path}", hint="set `journal:` to a file"
+                "J015", f"the journal's path is {file_kind}, not a file: {path}", hint="set `journal:` to a file"
             )
-        self._identity = _file_identity(found)
+        self._identity = _file_identity(stat_result)
         try:
             place = _read_only_uri(path) if read_only else path
             self.sql = sqlite3.connect(
@@ -194,10 +194,10 @@ class SqliteFile:
     def check_not_moved(self) -> None:
         """Raises `JournalError` J016 if the file was moved or replaced."""
         try:
-            same = _file_identity(os.stat(self.path)) == self._identity
+            is_same_file = _file_identity(os.stat(self.path)) == self._identity
         except OSError:
-            same = False
-        if not same:
+            is_same_file = False
+        if not is_same_file:
             raise moved_error(str(self.path))
 
     def _check_version(self) -> int | None:
@@ -308,10 +308,10 @@ class CommitCount(NamedTuple):
 
 def has_commit_counter(sql: sqlite3.Connection) -> bool:
     """Returns whether the database has the commits table exactly as it is created here."""
-    found = sql.execute(
+    cursor = sql.execute(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,)
     )
-    return bool(found.fetchone()[0])
+    return bool(cursor.fetchone()[0])
 
 
 def read_commit_count(sql: sqlite3.Connection) -> CommitCount:
@@ -381,10 +381,10 @@ class RunRow:
     def columns(self) -> tuple[object, ...]:
         """Returns the values of `COLUMNS` in order, then the checksum, then the run. An ended run has no lease."""
         tally = self.summary_fold
-        finished = None if tally.finished is None else float(tally.finished)
+        finish_time = None if tally.finished is None else float(tally.finished)
         writer = self.writer if tally.status == "running" else ""
         values = (
-            *(tally.workflow, tally.status, float(tally.started), finished, tally.nodes, canonical(tally.usage)),
+            *(tally.workflow, tally.status, float(tally.started), finish_time, tally.nodes, canonical(tally.usage)),
             *(self.last_seq, self.chain, writer, self.epoch),
         )
         return (*values, row_checksum(tally.run, *values), tally.run)
@@ -394,18 +394,20 @@ def parse_row(run: str, values: Sequence[Any], stated: int | None) -> RunRow:
     """Parses a row. Raises `JournalError` J013 if it was altered."""
     if stated is not None and stated != row_checksum(run, *values):
         raise damaged_event_error(run, values[6], "the run's summary was altered")
-    workflow, status, started, finished, nodes, usage, last, chain, writer, epoch = values
+    workflow, status, start_time, finish_time, nodes, usage, last, chain, writer, epoch = values
     try:
-        spent = _decode_usage(usage)
+        run_usage = _decode_usage(usage)
     except msgspec.DecodeError as error:
         raise damaged_event_error(run, last, f"its summary cannot be read ({error})") from error
-    return RunRow(SummaryFold(run, workflow, status, started, finished, nodes, spent), last, chain, writer, epoch)
+    return RunRow(
+        SummaryFold(run, workflow, status, start_time, finish_time, nodes, run_usage), last, chain, writer, epoch
+    )
 
 
 def read_row(sql: sqlite3.Connection, run: str) -> RunRow | None:
     """Reads the row of a run, or returns None. Raises `sqlite3.Error`, or `JournalError` J013."""
-    found = sql.execute(f"SELECT {COLUMNS}, checksum FROM runs WHERE run = ?", (run,)).fetchone()  # noqa: S608  # a constant
-    return None if found is None else parse_row(run, found[:-1], found[-1])
+    row = sql.execute(f"SELECT {COLUMNS}, checksum FROM runs WHERE run = ?", (run,)).fetchone()  # noqa: S608  # a constant
+    return None if row is None else parse_row(run, row[:-1], row[-1])
 
 
 def insert_rows(sql: sqlite3.Connection, rows: Sequence[RunRow]) -> None:
@@ -415,7 +417,7 @@ def insert_rows(sql: sqlite3.Connection, rows: Sequence[RunRow]) -> None:
 
 def update_rows(sql: sqlite3.Connection, rows: Sequence[tuple[RunRow, RunRow]]) -> bool:
     """Replaces rows. Returns false if a lease has changed since the row before."""
-    found = sql.executemany(
+    cursor = sql.executemany(
         _UPDATE,
         [
             (columns[1], *columns[3:], before.epoch, before.writer)
@@ -423,7 +425,7 @@ def update_rows(sql: sqlite3.Connection, rows: Sequence[tuple[RunRow, RunRow]]) 
             for columns in (row.columns(),)
         ],
     )
-    return found.rowcount == len(rows)
+    return cursor.rowcount == len(rows)
 
 
 def write_entries(sql: sqlite3.Connection, entries: IndexEntries) -> None:

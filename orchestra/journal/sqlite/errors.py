@@ -76,12 +76,12 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
 
 def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalError:
     """Returns the error of a file whose write lock is held by a known process."""
-    what = f"process {holder.pid} ({escape_invisible(holder.name)})"
+    holder_text = f"process {holder.pid} ({escape_invisible(holder.name)})"
     if holder.is_stopped:
-        message = f"{what} locks the journal, and is stopped: {path}"
+        message = f"{holder_text} locks the journal, and is stopped: {path}"
         hint = f"let it continue: kill -CONT {holder.pid} (or `fg` in its terminal); or end it: kill -9 {holder.pid}"
     else:
-        message, hint = f"{what} locks the journal: {path}", f"wait for process {holder.pid}, or end it"
+        message, hint = f"{holder_text} locks the journal: {path}", f"wait for process {holder.pid}, or end it"
     return JournalError("J012", message, why=str(error), hint=hint)
 
 

@@ -86,11 +86,11 @@ def open_connections(
         except OSError as error:
             raise from_os(error, str(path)) from error
         stack.callback(presence.release)
-        writing = stack.enter_context(
+        sqlite_store = stack.enter_context(
             closing(SqliteStore(path, presence, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark))
         )
         try:
-            stores = SqliteConnections(writing, reading, glance, reading.inbox_end())
+            stores = SqliteConnections(sqlite_store, reading, glance, reading.inbox_end())
         except SQLITE_ERRORS as error:
             raise reading.to_journal_error(error) from error
         stack.pop_all()
@@ -233,13 +233,13 @@ class SqliteJournal(SqliteQueries):
             JournalError: J022 if a live journal holds it (this one, too), J023 for an unknown run, J006 for an ended
                 one.
         """
-        taking: asyncio.Future[RunRow] = self._submit(run, lambda store: operations.lease(store, run))
+        lease_future: asyncio.Future[RunRow] = self._submit(run, lambda store: operations.lease(store, run))
         try:
-            row = await asyncio.shield(taking)
+            row = await asyncio.shield(lease_future)
         except asyncio.CancelledError:
             # The caller was cancelled: the lease is released again.
-            taking.add_done_callback(
-                lambda done: None if done.cancelled() or done.exception() else self._release_later(run)
+            lease_future.add_done_callback(
+                lambda future: None if future.cancelled() or future.exception() else self._release_later(run)
             )
             raise
         self._run_errors.pop(run, None)
@@ -262,19 +262,19 @@ class SqliteJournal(SqliteQueries):
         """Allows a run to continue that may have lost its last events (J026). Returns false for other runs. Raises
         `JournalError` J023.
         """
-        confirmed: bool = await self._submit(run, lambda store: operations.confirm_loss(store, run))
-        return confirmed
+        is_confirmed: bool = await self._submit(run, lambda store: operations.confirm_loss(store, run))
+        return is_confirmed
 
     @contextmanager
     def pause_transactions(self, seconds: float) -> Iterator[None]:
         """Waits for the current transaction, at most `timeout` seconds, and prevents new ones. A process that is
         stopped inside this context does not block others.
         """
-        held = self._connections.store.transaction_lock.acquire(timeout=seconds)
+        is_acquired = self._connections.store.transaction_lock.acquire(timeout=seconds)
         try:
             yield
         finally:
-            if held:
+            if is_acquired:
                 self._connections.store.transaction_lock.release()
 
     async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
@@ -294,9 +294,9 @@ class SqliteJournal(SqliteQueries):
         waiting callers gets them.
         """
         while True:
-            seen = self._inbox_position
-            news = await self._query(partial(self._sqlite.new_messages, seen))
-            if self._inbox_position is seen:
+            inbox_position = self._inbox_position
+            news = await self._query(partial(self._sqlite.new_messages, inbox_position))
+            if self._inbox_position is inbox_position:
                 self._inbox_position = news._replace(runs=frozenset())
                 if news.runs:
                     return set(news.runs)
@@ -311,20 +311,20 @@ class SqliteJournal(SqliteQueries):
         altered.
         """
         fresh = self._pending_memos.get(memo)
-        if (found := await super().get_memo(memo)) is not None or fresh is None:
-            return found
+        if (memo_value := await super().get_memo(memo)) is not None or fresh is None:
+            return memo_value
         return fresh[0], msgspec.json.decode(fresh[1])
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
         """Returns the result of `get_memo` for each known key."""
         fresh = {memo: self._pending_memos[memo] for memo in memos if memo in self._pending_memos}
-        found = await super().get_memos(memos)
-        return {memo: (run, msgspec.json.decode(body)) for memo, (run, body) in fresh.items()} | found
+        memo_values = await super().get_memos(memos)
+        return {memo: (run, msgspec.json.decode(body)) for memo, (run, body) in fresh.items()} | memo_values
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered; on disk on return."""
-        if marked := tuple(numbers):
-            await self._submit("", lambda store: operations.mark_delivered(store, marked))
+        if message_numbers := tuple(numbers):
+            await self._submit("", lambda store: operations.mark_delivered(store, message_numbers))
 
     async def delete(self, run: str) -> None:
         """Deletes a run: events, inbox messages, answers, delivered outbox messages, and blobs that no other run uses.
@@ -338,16 +338,16 @@ class SqliteJournal(SqliteQueries):
 
     async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
         """Deletes runs in one transaction. Returns for each run None, or the error that `delete` would raise."""
-        there = [run for run in runs if is_encodable(run)]
-        one = there[0] if len(there) == 1 else ""
-        found: Mapping[str, OrchestraError] = await self._submit(
-            one, lambda store: operations.delete_runs(store, there), is_last=not one
+        encodable_runs = [run for run in runs if is_encodable(run)]
+        only_run = encodable_runs[0] if len(encodable_runs) == 1 else ""
+        errors: Mapping[str, OrchestraError] = await self._submit(
+            only_run, lambda store: operations.delete_runs(store, encodable_runs), is_last=not only_run
         )
-        for run in there:
-            if run not in found:
-                for known in (self._log_ends, self._durable_seqs, self._run_errors):
-                    known.pop(run, None)
-        return [found.get(run) if is_encodable(run) else no_run_error(run) for run in runs]
+        for run in encodable_runs:
+            if run not in errors:
+                for run_table in (self._log_ends, self._durable_seqs, self._run_errors):
+                    run_table.pop(run, None)
+        return [errors.get(run) if is_encodable(run) else no_run_error(run) for run in runs]
 
     async def compact(self) -> None:
         """Returns the space of deleted runs to the disk, in steps between which others may write.
@@ -456,10 +456,10 @@ class SqliteJournal(SqliteQueries):
     async def _wait_durable(self, run: str, seq: int) -> None:
         if self._fault is not None or run in self._run_errors:
             raise self._current_error(run)
-        waiting: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.setdefault(run, []).append((seq, waiting))
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.setdefault(run, []).append((seq, future))
         self._writer.flush()
-        await waiting
+        await future
 
     def _current_error(self, run: str) -> JournalError:
         error = self._run_errors.get(run) or self._fault or closed_error()
@@ -506,9 +506,9 @@ class SqliteJournal(SqliteQueries):
 
     def _fail(self, fault: JournalError) -> None:
         """Fails everything that is queued and all open runs."""
-        known = self._fault is not None and self._fault.code == fault.code
+        is_same_fault = self._fault is not None and self._fault.code == fault.code
         self._fault = fault
-        if fault.code != "J002" and not known:
+        if fault.code != "J002" and not is_same_fault:
             self._unreported_fault = fault
             self._alarm(fault)
         if fault.is_transient:
@@ -518,8 +518,8 @@ class SqliteJournal(SqliteQueries):
         for waiter in list(self._pending_operations):
             self._resolve_waiter(waiter, self._current_error(""))
         if fault.is_transient:
-            for lost in (self._log_ends, self._durable_seqs, self._pending_memos):
-                lost.clear()
+            for run_table in (self._log_ends, self._durable_seqs, self._pending_memos):
+                run_table.clear()
             self._writer.discard()
         self._wakeup.set()
 
@@ -538,14 +538,14 @@ class SqliteJournal(SqliteQueries):
     def _wake(self, run: str, seq: int | None) -> None:
         """Wakes waiting callers: their events are on disk up to `seq`, or have failed if it is None."""
         still: list[tuple[int, asyncio.Future[None]]] = []
-        for wanted, waiting in self._waiters.pop(run, ()):
-            if seq is not None and wanted > seq:
-                still.append((wanted, waiting))
-            elif waiting.done():
+        for awaited_seq, future in self._waiters.pop(run, ()):
+            if seq is not None and awaited_seq > seq:
+                still.append((awaited_seq, future))
+            elif future.done():
                 continue
             elif seq is None:
-                waiting.set_exception(self._current_error(run))
+                future.set_exception(self._current_error(run))
             else:
-                waiting.set_result(None)
+                future.set_result(None)
         if still:
             self._waiters[run] = still

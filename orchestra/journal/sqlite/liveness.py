@@ -20,10 +20,10 @@ from orchestra.core.file_locks import lock_file
 from orchestra.journal.errors import process_name
 
 
-def _try_lock(descriptor: int, *, shared: bool) -> bool:
+def _try_lock(descriptor: int, *, is_shared: bool) -> bool:
     """Takes the lock and returns true, or returns false if it is held."""
     try:
-        lock_file(descriptor, shared=shared)
+        lock_file(descriptor, shared=is_shared)
     except (BlockingIOError, PermissionError):  # PermissionError is raised by Windows
         return False
     return True
@@ -51,7 +51,7 @@ class PresenceFolder:
         except OSError:
             return True  # the file exists; being unable to open it does not show who locks it
         try:
-            return not _try_lock(descriptor, shared=True)
+            return not _try_lock(descriptor, is_shared=True)
         except OSError:
             return True
         finally:
@@ -95,7 +95,7 @@ class SqlitePresence(PresenceFolder):
                     os.fchmod(self._descriptor, 0o644)  # independent of the umask
             os.write(self._descriptor, socket.gethostname().encode())
             # Another process may have removed the file as stale between its creation and its locking.
-            if _try_lock(self._descriptor, shared=False) and self._path.exists():
+            if _try_lock(self._descriptor, is_shared=False) and self._path.exists():
                 break
             os.close(self._descriptor)
         self._remove_stale_files()
@@ -121,12 +121,12 @@ class SqlitePresence(PresenceFolder):
         """
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            gone = _try_lock(descriptor, shared=True)
-            if gone and sys.platform != "win32":
+            is_locked = _try_lock(descriptor, is_shared=True)
+            if is_locked and sys.platform != "win32":
                 path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
-        if gone and sys.platform == "win32":  # Windows cannot remove an open file
+        if is_locked and sys.platform == "win32":  # Windows cannot remove an open file
             path.unlink(missing_ok=True)
 
 

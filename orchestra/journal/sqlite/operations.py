@@ -46,9 +46,9 @@ def lease(store: SqliteStore, run: str) -> RunRow:
         raise lease_held_error(
             run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer)
         )
-    taken = RunRow(row.summary_fold, row.last_seq, row.chain, store.presence.name, row.epoch + 1)
-    store.write_lease(run, row, taken)
-    return taken
+    run_row = RunRow(row.summary_fold, row.last_seq, row.chain, store.presence.name, row.epoch + 1)
+    store.write_lease(run, row, run_row)
+    return run_row
 
 
 def release(store: SqliteStore, run: str) -> None:
@@ -109,11 +109,11 @@ def read_message(run: str, number: int, body: bytes, stated: int) -> InboxMessag
 
 def message_count(sql: sqlite3.Connection, run: str) -> int:
     """Returns the number of a run's inbox messages. Raises `JournalError` J013."""
-    found = sql.execute("SELECT run, messages, checksum FROM inbox_counts WHERE run = ?", (run,)).fetchone()
-    if found is None:
+    row = sql.execute("SELECT run, messages, checksum FROM inbox_counts WHERE run = ?", (run,)).fetchone()
+    if row is None:
         return 0
-    name, messages, stated = found
-    if stated != row_checksum(name, messages) or name != run:
+    name, messages, stored_checksum = row
+    if stored_checksum != row_checksum(name, messages) or name != run:
         raise damaged_rows_error(f"the inbox of run {run}", "the number of its messages was altered")
     return int(messages)
 
@@ -129,21 +129,21 @@ def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalE
     """Deletes runs and the blobs that no other run uses. Returns errors by run for the runs that cannot be deleted:
     J022, J023, J024.
     """
-    sql, refused, names = store.sql, dict[str, JournalError](), set[tuple[str, str]]()
+    sql, errors, names = store.sql, dict[str, JournalError](), set[tuple[str, str]]()
     for run in dict.fromkeys(runs):
         try:
             _check_deletable(store, run)
         except JournalError as error:
-            refused[run] = error
+            errors[run] = error
         else:
             names.update((name, run) for name in _blob_names(sql, run))
-    gone = [(run,) for run in dict.fromkeys(runs) if run not in refused]
+    run_rows = [(run,) for run in dict.fromkeys(runs) if run not in errors]
     for table in ("events", "runs", "inbox", "inbox_counts", "memo", "outbox", "tags", "copies", "run_usage"):
-        sql.executemany(f"DELETE FROM {table} WHERE run = ?", gone)  # noqa: S608  # names from this line
+        sql.executemany(f"DELETE FROM {table} WHERE run = ?", run_rows)  # noqa: S608  # names from this line
     if names:
         _remove_stale_pins(store)
         _delete_blobs(sql, names)
-    return refused
+    return errors
 
 
 def _check_deletable(store: SqliteStore, run: str) -> None:
@@ -188,20 +188,21 @@ def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
 def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
     """Deletes blobs of deleted runs, given with their owners. A blob that another run uses gets that run as owner."""
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
-    owned = []
+    owned_blobs = []
     for name in sorted({name for name, _ in names}):
         row = sql.execute(_SELECT_OWNER, (name,)).fetchone()
         if row is not None and (name, row[0]) in names:
-            owned.append((name, row[1], row[2]))
-    heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
+            owned_blobs.append((name, row[1], row[2]))
+    heirs = [(heir, name) for name, heir, _ in owned_blobs if heir is not None]
     sql.executemany("DELETE FROM blob_uses WHERE run = ? AND digest = ?", heirs)
     sql.executemany("UPDATE blobs SET run = ? WHERE digest = ?", heirs)
     sql.executemany(
         "UPDATE blobs SET run = '' WHERE digest = ?",
-        [(name,) for name, heir, pinned in owned if heir is None and pinned],
+        [(name,) for name, heir, is_pinned in owned_blobs if heir is None and is_pinned],
     )
     sql.executemany(
-        "DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned]
+        "DELETE FROM blobs WHERE digest = ?",
+        [(name,) for name, heir, is_pinned in owned_blobs if heir is None and not is_pinned],
     )
 
 

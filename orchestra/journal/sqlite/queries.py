@@ -88,11 +88,11 @@ class SqliteQueries:
             JournalError: J013 if the list of runs is damaged.
         """
         await self._flush()
-        while (some := await self._query(partial(self._sqlite.query_usages, where))).found:
-            await self._store_usages(some.computed)
-            for used in some.found:
-                yield used
-            where = msgspec.structs.replace(where, before=(used.started, used.run))
+        while (page := await self._query(partial(self._sqlite.query_usages, where))).found:
+            await self._store_usages(page.computed)
+            for usage_result in page.found:
+                yield usage_result
+            where = msgspec.structs.replace(where, before=(usage_result.started, usage_result.run))
 
     async def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
@@ -128,9 +128,9 @@ class SqliteQueries:
         await self._flush()
         page = await self._query(lambda: self._sqlite.scan(since, None))
         while page:
-            for found in page:
-                yield found
-            before = found.started, found.run
+            for scanned_run in page:
+                yield scanned_run
+            before = scanned_run.started, scanned_run.run
             page = await self._query(partial(self._sqlite.scan, since, before))
 
     async def find_runs(self, prefix: str) -> list[str]:
@@ -144,9 +144,11 @@ class SqliteQueries:
     async def _store_usages(self, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
         """Stores computed usages of runs. Does nothing in a read-only journal."""
 
-    def _summaries(self, limit: int, where: RunSelection) -> list[RunSummary]:
+    def _summaries(self, limit: int, selection: RunSelection) -> list[RunSummary]:
         alive = dict[str, bool]()
-        return [self._with_status(summary, writer, alive) for summary, writer in self._sqlite.summaries(limit, where)]
+        return [
+            self._with_status(summary, writer, alive) for summary, writer in self._sqlite.summaries(limit, selection)
+        ]
 
     def _summary(self, run: str) -> RunSummary | None:
         row = self._sqlite.row(run)
@@ -255,10 +257,10 @@ class ReadOnlyJournal(SqliteQueries):
 
 def _open_checked(path: Path) -> SqliteReader:
     """Opens the connection to the file. Raises `JournalError`: J025 if durable commits are missing."""
-    noted = read_mark(mark_path(path))
+    mark_content = read_mark(mark_path(path))
     reading = SqliteReader(path, read_only=True)
     try:
-        if noted is not None and (loss := compare_with_mark(reading.sql, path, noted)) is not None:
+        if mark_content is not None and (loss := compare_with_mark(reading.sql, path, mark_content)) is not None:
             raise commits_missing_error(path, loss.description)
     except BaseException:
         reading.close()

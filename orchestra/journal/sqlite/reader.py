@@ -101,12 +101,12 @@ class SqliteReader(SqliteFile):
             " WHERE run = ? AND seq >= ? ORDER BY seq",
             (run, max(0, after)),
         ).fetchall()
-        found = verify_log(run, rows, end, after)
+        events = verify_log(run, rows, end, after)
         if not with_values:
-            return found
+            return events
         values = [big for seq, _, _, big in rows if seq > after]
         return [
-            self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)
+            self._restore_value(run, event, big) if big else event for event, big in zip(events, values, strict=True)
         ]
 
     def scan(self, since: float, before: tuple[Any, str] | None) -> list[ScannedRun]:
@@ -119,34 +119,34 @@ class SqliteReader(SqliteFile):
         """
         with self._snapshot() as sql:
             if before is None:
-                one, other = (
+                scan_count, index_count = (
                     _count_rows(sql, f"runs {index} WHERE started >= ?", since)
                     for index in ("NOT INDEXED", "INDEXED BY runs_started")
                 )
-                if one != other:
+                if scan_count != index_count:
                     raise damaged_rows_error("the list of runs", "table and index differ")
             # The keys as stored in the index, of any type: the next page starts after them.
-            some, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
-            found: list[ScannedRun] = []
-            seen = 0
-            for started, run in sql.execute(
-                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some}"  # noqa: S608
+            condition, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
+            scanned_runs: list[ScannedRun] = []
+            scanned_count = 0
+            for start_time, run in sql.execute(
+                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {condition}"  # noqa: S608
                 " ORDER BY started DESC, run DESC LIMIT ?",
                 (since, *keys, SCAN_BATCH_EVENTS),
             ):
-                found.append(self._scanned_run(run, started))
-                if (seen := seen + len(found[-1].events)) >= SCAN_BATCH_EVENTS:
+                scanned_runs.append(self._scanned_run(run, start_time))
+                if (scanned_count := scanned_count + len(scanned_runs[-1].events)) >= SCAN_BATCH_EVENTS:
                     break
-            return found
+            return scanned_runs
 
-    def _scanned_run(self, run: str, started: Any) -> ScannedRun:
+    def _scanned_run(self, run: str, start_time: Any) -> ScannedRun:
         try:
             row = self.row(run)
-            if row is None or row.summary_fold.started != started or not isinstance(run, str):
+            if row is None or row.summary_fold.started != start_time or not isinstance(run, str):
                 raise damaged_rows_error("the list of runs", f"table and index differ about run {run}")
-            return ScannedRun(run, started, self._read_log(run, 0, (row.last_seq, row.chain), with_values=False))
+            return ScannedRun(run, start_time, self._read_log(run, 0, (row.last_seq, row.chain), with_values=False))
         except JournalError as fault:
-            return ScannedRun(run, started, error=fault)
+            return ScannedRun(run, start_time, error=fault)
 
     def get_blob(self, name: str) -> bytes | None:
         """Returns the bytes of a blob. Raises `JournalError` J013 if they were altered."""
@@ -162,18 +162,22 @@ class SqliteReader(SqliteFile):
         """Returns the latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError`
         J013.
         """
-        found = []
+        summaries = []
         before: tuple[float, str] | None = None
         with self._snapshot():
-            for run, started, *values, stated, there in self._latest_runs(
+            for run, start_time, *values, checksum, stored_run in self._latest_runs(
                 where, limit, f"{COLUMNS}, runs.checksum, runs.run"
             ):
-                if there is None or started != values[2] or (before is not None and before <= (started, run)):
+                if (
+                    stored_run is None
+                    or start_time != values[2]
+                    or (before is not None and before <= (start_time, run))
+                ):
                     raise damaged_rows_error("the list of runs", "its order was altered")
-                before = started, run
-                row = parse_row(run, values, stated)
-                found.append((row.summary_fold.summary(), row.writer))
-        return found
+                before = start_time, run
+                row = parse_row(run, values, checksum)
+                summaries.append((row.summary_fold.summary(), row.writer))
+        return summaries
 
     def query_usages(self, where: RunSelection) -> UsagePage:
         """Returns a page of usages of a selection, newest first. It is empty after the last run. A run that cannot be
@@ -182,40 +186,40 @@ class SqliteReader(SqliteFile):
         Raises:
             JournalError: J013 if the list of runs is damaged.
         """
-        found, folded, seen = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
+        usage_results, folded_rows, scanned_count = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
         with self._snapshot():
-            for run, started, last, chain, open_, body, stated in self._latest_runs(
+            for run, start_time, last, chain, open_, body, checksum in self._latest_runs(
                 where, USAGE_BATCH_RUNS, _USAGE_COLUMNS
             ):
-                used = _stored_usage(run, last, chain, body, stated)
-                if used is not None and used.started == started:
-                    found.append(RunUsageResult(run, started, used))
+                run_usage = _stored_usage(run, last, chain, body, checksum)
+                if run_usage is not None and run_usage.started == start_time:
+                    usage_results.append(RunUsageResult(run, start_time, run_usage))
                     continue
-                events, fault = self._scanned_run(run, started)[2:]
-                used = usage_of(events)
-                found.append(RunUsageResult(run, started, used, fault))
-                if used is not None and fault is None and not open_:
-                    folded.append((run, last, chain, encode_usage(used)))
-                if (seen := seen + len(events)) >= SCAN_BATCH_EVENTS:
+                events, fault = self._scanned_run(run, start_time)[2:]
+                run_usage = usage_of(events)
+                usage_results.append(RunUsageResult(run, start_time, run_usage, fault))
+                if run_usage is not None and fault is None and not open_:
+                    folded_rows.append((run, last, chain, encode_usage(run_usage)))
+                if (scanned_count := scanned_count + len(events)) >= SCAN_BATCH_EVENTS:
                     break
-        return UsagePage(found, folded)
+        return UsagePage(usage_results, folded_rows)
 
-    def _latest_runs(self, where: RunSelection, limit: int, columns: str) -> Iterator[Any]:
+    def _latest_runs(self, selection: RunSelection, limit: int, columns: str) -> Iterator[Any]:
         """Returns `run`, `started`, and columns of the row and the usage of the latest runs of a selection, newest
         first.
 
         Raises:
             JournalError: J013 if table and index differ for the runs of the selection.
         """
-        if where.tags:
+        if selection.tags:
             latest = f"(SELECT ? AS begun, ? AS run) AS latest {_JOIN_RUNS}"
-            each = f"SELECT latest.run, latest.begun, {columns} FROM {latest}"  # noqa: S608  # constants
-            for started, run in self._latest_tagged(where, limit):
-                yield self.sql.execute(each, (started, run)).fetchone()
+            statement = f"SELECT latest.run, latest.begun, {columns} FROM {latest}"  # noqa: S608  # constants
+            for start_time, run in self._latest_tagged(selection, limit):
+                yield self.sql.execute(statement, (start_time, run)).fetchone()
             return
-        within, period = _period_condition(where)
+        within, period = _period_condition(selection)
         self._check_run_index(f" WHERE {within}" if period else "", period)
-        behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
+        behind, keys = (" AND (started, run) < (?, ?)", selection.before) if selection.before is not None else ("", ())
         latest = f"runs INDEXED BY runs_started WHERE {within}{behind} ORDER BY started DESC, run DESC LIMIT ?"
         yield from self.sql.execute(
             f"SELECT latest.run, latest.begun, {columns}"  # noqa: S608
@@ -223,32 +227,36 @@ class SqliteReader(SqliteFile):
             (*period, *keys, max(0, limit)),
         )
 
-    def _check_run_index(self, condition: str, given: tuple[float, ...]) -> None:
+    def _check_run_index(self, condition: str, period: tuple[float, ...]) -> None:
         """Compares table and index of the list of runs, once per version of the file, for any number of pages."""
-        compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
-        if self._compared != compared:
-            one, other = (
-                _count_rows(self.sql, f"runs {index}{condition}", *given)
+        index_state = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, period
+        if self._compared != index_state:
+            scan_count, index_count = (
+                _count_rows(self.sql, f"runs {index}{condition}", *period)
                 for index in ("NOT INDEXED", "INDEXED BY runs_started")
             )
-            if one != other:
+            if scan_count != index_count:
                 raise damaged_rows_error("the list of runs", "table and index differ")
-            self._compared = compared
+            self._compared = index_state
 
-    def _latest_tagged(self, where: RunSelection, limit: int) -> list[tuple[float, str]]:
+    def _latest_tagged(self, selection: RunSelection, limit: int) -> list[tuple[float, str]]:
         """Returns start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 if
         table and index differ.
         """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
-        if self._tagged_runs is None or self._tagged_runs[:2] != (version, where.tags):
-            some = [self._runs_with_tag(*tag) for tag in where.tags.items()]
-            self._tagged_runs = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
-        found = (
+        if self._tagged_runs is None or self._tagged_runs[:2] != (version, selection.tags):
+            run_sets = [self._runs_with_tag(*tag) for tag in selection.tags.items()]
+            self._tagged_runs = (
+                version,
+                selection.tags,
+                sorted(set(run_sets[0]).intersection(*run_sets[1:]), reverse=True),
+            )
+        tagged_runs = (
             key
             for key in self._tagged_runs[2]
-            if where.since <= key[0] < where.until and (where.before is None or key < where.before)
+            if selection.since <= key[0] < selection.until and (selection.before is None or key < selection.before)
         )
-        return list(islice(found, max(0, limit)))
+        return list(islice(tagged_runs, max(0, limit)))
 
     def _runs_with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
         """Returns start and id of the runs with a tag. The rows found by the search are compared with all rows of the
@@ -256,35 +264,37 @@ class SqliteReader(SqliteFile):
         """
         search = "SELECT name, value, started, run FROM tags NOT INDEXED WHERE name = ? AND value = ?"
         scan = "SELECT name, value, started, run FROM tags INDEXED BY tags_run WHERE +name = ? AND +value = ?"
-        one, other = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
-        if one != other or any(type(started) is not float or type(run) is not str for _, _, started, run in one):
+        search_runs, scan_runs = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
+        if search_runs != scan_runs or any(
+            type(start_time) is not float or type(run) is not str for _, _, start_time, run in search_runs
+        ):
             raise damaged_rows_error("the list of tags", "table and index differ")
-        return {(started, run) for _, _, started, run in one}
+        return {(start_time, run) for _, _, start_time, run in search_runs}
 
     def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
         out.
         """
-        found = dict[str, tuple[Event, Event]]()
+        events_by_run = dict[str, tuple[Event, Event]]()
         with self._snapshot() as sql:
             for run in runs:
                 with suppress(JournalError):
                     if (row := self.row(run)) is not None:
                         rows = sql.execute(_SELECT_ENDS, (run, row.last_seq - 1)).fetchall()
-                        found[run] = verify_ends(run, rows, (row.last_seq, row.chain))
-        return found
+                        events_by_run[run] = verify_ends(run, rows, (row.last_seq, row.chain))
+        return events_by_run
 
     def derived_runs(self, runs: Collection[str]) -> list[str]:
         """Returns the other runs that copy from these. Raises `JournalError` J013 if table and index differ."""
         with self._snapshot() as sql:
-            wanted, one = set(runs), set[tuple[str, str]]()
-            for run in wanted:
-                one.update(sql.execute("SELECT source, run FROM copies NOT INDEXED WHERE source = ?", (run,)))
+            requested_runs, index_pairs = set(runs), set[tuple[str, str]]()
+            for run in requested_runs:
+                index_pairs.update(sql.execute("SELECT source, run FROM copies NOT INDEXED WHERE source = ?", (run,)))
             scan = sql.execute("SELECT source, run FROM copies INDEXED BY copies_run ORDER BY run")
-            other = {(source, run) for source, run in scan if source in wanted}
-        if one != other:
+            scan_pairs = {(source, run) for source, run in scan if source in requested_runs}
+        if index_pairs != scan_pairs:
             raise damaged_rows_error("the list of copies", "table and index differ")
-        return sorted({run for _, run in one}.difference(wanted))
+        return sorted({run for _, run in index_pairs}.difference(requested_runs))
 
     def existing_runs(self, runs: Collection[str]) -> set[str]:
         """Returns the ids that belong to existing runs."""
@@ -298,11 +308,11 @@ class SqliteReader(SqliteFile):
         with self._snapshot() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
             scan = f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}"  # noqa: S608  # a constant
-            found = sql.execute(scan, (prefix, *begins[1])).fetchall()
+            rows = sql.execute(scan, (prefix, *begins[1])).fetchall()
             again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
-        if found != again:
+        if rows != again:
             raise damaged_rows_error("the list of runs", "table and index differ")
-        return [row[0] for row in found]
+        return [row[0] for row in rows]
 
     def inbox(self, run: str, after: int) -> list[InboxMessage]:
         """Returns the inbox messages of a run with a greater number. Raises `JournalError` J013 if one is missing or
@@ -316,8 +326,8 @@ class SqliteReader(SqliteFile):
         if [row[0] for row in rows] != list(range(first, last + 1)):
             raise damaged_rows_error(f"the inbox of run {run}", "messages are missing")
         return [
-            msgspec.structs.replace(read_message(run, number, body, stated), number=number)
-            for number, body, stated in rows
+            msgspec.structs.replace(read_message(run, number, body, checksum), number=number)
+            for number, body, checksum in rows
         ]
 
     def new_messages(self, seen: InboxPosition) -> InboxPosition:
@@ -330,21 +340,21 @@ class SqliteReader(SqliteFile):
         rows = self.sql.execute(
             "SELECT place, run, messages, checksum FROM inbox_counts WHERE place > ? ORDER BY place", (seen.place,)
         ).fetchall()
-        for _, run, messages, stated in rows:
-            if stated != row_checksum(run, messages):
+        for _, run, messages, checksum in rows:
+            if checksum != row_checksum(run, messages):
                 raise damaged_rows_error("an inbox", "the number of its messages was altered")
         return InboxPosition(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
 
     def inbox_end(self) -> InboxPosition:
         """Returns the current end of the inboxes."""
-        found = self.sql.execute(
+        row = self.sql.execute(
             "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'"
         ).fetchone()
-        return InboxPosition(0, found[0] if found else 0)
+        return InboxPosition(0, row[0] if row else 0)
 
     def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
         """Returns run and answer for each known key. Raises `JournalError` J013."""
-        found = dict[str, tuple[str, Any]]()
+        memo_values = dict[str, tuple[str, Any]]()
         with self._snapshot() as sql:
             for memo in memos:
                 row = sql.execute("SELECT memo, run, value, checksum FROM memo WHERE memo = ?", (memo,)).fetchone()
@@ -352,8 +362,8 @@ class SqliteReader(SqliteFile):
                     continue
                 if row[0] != memo or row[3] != row_checksum(*row[:3]):
                     raise damaged_rows_error(f"answer {memo}", "it was altered")
-                found[memo] = row[1], _decode_value(row[2])
-        return found
+                memo_values[memo] = row[1], _decode_value(row[2])
+        return memo_values
 
     def outbox(self, after: int, limit: int) -> list[OutboxMessage]:
         """Returns messages that are not marked as delivered. Raises `JournalError` J013 if one is missing or was
@@ -361,12 +371,12 @@ class SqliteReader(SqliteFile):
         """
         with self._snapshot() as sql:
             # Two indexes hold the same numbers, so that a lost or altered entry of one is detected.
-            some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
-            one, other = (
-                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone()
+            columns = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
+            index_row, scan_row = (
+                sql.execute(f"SELECT {columns} {index} WHERE delivered = 0").fetchone()
                 for index in ("outbox_open", "outbox_open_run")
             )
-            if one != other:
+            if index_row != scan_row:
                 raise damaged_rows_error("the outbox", "its indexes differ")
             numbers = sql.execute(
                 "SELECT CAST(number AS INTEGER) FROM outbox INDEXED BY outbox_open"
@@ -425,16 +435,16 @@ class SqliteReader(SqliteFile):
                 self.sql.execute("ROLLBACK")
 
 
-def _period_condition(where: RunSelection) -> tuple[str, tuple[float, ...]]:
+def _period_condition(selection: RunSelection) -> tuple[str, tuple[float, ...]]:
     """Returns the condition of a period and its arguments; empty for an unlimited period."""
-    bounds = [(">=", where.since)] if where.since > -inf else []
-    bounds += [("<", where.until)] if where.until < inf else []
+    bounds = [(">=", selection.since)] if selection.since > -inf else []
+    bounds += [("<", selection.until)] if selection.until < inf else []
     return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
 
 
-def _stored_usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
+def _stored_usage(run: str, last: int, chain: bytes, body: bytes | None, checksum: int | None) -> RunUsage | None:
     """Returns the stored usage of a run; None if there is none, if it belongs to a shorter log, or if it is damaged."""
-    if body is None or stated != row_checksum(run, last, chain, body):
+    if body is None or checksum != row_checksum(run, last, chain, body):
         return None
     try:
         return decode_usage(body)
@@ -442,9 +452,9 @@ def _stored_usage(run: str, last: int, chain: bytes, body: bytes | None, stated:
         return None
 
 
-def _count_rows(sql: sqlite3.Connection, what: str, *given: float) -> int:
-    found: int = sql.execute(f"SELECT count(*) FROM {what}", given).fetchone()[0]  # noqa: S608  # a constant of this module
-    return found
+def _count_rows(sql: sqlite3.Connection, source: str, *parameters: float) -> int:
+    count: int = sql.execute(f"SELECT count(*) FROM {source}", parameters).fetchone()[0]  # noqa: S608  # a constant of this module
+    return count
 
 
 def _outbox_message(columns: Sequence[Any]) -> OutboxMessage:

@@ -148,13 +148,13 @@ class SqliteStore(SqliteFile):
         self._leases.clear()
         try:
             with self._transaction():
-                pinned = self._write(change)
+                pinned_blobs = self._write(change)
                 if batch.memos:
                     self._write_memos(batch.memos)
                 answers = [(operation, operation.execute(self)) for operation in batch.operations]
         except sqlite3.IntegrityError as error:
             raise LeaseConflict from error
-        self._pinned = pinned
+        self._pinned = pinned_blobs
         for row in change.new_rows:
             self._update_row(row)
         for _, row in change.extended_rows:
@@ -226,7 +226,7 @@ class SqliteStore(SqliteFile):
         """Sets the counter to the number of the mark and returns the runs without an end. Each may have lost its last
         events: its lease is refused until `operations.confirm_loss`.
         """
-        found = list[str]()
+        loss = list[str]()
         with self._transaction():
             for (run,) in self.sql.execute(
                 "SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run"
@@ -236,11 +236,11 @@ class SqliteStore(SqliteFile):
                         update_rows(
                             self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))]
                         )
-                        found.append(run)
+                        loss.append(run)
             self.sql.execute(
                 "UPDATE commits SET number = max(number, ?), inverse = min(inverse, -1 - ?)", (number, number)
             )
-        return found
+        return loss
 
     def forget(self, run: str) -> None:
         """Drops the lease of a run from the memory of this store."""
@@ -280,8 +280,8 @@ class SqliteStore(SqliteFile):
 
     def write_lease(self, run: str, before: RunRow, after: RunRow | None) -> None:
         """Writes a lease into the run's row; None releases it. Raises `LeaseConflict` if the holder has changed."""
-        released = RunRow(before.summary_fold, before.last_seq, before.chain, "", before.epoch)
-        if not update_rows(self.sql, [(before, after or released)]):
+        run_row = RunRow(before.summary_fold, before.last_seq, before.chain, "", before.epoch)
+        if not update_rows(self.sql, [(before, after or run_row)]):
             raise LeaseConflict
         self._leases[run] = after
 
@@ -300,13 +300,19 @@ class SqliteStore(SqliteFile):
             tally, last, chain = SummaryFold(run), 0, run.encode()
             self._folds[run] = UsageFold()
         else:
-            known = before.summary_fold
+            summary_fold = before.summary_fold
             tally = SummaryFold(
-                run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage
+                run,
+                summary_fold.workflow,
+                summary_fold.status,
+                summary_fold.started,
+                summary_fold.finished,
+                summary_fold.nodes,
+                summary_fold.usage,
             )
             last, chain = before.last_seq, before.chain
         rows, fold = change.events, self._folds.get(run)
-        for events, bodies, delivered in parts:
+        for events, bodies, delivered_numbers in parts:
             if events[0].seq != last + 1:
                 raise LeaseConflict
             for event, body in zip(events, bodies, strict=True):
@@ -317,27 +323,27 @@ class SqliteStore(SqliteFile):
                 if fold is not None and kind in COUNTED_EVENTS:
                     fold.add(event)
                 if kind is AttemptFinished or kind is RunStarted or kind is TurnStarted:
-                    _index_event(run, event, change, delivered)
+                    _index_event(run, event, change, delivered_numbers)
                 chain = sha256(
                     chain + body + big.encode() if big else chain + body
                 ).digest()  # inlined `next_hash`, for speed
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
-        if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
-            change.entries.usages.append((run, last, chain, encode_usage(used)))
+        if fold is not None and tally.status != "running" and (run_usage := fold.result()) is not None:
+            change.entries.usages.append((run, last, chain, encode_usage(run_usage)))
         row = RunRow(tally, last, chain, self.presence.name)
         if before is None:
             change.new_rows.append(row)
         else:
             row.epoch = before.epoch
-            tally.workflow, tally.started = known.workflow, known.started
+            tally.workflow, tally.started = summary_fold.workflow, summary_fold.started
             change.extended_rows.append((before, row))
 
     def _write(self, change: _RowChanges) -> set[str]:
         """Writes the rows of a batch and returns the blobs that are pinned afterwards."""
-        sql, pinned = self.sql, self._pinned
+        sql, pinned_blobs = self.sql, self._pinned
         if change.blobs or change.blob_uses:
-            pinned = self._write_blobs(change)
+            pinned_blobs = self._write_blobs(change)
         if change.events:
             sql.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", change.events)
         if change.new_rows:
@@ -349,7 +355,7 @@ class SqliteStore(SqliteFile):
             self.store_usages(change.entries.usages)
         if change.messages:
             self._write_messages(change.messages)
-        return pinned
+        return pinned_blobs
 
     def _write_blobs(self, change: _RowChanges) -> set[str]:
         """Stores blobs, each with a run that uses it, and records other runs that use it. Returns the blobs that are
@@ -359,27 +365,29 @@ class SqliteStore(SqliteFile):
         """
         sql, owners = self.sql, {name: run for run, name in change.blob_uses}
         rows = [(name, owners.get(name, ""), data) for name, data in change.blobs.items()]
-        added = sql.executemany(
+        added_count = sql.executemany(
             "INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows
         ).rowcount
         # If all of them are new, as in most cases, their rows are complete.
-        known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
-        if shared := change.blob_uses - known:
+        blob_keys = {(owner, name) for name, owner, _ in rows} if added_count == len(rows) else set[tuple[str, str]]()
+        if blob_uses := change.blob_uses - blob_keys:
             # For existing blobs: a run becomes the owner of one without an owner, otherwise it is recorded as a further
             # user.
-            sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
+            sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", blob_uses)
             sql.executemany(
                 "INSERT OR IGNORE INTO blob_uses SELECT digest, ? FROM blobs WHERE digest = ? AND run <> ?",
-                [(run, name, run) for run, name in shared],
+                [(run, name, run) for run, name in blob_uses],
             )
         loose = change.blobs.keys() - owners.keys()
-        freed = self._pinned & owners.keys()
-        if not loose and not freed:
+        freed_blobs = self._pinned & owners.keys()
+        if not loose and not freed_blobs:
             return self._pinned
         writer = self.presence.name
         sql.executemany("INSERT OR IGNORE INTO blob_pins VALUES (?, ?)", [(name, writer) for name in loose])
-        sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed])
-        return (self._pinned | loose) - freed
+        sql.executemany(
+            "DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed_blobs]
+        )
+        return (self._pinned | loose) - freed_blobs
 
     def _write_memos(self, memos: dict[str, tuple[str, bytes]]) -> None:
         self.sql.executemany(
@@ -389,15 +397,15 @@ class SqliteStore(SqliteFile):
 
     def _write_messages(self, messages: Sequence[tuple[OutboxMessage, bool]]) -> None:
         """Adds messages to the outbox. A message with an existing key was sent before."""
-        found = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        number: int = found[0] if found else 0
-        for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
-            columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
+        row = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        number: int = row[0] if row else 0
+        for number, (message, is_delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
+            columns = (number, message.run, message.node, message.name, message.key, encode(message.value))
             self.sql.execute(
                 "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO NOTHING",
-                (*columns, row_checksum(*columns), int(delivered)),
+                (*columns, row_checksum(*columns), int(is_delivered)),
             )
 
 
@@ -414,12 +422,12 @@ def _extract_value(run: str, event: Event, body: bytes, change: _RowChanges) -> 
     return shell, name
 
 
-def _index_event(run: str, event: Event, change: _RowChanges, delivered: Collection[str]) -> None:
+def _index_event(run: str, event: Event, change: _RowChanges, is_delivered: Collection[str]) -> None:
     """Collects the blobs that an event uses, its outbox message, and its index entries."""
     if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox or event.reused_from):
         return  # the frequent case: results of tools
     if type(event) is not AttemptFinished or event.reused_from:
         change.entries.add(run, event)
     change.blob_uses.update((run, name) for name in blob_digests((event,)))
-    if (sent := outbox_message(0, run, event)) is not None:
-        change.messages.append((sent, sent.node in delivered))
+    if (message := outbox_message(0, run, event)) is not None:
+        change.messages.append((message, message.node in is_delivered))

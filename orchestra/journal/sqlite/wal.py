@@ -66,20 +66,20 @@ def _is_first_transaction_valid(file: BinaryIO) -> bool:
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return False
-    magic, *_, one, two = _HEADER.unpack(header)
+    magic, *_, word, two = _HEADER.unpack(header)
     if magic not in (_LITTLE, _BIG):
         return False
     order = "<" if magic == _LITTLE else ">"
     sums = _checksum(order, header[:24], (0, 0))
-    if sums != (one, two):
+    if sums != (word, two):
         return False
     size = _page_size(header)
     if size > _MAX_PAGE:
         return False
     while len(frame := file.read(_FRAME.size + size)) == _FRAME.size + size:
-        _, commit, _, _, one, two = _FRAME.unpack_from(frame)
+        _, commit, _, _, word, two = _FRAME.unpack_from(frame)
         sums = _checksum(order, frame[_FRAME.size :], _checksum(order, frame[:8], sums))
-        if frame[8:16] != header[16:24] or sums != (one, two):
+        if frame[8:16] != header[16:24] or sums != (word, two):
             return False
         if commit:
             return True
@@ -91,8 +91,8 @@ def _page_size(header: bytes) -> int:
 
 
 def _checksum(order: str, data: bytes, sums: tuple[int, int]) -> tuple[int, int]:
-    one, two = sums
+    word, two = sums
     for first, second in struct.iter_unpack(order + "II", data):
-        one = (one + first + two) & 0xFFFFFFFF
-        two = (two + second + one) & 0xFFFFFFFF
-    return one, two
+        word = (word + first + two) & 0xFFFFFFFF
+        two = (two + second + word) & 0xFFFFFFFF
+    return word, two

@@ -111,8 +111,8 @@ class SqliteWriter(threading.Thread):
                 report = self._commit(self._take_batch())
                 self._report(report)
                 if report.fault is not None:
-                    if (lasting := self._recover(report.fault)) is not None:
-                        fault = lasting
+                    if (error := self._recover(report.fault)) is not None:
+                        fault = error
                         return
                     self._report(SqliteCommitReport(recovered=True))
             fault = JournalError(
@@ -160,7 +160,7 @@ class SqliteWriter(threading.Thread):
     def _take_batch(self) -> SqliteBatch:
         batch, line = SqliteBatch(), self._queue
         trailing: list[QueuedBlob] = []
-        shut: set[str] = set()
+        closed_runs: set[str] = set()
         for _ in range(MAX_BATCH_ENTRIES):
             if not line:
                 break
@@ -172,11 +172,11 @@ class SqliteWriter(threading.Thread):
                 batch.blobs.update((blob.digest, blob.data) for blob in trailing)
                 trailing.clear()
             if isinstance(entry, tuple):
-                run, events, bodies, delivered = entry
-                if run in shut:  # events come before operations in a commit
+                run, events, bodies, delivered_numbers = entry
+                if run in closed_runs:  # events come before operations in a commit
                     line.appendleft(entry)
                     break
-                batch.runs.setdefault(run, []).append((events, bodies, delivered))
+                batch.runs.setdefault(run, []).append((events, bodies, delivered_numbers))
                 if self._one_by_one:
                     break
             elif isinstance(entry, QueuedMemo):
@@ -185,7 +185,7 @@ class SqliteWriter(threading.Thread):
                 batch.operations.append(entry)
                 if entry.is_last or self._one_by_one:
                     break
-                shut.add(entry.run)
+                closed_runs.add(entry.run)
         if batch.runs:
             # The event that uses them follows: stored in the same commit, they need no pin.
             line.extendleft(reversed(trailing))

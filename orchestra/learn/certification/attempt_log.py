@@ -90,8 +90,8 @@ class AttemptLogFile:
         """
 
         def made(number: int) -> tuple[Certification, AttemptOutcome]:
-            found = certify(items, replace(terms, attempt=number), on_round=between)
-            return found, attempts.attempt_outcome(found)
+            certification = certify(items, replace(terms, attempt=number), on_round=between)
+            return certification, attempts.attempt_outcome(certification)
 
         return self._record(_TestedRows(name, rows, _items_digest(items, terms), terms.alpha, terms.delta), made)
 
@@ -104,13 +104,15 @@ class AttemptLogFile:
         Raises:
             InputError: V025 if the log is invalid.
         """
-        tested = digest(
-            canonical([[[one.id, [list(part) for part in one.parts]] for one in answers], found.alpha, found.seed])
+        answers_digest = digest(
+            canonical(
+                [[[answer.id, [list(part) for part in answer.parts]] for answer in answers], found.alpha, found.seed]
+            )
         )
-        came: AttemptOutcome = "infeasible" if found.threshold is None else "certified"
-        return self._record(_TestedRows(name, rows, tested, found.alpha, 0.0), lambda number: (number, came))
+        status: AttemptOutcome = "infeasible" if found.threshold is None else "certified"
+        return self._record(_TestedRows(name, rows, answers_digest, found.alpha, 0.0), lambda number: (number, status))
 
-    def _record(self, test: _TestedRows, made: Callable[[int], tuple[T, AttemptOutcome]]) -> T:
+    def _record(self, test: _TestedRows, compute: Callable[[int], tuple[T, AttemptOutcome]]) -> T:
         """Runs a test as an attempt of the right number and records it on disk."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ class AttemptLogFile:
                 log = AttemptLog.from_bytes(read(file, attempts.MAX_BYTES), self._location)
                 before = log.find_test(test.tested_digest)
                 number = before.number if before is not None else log.next_number(test.rows)
-                found, came = made(number)
+                result, status = compute(number)
                 if before is None:
                     line = CertificationAttempt(
                         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,22 +130,22 @@ class AttemptLogFile:
                         alpha=test.alpha,
                         delta=test.delta,
                         number=number,
-                        outcome=came,
+                        outcome=status,
                     )
                     write(file, log.encode_next(line), log.size)
         except OSError as error:
             raise self._unusable_error(error) from error
-        return found
+        return result
 
     @property
     def _location(self) -> SourceLocation:
         return SourceLocation(str(self.path), 1)
 
     def _unusable_error(self, error: OSError) -> InputError:
-        why = error.strerror or str(error)
+        reason = error.strerror or str(error)
         return InputError(
             "V025",
-            f"the log of attempts cannot be used: {self.path}: {why}",
+            f"the log of attempts cannot be used: {self.path}: {reason}",
             hint="it must be a writable file",
         )
 

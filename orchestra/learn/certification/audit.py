@@ -74,37 +74,37 @@ async def find_accepted_outputs(
     """
     original = certificate.original
     kind = CLAIMS if isinstance(original, ClaimsCertificate) else CERTIFICATE
-    name, written, made = f"{kind}/{original.agent}", digest(original.to_bytes()), AcceptedOutputs()
+    name, subject, outputs = f"{kind}/{original.agent}", digest(original.to_bytes()), AcceptedOutputs()
     programs = RunPrograms(project, journal)
-    withheld = WithheldAnswers(programs, original) if isinstance(original, ClaimsCertificate) else None
+    withheld_answers = WithheldAnswers(programs, original) if isinstance(original, ClaimsCertificate) else None
     group = _group_input(project, certificate)
     for summary in filter(period.contains, await journal.list_runs(NO_LIMIT)):
         try:
             events = await journal.read(summary.run)
             first = events[0] if events else None
-            if not isinstance(first, RunStarted) or first.versions.get(name) != written:
+            if not isinstance(first, RunStarted) or first.versions.get(name) != subject:
                 continue
-            made.run_count += 1
+            outputs.run_count += 1
             if first.options.get("purpose") == EVALUATION_PURPOSE:
-                made.skipped["runs of an evaluation"] += 1
+                outputs.skipped["runs of an evaluation"] += 1
                 continue
             history = History.of(events)
-            found = list(_certified_answers(history, original))
-            if withheld is not None:
-                found += await withheld.in_run(first, events, history)
-            fresh = [(output, attempt) for output, attempt in found if not attempt.reused_from]
-            if recalled := len(found) - len(fresh):
-                made.skipped["answers recalled from another run"] += recalled
+            answers = list(_certified_answers(history, original))
+            if withheld_answers is not None:
+                answers += await withheld_answers.in_run(first, events, history)
+            fresh = [(output, attempt) for output, attempt in answers if not attempt.reused_from]
+            if recalled_count := len(answers) - len(fresh):
+                outputs.skipped["answers recalled from another run"] += recalled_count
             if fresh:
                 agent_inputs = await programs.agent_inputs(first, events)
                 for output, attempt in fresh:
                     about = _input_fingerprint(
                         agent_inputs.get((output.node, attempt.number)), first, output.node, group
                     )
-                    made.outputs.append(msgspec.structs.replace(output, input_fingerprint=about))
+                    outputs.outputs.append(msgspec.structs.replace(output, input_fingerprint=about))
         except OrchestraError:
-            made.skipped["runs that cannot be read any more"] += 1
-    return made
+            outputs.skipped["runs that cannot be read any more"] += 1
+    return outputs
 
 
 def _certified_answers(
@@ -176,22 +176,27 @@ class WithheldAnswers:
         self, first: RunStarted, events: Sequence[Event], history: History
     ) -> list[tuple[SampledOutput, NodeAttempt]]:
         """Returns the withheld answers of a run."""
-        found = [(row, attempt) for row in history.rows if (attempt := self._rejected_attempt(row)) is not None]
-        if not found:
+        rejections = [(row, attempt) for row in history.rows if (attempt := self._rejected_attempt(row)) is not None]
+        if not rejections:
             return []
         by = _NodeCertificates(await self._programs.program_of(first), events)
         return [
             (SampledOutput(history.run, row.path, digest(canonical(attempt.value)), withheld=True), attempt)
-            for row, attempt in found
+            for row, attempt in rejections
             if by.digest_at(row.path) == self._certificate.digest
         ]
 
     def _rejected_attempt(self, row: NodeRow) -> NodeAttempt | None:
         """Returns the first answer of the judged agent in a row if it was not accepted."""
-        judged = next((one for one in row.attempts if one.accepted is not None), None)
-        if judged is None or judged.accepted or judged.tier or judged.name != self._certificate.agent:
+        rejected_attempt = next((candidate for candidate in row.attempts if candidate.accepted is not None), None)
+        if (
+            rejected_attempt is None
+            or rejected_attempt.accepted
+            or rejected_attempt.tier
+            or rejected_attempt.name != self._certificate.agent
+        ):
             return None
-        return judged
+        return rejected_attempt
 
 
 class _NodeCertificates:
@@ -218,12 +223,12 @@ def node_at(program: Program, path: str) -> CompiledNode | None:
     """Returns the program node at a path in a run, through elements, turns and bodies; None if there is none, and for
     steps of a plan.
     """
-    found: CompiledNode | None = None
+    matching_node: CompiledNode | None = None
     inside: Program | None = program
     for name in workflow_path(path).split("/"):
-        found = next((node for node in inside.nodes if node.name == name), None) if inside is not None else None
-        inside = found.body if found is not None else None
-    return found
+        matching_node = next((node for node in inside.nodes if node.name == name), None) if inside is not None else None
+        inside = matching_node.body if matching_node is not None else None
+    return matching_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +249,16 @@ def draw_sample(found: AcceptedOutputs, state: AuditState, count: int, seed: int
     drawing again gives no second chance.
     """
     abouts = {output.key: output.input_fingerprint for output in found.outputs}
-    known = {output.input_fingerprint or abouts.get(unit) for unit, output in state.sampled.items()}
+    input_fingerprints = {output.input_fingerprint or abouts.get(unit) for unit, output in state.sampled.items()}
     fresh = [output for output in found.outputs if output.key not in state.sampled]
-    each: dict[Any, SampledOutput] = {}
+    sampled_outputs: dict[Any, SampledOutput] = {}
     for output in sorted(fresh, key=lambda output: digest(canonical([seed, output.run, output.node]))):
-        if output.input_fingerprint not in known:
-            each.setdefault(output.input_fingerprint, output)
-    ordered = [each[about] for about in sorted(each, key=lambda about: digest(canonical([seed, about])))]
-    return AuditSample(ordered[:count], len(ordered), len(fresh) - len(ordered))
+        if output.input_fingerprint not in input_fingerprints:
+            sampled_outputs.setdefault(output.input_fingerprint, output)
+    ordered_outputs = [
+        sampled_outputs[about] for about in sorted(sampled_outputs, key=lambda about: digest(canonical([seed, about])))
+    ]
+    return AuditSample(ordered_outputs[:count], len(ordered_outputs), len(fresh) - len(ordered_outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,20 +278,24 @@ async def view_output(project: Project, journal: Journal, output: SampledOutput)
     """Returns a sampled output with the inputs of its agent; None if its run is gone or has another output."""
     events = await journal.read(output.run)
     row = History.of(events).row(output.node) if events else None
-    attempt = next((one for one in row.attempts if one.accepted and one.guarantee), None) if row is not None else None
+    attempt = (
+        next((candidate for candidate in row.attempts if candidate.accepted and candidate.guarantee), None)
+        if row is not None
+        else None
+    )
     first = events[0] if events else None
     if attempt is None or not isinstance(first, RunStarted) or digest(canonical(attempt.value)) != output.digest:
         return None
-    value, dropped = (
+    value, dropped_count = (
         remaining_value(attempt.value, attempt.verdicts),
         sum(len(verdict.dropped) for verdict in attempt.verdicts),
     )
     try:
         program = await restore_program(project, journal, first, will_call=False)
     except OrchestraError:
-        return AuditView(output, None, value, dropped)
+        return AuditView(output, None, value, dropped_count)
     call = replay(program, events).calls.get((output.node, attempt.number))
-    return AuditView(output, call[0].inputs if call is not None else None, value, dropped)
+    return AuditView(output, call[0].inputs if call is not None else None, value, dropped_count)
 
 
 class AuditLine(msgspec.Struct, frozen=True):
@@ -318,15 +329,16 @@ async def read_verdicts(
             if (label.run, label.node) in verdicts:
                 raise _line_error(f"two lines are about {label.node} of run {label.run}")
             verdict = await _resolve_verdict(label, state, journal, project, correctness)
-            known = state.audits.get((label.run, label.node))
-            if known is None:
+            audit_event = state.audits.get((label.run, label.node))
+            if audit_event is None:
                 verdicts[label.run, label.node] = verdict
-            elif known.verdict == verdict:
+            elif audit_event.verdict == verdict:
                 again += 1
             else:
-                by = f" by {known.by}" if known.by else ""
+                by = f" by {audit_event.by}" if audit_event.by else ""
                 raise _line_error(
-                    f"the recorded verdict on {label.node} of run {label.run} is `{known.verdict}`{by}, {known.at}, "
+                    f"the recorded verdict on {label.node} of run {label.run} is `{audit_event.verdict}`{by}, "
+                    f"{audit_event.at}, "
                     f"and this line has {verdict}"
                 )
         except InputError as error:
@@ -341,22 +353,24 @@ async def _resolve_verdict(
 ) -> AuditVerdict:
     output = state.sampled.get((label.run, label.node))
     if output is None:
-        there = bool(await journal.read(label.run))
-        what = f"{label.node} of run {label.run} was not sampled" if there else f"run {label.run} is not in the journal"
+        exists = bool(await journal.read(label.run))
+        problem = (
+            f"{label.node} of run {label.run} was not sampled" if exists else f"run {label.run} is not in the journal"
+        )
         raise InputError(
-            "V021", f"{what}: only sampled outputs can be audited", hint="orchestra certify AGENT --watch --audit 20"
+            "V021", f"{problem}: only sampled outputs can be audited", hint="orchestra certify AGENT --watch --audit 20"
         )
     match label.verdict:
         case "right" | "wrong" | "unclear":
             return label.verdict
         case None if label.expected is not msgspec.UNSET:
-            found = await view_output(project, journal, output)
-            if found is None:
+            view = await view_output(project, journal, output)
+            if view is None:
                 raise _line_error(
                     f"run {label.run} is gone, so its output cannot be compared with the expected one",
                     "state a verdict",
                 )
-            good = correctness().is_correct(Case(as_record(label.expected), as_record(found.value)))
+            good = correctness().is_correct(Case(as_record(label.expected), as_record(view.value)))
             return "unclear" if good is None else "right" if good else "wrong"
         case None:
             raise _line_error("it has neither `verdict` nor `expected`")
@@ -364,5 +378,5 @@ async def _resolve_verdict(
             raise _line_error(f"the verdict is {label.verdict!r}, and must be right, wrong or unclear")
 
 
-def _line_error(why: str, hint: str = HINT) -> InputError:
-    return InputError("V021", why, hint=hint)
+def _line_error(message: str, hint: str = HINT) -> InputError:
+    return InputError("V021", message, hint=hint)

@@ -65,12 +65,14 @@ class AuditLogFile:
             InputError: V020 if the log is invalid; V003 to V005 if the certificate is invalid.
             OrchestraError: C023 if the certificate cannot be written.
         """
-        why = self.audit_state().violation
-        if why and not self.certificate.void_reason:
-            self._append(lambda watch: () if watch.is_voided else (audits.void_entry(self.certificate, why, _now()),))
+        reason = self.audit_state().violation
+        if reason and not self.certificate.void_reason:
+            self._append(
+                lambda watch: () if watch.is_voided else (audits.void_entry(self.certificate, reason, _now()),)
+            )
             if not self.is_replaced(file):
-                replace_file(file, self.certificate.mark_void(why).to_bytes())
-        return why
+                replace_file(file, self.certificate.mark_void(reason).to_bytes())
+        return reason
 
     def is_replaced(self, file: Path) -> bool:
         """Returns whether another certificate has replaced this one.
@@ -80,11 +82,11 @@ class AuditLogFile:
         """
         if not file.exists():
             return False
-        watched = self.certificate
-        now = (read_claims_certificate if isinstance(watched, ClaimsCertificate) else read_certificate)(
-            file, watched.agent
+        certificate = self.certificate
+        now = (read_claims_certificate if isinstance(certificate, ClaimsCertificate) else read_certificate)(
+            file, certificate.agent
         )
-        return now.original.digest != watched.original.digest
+        return now.original.digest != certificate.original.digest
 
     def record_sample(
         self, outputs: Sequence[SampledOutput], population: int, seed: int, period: tuple[str, str]
@@ -95,11 +97,13 @@ class AuditLogFile:
 
         def create_entries(watch: AuditState) -> Iterator[AuditEntry]:
             """Yields the entry of the outputs that the log does not have yet."""
-            known = {output.input_fingerprint for output in watch.sampled.values() if output.input_fingerprint}
+            input_fingerprints = {
+                output.input_fingerprint for output in watch.sampled.values() if output.input_fingerprint
+            }
             fresh = tuple(
                 output
                 for output in outputs
-                if output.key not in watch.sampled and output.input_fingerprint not in known
+                if output.key not in watch.sampled and output.input_fingerprint not in input_fingerprints
             )
             if fresh:
                 since, until = period
@@ -122,12 +126,12 @@ class AuditLogFile:
 
         return self._append(create_entries)
 
-    def _append(self, made: Callable[[AuditState], Iterable[AuditEntry]]) -> AuditState:
+    def _append(self, create_entries: Callable[[AuditState], Iterable[AuditEntry]]) -> AuditState:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with append_only.open_locked(self.path) as file:
                 log = AuditLog.from_bytes(append_only.read(file, audits.MAX_BYTES), SourceLocation(str(self.path), 1))
-                if data := audits.encode(log.with_digests(made(log.audit_state(self.certificate)))):
+                if data := audits.encode(log.with_digests(create_entries(log.audit_state(self.certificate)))):
                     append_only.write(file, data, log.size)
         except OSError as error:
             raise _unusable_error(self.path, error) from error
@@ -159,17 +163,22 @@ def refuse_refuted_rows(
         InputError: V023 if many of the rows are of a refuted certificate; V020 if the log is invalid.
     """
     file = certificates.writable_path(settings, registry, agent, CLAIMS if claims else FILE_NAME)
-    path, standing = (
+    path, certificate = (
         file.with_name(audits.FILE_NAME),
         _current_certificate(certificates.find_certificate(settings, registry, agent, file.name), agent, claims=claims),
     )
-    name = why = ""
-    if standing is not None and rows.overlaps(standing.data.digests, standing.data.fingerprints):
-        name, why = standing.data.name, standing.void_reason or AuditLogFile(path, standing).audit_state().violation
-    if not why and (line := read_log(path).find_voided(rows)) is not None:
-        name, why = line.data, line.reason
-    if why:
-        reason = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
+    name = violation = ""
+    if certificate is not None and rows.overlaps(certificate.data.digests, certificate.data.fingerprints):
+        name, violation = (
+            certificate.data.name,
+            certificate.void_reason or AuditLogFile(path, certificate).audit_state().violation,
+        )
+    if not violation and (line := read_log(path).find_voided(rows)) is not None:
+        name, violation = line.data, line.reason
+    if violation:
+        reason = (
+            f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {violation}"
+        )
         option = " --claims" if claims else ""
         raise InputError(
             "V023",
@@ -202,8 +211,8 @@ def replace_file(file: Path, data: bytes) -> None:
 
 
 def _unusable_error(path: Path, error: OSError) -> InputError:
-    why = error.strerror or str(error)
-    return InputError("V020", f"the log of audits cannot be used: {path}: {why}", hint="it must be a writable file")
+    reason = error.strerror or str(error)
+    return InputError("V020", f"the log of audits cannot be used: {path}: {reason}", hint="it must be a writable file")
 
 
 def _now() -> str:

@@ -86,19 +86,20 @@ class JudgedAnswerFile:
         test = EvaluationSet(
             self.name, self.digest, [EvaluationRow(row.id, row.input, {}, row.group) for row in self.rows]
         )
-        drawn = select_independent(test, card, seed, field)
-        kept = {question.id for question in drawn.test.rows}
-        return replace(self, rows=tuple(row for row in self.rows if row.id in kept)), drawn
+        independent_rows = select_independent(test, card, seed, field)
+        ids = {question.id for question in independent_rows.test.rows}
+        return replace(self, rows=tuple(row for row in self.rows if row.id in ids)), independent_rows
 
     def judge_inputs(self) -> EvaluationSet:
         """Returns the inputs for the judge: each claim of each part with each piece of evidence."""
-        questions = [EvaluationRow(str(at), given, {}) for at, given in enumerate(self._judge_questions())]
+        questions = [EvaluationRow(str(at), question, {}) for at, question in enumerate(self._judge_questions())]
         return EvaluationSet(self.name, self.digest, questions, label=self.label)
 
     def _judge_questions(self) -> Iterator[dict[str, Any]]:
         for row in self.rows:
             texts = [
-                row.evidence[one.source].text[one.start : one.end] for one in entailment.split_evidence(row.evidence)
+                row.evidence[chunk.source].text[chunk.start : chunk.end]
+                for chunk in entailment.split_evidence(row.evidence)
             ]
             yield from (
                 {CLAIM: claim.text, EVIDENCE: text} for part in row.parts for claim in part.claims for text in texts
@@ -106,7 +107,7 @@ class JudgedAnswerFile:
 
     def scored_answers(self, replies: Sequence[JudgeReply] = ()) -> list[CalibrationAnswer]:
         """Returns the answers with their scores, from the file or from the replies to `judge_inputs`."""
-        line, found = iter(replies), []
+        line, calibration_answers = iter(replies), []
         for row in self.rows:
             scores = [label.score if isinstance(label.score, float | int) else None for label in row.labels]
             if not self.is_scored:
@@ -118,11 +119,14 @@ class JudgedAnswerFile:
                     claims, row.evidence, [next(line) for _ in range(len(claims) * count)]
                 )
                 scores = [
-                    partial_answers.part_score(one) for one in partial_answers.weakest_verdicts(row.parts, verdicts)
+                    partial_answers.part_score(verdict)
+                    for verdict in partial_answers.weakest_verdicts(row.parts, verdicts)
                 ]
-            rated = zip(scores, row.labels, strict=True)
-            found.append(CalibrationAnswer(row.id, tuple(Scored(score, not label.right) for score, label in rated)))
-        return found
+            rated_labels = zip(scores, row.labels, strict=True)
+            calibration_answers.append(
+                CalibrationAnswer(row.id, tuple(Scored(score, not label.right) for score, label in rated_labels))
+            )
+        return calibration_answers
 
     def label_template(self) -> Iterator[bytes]:
         """Returns the rows as lines of a file to be labelled."""
@@ -140,41 +144,43 @@ def read(path: Path, card: Card) -> JudgedAnswerFile:
     Raises:
         InputError: V006 with the location of the error.
     """
-    data, rows, bare, known = _LINE_FORMAT.read_bytes(path), list[JudgedAnswer](), 0, set[str]()
+    data, rows, bare, known_keys = _LINE_FORMAT.read_bytes(path), list[JudgedAnswer](), 0, set[str]()
     for location, line in _LINE_FORMAT.parse_lines(path, data):
-        if line.id in known:
+        if line.id in known_keys:
             raise InputError(
                 "V006", f"two rows have the id {line.id!r}", location=location, hint="count each answer once"
             )
-        known.add(line.id)
+        known_keys.add(line.id)
         rows.append(_judged_answer(card, line, location))
         bare += line.claims is None
     if not rows:
         raise InputError("V006", f"{path} has no row", hint=HINT)
     if bare not in (0, len(rows)):
         raise InputError("V006", f"{bare} of {len(rows)} rows of {path.name} have no `claims`", hint=HINT)
-    scored = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
-    if len(scored) > 1:
+    score_kinds = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
+    if len(score_kinds) > 1:
         raise InputError(
             "V006", f"some claims of {path.name} have a score, and some have none", hint="score all claims, or none"
         )
-    return JudgedAnswerFile(path.name, digest(data), tuple(rows), not bare, scored == {False}, dataset_label_of(path))
+    return JudgedAnswerFile(
+        path.name, digest(data), tuple(rows), not bare, score_kinds == {False}, dataset_label_of(path)
+    )
 
 
 def _judged_answer(card: Card, line: _JudgedAnswerLine, location: SourceLocation) -> JudgedAnswer:
     evidence = collect_sources(line.input.get(card.evidence or "")) or collect_sources(line.input)
-    found = tuple(split_answer(line.output, card.output_schema))
+    answer_parts = tuple(split_answer(line.output, card.output_schema))
     labels = line.claims or ()
     if line.claims is None:
-        return JudgedAnswer(line.id, line.input, line.output, evidence, found, (), line.group)
-    if len(labels) != len(found):
+        return JudgedAnswer(line.id, line.input, line.output, evidence, answer_parts, (), line.group)
+    if len(labels) != len(answer_parts):
         raise InputError(
             "V006",
-            f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are labelled",
+            f"the output of row {line.id!r} has {len(answer_parts)} parts, and {len(labels)} are labelled",
             location=location,
             hint=HINT,
         )
-    for part, label in zip(found, labels, strict=True):
+    for part, label in zip(answer_parts, labels, strict=True):
         if " ".join(label.claim.split()) != " ".join(part.text.split()):
             reason = f"row {line.id!r} labels {label.claim!r}, and its output has {part.text!r}"
             raise InputError("V006", reason, location=location, hint="label the parts of the output in order")
@@ -187,4 +193,4 @@ def _judged_answer(card: Card, line: _JudgedAnswerLine, location: SourceLocation
             )
         if isinstance(label.score, float | int) and not 0 <= label.score <= 1:
             raise InputError("V006", f"the score is {label.score}, and must be in [0, 1]", location=location, hint=HINT)
-    return JudgedAnswer(line.id, line.input, line.output, evidence, found, labels, line.group)
+    return JudgedAnswer(line.id, line.input, line.output, evidence, answer_parts, labels, line.group)

@@ -107,18 +107,18 @@ def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[
     """Returns the rows that a combination applies to, and the number of other rows by reason. An answer that a check
     refutes or cannot judge is accepted at no score.
     """
-    found, left_out = list[CombinationRow](), Counter[str]()
+    combination_rows, left_out = list[CombinationRow](), Counter[str]()
     for row in rows:
-        verdicts = {one.check: one for one in row.verdicts}
-        if denied := next((one.check for one in row.verdicts if is_veto(one)), ""):
-            left_out[f"{denied} fails"] += 1
+        verdicts = {verdict.check: verdict for verdict in row.verdicts}
+        if vetoing_check := next((verdict.check for verdict in row.verdicts if is_veto(verdict)), ""):
+            left_out[f"{vetoing_check} fails"] += 1
         elif unknown := next(
             (name for name in checks if name not in verdicts or verdicts[name].outcome == UNKNOWN), ""
         ):
             left_out[f"{unknown} gave no verdict"] += 1
         else:
-            found.append(row)
-    return found, left_out
+            combination_rows.append(row)
+    return combination_rows, left_out
 
 
 def fit_combination(
@@ -129,26 +129,30 @@ def fit_combination(
     Raises:
         InputError: N162 if there are too few rows; N163 if the checks carry no information to combine.
     """
-    kept, left_out = usable_rows(rows, checks)
+    combination_rows, left_out = usable_rows(rows, checks)
     if unlabelled:
-        return _fit_dawid_skene(kept, checks, left_out, seed)
-    labelled = [row for row in kept if row.is_correct is not None]
-    if len(labelled) < len(kept):
-        left_out["it has no label"] += len(kept) - len(labelled)
-    _check_row_counts(labelled, left_out)
-    return _fit_regression(labelled, checks, left_out, seed)
+        return _fit_dawid_skene(combination_rows, checks, left_out, seed)
+    labelled_rows = [row for row in combination_rows if row.is_correct is not None]
+    if len(labelled_rows) < len(combination_rows):
+        left_out["it has no label"] += len(combination_rows) - len(labelled_rows)
+    _check_row_counts(labelled_rows, left_out)
+    return _fit_regression(labelled_rows, checks, left_out, seed)
 
 
 def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) -> None:
     right = sum(bool(row.is_correct) for row in rows)
-    passed = f" ({'; '.join(f'{count:,}: {why}' for why, count in left_out.items())})" if left_out else ""
+    omission_text = (
+        f" ({'; '.join(f'{count:,}: {omission}' for omission, count in left_out.items())})" if left_out else ""
+    )
     hint = "more rows; or --unlabelled, which needs no labels"
     if len(rows) < MIN_LABELLED_ROWS:
-        more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
-        raise InputError("N162", f"{len(rows):,} labelled rows can be combined{passed}: {more}", hint=hint)
+        needed_text = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
+        raise InputError(
+            "N162", f"{len(rows):,} labelled rows can be combined{omission_text}: {needed_text}", hint=hint
+        )
     if min(right, len(rows) - right) < MIN_ROWS_PER_CLASS:
         reason = (
-            f"{right:,} of {len(rows):,} rows are correct{passed}: "
+            f"{right:,} of {len(rows):,} rows are correct{omission_text}: "
             f"at least {MIN_ROWS_PER_CLASS} must be correct, and at least {MIN_ROWS_PER_CLASS} wrong"
         )
         raise InputError("N162", reason, hint="use rows that represent the agent's inputs")
@@ -168,39 +172,41 @@ def _fit_regression(
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if not loud:
         raise InputError("N163", "every check gives every row the same score", hint="--checks confidence,entailment")
-    scaled = (places[:, loud] - mean[loud]) / spread[loud]
-    seen = _cross_validated_scores(scaled, right, seed)
+    scaled_scores = (places[:, loud] - mean[loud]) / spread[loud]
+    scores = _cross_validated_scores(scaled_scores, right, seed)
     lowest = np.array(
         [
             min(verdict.score if verdict.outcome == PASS else 0.0 for verdict in _ordered_verdicts(row, checks))
             for row in rows
         ]
     )
-    ranked = [_rank_score("all checks", seen, right), _rank_score("the lowest score", lowest, right)]
+    rankings = [_rank_score("all checks", scores, right), _rank_score("the lowest score", lowest, right)]
     for place, at in enumerate(loud if len(loud) > 1 else ()):
-        ranked.append(
+        rankings.append(
             _rank_score(
-                f"without {checks[at]}", _cross_validated_scores(np.delete(scaled, place, axis=1), right, seed), right
+                f"without {checks[at]}",
+                _cross_validated_scores(np.delete(scaled_scores, place, axis=1), right, seed),
+                right,
             )
         )
-    weights = _fit_logistic(scaled, right)[:-1] / spread[loud]
+    weights = _fit_logistic(scaled_scores, right)[:-1] / spread[loud]
     voices = tuple(CheckWeight(checks[at], weight=float(weight)) for at, weight in zip(loud, weights, strict=True))
     bias = -float(weights @ mean[loud])
     return CombinationFit(
         "regression",
         bias,
         voices,
-        isotonic_regression(seen, right),
+        isotonic_regression(scores, right),
         len(rows),
         int(right.sum()),
         left_out,
         silent,
-        tuple(ranked),
+        tuple(rankings),
     )
 
 
 def _ordered_verdicts(row: CombinationRow, checks: Sequence[str]) -> list[Verdict]:
-    by_check = {one.check: one for one in row.verdicts}
+    by_check = {verdict.check: verdict for verdict in row.verdicts}
     return [by_check[check] for check in checks]
 
 
@@ -216,9 +222,9 @@ def _cross_validated_scores(places: FloatArray, right: FloatArray, seed: int) ->
     random.Random(seed).shuffle(order)  # noqa: S311 - a draw, not a secret
     sums = np.zeros(len(right))
     for fold in range(FOLD_COUNT):
-        held = order[fold::FOLD_COUNT]
-        rest = np.setdiff1d(order, held)
-        sums[held] = places[held] @ _fit_logistic(places[rest], right[rest])[:-1]
+        held_indexes = order[fold::FOLD_COUNT]
+        rest = np.setdiff1d(order, held_indexes)
+        sums[held_indexes] = places[held_indexes] @ _fit_logistic(places[rest], right[rest])[:-1]
     return sums
 
 
@@ -227,8 +233,8 @@ def _fit_logistic(places: FloatArray, right: FloatArray) -> FloatArray:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    found = LogisticRegression(C=1 / L2_PENALTY, solver="newton-cholesky", tol=1e-9).fit(places, right)
-    weights: FloatArray = np.append(found.coef_[0], found.intercept_)
+    model = LogisticRegression(C=1 / L2_PENALTY, solver="newton-cholesky", tol=1e-9).fit(places, right)
+    weights: FloatArray = np.append(model.coef_[0], model.intercept_)
     return weights
 
 
@@ -248,7 +254,7 @@ def isotonic_regression(
         ranges.append((at, at))
         while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
             last, (_, highest) = blocks.pop(), ranges.pop()
-            blocks[-1] = [one + other for one, other in zip(blocks[-1], last, strict=True)]
+            blocks[-1] = [value + other_value for value, other_value in zip(blocks[-1], last, strict=True)]
             ranges[-1] = (ranges[-1][0], highest)
     # A rounded mean can lie outside of its own rows; the points must still rise.
     return tuple(
@@ -266,8 +272,8 @@ def _fit_dawid_skene(
     import numpy as np
 
     if len(rows) < MIN_LABELLED_ROWS:
-        more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
-        raise InputError("N162", f"{len(rows):,} rows can be combined: {more}", hint="more rows")
+        needed_text = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
+        raise InputError("N162", f"{len(rows):,} rows can be combined: {needed_text}", hint="more rows")
     votes = np.array(
         [[verdict.outcome == PASS for verdict in _ordered_verdicts(row, checks)] for row in rows], dtype=float
     )
@@ -279,7 +285,7 @@ def _fit_dawid_skene(
     }
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if len(loud) < MIN_CHECKS:
-        reasons = "; ".join(f"{check}: {why}" for check, why in silent.items())
+        reasons = "; ".join(f"{check}: {silence_reason}" for check, silence_reason in silent.items())
         reason = f"{len(loud)} checks are informative, and {MIN_CHECKS} are needed{f' ({reasons})' if reasons else ''}"
         raise InputError("N163", reason, hint=f"{MIN_LABELLED_ROWS} labelled rows")
     share, good, bad = _estimate_accuracies(votes[:, loud])
@@ -287,7 +293,7 @@ def _fit_dawid_skene(
         CheckWeight(checks[at], passed=math.log(yes / wrong), failed=math.log((1 - yes) / (1 - wrong)))
         for at, yes, wrong in zip(loud, map(float, good), map(float, bad), strict=True)
     )
-    bias, ranked = math.log(share / (1 - share)), tuple[ScoreRanking, ...]()
+    bias, rankings = math.log(share / (1 - share)), tuple[ScoreRanking, ...]()
     labels = [row for row in rows if row.is_correct is not None]
     if labels:
         right = np.array([bool(row.is_correct) for row in labels], dtype=float)
@@ -297,7 +303,7 @@ def _fit_dawid_skene(
                 for row in labels
             ]
         )
-        ranked = (_rank_score("all checks", sums, right),)
+        rankings = (_rank_score("all checks", sums, right),)
     return CombinationFit(
         "dawid-skene",
         bias,
@@ -307,7 +313,7 @@ def _fit_dawid_skene(
         sum(bool(row.is_correct) for row in labels),
         left_out,
         silent,
-        ranked,
+        rankings,
     )
 
 
@@ -324,9 +330,9 @@ def _estimate_accuracies(votes: FloatArray) -> tuple[float, FloatArray, FloatArr
     chances = votes.mean(1)
     share, good, bad = 0.5, votes.mean(0), votes.mean(0)
     for _ in range(MAX_ITERATIONS):
-        mine, others = chances.sum(), (1 - chances).sum()
-        good, bad = (chances @ votes + 1) / (mine + 2), ((1 - chances) @ votes + 1) / (others + 2)
-        share = float((mine + 1) / (len(votes) + 2))
+        right_total, wrong_total = chances.sum(), (1 - chances).sum()
+        good, bad = (chances @ votes + 1) / (right_total + 2), ((1 - chances) @ votes + 1) / (wrong_total + 2)
+        share = float((right_total + 1) / (len(votes) + 2))
         logs = math.log(share / (1 - share)) + votes @ np.log(good / bad) + (1 - votes) @ np.log((1 - good) / (1 - bad))
         before, chances = chances, 1 / (1 + np.exp(-np.clip(logs, -500, 500)))
         if float(np.abs(chances - before).max()) < 1e-9:
@@ -343,11 +349,11 @@ def area_under_risk_coverage(scores: Sequence[float], right: Sequence[bool]) -> 
     """Returns the area under the risk-coverage curve: the risk at each score times the coverage that it adds; rows with
     equal scores are accepted together.
     """
-    ranked = sorted(zip(scores, right, strict=True), key=lambda one: -one[0])
-    found, before, wrong = 0.0, 0, 0
-    for number, (score, good) in enumerate(ranked, 1):
+    ranked_scores = sorted(zip(scores, right, strict=True), key=lambda item: -item[0])
+    area, before, wrong = 0.0, 0, 0
+    for number, (score, good) in enumerate(ranked_scores, 1):
         wrong += not good
-        if number == len(ranked) or ranked[number][0] != score:
-            found += wrong / number * (number - before) / len(ranked)
+        if number == len(ranked_scores) or ranked_scores[number][0] != score:
+            area += wrong / number * (number - before) / len(ranked_scores)
             before = number
-    return found
+    return area

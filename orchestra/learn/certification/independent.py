@@ -58,27 +58,29 @@ def select_independent(test: EvaluationSet, card: Card, seed: int, field: str = 
     Raises:
         InputError: V026 if `field` is not an input of the agent.
     """
-    known = card.input_schema.get("properties", {})
-    if field and field not in known:
-        near = closest_match(field, known)
+    properties = card.input_schema.get("properties", {})
+    if field and field not in properties:
+        near = closest_match(field, properties)
         raise InputError(
             "V026",
             f"{card.name} has no input {field!r} to group by",
-            hint=f"--group {near or next(iter(known), 'NAME')}",
+            hint=f"--group {near or next(iter(properties), 'NAME')}",
         )
 
-    each = _draw_one_per_key(test.rows, lambda row: fingerprint(row.input), seed)
-    kept = _draw_one_per_key(each, lambda row: group_key(row, card, field), seed)
-    copies, grouped = len(test.rows) - len(each), len(each) - len(kept)
-    named = field or ("" if any(row.group for row in test.rows) else card.evidence or "")
-    return IndependentRows(replace(test, rows=kept), copies, grouped, named, _find_repeated_input(kept, known))
+    unique_rows = _draw_one_per_key(test.rows, lambda row: fingerprint(row.input), seed)
+    group_rows = _draw_one_per_key(unique_rows, lambda row: group_key(row, card, field), seed)
+    copies, group_count = len(test.rows) - len(unique_rows), len(unique_rows) - len(group_rows)
+    group_field = field or ("" if any(row.group for row in test.rows) else card.evidence or "")
+    return IndependentRows(
+        replace(test, rows=group_rows), copies, group_count, group_field, _find_repeated_input(group_rows, properties)
+    )
 
 
 def _find_repeated_input(rows: list[EvaluationRow], inputs: Iterable[str]) -> RepeatedInput | None:
     """Returns the input with the fewest distinct values, if these are long and clearly fewer than the rows. An input
     with one value in all rows is ignored.
     """
-    found: list[RepeatedInput] = []
+    repeated_inputs: list[RepeatedInput] = []
     for name in inputs:
         values = [
             fingerprint(row.input[name])
@@ -86,8 +88,10 @@ def _find_repeated_input(rows: list[EvaluationRow], inputs: Iterable[str]) -> Re
             if name in row.input and len(canonical(row.input[name])) >= MIN_SHARED_BYTES
         ]
         if 1 < (different := len(set(values))) < (1 - MAX_REPEATED_SHARE) * len(values):
-            found.append(RepeatedInput(name, different, len(values)))
-    return min(found, key=lambda one: one.distinct_values / one.rows, default=None)
+            repeated_inputs.append(RepeatedInput(name, different, len(values)))
+    return min(
+        repeated_inputs, key=lambda repeated_input: repeated_input.distinct_values / repeated_input.rows, default=None
+    )
 
 
 def group_key(row: EvaluationRow, card: Card, field: str = "") -> str:
@@ -106,11 +110,11 @@ def _draw_one_per_key(
     """Returns one row for each key, in order. Rows are drawn by id, so the result depends neither on the order nor on
     other rows.
     """
-    found: dict[str, tuple[str, Any]] = {}
-    every = list(rows)
-    for row in every:
+    rows_by_key: dict[str, tuple[str, Any]] = {}
+    evaluation_rows = list(rows)
+    for row in evaluation_rows:
         name, lot = key(row), digest(canonical([seed, row.id]))
-        if name not in found or lot < found[name][0]:
-            found[name] = (lot, row)
-    chosen = {id(row) for _, row in found.values()}
-    return [row for row in every if id(row) in chosen]
+        if name not in rows_by_key or lot < rows_by_key[name][0]:
+            rows_by_key[name] = (lot, row)
+    row_ids = {id(row) for _, row in rows_by_key.values()}
+    return [row for row in evaluation_rows if id(row) in row_ids]

@@ -64,7 +64,7 @@ def correctness_of(
     Raises:
         InputError: V008 if no metric decides about single answers.
     """
-    measures, chosen = metric_configs_for(card, evaluation, questions)
+    measures, is_configured = metric_configs_for(card, evaluation, questions)
     if metric_name and metric_name not in measures:
         near = closest_match(metric_name, measures)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(measures)}"
@@ -76,30 +76,34 @@ def correctness_of(
     }
     telling = {name: measure for name, measure in telling.items() if measure.of in CORRECTNESS_KINDS}
     if not telling:
-        what = f"the metric {metric_name!r} of" if metric_name else "no metric of"
+        subject = f"the metric {metric_name!r} of" if metric_name else "no metric of"
         verb = "does not decide" if metric_name else "decides"
         raise InputError(
-            "V008", f"{what} {card.name} {verb} whether a single answer is correct", hint="orchestra explain V008"
+            "V008", f"{subject} {card.name} {verb} whether a single answer is correct", hint="orchestra explain V008"
         )
-    names = tuple(telling)[:1] if chosen else tuple(telling)
-    used = {name: telling[name] for name in names}
-    figures = [build_metric(name, one) for name, one in used.items()]
-    metrics = [build_metric(name, _without_filters(one)) for name, one in used.items()]
-    keys = {key for one in used.values() if (key := one.expected or one.field)}
+    names = tuple(telling)[:1] if is_configured else tuple(telling)
+    metric_configs = {name: telling[name] for name in names}
+    figures = [build_metric(name, config) for name, config in metric_configs.items()]
+    metrics = [build_metric(name, _without_filters(config)) for name, config in metric_configs.items()]
+    keys = {key for config in metric_configs.values() if (key := config.expected or config.field)}
 
     def is_left_out(case: Case) -> bool:
-        return any(one.case_score(case) is None for one in figures)
+        return any(figure.case_score(case) is None for figure in figures)
 
     def of(case: Case) -> bool | None:
         if not keys.issubset(case.expected) and is_left_out(case):
             return None
-        return all(one.case_score(case)[0] >= 1 for one in metrics)
+        return all(metric.case_score(case)[0] >= 1 for metric in metrics)
 
-    called = tuple(name if _without_filters(one) == one else f"{name}, of all rows" for name, one in used.items())
-    description = "; ".join(
-        f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True)
+    titles = tuple(
+        name if _without_filters(config) == config else f"{name}, of all rows"
+        for name, config in metric_configs.items()
     )
-    return Correctness(called, of, description, is_left_out)
+    description = "; ".join(
+        f"{name} ({CORRECTNESS_DESCRIPTIONS[config.of]})"
+        for name, config in zip(titles, metric_configs.values(), strict=True)
+    )
+    return Correctness(titles, of, description, is_left_out)
 
 
 def _without_filters(measure: MetricConfig) -> MetricConfig:
@@ -133,19 +137,21 @@ def certification_items(test: EvaluationSet, cases: Sequence[Case], correctness:
         InputError: V027 if the criterion is undefined for rows that the metrics leave out: such answers would be
         accepted with an unknown error rate.
     """
-    found, untold = [], []
+    scored_answers, untold = [], []
     for question, case in zip(test.rows, cases, strict=True):
-        good, answered = correctness.is_correct(case), case.output is not None
+        good, is_answered = correctness.is_correct(case), case.output is not None
         if good is None:
             untold.append(question.id)
-        found.append(ScoredAnswer(question.id, case.score if answered else None, not (answered and good)))
+        scored_answers.append(
+            ScoredAnswer(question.id, case.score if is_answered else None, not (is_answered and good))
+        )
     if untold:
         of = (
-            f"{', '.join(correctness.metrics)}: undefined for {len(untold):,} of {len(found):,} rows, "
+            f"{', '.join(correctness.metrics)}: undefined for {len(untold):,} of {len(scored_answers):,} rows, "
             f"such as {untold[0]!r}"
         )
         raise InputError("V027", of, hint="add expected values, or remove the rows if the agent never gets such inputs")
-    return found
+    return scored_answers
 
 
 class _PredictionLine(msgspec.Struct, frozen=True):
@@ -173,21 +179,24 @@ class Predictions:
         Raises:
             InputError: V006 with the location of the error.
         """
-        data, found = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
-        for location, one in _LINE_FORMAT.parse_lines(path, data):
-            if one.id in found:
-                raise InputError(
-                    "V006", f"two predictions have the id {one.id!r}", location=location, hint="count each row once"
-                )
-            if one.score is not None and not 0 <= one.score <= 1:
+        data, prediction_lines = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
+        for location, prediction_line in _LINE_FORMAT.parse_lines(path, data):
+            if prediction_line.id in prediction_lines:
                 raise InputError(
                     "V006",
-                    f"the score is {one.score}, and must be in [0, 1]",
+                    f"two predictions have the id {prediction_line.id!r}",
+                    location=location,
+                    hint="count each row once",
+                )
+            if prediction_line.score is not None and not 0 <= prediction_line.score <= 1:
+                raise InputError(
+                    "V006",
+                    f"the score is {prediction_line.score}, and must be in [0, 1]",
                     location=location,
                     hint=_LINE_FORMAT.hint,
                 )
-            found[one.id] = one
-        return cls(path.name, digest(data), found)
+            prediction_lines[prediction_line.id] = prediction_line
+        return cls(path.name, digest(data), prediction_lines)
 
     def restricted_to(self, test: EvaluationSet, kept: EvaluationSet) -> Predictions:
         """Returns the answers to the given rows.
@@ -196,8 +205,10 @@ class Predictions:
             InputError: V006 if an answer belongs to no row.
         """
         self.outputs_for(test)
-        wanted = {question.id for question in kept.rows}
-        return Predictions(self.name, self.digest, {name: one for name, one in self.answers.items() if name in wanted})
+        ids = {question.id for question in kept.rows}
+        return Predictions(
+            self.name, self.digest, {name: answer for name, answer in self.answers.items() if name in ids}
+        )
 
     def outputs_for(self, test: EvaluationSet) -> list[tuple[Any, float | None] | None]:
         """Returns the answer to each row with the agent's confidence; None if a row has none.
@@ -205,8 +216,8 @@ class Predictions:
         Raises:
             InputError: V006 if an answer belongs to no row.
         """
-        known = {question.id for question in test.rows}
-        strange = next((name for name in self.answers if name not in known), None)
+        ids = {question.id for question in test.rows}
+        strange = next((name for name in self.answers if name not in ids), None)
         if strange is not None:
             raise InputError(
                 "V006",
@@ -215,7 +226,8 @@ class Predictions:
             )
         answers = [self.answers.get(question.id) for question in test.rows]
         return [
-            None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in answers
+            None if answer is None or answer.abstained or answer.output is None else (answer.output, answer.score)
+            for answer in answers
         ]
 
     def cases_for(self, card: Card, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
@@ -225,15 +237,15 @@ class Predictions:
             InputError: V006 if an answer belongs to no row.
         """
         return [
-            _build_case(card, checks, question, given)
-            for question, given in zip(test.rows, self.outputs_for(test), strict=True)
+            _build_case(card, checks, question, output)
+            for question, output in zip(test.rows, self.outputs_for(test), strict=True)
         ]
 
 
 def _build_case(
-    card: Card, checks: tuple[str, ...], question: EvaluationRow, given: tuple[Any, float | None] | None
+    card: Card, checks: tuple[str, ...], question: EvaluationRow, output_and_score: tuple[Any, float | None] | None
 ) -> Case:
-    if given is None:
+    if output_and_score is None:
         return Case(question.expected, None)
-    score = certification_score(build_situation(card, checks, question.input, *given))
-    return Case(question.expected, as_record(given[0]) if score is not None else None, score)
+    score = certification_score(build_situation(card, checks, question.input, *output_and_score))
+    return Case(question.expected, as_record(output_and_score[0]) if score is not None else None, score)

@@ -48,8 +48,8 @@ def build_situation(
     combination: Combination | None = None,
 ) -> VerificationRequest:
     """Returns the situation that the engine would verify an agent's answer in, for rows without other evidence."""
-    quoted = card.evidence and not (EVIDENCE_CHECKS | {TOOL}).isdisjoint(check_names(checks))
-    evidence = collect_sources(inputs.get(card.evidence or "")) if quoted else ()
+    has_evidence = card.evidence and not (EVIDENCE_CHECKS | {TOOL}).isdisjoint(check_names(checks))
+    evidence = collect_sources(inputs.get(card.evidence or "")) if has_evidence else ()
     return VerificationRequest(
         value=output,
         schema=card.output_schema,
@@ -93,26 +93,26 @@ async def run_checks(
     Raises:
         FleetError: No server is available.
     """
-    whole = [
-        msgspec.structs.replace(one, accept=0.0, producer=card.contract, inputs=inputs, judges=judges)
-        for one, inputs in situations
+    verification_requests = [
+        msgspec.structs.replace(request, accept=0.0, producer=card.contract, inputs=inputs, judges=judges)
+        for request, inputs in situations
     ]
-    stands = [session.start(one) for one in whole]
-    while open_ := {at: one for at, one in enumerate(stands) if isinstance(one, ChecksPending)}:
+    sessions = [session.start(request) for request in verification_requests]
+    while open_ := {at: state for at, state in enumerate(sessions) if isinstance(state, ChecksPending)}:
         if runs is None:
-            stands = [
-                session.finish_without_asking(whole[at], one, NOT_ASKED_REASON)
-                if isinstance(one, ChecksPending)
-                else one
-                for at, one in enumerate(stands)
+            sessions = [
+                session.finish_without_asking(verification_requests[at], state, NOT_ASKED_REASON)
+                if isinstance(state, ChecksPending)
+                else state
+                for at, state in enumerate(sessions)
             ]
             continue
         replies = await _ask_questions(
-            runs, card, {at: one.questions for at, one in open_.items()}, steps, concurrency, on_run_end
+            runs, card, {at: pending.questions for at, pending in open_.items()}, steps, concurrency, on_run_end
         )
-        for at, one in open_.items():
-            stands[at] = session.advance(whole[at], one, replies[at])
-    return [one for one in stands if isinstance(one, VerificationResult)]
+        for at, pending in open_.items():
+            sessions[at] = session.advance(verification_requests[at], pending, replies[at])
+    return [state for state in sessions if isinstance(state, VerificationResult)]
 
 
 async def _ask_questions(
@@ -126,21 +126,21 @@ async def _ask_questions(
     """Returns the results of the check calls of each row."""
     groups: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for row, row_questions in questions.items():
-        for place, one in enumerate(row_questions):
-            groups[one.agent, one.sample].append((row, place))
-    found: dict[int, list[JudgeReply]] = {
+        for place, question in enumerate(row_questions):
+            groups[question.agent, question.sample].append((row, place))
+    replies: dict[int, list[JudgeReply]] = {
         row: [JudgeReply()] * len(row_questions) for row, row_questions in questions.items()
     }
-    own = Agent.from_card(without_checks(card))
+    checkless_agent = Agent.from_card(without_checks(card))
     for (agent, sample), places in groups.items():
-        step = own if sample else steps[agent]
+        step = checkless_agent if sample else steps[agent]
         inputs = [questions[row][place].inputs for row, place in places]
-        these = runs.options(sample=sample) if sample else runs
+        sample_runs = runs.options(sample=sample) if sample else runs
         for (row, place), result in zip(
-            places, await run_agent.run_all(these, step, inputs, concurrency, on_run_end), strict=True
+            places, await run_agent.run_all(sample_runs, step, inputs, concurrency, on_run_end), strict=True
         ):
-            found[row][place] = _reply(result)
-    return found
+            replies[row][place] = _reply(result)
+    return replies
 
 
 def _reply(result: Result[Any]) -> JudgeReply:

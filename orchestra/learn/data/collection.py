@@ -64,30 +64,32 @@ class CollectedRows:
 
     def exclude(self, unwanted: Callable[[DatasetRow], bool], reason: str) -> CollectedRows:
         """Returns a copy without some rows and unanswered inputs, which are counted and located by reason."""
-        out = [row for row in (*self.rows, *(one.row for one in self.unanswered)) if unwanted(row)]
+        out = [
+            row for row in (*self.rows, *(unanswered_row.row for unanswered_row in self.unanswered)) if unwanted(row)
+        ]
         if not out:
             return self
         return replace(
             self,
             rows=[row for row in self.rows if not unwanted(row)],
-            unanswered=[one for one in self.unanswered if not unwanted(one.row)],
+            unanswered=[unanswered_row for unanswered_row in self.unanswered if not unwanted(unanswered_row.row)],
             left_out=self.left_out + Counter({reason: len(out)}),
             left_out_locations={**self.left_out_locations, reason: [self.location_of(row) for row in out]},
         )
 
     def drop_answered(self) -> CollectedRows:
         """Returns a copy with each unanswered input once, and without those that a row answers."""
-        known = {fingerprint(row.input) for row in self.rows}
+        fingerprints = {fingerprint(row.input) for row in self.rows}
         once: dict[str, UnansweredRow] = {}
-        for one in self.unanswered:
-            once.setdefault(fingerprint(one.row.input), one)
-        still = [one for key, one in once.items() if key not in known]
-        answered = sum(key in known for key in once)
+        for unanswered_row in self.unanswered:
+            once.setdefault(fingerprint(unanswered_row.row.input), unanswered_row)
+        still = [unanswered_row for key, unanswered_row in once.items() if key not in fingerprints]
+        answered_count = sum(key in fingerprints for key in once)
         return replace(
             self,
             unanswered=still,
             left_out=self.left_out
-            + Counter({ANSWERED_ELSEWHERE: answered, "the same": len(self.unanswered) - len(once)}),
+            + Counter({ANSWERED_ELSEWHERE: answered_count, "the same": len(self.unanswered) - len(once)}),
         )
 
     def drop_unanswered(self) -> CollectedRows:
@@ -103,29 +105,29 @@ def collect_from_files(
     Raises:
         InputError: As `read_source`.
     """
-    gathered, known = CollectedRows(), set[str]()
+    collected_rows, known_ids = CollectedRows(), set[str]()
     for path in files:
         lines = read_numbered_rows(path, card, columns, answered=answered)
-        rows = _with_unique_ids([row for _, row in lines], path.stem, known)
+        rows = _with_unique_ids([row for _, row in lines], path.stem, known_ids)
         places = {row.id: f"{path}:{number}" for row, (number, _) in zip(rows, lines, strict=True)}
-        known |= {row.id for row in rows}
+        known_ids |= {row.id for row in rows}
         means = f", values {dict(columns.value_mapping)}" if columns.value_mapping else ""
-        made = f"{'' if answered else 'inputs, '}columns {dict(columns.columns)}{means}"
-        origin = DatasetSource(path.name, licence, digest(path.read_bytes()), made, len(rows))
-        gathered += (
+        description = f"{'' if answered else 'inputs, '}columns {dict(columns.columns)}{means}"
+        origin = DatasetSource(path.name, licence, digest(path.read_bytes()), description, len(rows))
+        collected_rows += (
             CollectedRows(rows, [origin], locations=places)
             if answered
             else CollectedRows((), [origin], [UnansweredRow(row) for row in rows], locations=places)
         )
-    return gathered
+    return collected_rows
 
 
-def _with_unique_ids(rows: Sequence[DatasetRow], stem: str, known: Collection[str]) -> list[DatasetRow]:
+def _with_unique_ids(rows: Sequence[DatasetRow], stem: str, known_ids: Collection[str]) -> list[DatasetRow]:
     """Makes row ids unique across files: with the file's name as prefix if several files count from 1, and a number if
     the name occurs twice.
     """
     for prefix in chain(("", f"{stem}-"), (f"{stem}-{number}-" for number in count(2))):
-        if not any(f"{prefix}{row.id}" in known for row in rows):
+        if not any(f"{prefix}{row.id}" in known_ids for row in rows):
             break
     return [msgspec.structs.replace(row, id=f"{prefix}{row.id}") for row in rows]
 
@@ -152,10 +154,13 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
             )
             rows.append((trace, row))
     if not rows:
-        why = ", ".join(f"{count} {reason}" for reason, count in (left_out + found.skipped_runs).items() if count)
+        omission_text = ", ".join(
+            f"{count} {reason}" for reason, count in (left_out + found.skipped_runs).items() if count
+        )
         raise InputError(
             "N008",
-            f"no call of {card.name} in {found.run_count} runs gives a row{f': {why}' if why else ''}",
+            f"no call of {card.name} in {found.run_count} runs gives a "
+            f"row{f': {omission_text}' if omission_text else ''}",
             hint="orchestra explain N008",
         )
     rows.sort(key=lambda pair: ANSWER_SOURCE_PRIORITY.index(pair[0].answered_by))
@@ -164,9 +169,9 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
         for by in ANSWER_SOURCE_PRIORITY
         if any(trace.answered_by == by for trace, _ in rows)
     ]
-    taken = [row for trace, row in rows if trace.answered_by != "nobody"]
+    answered_rows = [row for trace, row in rows if trace.answered_by != "nobody"]
     return CollectedRows(
-        taken,
+        answered_rows,
         origins,
         [UnansweredRow(row, trace.label) for trace, row in rows if trace.answered_by == "nobody"],
         +left_out,
@@ -192,84 +197,89 @@ def collect_from_escalations(
         )
     (field,) = card.output_schema["properties"]
     inputs, left_out, rows = Validator(card.input_schema), Counter[str](), []
-    named = {name: columns.columns.get(name, name) for name in card.input_schema.get("properties", {})}
-    _check_columns(found, agent, named)
-    used: list[AgentTrace] = []
+    column_names = {name: columns.columns.get(name, name) for name in card.input_schema.get("properties", {})}
+    _check_columns(found, agent, column_names)
+    agent_traces: list[AgentTrace] = []
     for trace in found.traces:
-        given = {name: trace.inputs.get(column) for name, column in named.items()}
+        row_inputs = {name: trace.inputs.get(column) for name, column in column_names.items()}
         if not is_allowed(trace.label, card.label):
             left_out[f"with a stricter label than {card.label}"] += 1
-        elif inputs.check(given):
+        elif inputs.check(row_inputs):
             left_out["of other types than the agent has now"] += 1
         elif trace.escalated_directly or not (trace.is_accepted or trace.answered_by in ("the larger model", "nobody")):
             left_out["sent to the larger model directly, or not judged by a check"] += 1
         else:
-            used.append(trace)
+            agent_traces.append(trace)
             need = {field: float(trace.answered_by == "the larger model")}
             rows.append(
-                DatasetRow(f"{trace.run}/{trace.node}", given, need, group_of(card, given, columns.group, given))
+                DatasetRow(
+                    f"{trace.run}/{trace.node}", row_inputs, need, group_of(card, row_inputs, columns.group, row_inputs)
+                )
             )
     if not rows:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        omission_text = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(
             "N008",
-            f"no call of {agent} in {found.run_count} runs gives a row{f': {why}' if why else ''}",
+            f"no call of {agent} in {found.run_count} runs gives a row{f': {omission_text}' if omission_text else ''}",
             hint="orchestra explain N008",
         )
-    runs = tuple(dict.fromkeys(trace.run for trace in used))
-    made = (
-        f"calls of {agent}, {sum(trace.answered_by == 'the larger model' for trace in used)} "
+    runs = tuple(dict.fromkeys(trace.run for trace in agent_traces))
+    description = (
+        f"calls of {agent}, {sum(trace.answered_by == 'the larger model' for trace in agent_traces)} "
         f"that needed the larger model; in {len(runs)} runs"
     )
-    label = join(trace.label for trace in used)
+    label = join(trace.label for trace in agent_traces)
     return CollectedRows(
         rows,
-        [DatasetSource(journal, licence, digest(canonical(sorted(runs))), made, len(rows), runs, label)],
+        [DatasetSource(journal, licence, digest(canonical(sorted(runs))), description, len(rows), runs, label)],
         (),
         left_out,
     )
 
 
-def _check_columns(found: CollectedTraces, agent: str, named: Mapping[str, str]) -> None:
+def _check_columns(collected_traces: CollectedTraces, agent: str, column_names: Mapping[str, str]) -> None:
     """Checks that at least one call has each input; an input that only some calls have is null in the others.
 
     Raises:
         InputError: N011 if an input occurs in no call.
     """
-    known = dict.fromkeys(name for trace in found.traces for name in trace.inputs)
-    for name, column in named.items():
-        if known and column not in known:
-            hint = f"--column {name}=INPUT; inputs: {', '.join(known)}"
+    trace_inputs = dict.fromkeys(name for trace in collected_traces.traces for name in trace.inputs)
+    for name, column in column_names.items():
+        if trace_inputs and column not in trace_inputs:
+            hint = f"--column {name}=INPUT; inputs: {', '.join(trace_inputs)}"
             raise InputError("N011", f"calls of {agent} have no input {column!r}", hint=hint)
 
 
 def _inputs_fit(card: Card, inputs: Validator, trace: AgentTrace) -> bool:
-    known = card.input_schema.get("properties", {}).keys()
-    return trace.inputs.keys() <= known and not inputs.check(trace.inputs)
+    input_names = card.input_schema.get("properties", {}).keys()
+    return trace.inputs.keys() <= input_names and not inputs.check(trace.inputs)
 
 
 def _trace_source(
-    traces: Sequence[AgentTrace], by: AnswerSource, journal: str, licence: str, found: CollectedTraces
+    traces: Sequence[AgentTrace], by: AnswerSource, journal: str, licence: str, collected_traces: CollectedTraces
 ) -> DatasetSource:
     """Returns the source of rows of one kind, with the ids of the runs and the filter that selected them."""
     match by:
         case "itself":
-            judged = sum(trace.is_accepted for trace in traces)
+            accepted_count = sum(trace.is_accepted for trace in traces)
             description = (
-                f"answers of its own, {judged} accepted by checks and {len(traces) - judged} not judged by a check"
+                f"answers of its own, {accepted_count} accepted by checks and {len(traces) - accepted_count} not "
+                "judged by a check"
             )
         case "nobody":
             description = "inputs of calls that were withheld or failed"
         case _:
             description = f"answers of {by} in its place"
-    passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped_runs.items())
+    skip_text = ", ".join(f"{count} {reason}" for reason, count in collected_traces.skipped_runs.items())
     runs = tuple(dict.fromkeys(trace.run for trace in traces))
-    made = f"{description}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
+    trace_text = (
+        f"{description}; in {len(runs)} of {collected_traces.run_count} runs{f' ({skip_text})' if skip_text else ''}"
+    )
     return DatasetSource(
         journal,
         licence,
         digest(canonical(sorted(runs))),
-        made,
+        trace_text,
         len(traces),
         runs,
         join(trace.label for trace in traces),

@@ -95,7 +95,7 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @property
     def label(self) -> Label | None:
         """The strictest label of the sources; None if no source has a label."""
-        labels: list[Label] = [one.label for one in self.sources if one.label]
+        labels: list[Label] = [source.label for source in self.sources if source.label]
         return join(labels) if labels else None
 
 
@@ -125,9 +125,9 @@ class Dataset:
         """
         if not licence.strip():
             raise InputError("N002", f"{name} has no licence", hint="--licence 'CC BY 4.0'")
-        whole: dict[Split, Sequence[DatasetRow]] = {part: list(rows.get(part, ())) for part in SPLITS}
-        _check_rows(name, whole)
-        records: dict[str, SplitRecord] = {part: _split_record(whole[part]) for part in SPLITS}
+        rows_by_split: dict[Split, Sequence[DatasetRow]] = {part: list(rows.get(part, ())) for part in SPLITS}
+        _check_rows(name, rows_by_split)
+        records: dict[str, SplitRecord] = {part: _split_record(rows_by_split[part]) for part in SPLITS}
         version = digest(canonical({part: record.digest for part, record in records.items()}))
         manifest = DatasetManifest(
             name=name,
@@ -139,7 +139,7 @@ class Dataset:
             splits=records,
             left_out=dict(left_out or {}),
         )
-        return cls(manifest, whole)
+        return cls(manifest, rows_by_split)
 
     def write(self, folder: Path) -> None:
         """Writes the folder. The manifest is written last, so a folder with a manifest is complete."""
@@ -170,7 +170,7 @@ class Dataset:
         rows = {
             part: [row for _, row in _LINE_FORMAT.parse_lines(folder / f"{part}.jsonl", texts[part])] for part in SPLITS
         }
-        made = cls.build(
+        dataset = cls.build(
             manifest.name,
             manifest.agent,
             manifest.contract,
@@ -179,12 +179,13 @@ class Dataset:
             rows,
             manifest.left_out,
         )
-        if made.manifest.digest != manifest.digest:
+        if dataset.manifest.digest != manifest.digest:
             reason = (
-                f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest has {manifest.digest}"
+                f"the rows in {folder} have the digest {dataset.manifest.digest}, and its manifest has "
+                f"{manifest.digest}"
             )
             raise InputError("N001", reason, hint="make it again: orchestra learn data")
-        return made
+        return dataset
 
 
 def read_manifest(folder: Path) -> DatasetManifest:
@@ -232,32 +233,33 @@ def check_overwrite(folder: Path, version: str = "") -> None:
     if not os.path.isfile(path):
         return
     try:
-        stands = read_manifest(folder)
+        manifest = read_manifest(folder)
     except (OSError, JsonDecodingError) as error:
         raise InputError(
             "N016", f"{path} is not the manifest of a data set", hint="--out with another folder"
         ) from error
-    if stands.digest != version:
-        parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.splits.items())
-        reason = f"{folder} has another data set: {stands.name} {stands.digest[:12]}, rows {parts}"
+    if manifest.digest != version:
+        parts = ", ".join(f"{split_record.rows:,} to {part}" for part, split_record in manifest.splits.items())
+        reason = f"{folder} has another data set: {manifest.name} {manifest.digest[:12]}, rows {parts}"
         raise InputError("N016", reason, hint="--out with another folder, or --replace")
 
 
 def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
     parts_of: dict[str, Split] = {}
-    for part, these in rows.items():
-        for row in these:
+    for part, split_rows in rows.items():
+        for row in split_rows:
             if parts_of.setdefault(row.group, part) != part:
                 reason = f"the group {row.group!r} of {name} is in two splits, {parts_of[row.group]} and {part}"
                 raise InputError("N003", reason, hint="orchestra explain N003")
-    tested = {fingerprint(row.input): row for row in rows["test"]}
-    for row in (*rows["train"], *rows["tune"]) if tested else ():
-        if (same := tested.get(fingerprint(row.input))) is not None:
+    test_rows = {fingerprint(row.input): row for row in rows["test"]}
+    for row in (*rows["train"], *rows["tune"]) if test_rows else ():
+        if (dataset_row := test_rows.get(fingerprint(row.input))) is not None:
             reason = (
-                f"the row {same.id!r} of the test split of {name} has the input of {row.id!r} in {parts_of[row.group]}"
+                f"the row {dataset_row.id!r} of the test split of {name} has the input of {row.id!r} in "
+                f"{parts_of[row.group]}"
             )
             raise InputError("N003", reason, hint="orchestra explain N003")
-    check_unique_ids(name, (row for these in rows.values() for row in these))
+    check_unique_ids(name, (row for split_rows in rows.values() for row in split_rows))
 
 
 def check_unique_ids(name: str, rows: Iterable[DatasetRow]) -> None:
@@ -339,20 +341,20 @@ def deduplicate(rows: Iterable[DatasetRow]) -> DeduplicatedRows:
     Rows are duplicates if they are equal up to case, punctuation, spacing and Unicode form. Symbols are not
     punctuation, and neither are signs beside digits: `7 - 3` is not `7 + 3`, and `C++` is not `C#`.
     """
-    kept: dict[str, DatasetRow] = {}
-    same = near = 0
+    rows_by_key: dict[str, DatasetRow] = {}
+    duplicate_count = near = 0
     contradicting: list[tuple[DatasetRow, DatasetRow]] = []
     for row in rows:
-        first = kept.setdefault(fingerprint(row.input), row)
+        first = rows_by_key.setdefault(fingerprint(row.input), row)
         if first is row:
             continue
         if _normalize(first.output) != _normalize(row.output):
             contradicting.append((first, row))
         elif first.input == row.input:
-            same += 1
+            duplicate_count += 1
         else:
             near += 1
-    return DeduplicatedRows(list(kept.values()), same, near, contradicting)
+    return DeduplicatedRows(list(rows_by_key.values()), duplicate_count, near, contradicting)
 
 
 def is_empty(value: Any) -> bool:
@@ -388,13 +390,13 @@ def _normalize(value: Any) -> Any:
             return value
 
 
-def _normalize_character(found: re.Match[str]) -> str:
+def _normalize_character(match: re.Match[str]) -> str:
     r"""Returns the replacement of a character that is not a letter or digit. Vowel signs and accents (which `\w` does
     not match), symbols, and signs beside digits are kept.
     """
-    char, category = found[0], unicodedata.category(found[0])
+    char, category = match[0], unicodedata.category(match[0])
     if category[0] == "M":
         return char
-    if found["sign"] or char in _SYMBOLS or category in ("Sm", "Sc", "So"):
+    if match["sign"] or char in _SYMBOLS or category in ("Sm", "Sc", "So"):
         return f" {char} "
     return "" if category == "Cf" else " "

@@ -57,8 +57,10 @@ def write_provenance(card: Card, data: Dataset, folder: Path, previous: Training
     if previous is not None:
         train, tune = previous.train.merge(train), previous.tune.merge(tune)
         name = ", ".join(dict.fromkeys((*previous.data.split(", "), name)))
-    made = TrainingProvenance(weights_digest=learnt_mark(card, folder), data=name, train=train, tune=tune)
-    write_file(folder / PROVENANCE_FILE, msgspec.json.encode(made) + b"\n")
+    training_provenance = TrainingProvenance(
+        weights_digest=learnt_mark(card, folder), data=name, train=train, tune=tune
+    )
+    write_file(folder / PROVENANCE_FILE, msgspec.json.encode(training_provenance) + b"\n")
 
 
 def read_provenance(card: Card, folder: Path) -> TrainingProvenance | None:
@@ -71,7 +73,7 @@ def read_provenance(card: Card, folder: Path) -> TrainingProvenance | None:
     if not path.is_file():
         return None
     try:
-        found = decode_json(path.read_bytes(), TrainingProvenance)
+        training_provenance = decode_json(path.read_bytes(), TrainingProvenance)
     except (OSError, JsonDecodingError) as error:
         raise InputError(
             "N205",
@@ -79,7 +81,7 @@ def read_provenance(card: Card, folder: Path) -> TrainingProvenance | None:
             location=SourceLocation(str(path), 1),
             hint="orchestra learn train",
         ) from error
-    return found if found.weights_digest == learnt_mark(card, folder) else None
+    return training_provenance if training_provenance.weights_digest == learnt_mark(card, folder) else None
 
 
 class TrainingOverlap(NamedTuple):
@@ -110,29 +112,30 @@ def find_training_overlap(
     Raises:
         InputError: N205 if a record cannot be read.
     """
-    found: list[TrainingOverlap] = []
+    overlaps: list[TrainingOverlap] = []
     marks = fingerprints_of(test)
-    few = _is_small_domain(marks)
-    for one in card.member_cards or (card,):
-        folder = _weights_folder(one)
+    is_small = _is_small_domain(marks)
+    for member_card in card.member_cards or (card,):
+        folder = _weights_folder(member_card)
         if folder is None:
             continue
-        if (record := read_provenance(one, folder)) is None:
-            found += _overlap_by_manifest(one, test, data, parts)
+        if (record := read_provenance(member_card, folder)) is None:
+            overlaps += _overlap_by_manifest(member_card, test, data, parts)
             continue
         for part in parts:
-            kept = record.train if part == "train" else record.tune
-            looked, hits = kept.count_matches(marks)
+            row_fingerprints = record.train if part == "train" else record.tune
+            match_count, hits = row_fingerprints.count_matches(marks)
             if hits:
                 reason = (
-                    f"{hits:,} of {looked:,} rows are among those that {display_name or one.name} was trained on "
+                    f"{hits:,} of {match_count:,} rows are among those that {display_name or member_card.name} "
+                    "was trained on "
                     f"({record.data}, {part} split)"
                 )
                 hint = (
                     f"use rows that it has not seen: others, or --data with the folder of {record.data}, if you have it"
                 )
-                found.append(TrainingOverlap(reason, kept.overlaps(marks) and not few, hint))
-    return found
+                overlaps.append(TrainingOverlap(reason, row_fingerprints.overlaps(marks) and not is_small, hint))
+    return overlaps
 
 
 def refuse_training_overlap(found: Sequence[TrainingOverlap]) -> None:
@@ -144,13 +147,13 @@ def refuse_training_overlap(found: Sequence[TrainingOverlap]) -> None:
     Raises:
         InputError: N205 if the overlap is significant.
     """
-    if (first := next((one for one in found if one.is_significant), None)) is not None:
+    if (first := next((overlap for overlap in found if overlap.is_significant), None)) is not None:
         raise InputError("N205", first.message, hint=first.hint)
 
 
 def fingerprints_of(test: EvaluationSet) -> list[str]:
     """Returns the fingerprints of the rows of an evaluation, in order."""
-    return [fingerprint(one.input)[:FINGERPRINT_LENGTH] for one in test.rows]
+    return [fingerprint(row.input)[:FINGERPRINT_LENGTH] for row in test.rows]
 
 
 def row_set_of(test: EvaluationSet) -> RowSet:
@@ -173,7 +176,7 @@ def _weights_folder(card: Card) -> Path | None:
         return card.folder if card.is_trained else None
     if card.kind != "model" or not card.adapter:
         return None
-    return found if (found := card.folder / card.adapter).is_dir() else None
+    return path if (path := card.folder / card.adapter).is_dir() else None
 
 
 def _overlap_by_manifest(

@@ -92,20 +92,22 @@ class ColumnMapping:
         Raises:
             InputError: N011 if a text has another form.
         """
-        pairs = [one.partition("=") for one in given]
+        pairs = [option.partition("=") for option in given]
         for field, sign, column in pairs:
             if not (field and sign and column):
                 raise InputError("N011", f"{field}{sign}{column} is not FIELD=COLUMN", hint="--column text=message")
-        meant: dict[str, dict[str, str]] = {}
-        for one in means:
-            name, colon, rest = one.partition(":")
-            value, sign, wanted = rest.partition("=")
+        values_by_column: dict[str, dict[str, str]] = {}
+        for meaning in means:
+            name, colon, rest = meaning.partition(":")
+            value, sign, target = rest.partition("=")
             if not (name and colon and sign):
                 raise InputError(
-                    "N011", f"{one} is not of the form FIELD:VALUE=VALUE", hint="--means 'label:unsupported=not stated'"
+                    "N011",
+                    f"{meaning} is not of the form FIELD:VALUE=VALUE",
+                    hint="--means 'label:unsupported=not stated'",
                 )
-            meant.setdefault(name, {})[value] = wanted
-        return cls({field: column for field, _, column in pairs}, group, value_mapping=meant)
+            values_by_column.setdefault(name, {})[value] = target
+        return cls({field: column for field, _, column in pairs}, group, value_mapping=values_by_column)
 
     def mapped_value(self, name: str, value: Any) -> str | None:
         """Returns the replacement of a value of a field; None if it has none."""
@@ -197,11 +199,11 @@ class _RowReader:
         """The output type without computed fields: rows do not contain those."""
         outputs: Mapping[str, Any] = self.output_schema.get("properties", {})
         self.outputs = outputs if outputs and "output" not in columns.columns else {}
-        known = {*self.inputs, *self.outputs, "output"}
+        known_columns = {*self.inputs, *self.outputs, "output"}
         for name in (*columns.columns, *(columns.value_mapping or ())):
-            if name not in known:
-                near = closest_match(name, known)
-                hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(sorted(known))}"
+            if name not in known_columns:
+                near = closest_match(name, known_columns)
+                hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(sorted(known_columns))}"
                 raise InputError("N011", f"{card.name} has no field {name!r}", hint=hint)
         self.shared_names = self._find_shared_names() if answered else []
         self.validators: dict[str, Validator] = {}
@@ -212,22 +214,22 @@ class _RowReader:
         Raises:
             InputError: N011 if both are mapped to one column.
         """
-        named, shared = self.columns.columns, list[str]()
-        read = {named.get(name, name): name for name in self.inputs}
+        columns, shared_names = self.columns.columns, list[str]()
+        names = {columns.get(name, name): name for name in self.inputs}
         for field in self.outputs or ("output",):
-            given = read.get(column := named.get(field, field))
-            if given is None:
+            input_name = names.get(column := columns.get(field, field))
+            if input_name is None:
                 continue
-            if given == field and field not in named:
-                shared.append(field)
+            if input_name == field and field not in columns:
+                shared_names.append(field)
             else:
                 raise _leaked_answer_error(
-                    given,
+                    input_name,
                     field,
                     column,
-                    f"--column {given}=NAME, of another column" if given != field else _SAME_NAME_HINT,
+                    f"--column {input_name}=NAME, of another column" if input_name != field else _SAME_NAME_HINT,
                 )
-        return shared
+        return shared_names
 
     def _check_not_shared(self, line: SourceLine) -> None:
         """Checks that an input and the output are not read from one column: the agent would see the answer.
@@ -244,28 +246,28 @@ class _RowReader:
         """Returns the row of a line. Raises `InputError` if a field is missing or has a wrong type."""
         self._check_not_shared(line)
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
-        given = {
+        input_values = {
             name: self._field_value(line, name, schema, "input", name in required)
             for name, schema in self.inputs.items()
         }
-        inputs = {name: value for name, value in given.items() if value is not MISSING}
+        inputs = {name: value for name, value in input_values.items() if value is not MISSING}
         if not self.answered:
             output: Any = None
         elif self.outputs:
-            wanted = {
+            output_values = {
                 name: self._field_value(line, name, schema, "output", True) for name, schema in self.outputs.items()
             }
-            output = {name: value for name, value in wanted.items() if value is not MISSING}
+            output = {name: value for name, value in output_values.items() if value is not MISSING}
         else:
             output = self._field_value(line, "output", self.output_schema, "", True)
         return DatasetRow(self._row_id(line, inputs), inputs, output, self._row_group(line, inputs))
 
-    def _field_value(self, line: SourceLine, name: str, schema: Schema, inside: str, needed: bool) -> Any:
+    def _field_value(self, line: SourceLine, name: str, schema: Schema, inside: str, is_required: bool) -> Any:
         column, value = self._find_column(line, name, inside)
         if value is MISSING and subschema(self.output_schema, schema).get("type") == "number":
             value = _difference(line, column)
         if value is MISSING:
-            if not needed:
+            if not is_required:
                 return MISSING
             names = _column_paths(line.values, "input" if inside != "input" else "output")
             near = closest_match(column, names)
@@ -276,10 +278,10 @@ class _RowReader:
                 location=self._location_of(line),
                 hint=hint,
             )
-        whole = self.card.input_schema if inside == "input" else self.output_schema
-        schema = subschema(whole, schema)
-        if (meant := self.columns.mapped_value(name, value)) is not None:
-            value = parse_cell(meant, schema)
+        record_schema = self.card.input_schema if inside == "input" else self.output_schema
+        schema = subschema(record_schema, schema)
+        if (mapped_value := self.columns.mapped_value(name, value)) is not None:
+            value = parse_cell(mapped_value, schema)
         elif not line.is_json and isinstance(value, str):
             value = parse_cell(value, schema)
         if name not in self.validators:
@@ -290,10 +292,12 @@ class _RowReader:
                 if inside == "input"
                 else f"{column}: {fault}"
             )
-            listed = (
-                meant is None and isinstance(value, str) and any("enum" in branch for branch in union_members(schema))
+            is_enum = (
+                mapped_value is None
+                and isinstance(value, str)
+                and any("enum" in branch for branch in union_members(schema))
             )
-            hint = f"--means {shlex.quote(f'{name}:{value}=ONE OF THESE')}" if listed else "orchestra explain N012"
+            hint = f"--means {shlex.quote(f'{name}:{value}=ONE OF THESE')}" if is_enum else "orchestra explain N012"
             raise InputError("N012", reason, location=self._location_of(line, value), hint=hint)
         return value
 
@@ -310,10 +314,10 @@ class _RowReader:
         return name, within
 
     def _row_id(self, line: SourceLine, inputs: Mapping[str, Any]) -> str:
-        found = line.values.get(self.columns.id)
+        row_id = line.values.get(self.columns.id)
         return (
-            str(found)
-            if isinstance(found, str | int) and found != ""
+            str(row_id)
+            if isinstance(row_id, str | int) and row_id != ""
             else digest(canonical([line.number, inputs]))[:16]
         )
 
@@ -332,15 +336,15 @@ def _nested_value(line: SourceLine, side: str, name: str) -> Any:
     """Returns the value of a key inside `input` or `output` (`expected` in rows of evaluations)."""
     if not (side and line.is_json):
         return MISSING
-    found = _value_at(line.values, f"{side}.{name}")
-    return _value_at(line.values, f"expected.{name}") if found is MISSING and side == "output" else found
+    value = _value_at(line.values, f"{side}.{name}")
+    return _value_at(line.values, f"expected.{name}") if value is MISSING and side == "output" else value
 
 
 def _leaked_answer_error(
-    given: str, field: str, column: str, hint: str, location: SourceLocation | None = None
+    name: str, field: str, column: str, hint: str, location: SourceLocation | None = None
 ) -> InputError:
     reason = (
-        f"the input {given!r} and the output {field!r} are both mapped to the column {column!r}: "
+        f"the input {name!r} and the output {field!r} are both mapped to the column {column!r}: "
         "the input would contain the answer"
     )
     return InputError("N011", reason, location=location, hint=hint)
@@ -512,8 +516,8 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
 
 def _find_separator(text: str, path: Path) -> str:
     """Returns the separator of a table: the declared one, that of its suffix, or the detected one."""
-    if declared := _SEPARATOR_LINE.match(text):
-        return declared[1]
+    if match := _SEPARATOR_LINE.match(text):
+        return match[1]
     return "\t" if path.suffix.lower() == ".tsv" else _detect_separator(text)
 
 
@@ -521,37 +525,37 @@ def _detect_separator(text: str) -> str:
     """Returns the separator in the first line, outside of quotes, for which the next record has as many cells, a comma
     first; else the most frequent one.
     """
-    counts, quoted = dict.fromkeys(SEPARATORS, 0), False
+    counts, is_quoted = dict.fromkeys(SEPARATORS, 0), False
     for char in text:
         if char == '"':
-            quoted = not quoted
-        elif not quoted and char in "\r\n":
+            is_quoted = not is_quoted
+        elif not is_quoted and char in "\r\n":
             break
-        elif not quoted and char in counts:
+        elif not is_quoted and char in counts:
             counts[char] += 1
     with suppress(csv.Error):  # reading the complete file reports the error
-        for one in (one for one, count in counts.items() if count):
-            first = list(islice(csv.reader(io.StringIO(text[:SNIFFED_CHARACTERS]), delimiter=one), 2))
+        for separator in (candidate for candidate, count in counts.items() if count):
+            first = list(islice(csv.reader(io.StringIO(text[:SNIFFED_CHARACTERS]), delimiter=separator), 2))
             if len(first) == 2 and len(first[0]) == len(first[1]) and all(first[0]):
-                return one
-    return max(counts, key=lambda one: counts[one])
+                return separator
+    return max(counts, key=lambda separator: counts[separator])
 
 
 def _value_at(values: Any, path: str) -> Any:
     """Returns the value at a path, or `MISSING`. An empty list gives null: it holds no answer."""
     if isinstance(values, Mapping) and path in values:
         return values[path]
-    here: Any = values
+    current_value: Any = values
     for step in path.split("."):
-        if isinstance(here, Mapping) and step in here:
-            here = here[step]
-        elif isinstance(here, list) and step.isdigit():
-            if int(step) >= len(here):
+        if isinstance(current_value, Mapping) and step in current_value:
+            current_value = current_value[step]
+        elif isinstance(current_value, list) and step.isdigit():
+            if int(step) >= len(current_value):
                 return None
-            here = here[int(step)]
+            current_value = current_value[int(step)]
         else:
             return MISSING
-    return here
+    return current_value
 
 
 def _column_paths(values: Mapping[str, Any], unlike: str) -> list[str]:
@@ -567,8 +571,8 @@ def _column_paths(values: Mapping[str, Any], unlike: str) -> list[str]:
 def _leaf_paths(path: str, value: Any) -> Iterator[str]:
     match value:
         case Mapping() if value:
-            for name, one in value.items():
-                yield from _leaf_paths(f"{path}.{name}", one)
+            for name, item in value.items():
+                yield from _leaf_paths(f"{path}.{name}", item)
         case [Mapping() as first, *_]:
             yield from _leaf_paths(f"{path}.0", first)
         case _:
@@ -580,19 +584,21 @@ def _difference(line: SourceLine, column: str) -> Any:
     0); else `MISSING`.
     """
     at = [at for at, char in enumerate(column) if char == "-"]
-    for cut in at:
-        sides = [_value_at(line.values, side.strip()) for side in (column[:cut], column[cut + 1 :])]
-        read = [side if line.is_json or side is MISSING else parse_cell(side, {}) for side in sides]
-        if all(isinstance(side, int | float) for side in read):
-            return float(read[0]) - float(read[1])
+    for difference_start in at:
+        sides = [
+            _value_at(line.values, side.strip()) for side in (column[:difference_start], column[difference_start + 1 :])
+        ]
+        side_values = [side if line.is_json or side is MISSING else parse_cell(side, {}) for side in sides]
+        if all(isinstance(side, int | float) for side in side_values):
+            return float(side_values[0]) - float(side_values[1])
     return MISSING
 
 
 def parse_cell(text: str, schema: Schema) -> Any:
     """Parses a CSV cell by type: texts are kept, an empty cell is null if null is allowed, others are JSON."""
-    listed = (one for branch in union_members(schema) for one in branch.get("enum", ()))
+    enum_values = (value for branch in union_members(schema) for value in branch.get("enum", ()))
     kinds = {branch.get("type") for branch in union_members(schema)} | {
-        "string" for one in listed if isinstance(one, str)
+        "string" for value in enum_values if isinstance(value, str)
     }
     if text == "" and "null" in kinds:
         return None

@@ -71,22 +71,24 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
     agents = registry.agents
     if (contract := agents.get(name)) is not None:
         _check_same_contract(card, contract)
-        own = registry.cards.get(name)
-        if own is None:
+        own_card = registry.cards.get(name)
+        if own_card is None:
             return Teacher(name, f"the agent {name}", contract.with_digest().digest, Agent.from_contract(contract))
-        if not own.is_trained:
+        if not own_card.is_trained:
             raise InputError(
                 "N305",
                 f"{name} is not trained yet, and cannot be a teacher",
                 hint=f"orchestra learn train {name} --data DATA",
             )
-        checks = tuple(dict.fromkeys((*own.checks, *card.checks)))
-        teacher_card = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
-        return Teacher(name, f"the agent {name}", own.digest, Agent.from_card(teacher_card))
+        checks = tuple(dict.fromkeys((*own_card.checks, *card.checks)))
+        teacher_card = (
+            own_card if checks == own_card.checks else own_card.with_settings(name=f"{name}_teaching", checks=checks)
+        )
+        return Teacher(name, f"the agent {name}", own_card.digest, Agent.from_card(teacher_card))
     models = configured_fleet(settings).models
     if name not in models:
-        known = sorted({*agents, *models})
-        near = closest_match(name, known)
+        names = sorted({*agents, *models})
+        near = closest_match(name, names)
         hint = f"did you mean {near!r}?" if near else f"models of {settings.fleet}: {', '.join(models)}"
         raise InputError("N013", f"{name!r} is neither an agent nor a model of the fleet {settings.fleet}", hint=hint)
     if card.kind != "model":
@@ -108,14 +110,17 @@ def _check_same_contract(card: Card, teacher: Contract) -> None:
         if strip_annotations(teacher.output) == strip_annotations(card.output_form.schema)
         else card.output_schema
     )  # computed fields are left out too
-    for what, mine, theirs in (("inputs", card.input_schema, teacher.input), ("output", outputs, teacher.output)):
-        if strip_annotations(mine) != strip_annotations(theirs):
+    for side, own_schema, teacher_schema in (
+        ("inputs", card.input_schema, teacher.input),
+        ("output", outputs, teacher.output),
+    ):
+        if strip_annotations(own_schema) != strip_annotations(teacher_schema):
             reason = (
-                f"{teacher.name} has other {what} than {card.name}: {format_type(theirs, full=True)}, "
-                f"and {card.name} {format_type(mine, full=True)}"
+                f"{teacher.name} has other {side} than {card.name}: {format_type(teacher_schema, full=True)}, "
+                f"and {card.name} {format_type(own_schema, full=True)}"
             )
-            more = ", or a model of the fleet" if card.kind == "model" else ""
-            raise InputError("N009", reason, hint=f"name an agent with the same inputs and outputs{more}")
+            alternative = ", or a model of the fleet" if card.kind == "model" else ""
+            raise InputError("N009", reason, hint=f"name an agent with the same inputs and outputs{alternative}")
 
 
 def _unreachable_error(teacher: Teacher, first: Result[Any]) -> FleetError | None:
@@ -145,28 +150,28 @@ async def ask_teacher(
         InputError: N014 if no answer was accepted.
     """
     by_label: dict[Label, list[DatasetRow]] = defaultdict(list)
-    for one in unanswered:
-        by_label[one.label].append(one.row)
+    for unanswered_row in unanswered:
+        by_label[unanswered_row.label].append(unanswered_row.row)
     outputs, rows, left_out, reasons = (
         Validator(card.output_form.schema),
         list[DatasetRow](),
         Counter[str](),
         list[str](),
     )
-    for label, these in by_label.items():
-        labelled = runs.options(label=label)
-        results = await run_all(labelled, teacher.step, [these[0].input], 1, on_run_end)
+    for label, label_rows in by_label.items():
+        view = runs.options(label=label)
+        results = await run_all(view, teacher.step, [label_rows[0].input], 1, on_run_end)
         if (error := _unreachable_error(teacher, results[0])) is not None:
             if error.code != LABEL_NOT_ALLOWED or len(by_label) == 1:
                 raise error
-            left_out[f"labelled {label}, which the teacher may not read"] += len(these)
+            left_out[f"labelled {label}, which the teacher may not read"] += len(label_rows)
             reasons.append(error.message)
             continue
-        results += await run_all(labelled, teacher.step, [row.input for row in these[1:]], concurrency, on_run_end)
-        for row, result in zip(these, results, strict=True):
-            written = card.output_form.select_written(result.value)
-            if result.status == "done" and not outputs.check(written):
-                rows.append(msgspec.structs.replace(row, output=written))
+        results += await run_all(view, teacher.step, [row.input for row in label_rows[1:]], concurrency, on_run_end)
+        for row, result in zip(label_rows, results, strict=True):
+            output = card.output_form.select_written(result.value)
+            if result.status == "done" and not outputs.check(output):
+                rows.append(msgspec.structs.replace(row, output=output))
                 continue
             left_out[
                 WITHHELD
@@ -177,11 +182,13 @@ async def ask_teacher(
             ] += 1
             reasons += [result.error.message] if result.error is not None else []
     if not rows:
-        why = f": {reasons[0]}" if reasons else ""
+        reason = f": {reasons[0]}" if reasons else ""
         raise InputError(
             "N014",
-            f"{teacher.name} answered {len(unanswered)} inputs, and none was accepted{why}",
+            f"{teacher.name} answered {len(unanswered)} inputs, and none was accepted{reason}",
             hint="orchestra runs list",
         )
-    made = f"answers of {teacher.description} to {len(unanswered)} inputs"
-    return CollectedRows(rows, [DatasetSource(teacher.name, licence, teacher.digest, made, len(rows))], (), left_out)
+    description = f"answers of {teacher.description} to {len(unanswered)} inputs"
+    return CollectedRows(
+        rows, [DatasetSource(teacher.name, licence, teacher.digest, description, len(rows))], (), left_out
+    )

@@ -83,9 +83,9 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
     Raises:
         InputError: N006 if no run is selected; N007 if no selected run called the agent.
     """
-    made, programs, seen = CollectedTraces(), dict[Any, Program](), set[str]()
+    traces, programs, known_runs = CollectedTraces(), dict[Any, Program](), set[str]()
     for summary in filter(run_filter.matches, await journal.list_runs(NO_LIMIT)):
-        seen.add(summary.workflow)
+        known_runs.add(summary.workflow)
         try:
             events = await journal.read(summary.run)
             first = events[0] if events else None
@@ -94,29 +94,29 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
                 or not {f"{CARD}/{agent}", f"{CONTRACT}/agent/{agent}"} & first.versions.keys()
             ):
                 continue
-            made.run_count += 1
+            traces.run_count += 1
             if first.options.get("purpose") == EVALUATION_PURPOSE:
-                made.skipped_runs["of an evaluation"] += 1
+                traces.skipped_runs["of an evaluation"] += 1
                 continue
             key = (first.graph, *first.versions.items())
             if key not in programs:
                 programs[key] = await restore_program(project, journal, first, will_call=False)
-            found, lost = traces_of_run(programs[key], events, first, agent)
+            run_traces, lost_count = traces_of_run(programs[key], events, first, agent)
         except OrchestraError:
-            made.skipped_runs["that cannot be read any more"] += 1  # `orchestra doctor` and `runs replay` explain it
+            traces.skipped_runs["that cannot be read any more"] += 1  # `orchestra doctor` and `runs replay` explain it
             continue
-        made.traces += found
-        made.unreached_calls += lost
-    if not seen:
+        traces.traces += run_traces
+        traces.unreached_calls += lost_count
+    if not known_runs:
         raise InputError("N006", "the journal has no such run", hint="orchestra runs list shows the runs")
-    if not made.run_count:
-        reason = f"{len(seen)} workflow{'s' * (len(seen) != 1)} ran, and none called {agent!r}"
+    if not traces.run_count:
+        reason = f"{len(known_runs)} workflow{'s' * (len(known_runs) != 1)} ran, and none called {agent!r}"
         raise InputError(
             "N007",
-            f"{reason}: {', '.join(sorted(seen)[:8])}",
+            f"{reason}: {', '.join(sorted(known_runs)[:8])}",
             hint=f"orchestra run {agent}, or another workflow with it",
         )
-    return made
+    return traces
 
 
 def traces_of_run(
@@ -131,8 +131,8 @@ def traces_of_run(
             if {tool_prompt.TOOLS, tool_prompt.STEPS} <= call.inputs.keys():
                 turns.add(node)  # turns of an agent with tools have other inputs than its card
     outcomes = {row.path: row.outcome for row in history.rows}
-    found: list[AgentTrace] = []
-    lost = 0
+    agent_traces: list[AgentTrace] = []
+    lost_count = 0
     for row in history.rows:
         if row.path in turns:
             continue
@@ -140,12 +140,12 @@ def traces_of_run(
         if any(call.sample for call in agent_calls.values()):
             continue  # a sample of a check: its answer alone has no meaning
         if row.name == agent and row.kind == "call" and not agent_calls:
-            lost += 1
+            lost_count += 1
         elif agent_calls and (final := _final_answer(program, row, agent_calls, outcomes)) is not None:
             output, by = final
             inputs = agent_calls[min(agent_calls)].inputs
-            judged = by == "itself" and bool(row.attempts[-1].accepted)
-            found.append(
+            is_accepted = by == "itself" and bool(row.attempts[-1].accepted)
+            agent_traces.append(
                 AgentTrace(
                     first.run,
                     row.path,
@@ -153,11 +153,11 @@ def traces_of_run(
                     inputs,
                     output,
                     by,
-                    judged,
+                    is_accepted,
                     all(call.is_escalated for call in agent_calls.values()),
                 )
             )
-    return found, lost
+    return agent_traces, lost_count
 
 
 def _final_answer(
@@ -169,13 +169,13 @@ def _final_answer(
         return output, by
     if row.correction is not None and isinstance(outcome, ValueOutcome):
         return row.correction.value, "a person"
-    own = (
+    has_answer = (
         isinstance(outcome, ValueOutcome)
         and not last.error
         and last.accepted is not False
         and outcome.value == last.value
     )
-    if own and last.number in calls:
+    if has_answer and last.number in calls:
         return last.value, "the larger model" if calls[last.number].is_escalated else "itself"
     # A value that differs from the last answer is the node's fallback: the agent failed.
     return (None, "nobody") if isinstance(outcome, ValueOutcome | FailedOutcome | AbstainedOutcome) else None
@@ -191,8 +191,8 @@ def _replacement_answers(
     prefix = path[: len(path) - len(name)]
 
     def value_outcome(node: CompiledNode) -> ValueOutcome | None:
-        found = outcomes.get(prefix + node.name)
-        return found if isinstance(found, ValueOutcome) and node.each is None else None
+        outcome = outcomes.get(prefix + node.name)
+        return outcome if isinstance(outcome, ValueOutcome) and node.each is None else None
 
     nodes = {node.name: node for node in within.nodes}
     for node in within.nodes:
@@ -202,14 +202,14 @@ def _replacement_answers(
         if node.kind == "ask" and nodes[name].index in node.needs and _is_full_record(nodes[name], answer.value):
             yield answer.value, "a person"
         if isinstance(node.source, FirstOfNode) and not isinstance(outcomes.get(path), ValueOutcome):
-            arms = [found[1] if (found := _NODE_TEMPLATE.fullmatch(str(arm))) else "" for arm in node.source.first_of]
-            taken = (
+            arms = [match[1] if (match := _NODE_TEMPLATE.fullmatch(str(arm))) else "" for arm in node.source.first_of]
+            arm_name = (
                 next((arm for arm in arms if arm not in nodes or value_outcome(nodes[arm]) is not None), "")
                 if name in arms
                 else ""
             )
-            if taken in nodes and nodes[taken].kind in ("ask", "agent"):
-                yield answer.value, "a person" if nodes[taken].kind == "ask" else "another agent"
+            if arm_name in nodes and nodes[arm_name].kind in ("ask", "agent"):
+                yield answer.value, "a person" if nodes[arm_name].kind == "ask" else "another agent"
 
 
 def _locate_node(program: Program, path: str) -> tuple[Program | None, str]:

@@ -139,14 +139,14 @@ def train_committee(
             f"and the rows have {', '.join(labels)}"
         )
         raise InputError("N123", reason, hint="use rows with exactly its labels")
-    arrays, held = _train_members(rows, labels, base[0], settings, checkpoint_folder, on_step)
+    arrays, predictions = _train_members(rows, labels, base[0], settings, checkpoint_folder, on_step)
     files: dict[str, bytes] = {}
     classifier: Callable[[str], NDArray[Any]] | None = None
     if settings.linear_hyperparameters is not None:
         fold = dict(zip(rows.own_rows, assign_folds(rows.own_rows), strict=True))
-        seen = [row for row in rows.own_rows if fold[row] >= settings.members]
+        training_rows = [row for row in rows.own_rows if fold[row] >= settings.members]
         classifier = fit_classifier(
-            [*seen, *rows.other_rows],
+            [*training_rows, *rows.other_rows],
             (card_fields.text, card_fields.output),
             settings.linear_hyperparameters,
             LINEAR_ARRAYS_FILE,
@@ -158,7 +158,7 @@ def train_committee(
             LINEAR_ARRAYS_FILE,
         )
         files = {LINEAR_ARRAYS_FILE: linear.arrays, LINEAR_FILE: linear.config_json.encode()}
-    weights = fit_shares(held_out_predictions(held, labels, classifier), labels, settings)
+    weights = fit_shares(held_out_predictions(predictions, labels, classifier), labels, settings)
     outside = (
         OutOfScopeLabel(
             label=settings.out_of_scope_label,
@@ -224,7 +224,7 @@ class ClassifierFields:
             return cls(
                 inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if out_of_scope_label else ""
             )
-        wanted = (
+        requirement = (
             "one field of an enum, and one number for the out-of-scope probability"
             if out_of_scope_label
             else "one field, of an enum"
@@ -232,7 +232,7 @@ class ClassifierFields:
         raise InputError(
             "N141",
             f"{card.name} has no labels of texts",
-            hint=f"one input{'' if out_of_scope_label else ', or two'}; in the output {wanted}",
+            hint=f"one input{'' if out_of_scope_label else ', or two'}; in the output {requirement}",
         )
 
 
@@ -243,14 +243,14 @@ def _enum_values(card: Card, schema: Mapping[str, Any]) -> list[str]:
 
 
 def _check_labels(card: Card, output: str, rows: CommitteeRows) -> list[str]:
-    known = set(_enum_values(card, card.output_schema["properties"][output]))
-    found = sorted({row.label for row in rows.own_rows})
-    for label in (*found, *(row.label for row in rows.other_rows)):
-        if label not in known:
+    known_labels = set(_enum_values(card, card.output_schema["properties"][output]))
+    labels = sorted({row.label for row in rows.own_rows})
+    for label in (*labels, *(row.label for row in rows.other_rows)):
+        if label not in known_labels:
             raise InputError(
                 "N142", f"{label!r} is not a label of {card.name}", hint="add it to the enum, or leave the rows out"
             )
-    return found
+    return labels
 
 
 def _train_members(
@@ -269,44 +269,50 @@ def _train_members(
     from orchestra.learn.encoders import tuned
     from orchestra.learn.encoders.member import embed_texts, train_member
 
-    began = time.monotonic()
-    reader, frozen, number = (
+    start = time.monotonic()
+    reader, frozen_encoder, number = (
         Encoder.load(folder),
         tuned.FrozenEncoder.load(folder),
         {label: index for index, label in enumerate(labels)},
     )
-    whole, blocks = [*rows.own_rows, *rows.other_rows], min(settings.hyperparameters.blocks, frozen.shape.layers)
-    hidden = frozen.lower_block_states([_encode_row(reader, row, settings) for row in whole], blocks)
+    texts, blocks = (
+        [*rows.own_rows, *rows.other_rows],
+        min(settings.hyperparameters.blocks, frozen_encoder.shape.layers),
+    )
+    states = frozen_encoder.lower_block_states([_encode_row(reader, row, settings) for row in texts], blocks)
     pace = replace(settings.hyperparameters, blocks=blocks)
     if settings.minutes is not None:
         pace = replace(
             pace,
             epochs=_epochs_within_budget(
-                frozen, hidden, [number[row.label] for row in whole], pace, settings, checkpoint_folder, began
+                frozen_encoder, states, [number[row.label] for row in texts], pace, settings, checkpoint_folder, start
             ),
         )
     fold = [*assign_folds(rows.own_rows), *assign_folds(rows.other_rows)]
-    made: list[dict[str, torch.Tensor]] = []
-    held: list[tuple[LabelledText, NDArray[Any]]] = []
+    members: list[dict[str, torch.Tensor]] = []
+    predictions: list[tuple[LabelledText, NDArray[Any]]] = []
     for index in range(settings.members):
-        taken = [at for at in range(len(whole)) if fold[at] != index]
-        taken += [at for at in taken if at < len(rows.own_rows) and whole[at].label == settings.out_of_scope_label] * (
-            settings.out_of_scope_repeats - 1
-        )
-        wanted = [number[whole[at].label] for at in taken]
-        own = replace(pace, seed=pace.seed + index)
+        indexes = [at for at in range(len(texts)) if fold[at] != index]
+        indexes += [
+            at for at in indexes if at < len(rows.own_rows) and texts[at].label == settings.out_of_scope_label
+        ] * (settings.out_of_scope_repeats - 1)
+        targets = [number[texts[at].label] for at in indexes]
+        tuning = replace(pace, seed=pace.seed + index)
         checkpoint = checkpoint_folder / f"member-{index}.safetensors"
-        told_of = partial(on_step, index)
+        report = partial(on_step, index)
+        inputs = [states[at] for at in indexes]
         member = train_member(
-            frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, told_of, settings.warm_start
+            frozen_encoder, inputs, targets, len(labels), tuning, checkpoint, report, settings.warm_start
         )
-        left = [at for at in range(len(rows.own_rows)) if fold[at] == index]
+        rest = [at for at in range(len(rows.own_rows)) if fold[at] == index]
         with torch.no_grad():
-            logits = member.logits(embed_texts(member, [hidden[at] for at in left]))
-        held += zip([whole[at] for at in left], logits.log_softmax(1).numpy(), strict=True)
-        made.append(member.arrays())
-    arrays = {name: torch.stack([one[name] for one in made]).numpy().astype(np.float16) for name in made[0]}
-    return arrays | {"sharpness": arrays["sharpness"].astype(np.float32)}, held
+            logits = member.logits(embed_texts(member, [states[at] for at in rest]))
+        predictions += zip([texts[at] for at in rest], logits.log_softmax(1).numpy(), strict=True)
+        members.append(member.arrays())
+    arrays = {
+        name: torch.stack([tensors[name] for tensors in members]).numpy().astype(np.float16) for name in members[0]
+    }
+    return arrays | {"sharpness": arrays["sharpness"].astype(np.float32)}, predictions
 
 
 def _encode_row(reader: Encoder, row: LabelledText, settings: CommitteeSettings) -> list[int]:
@@ -319,8 +325,8 @@ def _encode_row(reader: Encoder, row: LabelledText, settings: CommitteeSettings)
 
 
 def _epochs_within_budget(
-    frozen: FrozenEncoder,
-    hidden: Sequence[Tensor],
+    frozen_encoder: FrozenEncoder,
+    states: Sequence[Tensor],
     labels: Sequence[int],
     hyperparameters: EncoderHyperparameters,
     settings: CommitteeSettings,
@@ -333,29 +339,29 @@ def _epochs_within_budget(
     from orchestra.learn.encoders.member import train_member
 
     assert settings.minutes is not None
-    kept = checkpoint_folder / EPOCHS_FILE
-    if kept.is_file():
-        return int(json.loads(kept.read_bytes()))
-    some = range(min(len(hidden), TIMED_BATCHES * hyperparameters.batch_size))
-    wanted = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in some))}
+    path = checkpoint_folder / EPOCHS_FILE
+    if path.is_file():
+        return int(json.loads(path.read_bytes()))
+    sample_indexes = range(min(len(states), TIMED_BATCHES * hyperparameters.batch_size))
+    targets = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in sample_indexes))}
     with tempfile.TemporaryDirectory() as place:
         start = time.monotonic()
         once, ignore_step = replace(hyperparameters, epochs=1), (lambda step: None)
         train_member(
-            frozen,
-            [hidden[at] for at in some],
-            [wanted[labels[at]] for at in some],
-            len(wanted),
+            frozen_encoder,
+            [states[at] for at in sample_indexes],
+            [targets[labels[at]] for at in sample_indexes],
+            len(targets),
             once,
             Path(place) / "m",
             ignore_step,
         )
     now = time.monotonic()
-    epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * settings.members
-    found = min(MAX_EPOCHS, max(1, int((settings.minutes * 60 - (now - started_at)) / epoch)))
+    epoch = max(1e-9, (now - start) * len(states) / len(sample_indexes)) * settings.members
+    epoch_count = min(MAX_EPOCHS, max(1, int((settings.minutes * 60 - (now - started_at)) / epoch)))
     checkpoint_folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(found))
-    return found
+    path.write_text(json.dumps(epoch_count))
+    return epoch_count
 
 
 def held_out_predictions(
@@ -395,15 +401,17 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
         ),
         key=loss,
     )
-    both = log_softmax(share * held.members + linear * held.linear)
-    slope, bias = _fit_calibration(both, held, labels, settings) if settings.out_of_scope_label else (1.0, 0.0)
+    combined_scores = log_softmax(share * held.members + linear * held.linear)
+    slope, bias = (
+        _fit_calibration(combined_scores, held, labels, settings) if settings.out_of_scope_label else (1.0, 0.0)
+    )
     inside = (
         held.targets != labels.index(settings.out_of_scope_label)
         if settings.out_of_scope_label
         else np.ones(len(held.targets), dtype=bool)
     )
     parts = (
-        {"members": held.members, "linear": held.linear, "committee": both}
+        {"members": held.members, "linear": held.linear, "committee": combined_scores}
         if settings.linear_hyperparameters is not None
         else {"members": held.members}
     )
@@ -415,15 +423,15 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
 
 
 def _fit_calibration(
-    both: NDArray[Any], held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings
+    log_probabilities: NDArray[Any], predictions: HeldOutPredictions, labels: list[str], settings: CommitteeSettings
 ) -> tuple[float, float]:
     """Fits slope and bias on the log-odds of the out-of-scope label."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     at = labels.index(settings.out_of_scope_label)
-    outside = held.targets == at
-    chances = np.clip(np.exp(both[:, at].astype(np.float64)), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    outside = predictions.targets == at
+    chances = np.clip(np.exp(log_probabilities[:, at].astype(np.float64)), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     odds = np.log(chances) - np.log1p(-chances)
     weight = np.where(
         outside, settings.out_of_scope_share / outside.mean(), (1 - settings.out_of_scope_share) / (1 - outside.mean())

@@ -93,7 +93,7 @@ def run(
     )
     card_fields = ClassifierFields.from_card(card, number)
     output = card_fields.output
-    labelled = [
+    labelled_texts = [
         LabelledText(
             str(row.input[card_fields.text]),
             str(row.output[output]),
@@ -101,23 +101,23 @@ def run(
         )
         for row in rows
     ]
-    _check_texts(labelled, output)
+    _check_texts(labelled_texts, output)
     outside = _find_out_of_scope_label(rows, output, number) if number else ""
     if fresh:
         shutil.rmtree(training.checkpoint_folder, ignore_errors=True)
     base = (training.base, describe_base(card.model, training.base))
-    begun = training.warm_start
-    if begun is not None and not card_fields.paired_text:
+    warm_start = training.warm_start
+    if warm_start is not None and not card_fields.paired_text:
         reason = f"{card.name} classifies texts, and its classifier over n-grams is trained on all rows at once"
         raise InputError("N123", reason, hint="leave out --start, and add the earlier rows")
     plan = (
-        replace(_pair_settings(training), warm_start=begun)
+        replace(_pair_settings(training), warm_start=warm_start)
         if card_fields.paired_text
-        else _text_settings(training, labelled, outside)
+        else _text_settings(training, labelled_texts, outside)
     )
     return train_committee(
         card,
-        CommitteeRows(labelled, (training.source,)),
+        CommitteeRows(labelled_texts, (training.source,)),
         base,
         plan,
         training.checkpoint_folder,
@@ -129,10 +129,10 @@ def _text_settings(training: ClassifierTraining, rows: Sequence[LabelledText], o
     from orchestra.learn.encoders.tuned import EncoderHyperparameters
     from orchestra.learn.linear import MANY_LABELS_HYPERPARAMETERS, ClassifierHyperparameters
 
-    own = EncoderHyperparameters()
+    encoder_hyperparameters = EncoderHyperparameters()
     hyperparameters = EncoderHyperparameters(
-        epochs=training.epochs or own.epochs,
-        learning_rate=training.learning_rate or own.learning_rate,
+        epochs=training.epochs or encoder_hyperparameters.epochs,
+        learning_rate=training.learning_rate or encoder_hyperparameters.learning_rate,
         seed=training.seed,
     )
     fit = MANY_LABELS_HYPERPARAMETERS if len({row.label for row in rows}) > MANY_LABELS else ClassifierHyperparameters()
@@ -163,22 +163,22 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
         texts[row.label].add(normalize_text(row.text))
     if len(texts) < MIN_TEXTS_PER_LABEL:
         raise InputError("N104", f"all training rows have the same {output}", hint="use rows with at least two labels")
-    if few := sorted(label for label, label_texts in texts.items() if len(label_texts) < MIN_TEXTS_PER_LABEL):
-        rest = f" and {len(few) - 3} more" if len(few) > 3 else ""
+    if rare_labels := sorted(label for label, label_texts in texts.items() if len(label_texts) < MIN_TEXTS_PER_LABEL):
+        rest = f" and {len(rare_labels) - 3} more" if len(rare_labels) > 3 else ""
         raise InputError(
             "N143",
-            f"only one training text has the label {', '.join(map(repr, few[:3]))}{rest}",
+            f"only one training text has the label {', '.join(map(repr, rare_labels[:3]))}{rest}",
             hint="at least two texts",
         )
 
 
 def _find_out_of_scope_label(rows: Sequence[DatasetRow], output: str, number: str) -> str:
     """Returns the out-of-scope label: that of the texts whose number is 1."""
-    found = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
+    counts = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
     inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
-    if len(found) != 1 or inside & found.keys():
-        reason = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
+    if len(counts) != 1 or inside & counts.keys():
+        reason = f"{number} is 1 for {', '.join(map(repr, counts)) or 'no label'}"
         raise InputError(
             "N144", f"{reason}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
         )
-    return next(iter(found))
+    return next(iter(counts))

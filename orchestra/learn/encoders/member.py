@@ -80,11 +80,11 @@ def train_member(
 ) -> PrototypeEncoder:
     """Trains a member on the first `count` labels, from `warm_start` if it is given."""
     member = PrototypeEncoder(base, count, hyperparameters)
-    wanted = torch.tensor(labels)
+    targets = torch.tensor(labels)
 
     def loss(batch: Sequence[int]) -> Tensor:
         return functional.cross_entropy(
-            member.logits(member.embed(*pad_states([texts[row] for row in batch]))), wanted[list(batch)]
+            member.logits(member.embed(*pad_states([texts[row] for row in batch]))), targets[list(batch)]
         )
 
     plan = _plan_digest(texts, labels, count, hyperparameters) + (warm_start.sha256 if warm_start else "")
@@ -92,7 +92,9 @@ def train_member(
     run.train(
         member,
         lambda: (
-            _initialize_prototypes(member, texts, wanted, count) if warm_start is None else warm_start.load_into(member)
+            _initialize_prototypes(member, texts, targets, count)
+            if warm_start is None
+            else warm_start.load_into(member)
         ),
         on_step,
     )
@@ -124,48 +126,53 @@ class EpochTrainer:
         if first == 0:
             initialize()
         member.training = True
-        began = saved = time.monotonic()
-        for done, (seed, at, batch) in enumerate(order[first:], first + 1):
+        start_time = saved_at = time.monotonic()
+        for step_count, (seed, at, batch) in enumerate(order[first:], first + 1):
             if at == 0:
                 torch.manual_seed(seed)
             share = min(
-                1.0, done / (WARMUP_SHARE * len(order)), (len(order) - done) / ((1 - WARMUP_SHARE) * len(order))
+                1.0,
+                step_count / (WARMUP_SHARE * len(order)),
+                (len(order) - step_count) / ((1 - WARMUP_SHARE) * len(order)),
             )
-            losses.append(self._step(member, optimizer, batch, pace.learning_rate * share, done))
-            left = (time.monotonic() - began) / (done - first) * (len(order) - done)
-            on_step(TrainingStep(done, len(order), losses[-1], left))
-            if done == len(order) or order[done][1] == 0 or time.monotonic() - saved >= SAVE_SECONDS:
+            losses.append(self._step(member, optimizer, batch, pace.learning_rate * share, step_count))
+            seconds_left = (time.monotonic() - start_time) / (step_count - first) * (len(order) - step_count)
+            on_step(TrainingStep(step_count, len(order), losses[-1], seconds_left))
+            if step_count == len(order) or order[step_count][1] == 0 or time.monotonic() - saved_at >= SAVE_SECONDS:
                 _save_checkpoint(member, optimizer, self.checkpoint, self.plan_digest, losses)
-                saved = time.monotonic()
+                saved_at = time.monotonic()
         member.training = False
 
     def _step(
-        self, member: AdaptedEncoder, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float, done: int
+        self, member: AdaptedEncoder, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float, step: int
     ) -> float:
         """Trains on a batch and returns its loss. Raises `InputError` N124 if the loss is not finite."""
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         loss = self.loss(batch)
-        lost = check_finite(loss.item(), done)
+        loss_value = check_finite(loss.item(), step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(member.parameters.values(), MAX_GRADIENT_NORM)
         optimizer.step()
-        return lost
+        return loss_value
 
 
 @torch.no_grad()
 def embed_texts(member: PrototypeEncoder, texts: TextStates, batch_size: int = 128) -> Tensor:
     """Returns the embeddings of texts."""
-    given = torch.zeros(len(texts), member.base.shape.hidden_size)
-    left = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    while left:
-        most = 1
-        while most < min(batch_size, len(left)) and (most + 1) * len(texts[left[most]]) ** 2 <= MAX_ATTENTION_PAIRS:
-            most += 1
-        batch, left = left[:most], left[most:]
-        given[batch] = member.embed(*pad_states([texts[row] for row in batch]))
-    return given
+    vectors = torch.zeros(len(texts), member.base.shape.hidden_size)
+    remaining_indexes = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    while remaining_indexes:
+        max_texts = 1
+        while (
+            max_texts < min(batch_size, len(remaining_indexes))
+            and (max_texts + 1) * len(texts[remaining_indexes[max_texts]]) ** 2 <= MAX_ATTENTION_PAIRS
+        ):
+            max_texts += 1
+        batch, remaining_indexes = remaining_indexes[:max_texts], remaining_indexes[max_texts:]
+        vectors[batch] = member.embed(*pad_states([texts[row] for row in batch]))
+    return vectors
 
 
 @torch.no_grad()
@@ -183,12 +190,12 @@ def _bucketed_batches(texts: TextStates, size: int, seed: int) -> list[list[int]
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     order = list(range(len(texts)))
     chance.shuffle(order)
-    made: list[list[int]] = []
+    batches: list[list[int]] = []
     for start in range(0, len(order), size * BUCKET_BATCHES):
         near = sorted(order[start : start + size * BUCKET_BATCHES], key=lambda row: len(texts[row]))
-        made += [near[at : at + size] for at in range(0, len(near), size)]
-    chance.shuffle(made)
-    return made
+        batches += [near[at : at + size] for at in range(0, len(near), size)]
+    chance.shuffle(batches)
+    return batches
 
 
 def _build_optimizer(member: AdaptedEncoder) -> torch.optim.AdamW:

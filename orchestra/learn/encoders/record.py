@@ -72,7 +72,7 @@ def write_training_record(training: EncoderTraining, folder: Path, command: str)
     blocks = sorted({int(name.split(".layer.")[1].split(".")[0]) for name in downs})
     losses = read_losses(training.checkpoint_path)
     looks = _loss_points(losses)
-    made = EncoderTrainingRecord(
+    training_record = EncoderTrainingRecord(
         agent=card.name,
         contract=contract_digest(card),
         sha256=file_sha256(folder / card.data),
@@ -87,18 +87,18 @@ def write_training_record(training: EncoderTraining, folder: Path, command: str)
         steps=len(losses),
         curve=tuple(looks),
     )
-    write_file(folder / TRAINING_FILE, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
+    write_file(folder / TRAINING_FILE, msgspec.json.format(msgspec.json.encode(training_record), indent=2) + b"\n")
     points = [TrainingPoint(look.step, 0.0, look.train, math.nan, 0.0) for look in looks]
     write_file(folder / CURVE_FILE, loss_curve.render_svg(points, 0).encode())
-    return made
+    return training_record
 
 
 def _loss_points(losses: Sequence[float]) -> list[LossPoint]:
     """Returns the mean losses of equal parts of a training, without steps of versions that did not store their loss."""
     size = max(1, math.ceil(len(losses) / MAX_CURVE_POINTS))
-    found = []
+    points = []
     for start in range(0, len(losses), size):
-        known = [loss for loss in itertools.islice(losses, start, start + size) if not math.isnan(loss)]
-        if known:
-            found.append(LossPoint(min(start + size, len(losses)), round(sum(known) / len(known), 5)))
-    return found
+        finite_losses = [loss for loss in itertools.islice(losses, start, start + size) if not math.isnan(loss)]
+        if finite_losses:
+            points.append(LossPoint(min(start + size, len(losses)), round(sum(finite_losses) / len(finite_losses), 5)))
+    return points

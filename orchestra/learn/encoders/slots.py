@@ -66,15 +66,17 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     places = TaggerFields.from_card(training.card)
     check_contract(training.card, training.data.manifest)
     labels = _slot_labels(training.build_examples(lambda row: row), places)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     overlap = min(SlotFillingConfig.model_fields["overlap"].default, training.tokens // 4)
     fields = {"input": places.input, "hint": places.hint, "output": places.output, "labels": labels, "overlap": overlap}
     layout = training.base_config(FORMAT, ARRAYS_FILE, fields)
     draft = SlotFillingConfig.model_validate({**layout, "sha256": "0" * 64})
-    found = [one for row in training.build_examples(lambda row: slot_examples(row, reader, draft)) for one in row]
-    arrays = member_arrays(_train_member(training, frozen, found, labels, on_step))
-    settled, figures = _fit_temperature(SlotFiller(draft, arrays, reader), training.data.rows["tune"])
-    return training.build_files(layout | settled, arrays, figures)
+    examples = [
+        example for row in training.build_examples(lambda row: slot_examples(row, reader, draft)) for example in row
+    ]
+    arrays = member_arrays(_train_member(training, frozen_encoder, examples, labels, on_step))
+    fitted_settings, figures = _fit_temperature(SlotFiller(draft, arrays, reader), training.data.rows["tune"])
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _adapt_warm_start(warm_start: WarmStart, labels: Sequence[str]) -> WarmStart:
@@ -102,22 +104,22 @@ def slot_examples(row: DatasetRow, encoder: Encoder, config: SlotFillingConfig) 
     labels = slot_labels(text.words, row.output[config.output])
     if labels is None:
         return None
-    known = [
+    positions = [
         (at, config.labels.index(label)) for at, label in zip(text.first_tokens, labels, strict=True) if at is not None
     ]
-    found = []
+    examples = []
     for begins, window in text.windows:
-        inside = [(at - begins, label) for at, label in known if 0 <= at - begins < len(window.offsets)]
-        found.append(
+        inside = [(at - begins, label) for at, label in positions if 0 <= at - begins < len(window.offsets)]
+        examples.append(
             SlotExample(window, tuple(window.start + at for at, _ in inside), tuple(label for _, label in inside))
         )
-    return [one for one in found if one.positions] or None
+    return [example for example in examples if example.positions] or None
 
 
 def _train_member(
     training: HeadTraining,
     base: FrozenEncoder,
-    found: Sequence[SlotExample],
+    examples: Sequence[SlotExample],
     labels: Sequence[str],
     on_step: Callable[[TrainingStep], None],
 ) -> TokenHeadEncoder:
@@ -130,50 +132,52 @@ def _train_member(
         list(labels),
         member.hyperparameters,
         BATCH_TOKENS,
-        [(one.window.tokens, one.positions, one.labels) for one in found],
+        [(example.window.tokens, example.positions, example.labels) for example in examples],
     )
     lesson = TrainingExamples(
-        lambda batch: _loss(member, [found[at] for at in batch]),
-        [len(one.window.tokens) for one in found],
+        lambda batch: _loss(member, [examples[at] for at in batch]),
+        [len(example.window.tokens) for example in examples],
         facts,
         BATCH_TOKENS,
     )
-    begun = None if training.warm_start is None else _adapt_warm_start(training.warm_start.for_format(FORMAT), labels)
-    return training.train_member(member, lesson, begun, on_step)
+    warm_start = (
+        None if training.warm_start is None else _adapt_warm_start(training.warm_start.for_format(FORMAT), labels)
+    )
+    return training.train_member(member, lesson, warm_start, on_step)
 
 
-def _loss(member: TokenHeadEncoder, read: Sequence[SlotExample]) -> Tensor:
+def _loss(member: TokenHeadEncoder, readings: Sequence[SlotExample]) -> Tensor:
     """Returns the negative log-likelihood of the labels of a text's words, averaged over the texts."""
     import torch
     from torch.nn import functional
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    tokens, mask = pad_tokens([one.window.tokens for one in read])
-    rows = torch.tensor([row for row, one in enumerate(read) for _ in one.positions])
-    at = torch.tensor([place for one in read for place in one.positions])
-    wanted = torch.tensor([label for one in read for label in one.labels])
+    tokens, mask = pad_tokens([example.window.tokens for example in readings])
+    rows = torch.tensor([row for row, example in enumerate(readings) for _ in example.positions])
+    at = torch.tensor([place for example in readings for place in example.positions])
+    targets = torch.tensor([label for example in readings for label in example.labels])
     logits = member.logits(member.base.embed_tokens(tokens), mask)[rows, at]
-    return functional.cross_entropy(logits, wanted, reduction="sum") / len(read)
+    return functional.cross_entropy(logits, targets, reduction="sum") / len(readings)
 
 
 def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the temperature with the best likelihood, and the share of rows of the tune split whose slots are all
     correct; the default temperature and nothing for few rows.
     """
-    layout, read = reader.config, []
+    layout, readings = reader.config, []
     for row in rows if len(rows) >= MIN_TUNE_ROWS else ():
         text = SlotInput.from_inputs(reader.encoder, layout, row.input)
         labels = slot_labels(text.words, row.output[layout.output])
         if text.words and labels is not None:
-            read.append((labels, reader.word_logits(text)))
-    if not read:
+            readings.append((labels, reader.word_logits(text)))
+    if not readings:
         return {"heat": 1.0}, {}
 
     def predictions(heat: float) -> list[tuple[bool, float]]:
         reader.config = layout.model_copy(update={"heat": heat})
-        chosen = [(labels, *reader.decode(scores)) for labels, scores in read]
-        return [(labels == given, sure) for labels, given, sure in chosen]
+        decoded_readings = [(labels, *reader.decode(scores)) for labels, scores in readings]
+        return [(labels == expected_labels, sure) for labels, expected_labels, sure in decoded_readings]
 
     heat = maximize_likelihood(TEMPERATURES, predictions)
-    return {"heat": heat}, {"all slots": sum(one for one, _ in predictions(heat)) / len(read)}
+    return {"heat": heat}, {"all slots": sum(is_right for is_right, _ in predictions(heat)) / len(readings)}

@@ -101,7 +101,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     data, fields_of_card = training.data, SpanFields.from_card(training.card)
     check_contract(training.card, data.manifest)
     rows = training.build_examples(lambda row: row)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     overlap = min(SpanExtractionConfig.model_fields["overlap"].default, training.tokens // 4)
     fields = {
         "question": fields_of_card.question,
@@ -111,16 +111,16 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     }
     layout = training.base_config(FORMAT, ARRAYS_FILE, fields)
     draft = SpanExtractionConfig.model_validate({**layout, "sha256": "0" * 64})
-    found = [example for row in rows for example in span_examples(row, fields_of_card, reader, draft)]
-    member = _train_member(training, frozen, found, on_step)
+    examples = [example for row in rows for example in span_examples(row, fields_of_card, reader, draft)]
+    member = _train_member(training, frozen_encoder, examples, on_step)
     arrays = member_arrays(member)
-    settled, figures = _fit_calibration(
+    fitted_settings, figures = _fit_calibration(
         SpanExtractor(draft, arrays, reader),
         [(row, _expected_answer(row, fields_of_card)) for row in data.rows["tune"]],
         fields_of_card,
         member,
     )
-    return training.build_files(layout | settled, arrays, figures)
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _expected_answer(row: DatasetRow, fields: SpanFields) -> str | None:
@@ -159,8 +159,8 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
     the 73 answers of XQuAD's training split with several occurrences, 59 are located correctly, 49 by taking the first
     one.
     """
-    found = find_words(answer, passage)
-    if not found:
+    word_indexes = find_words(answer, passage)
+    if not word_indexes:
         return at if (at := passage.find(answer)) >= 0 else None
     question_words = content_words(question)
     borders = [0, *(end.end() for end in _SENTENCE_END.finditer(passage)), len(passage)]
@@ -174,11 +174,14 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
             question_words & content_words(passage[max(0, at - CONTEXT_CHARACTERS) : end + CONTEXT_CHARACTERS])
         )
 
-    return max(found, key=shared_words)
+    return max(word_indexes, key=shared_words)
 
 
 def _train_member(
-    training: HeadTraining, base: FrozenEncoder, found: Sequence[SpanExample], on_step: Callable[[TrainingStep], None]
+    training: HeadTraining,
+    base: FrozenEncoder,
+    examples: Sequence[SpanExample],
+    on_step: Callable[[TrainingStep], None],
 ) -> TokenHeadEncoder:
     """Trains a span reader on the examples."""
     from torch.nn import functional
@@ -190,29 +193,32 @@ def _train_member(
     def loss(batch: Sequence[int]) -> Tensor:
         import torch
 
-        rows = [found[row] for row in batch]
+        rows = [examples[row] for row in batch]
         logits = _window_logits(member, [row.window for row in rows])
         first, last = (torch.tensor([getattr(row, name) for row in rows]) for name in ("first", "last"))
         return (functional.cross_entropy(logits[..., 0], first) + functional.cross_entropy(logits[..., 1], last)) / 2
 
-    facts = (member.hyperparameters, BATCH_TOKENS, [(row.window.tokens, row.first, row.last) for row in found])
+    facts = (member.hyperparameters, BATCH_TOKENS, [(row.window.tokens, row.first, row.last) for row in examples])
     return training.train_member(
-        member, TrainingExamples(loss, [len(row.window.tokens) for row in found], facts), training.warm_start, on_step
+        member,
+        TrainingExamples(loss, [len(row.window.tokens) for row in examples], facts),
+        training.warm_start,
+        on_step,
     )
 
 
-def _window_logits(member: TokenHeadEncoder, read: Sequence[Window]) -> Tensor:
+def _window_logits(member: TokenHeadEncoder, windows: Sequence[Window]) -> Tensor:
     """Returns the logits of a batch of windows, (rows, tokens, 2); very low where no answer may begin or end."""
     import torch
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    tokens, mask = pad_tokens([window.tokens for window in read])
-    allowed = torch.zeros_like(mask)
-    for row, window in enumerate(read):
-        allowed[row, 0] = True
-        allowed[row, window.start : window.start + len(window.offsets)] = True
-    return member.logits(member.base.embed_tokens(tokens), mask).masked_fill(~allowed[:, :, None], -1e4)
+    tokens, mask = pad_tokens([window.tokens for window in windows])
+    valid_mask = torch.zeros_like(mask)
+    for row, window in enumerate(windows):
+        valid_mask[row, 0] = True
+        valid_mask[row, window.start : window.start + len(window.offsets)] = True
+    return member.logits(member.base.embed_tokens(tokens), mask).masked_fill(~valid_mask[:, :, None], -1e4)
 
 
 def _fit_calibration(
@@ -223,22 +229,24 @@ def _fit_calibration(
     """
     if len(rows) < MIN_TUNE_ROWS:
         return {"silence": 0.0, "heat": 1.0}, {}
-    read = []
-    for row, wanted in rows:
+    readings = []
+    for row, expected in rows:
         pair = reader.encoder.tokenize_pair(str(row.input[fields.question]), str(row.input[fields.passage]))
         pieces = list(split_windows(pair, reader.config.tokens, reader.config.overlap))
-        read.append(([(piece, _logits_of(member, piece)) for piece in pieces], str(row.input[fields.passage]), wanted))
+        readings.append(
+            ([(piece, _logits_of(member, piece)) for piece in pieces], str(row.input[fields.passage]), expected)
+        )
 
     def predict(silence: float, heat: float = 1.0) -> list[tuple[bool, float]]:
         reader.config = reader.config.model_copy(update={"silence": silence, "heat": heat})
-        found = [(reader.decode(pieces), passage, wanted) for pieces, passage, wanted in read]
+        predictions = [(reader.decode(pieces), passage, expected) for pieces, passage, expected in readings]
         return [
-            (_answers_match(None if span is None else passage[slice(*span)], wanted), sure)
-            for (span, sure), passage, wanted in found
+            (_answers_match(None if span is None else passage[slice(*span)], expected), sure)
+            for (span, sure), passage, expected in predictions
         ]
 
     def right(silence: float) -> tuple[int, float]:
-        return sum(one for one, _ in predict(silence)), -abs(silence)
+        return sum(is_right for is_right, _ in predict(silence)), -abs(silence)
 
     silence = max(NO_ANSWER_BIASES, key=right)
     heat = maximize_likelihood(TEMPERATURES, lambda heat: predict(silence, heat))
@@ -249,9 +257,13 @@ def _logits_of(member: TokenHeadEncoder, window: Window) -> NDArray[Any]:
     import torch
 
     with torch.no_grad():
-        given: NDArray[Any] = _window_logits(member, [window])[0].numpy()
-    return given
+        logits: NDArray[Any] = _window_logits(member, [window])[0].numpy()
+    return logits
 
 
-def _answers_match(answer: str | None, wanted: str | None) -> bool:
-    return answer == wanted if answer is None or wanted is None else normalize_squad(answer) == normalize_squad(wanted)
+def _answers_match(answer: str | None, expected: str | None) -> bool:
+    return (
+        answer == expected
+        if answer is None or expected is None
+        else normalize_squad(answer) == normalize_squad(expected)
+    )

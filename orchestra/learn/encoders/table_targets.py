@@ -68,7 +68,10 @@ class TableTarget:
 
     def satisfies_conditions(self, row: int) -> bool:
         """Returns whether a table row satisfies the conditions."""
-        return all(one is None or one.row_matches[row] for one in (self.condition, self.second_condition))
+        return all(
+            condition_target is None or condition_target.row_matches[row]
+            for condition_target in (self.condition, self.second_condition)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,8 @@ class ConditionTarget:
 def operation_of(expression: str | None, quotes: Sequence[str], table: Sequence[Sequence[str]]) -> str | None:
     """Returns the operation for an answer of figures or quotes without conditions on rows; None if there is none."""
     if expression is not None:
-        found = parse_expression(expression)
-        return None if found is None else found[0]
+        parsed_expression = parse_expression(expression)
+        return None if parsed_expression is None else parsed_expression[0]
     texts = {_normalize_cell(cell) for row in table for cell in row}
     return CELLS if all(_normalize_cell(quote) in texts for quote in quotes) else TEXT
 
@@ -96,44 +99,52 @@ def operation_of(expression: str | None, quotes: Sequence[str], table: Sequence[
 def build_target(output: Mapping[str, Any], encoding: TableEncoding) -> TableTarget | None:
     """Returns the target for an output; None if the answer does not occur in the table, or no operation gives it."""
     way, quotes = str(output["way"]), [str(quote) for quote in output["quotes"]]
-    named = {(int(row), int(column)) for row, column in output["cells"]}
+    answer_cells = {(int(row), int(column)) for row, column in output["cells"]}
     partial_target = TableTarget(OPERATIONS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
     if output["condition"] is not None:
-        if (bounded := _condition_target(output["condition"], encoding)) is None:
+        if (condition_target := _condition_target(output["condition"], encoding)) is None:
             return None
-        partial_target = replace(partial_target, condition=bounded)
+        partial_target = replace(partial_target, condition=condition_target)
         if output["also"] is not None:
-            if (second := _condition_target(output["also"], encoding)) is None or second.location <= bounded.location:
+            if (
+                second := _condition_target(output["also"], encoding)
+            ) is None or second.location <= condition_target.location:
                 return None
-            before = frozenset(one for one in bounded.choices if condition_choices(encoding)[one][0] < second.location)
+            before = frozenset(
+                choice
+                for choice in condition_target.choices
+                if condition_choices(encoding)[choice][0] < second.location
+            )
             partial_target = replace(
-                partial_target, condition=replace(bounded, choices=before), second_condition=second
+                partial_target, condition=replace(condition_target, choices=before), second_condition=second
             )
     elif way in (COUNT, MOST, LEAST) and any(
         spot.question_figure is not None and spot.question_figure.bound is not None for spot in encoding.locations
     ):
         partial_target = replace(partial_target, may_have_condition=True)
-    found: TableTarget | None
+    table_target: TableTarget | None
     if way == COUNT:
-        found = partial_target if partial_target.rows or partial_target.condition else None
+        table_target = partial_target if partial_target.rows or partial_target.condition else None
     elif way == RANGE:
-        found = (
+        table_target = (
             replace(partial_target, ranking_column=output["column"])
             if partial_target.rows and output["column"] is not None
             else None
         )
     elif partial_target.condition is not None and way in (CELLS, SUM, MEAN):
-        found = _column_target(partial_target, way, output, encoding)
+        table_target = _column_target(partial_target, way, output, encoding)
     elif way in (MOST, LEAST):
-        found = _extreme_target(partial_target, way, quotes, output["column"], encoding)
+        table_target = _extreme_target(partial_target, way, quotes, output["column"], encoding)
     elif way == TEXT:
         spans = _quote_spans(quotes[0], encoding) if len(quotes) == 1 else ()
-        found = replace(partial_target, spans=spans) if spans else None
+        table_target = replace(partial_target, spans=spans) if spans else None
     elif way == CELLS:
-        found = _assign_cells(partial_target, [_matching_cells(quote, encoding, named) for quote in quotes], encoding)
+        table_target = _assign_cells(
+            partial_target, [_matching_cells(quote, encoding, answer_cells) for quote in quotes], encoding
+        )
     else:
-        found = _computed_target(partial_target, way, str(output["expression"]), encoding, named)
-    return found
+        table_target = _computed_target(partial_target, way, str(output["expression"]), encoding, answer_cells)
+    return table_target
 
 
 def _condition_target(condition: Mapping[str, Any], encoding: TableEncoding) -> ConditionTarget | None:
@@ -145,15 +156,19 @@ def _condition_target(condition: Mapping[str, Any], encoding: TableEncoding) -> 
     holds = matching_rows(encoding, condition["column"], condition["bound"], spots[at])
     if holds is None:
         return None
-    alike = {one for one in spots if _limit_measure(encoding, one) == _limit_measure(encoding, spots[at])}
+    alike = {spot for spot in spots if _limit_measure(encoding, spot) == _limit_measure(encoding, spots[at])}
     number = BOUNDS.index(condition["bound"])
-    numbers = (index for index, one in enumerate(condition_choices(encoding)) if one[0] in alike and one[1] == number)
+    numbers = (
+        index
+        for index, condition_choice in enumerate(condition_choices(encoding))
+        if condition_choice[0] in alike and condition_choice[1] == number
+    )
     return ConditionTarget(condition["column"], frozenset(numbers), min(alike), holds)
 
 
 def _limit_measure(encoding: TableEncoding, index: int) -> str | None:
-    given = encoding.locations[index].question_figure
-    return None if given is None else given.measure
+    figure = encoding.locations[index].question_figure
+    return None if figure is None else figure.measure
 
 
 def _column_target(
@@ -171,12 +186,14 @@ def _column_target(
             is not None
         ]
         if operation == CELLS:
-            same = sorted(_normalize_cell(cell) for cell in cells if cell.strip()) == sorted(
+            is_same_column = sorted(_normalize_cell(cell) for cell in cells if cell.strip()) == sorted(
                 map(_normalize_cell, output["quotes"])
             )
         else:
-            same = bool(figures) and _evaluate(build_expression(operation, figures)) == _evaluate(output["expression"])
-        fit += [column] if same else []
+            is_same_column = bool(figures) and _evaluate(build_expression(operation, figures)) == _evaluate(
+                output["expression"]
+            )
+        fit += [column] if is_same_column else []
     return replace(partial, answer_columns=frozenset(fit)) if fit and rows else None
 
 
@@ -187,30 +204,30 @@ def _evaluate(expression: str) -> Fraction | None:
         return None
 
 
-def _matching_cells(quote: str, encoding: TableEncoding, named: CellPositions) -> list[int]:
+def _matching_cells(quote: str, encoding: TableEncoding, answer_cells: CellPositions) -> list[int]:
     return [
         at
         for at, spot in enumerate(encoding.locations)
-        if spot.row >= 0 and _is_same_text(spot.text, quote) and _may_be_answer(spot, named)
+        if spot.row >= 0 and _is_same_text(spot.text, quote) and _may_be_answer(spot, answer_cells)
     ]
 
 
-def _may_be_answer(location: TableLocation, named: CellPositions) -> bool:
+def _may_be_answer(location: TableLocation, answer_cells: CellPositions) -> bool:
     """Returns whether a location may be part of an answer, by the cells that the row names; without named cells all
     may.
     """
-    return not named or location.row < 0 or (location.row, location.column) in named
+    return not answer_cells or location.row < 0 or (location.row, location.column) in answer_cells
 
 
 def _computed_target(
-    partial: TableTarget, operation: str, expression: str, encoding: TableEncoding, named: CellPositions
+    partial: TableTarget, operation: str, expression: str, encoding: TableEncoding, answer_cells: CellPositions
 ) -> TableTarget | None:
-    parsed = parse_expression(expression)
-    if parsed is None or parsed[0] != (DIFFERENCE if operation == GAP else operation):
+    parsed_expression = parse_expression(expression)
+    if parsed_expression is None or parsed_expression[0] != (DIFFERENCE if operation == GAP else operation):
         return None
     lists = [
-        _figure_positions(figure, encoding, named, include_question=operation in PAIR_OPERATIONS)
-        for figure in parsed[1]
+        _figure_positions(figure, encoding, answer_cells, include_question=operation in PAIR_OPERATIONS)
+        for figure in parsed_expression[1]
     ]
     if not all(lists):
         return None
@@ -219,7 +236,7 @@ def _computed_target(
             of_question = [
                 at
                 for at in condition_locations(encoding)
-                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(parsed[1][1])
+                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(parsed_expression[1][1])
             ]
             lists[1] = of_question or lists[1]
         return replace(partial, first=frozenset(lists[0]), second=frozenset(lists[1]))
@@ -227,14 +244,18 @@ def _computed_target(
 
 
 def _figure_positions(
-    figure: str, encoding: TableEncoding, named: CellPositions, *, include_question: bool
+    figure: str, encoding: TableEncoding, answer_cells: CellPositions, *, include_question: bool
 ) -> list[int]:
     """Returns the locations of a figure in the table and the text, else, with `include_question`, in the question."""
     value = _figure_value(figure)
-    every = [(at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, named)]
-    found = [at for at, figure_text in every if figure_text is not None and _figure_value(figure_text) == value]
-    outside_question = [at for at in found if encoding.locations[at].question_figure is None]
-    return outside_question or (found if include_question else [])
+    indexed_figures = [
+        (at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, answer_cells)
+    ]
+    positions = [
+        at for at, figure_text in indexed_figures if figure_text is not None and _figure_value(figure_text) == value
+    ]
+    outside_question = [at for at in positions if encoding.locations[at].question_figure is None]
+    return outside_question or (positions if include_question else [])
 
 
 def _figure_value(figure: str) -> Fraction | None:
@@ -247,8 +268,8 @@ def _assign_cells(partial: TableTarget, lists: Sequence[Sequence[int]], encoding
     """
     if not lists or not all(lists):
         return None
-    known = [encoding.locations[one[0]] for one in lists if len(one) == 1]
-    rows, columns = Counter(spot.row for spot in known), Counter(spot.column for spot in known)
+    table_locations = [encoding.locations[candidates[0]] for candidates in lists if len(candidates) == 1]
+    rows, columns = Counter(spot.row for spot in table_locations), Counter(spot.column for spot in table_locations)
     question_words = content_words(encoding.question)
 
     def fit(at: int) -> tuple[int, int, int]:
@@ -258,16 +279,18 @@ def _assign_cells(partial: TableTarget, lists: Sequence[Sequence[int]], encoding
         around = [*encoding.table[spot.row], encoding.cell(0, spot.column)]
         return max(rows[spot.row], columns[spot.column]), len(question_words & content_words(" ".join(around))), -at
 
-    taken: list[int] = []
-    for one in sorted(lists, key=len):
-        free = [at for at in one if at not in taken]
+    taken_positions: list[int] = []
+    for candidates in sorted(lists, key=len):
+        free = [at for at in candidates if at not in taken_positions]
         if not free:
             return None
-        taken.append(max(free, key=fit))
-        rows[encoding.locations[taken[-1]].row] += 1
-        columns[encoding.locations[taken[-1]].column] += 1
-    every = {at for one in lists for at in one}
-    return replace(partial, cells=frozenset(taken), equivalent_cells=frozenset(every - set(taken)))
+        taken_positions.append(max(free, key=fit))
+        rows[encoding.locations[taken_positions[-1]].row] += 1
+        columns[encoding.locations[taken_positions[-1]].column] += 1
+    all_positions = {at for candidates in lists for at in candidates}
+    return replace(
+        partial, cells=frozenset(taken_positions), equivalent_cells=frozenset(all_positions - set(taken_positions))
+    )
 
 
 def _extreme_target(
@@ -292,7 +315,7 @@ def _extreme_target(
 
 def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], ...]:
     """Returns the first and last token of each occurrence of a quote in the text."""
-    prose, found = encoding.prose_mask(), []
+    prose, quote_spans = encoding.prose_mask(), []
     start = encoding.text.find(quote)
     while quote and start >= 0:
         inside = [
@@ -301,9 +324,9 @@ def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], 
             if span and prose[at] and span[1] > start and span[0] < start + len(quote)
         ]
         if inside and inside[-1] - inside[0] + 1 == len(inside):
-            found.append((inside[0], inside[-1]))
+            quote_spans.append((inside[0], inside[-1]))
         start = encoding.text.find(quote, start + 1)
-    return tuple(found)
+    return tuple(quote_spans)
 
 
 def _normalize_cell(text: str) -> str:

@@ -85,25 +85,25 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     """
     card, rows = training.card, training.data.rows
     check_contract(card, training.data.manifest)
-    reader, frozen = training.load_base(fresh=fresh)
-    begun = None if training.warm_start is None else training.warm_start.with_outputs(OUTPUT_NAMES)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
+    warm_start = None if training.warm_start is None else training.warm_start.with_outputs(OUTPUT_NAMES)
     units = _fit_units(rows["train"], input_names(card)).model_dump()
     layout = training.base_config(FORMAT, ARRAYS_FILE, {"outputs": OUTPUT_NAMES, **input_names(card), "units": units})
     draft = TableReaderConfig.model_validate({**layout, "sha256": "0" * 64})
-    found = training.build_examples(lambda row: _build_example(row, reader, draft))
-    arrays = member_arrays(_train_member(training, frozen, found, begun, on_step))
-    settled, figures = _tune_settings(TableReader(draft, arrays, reader, card), rows["tune"])
-    return training.build_files(layout | settled, arrays, figures)
+    examples = training.build_examples(lambda row: _build_example(row, reader, draft))
+    arrays = member_arrays(_train_member(training, frozen_encoder, examples, warm_start, on_step))
+    fitted_settings, figures = _tune_settings(TableReader(draft, arrays, reader, card), rows["tune"])
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWeights:
     """Fits the weights of unit signs on the rows whose answers have a unit."""
-    found = []
+    unit_rows = []
     for row in rows:
         table = row.input[inputs["table"]]
         if (scale := str(row.output["scale"])) in UNITS:
             top = count_header_rows(table)
-            found.append(
+            unit_rows.append(
                 (
                     unit_signs(
                         str(row.input[inputs["question"]]), table[:top], table[top:], row.input[inputs["paragraphs"]]
@@ -111,7 +111,7 @@ def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWei
                     scale,
                 )
             )
-    return fit_units(found)
+    return fit_units(unit_rows)
 
 
 def input_names(card: Card) -> dict[str, str]:
@@ -135,18 +135,18 @@ def _list_depth(schema: Mapping[str, Any]) -> int:
 
 
 def _build_example(row: DatasetRow, encoder: Encoder, config: TableReaderConfig) -> TableExample | None:
-    given = row.input
-    encoded = TableEncoding(
-        encoder, str(given[config.question]), given[config.table], given[config.paragraphs], config.tokens
+    inputs = row.input
+    encoding = TableEncoding(
+        encoder, str(inputs[config.question]), inputs[config.table], inputs[config.paragraphs], config.tokens
     )
-    found = build_target(row.output, encoded) if len(encoded.windows) <= MAX_TRAINING_WINDOWS else None
-    return None if found is None else TableExample(encoded, found)
+    target = build_target(row.output, encoding) if len(encoding.windows) <= MAX_TRAINING_WINDOWS else None
+    return None if target is None else TableExample(encoding, target)
 
 
 def _train_member(
     training: HeadTraining,
     base: FrozenEncoder,
-    found: Sequence[TableExample],
+    examples: Sequence[TableExample],
     warm_start: WarmStart | None,
     on_step: Callable[[TrainingStep], None],
 ) -> TokenHeadEncoder:
@@ -158,16 +158,23 @@ def _train_member(
     def batch_loss(batch: Sequence[int]) -> Tensor:
         import torch
 
-        some = [found[at] for at in batch]
-        read = _head_outputs(member, [one.encoding for one in some])
+        batch_examples = [examples[at] for at in batch]
+        batch_states = _head_outputs(member, [example.encoding for example in batch_examples])
         logits = [
-            table_logits(one, _tensor_frame(example.encoding), _log_sum)
-            for one, example in zip(read, some, strict=True)
+            table_logits(states, _tensor_frame(example.encoding), _log_sum)
+            for states, example in zip(batch_states, batch_examples, strict=True)
         ]
-        return torch.stack([loss(one, example) for one, example in zip(logits, some, strict=True)]).mean()
+        return torch.stack(
+            [loss(example_logits, example) for example_logits, example in zip(logits, batch_examples, strict=True)]
+        ).mean()
 
-    lengths = [len(one.encoding.windows) * max(map(len, one.encoding.windows)) for one in found]
-    facts = (FORMAT, member.hyperparameters, BATCH_TOKENS, [(one.encoding.windows, one.target) for one in found])
+    lengths = [len(example.encoding.windows) * max(map(len, example.encoding.windows)) for example in examples]
+    facts = (
+        FORMAT,
+        member.hyperparameters,
+        BATCH_TOKENS,
+        [(example.encoding.windows, example.target) for example in examples],
+    )
     return training.train_member(member, TrainingExamples(batch_loss, lengths, facts), warm_start, on_step)
 
 
@@ -177,21 +184,25 @@ def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) 
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    windows = [window for encoded in encodings for window in encoded.windows]
+    windows = [window for encoding in encodings for window in encoding.windows]
     tokens, mask = pad_tokens(windows)
-    every = member.logits(member.base.embed_tokens(tokens), mask)
-    made, at = [], 0
-    for encoded in encodings:
-        made.append(torch.cat([every[at + number, : len(window)] for number, window in enumerate(encoded.windows)]))
-        at += len(encoded.windows)
-    return made
+    all_states = member.logits(member.base.embed_tokens(tokens), mask)
+    outputs, at = [], 0
+    for encoding in encodings:
+        outputs.append(
+            torch.cat([all_states[at + number, : len(window)] for number, window in enumerate(encoding.windows)])
+        )
+        at += len(encoding.windows)
+    return outputs
 
 
 def _tensor_frame(encoding: TableEncoding) -> PoolingMatrices[Tensor]:
     import torch
 
-    made = encoding.pooling()
-    return PoolingMatrices(*(torch.from_numpy(getattr(made, name)) for name in PoolingMatrices.__dataclass_fields__))
+    pooling_matrices = encoding.pooling()
+    return PoolingMatrices(
+        *(torch.from_numpy(getattr(pooling_matrices, name)) for name in PoolingMatrices.__dataclass_fields__)
+    )
 
 
 def _log_sum(logits: Tensor) -> Tensor:
@@ -205,89 +216,96 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     import torch
     from torch.nn import functional
 
-    encoded, wanted = example.encoding, example.target
+    encoding, target = example.encoding, example.target
     units = {SCALES.index(unit) for unit in UNITS}  # words determine the unit better than an encoder
-    total = _any_of_loss(logits.operations, {wanted.operation}) + _any_of_loss(
-        logits.scales, units if wanted.scale in units else {wanted.scale}
+    total = _any_of_loss(logits.operations, {target.operation}) + _any_of_loss(
+        logits.scales, units if target.scale in units else {target.scale}
     )
-    way = OPERATIONS[wanted.operation]
-    if way in FILTERABLE_OPERATIONS and not wanted.may_have_condition:
+    way = OPERATIONS[target.operation]
+    if way in FILTERABLE_OPERATIONS and not target.may_have_condition:
         total = total + _condition_loss(logits, example)
     if way in PAIR_OPERATIONS:
-        fit = [spot.figure is not None for spot in encoded.locations]
+        fit = [spot.figure is not None for spot in encoding.locations]
         return (
             total
-            + _any_of_loss(_mask_logits(logits.first, fit), wanted.first)
-            + _any_of_loss(_mask_logits(logits.second, fit), wanted.second)
+            + _any_of_loss(_mask_logits(logits.first, fit), target.first)
+            + _any_of_loss(_mask_logits(logits.second, fit), target.second)
         )
     if way == TEXT:
-        prose = encoded.prose_mask().tolist()
-        begins, ends = ({span[side] for span in wanted.spans} for side in (0, 1))
+        prose = encoding.prose_mask().tolist()
+        begins, ends = ({span[side] for span in target.spans} for side in (0, 1))
         return (
             total
             + _any_of_loss(_mask_logits(logits.begin, prose), begins)
             + _any_of_loss(_mask_logits(logits.end, prose), ends)
         )
-    if way in (CELLS, SUM, MEAN) and wanted.condition is None:
+    if way in (CELLS, SUM, MEAN) and target.condition is None:
         fit = [
             spot.question_figure is None and (spot.row >= 0 if way == CELLS else spot.figure is not None)
-            for spot in encoded.locations
+            for spot in encoding.locations
         ]
-        counted = torch.tensor([at for at, one in enumerate(fit) if one and at not in wanted.equivalent_cells])
-        right = torch.tensor([float(int(at) in wanted.cells) for at in counted])
-        each = functional.binary_cross_entropy_with_logits(logits.cells[counted], right, reduction="sum") / len(
-            wanted.cells
+        free_cells = torch.tensor(
+            [at for at, is_allowed in enumerate(fit) if is_allowed and at not in target.equivalent_cells]
         )
-        return total + each + _any_of_loss(_mask_logits(logits.cells, fit), wanted.cells | wanted.equivalent_cells)
-    every = [at for at in range(encoded.header_rows, len(encoded.table)) if wanted.satisfies_conditions(at)]
-    if every:  # there is no loss for rows without a condition
-        counted = torch.tensor([float(at in wanted.rows) for at in every])
-        total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], counted, reduction="sum") / 2
-    if wanted.ranking_column is not None:
-        total = total + _any_of_loss(logits.order_columns, {wanted.ranking_column})
-    return total + _any_of_loss(logits.answer_columns, wanted.answer_columns) if wanted.answer_columns else total
+        right = torch.tensor([float(int(at) in target.cells) for at in free_cells])
+        cell_loss = functional.binary_cross_entropy_with_logits(logits.cells[free_cells], right, reduction="sum") / len(
+            target.cells
+        )
+        return total + cell_loss + _any_of_loss(_mask_logits(logits.cells, fit), target.cells | target.equivalent_cells)
+    matching_rows = [at for at in range(encoding.header_rows, len(encoding.table)) if target.satisfies_conditions(at)]
+    if matching_rows:  # there is no loss for rows without a condition
+        free_cells = torch.tensor([float(at in target.rows) for at in matching_rows])
+        total = (
+            total
+            + functional.binary_cross_entropy_with_logits(logits.rows[matching_rows], free_cells, reduction="sum") / 2
+        )
+    if target.ranking_column is not None:
+        total = total + _any_of_loss(logits.order_columns, {target.ranking_column})
+    return total + _any_of_loss(logits.answer_columns, target.answer_columns) if target.answer_columns else total
 
 
 def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     """Returns the negative log-likelihood of the conditions: figure, bound and column of each; or of their absence."""
     import torch
 
-    encoded, wanted, after = example.encoding, example.target, -1
+    encoding, target, after = example.encoding, example.target, -1
     total = logits.bounds.new_zeros(())
-    for one, columns, limits, bounds in (
-        (wanted.condition, logits.condition_columns, logits.limits, logits.bounds),
-        (wanted.second_condition, logits.extra_columns, logits.extra_limits, logits.extra_bounds),
+    for condition_target, columns, limits, bounds in (
+        (target.condition, logits.condition_columns, logits.limits, logits.bounds),
+        (target.second_condition, logits.extra_columns, logits.extra_limits, logits.extra_bounds),
     ):
         if (
-            one is None
+            condition_target is None
             and after >= 0
-            and any(at > after and _sets_bound(encoded, at) for at in condition_locations(encoded))
+            and any(at > after and _sets_bound(encoding, at) for at in condition_locations(encoding))
         ):
             break  # there may be a second condition that the row does not name
-        choice = torch.stack([bounds[0], *choice_logits(encoded, limits, bounds, after)])
-        total = total + _any_of_loss(choice, {0} if one is None else {1 + at for at in one.choices})
-        if one is None:
+        choice = torch.stack([bounds[0], *choice_logits(encoding, limits, bounds, after)])
+        total = total + _any_of_loss(
+            choice, {0} if condition_target is None else {1 + at for at in condition_target.choices}
+        )
+        if condition_target is None:
             break
-        total = total + _any_of_loss(columns, {one.column})
-        after = one.location
+        total = total + _any_of_loss(columns, {condition_target.column})
+        after = condition_target.location
     return total
 
 
 def _sets_bound(encoding: TableEncoding, index: int) -> bool:
     """Returns whether words around a figure of the question set a bound."""
-    given = encoding.locations[index].question_figure
-    return given is not None and given.bound is not None
+    question_figure = encoding.locations[index].question_figure
+    return question_figure is not None and question_figure.bound is not None
 
 
-def _any_of_loss(logits: Tensor, wanted: frozenset[int] | set[int]) -> Tensor:
+def _any_of_loss(logits: Tensor, target_indexes: frozenset[int] | set[int]) -> Tensor:
     """Returns the negative log of the total probability of some alternatives."""
-    return logits.logsumexp(0) - logits[sorted(wanted)].logsumexp(0)
+    return logits.logsumexp(0) - logits[sorted(target_indexes)].logsumexp(0)
 
 
-def _mask_logits(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
+def _mask_logits(logits: Tensor, allowed_mask: Sequence[bool]) -> Tensor:
     import torch
 
-    return logits.masked_fill(~torch.tensor(allowed, dtype=torch.bool), -1e4)
+    return logits.masked_fill(~torch.tensor(allowed_mask, dtype=torch.bool), -1e4)
 
 
 def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
@@ -296,30 +314,34 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
     """
     if len(rows) < LEAST_ROWS:
         return {}, {}
-    read = [
-        (encoded, reader.logits(encoded), row.output) for row in rows for encoded in (reader.encode_inputs(row.input),)
+    readings = [
+        (encoding, reader.logits(encoding), row.output)
+        for row in rows
+        for encoding in (reader.encode_inputs(row.input),)
     ]
     plain = reader.config
 
-    def predict(**settled: float) -> list[tuple[bool, float]]:
-        reader.config = plain.model_copy(update=settled)
-        found = [(reader.decode(encoded, logits), encoded, wanted) for encoded, logits, wanted in read]
+    def predict(**options: float) -> list[tuple[bool, float]]:
+        reader.config = plain.model_copy(update=options)
+        decoded_readings = [
+            (reader.decode(encoding, logits), encoding, expected) for encoding, logits, expected in readings
+        ]
         return [
-            (answers_match(answer_fields(one, scale, encoded), wanted), one.probability)
-            for (one, scale), encoded, wanted in found
+            (answers_match(answer_fields(table_answer, scale, encoding), expected), table_answer.probability)
+            for (table_answer, scale), encoding, expected in decoded_readings
         ]
 
-    def count(**settled: float) -> tuple[int, float]:
-        return sum(one for one, _ in predict(**settled)), -sum(map(abs, settled.values()))
+    def count(**options: float) -> tuple[int, float]:
+        return sum(is_right for is_right, _ in predict(**options)), -sum(map(abs, options.values()))
 
-    settled: dict[str, float] = {}
-    for name, tried in SEARCH_GRID.items():
-        settled[name] = float(max(tried, key=lambda one: count(**settled, **{name: one})))
-    predictions = predict(**settled)
-    settled["sharpen"] = maximize_likelihood(
-        PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in predictions]
+    fitted_settings: dict[str, float] = {}
+    for name, values in SEARCH_GRID.items():
+        fitted_settings[name] = float(max(values, key=lambda value: count(**fitted_settings, **{name: value})))
+    predictions = predict(**fitted_settings)
+    fitted_settings["sharpen"] = maximize_likelihood(
+        PROBABILITY_POWERS, lambda power: [(is_right, sure**power) for is_right, sure in predictions]
     )
-    return settled, {"exact": sum(one for one, _ in predictions) / len(predictions)}
+    return fitted_settings, {"exact": sum(is_right for is_right, _ in predictions) / len(predictions)}
 
 
 def fit_units(rows: Sequence[tuple[Sequence[Sequence[bool]], str]]) -> UnitWeights:
@@ -333,20 +355,24 @@ def fit_units(rows: Sequence[tuple[Sequence[Sequence[bool]], str]]) -> UnitWeigh
     if not rows:
         return UnitWeights(signs=(0.0,) * len(UNIT_SIGNS), usual=(0.0,) * len(UNITS))
     count = len(UNITS)
-    seen = np.array([found for found, _ in rows], dtype=float)
-    given = np.concatenate([seen, np.broadcast_to(np.eye(count), (len(rows), count, count))], axis=2)
+    sign_matrix = np.array([signs for signs, _ in rows], dtype=float)
+    features = np.concatenate([sign_matrix, np.broadcast_to(np.eye(count), (len(rows), count, count))], axis=2)
     right = np.eye(count)[[UNITS.index(unit) for _, unit in rows]]
-    weights = np.zeros(given.shape[2])
+    weights = np.zeros(features.shape[2])
     for _ in range(MAX_NEWTON_STEPS):
-        scores = given @ weights
+        scores = features @ weights
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         chances = powers / powers.sum(axis=1, keepdims=True)
-        means = np.einsum("ru,ruk->rk", chances, given)
-        slope = np.einsum("ru,ruk->k", chances - right, given) + L2_PENALTY * weights
-        bend = np.einsum("ru,ruk,rul->kl", chances, given, given) - means.T @ means + L2_PENALTY * np.eye(len(weights))
+        means = np.einsum("ru,ruk->rk", chances, features)
+        slope = np.einsum("ru,ruk->k", chances - right, features) + L2_PENALTY * weights
+        bend = (
+            np.einsum("ru,ruk,rul->kl", chances, features, features)
+            - means.T @ means
+            + L2_PENALTY * np.eye(len(weights))
+        )
         step = np.linalg.solve(bend, slope)
         weights = weights - step
         if abs(step).max() < NEWTON_TOLERANCE:
             break
-    found = [round(float(weight), 4) for weight in weights]
-    return UnitWeights(signs=tuple(found[: len(UNIT_SIGNS)]), usual=tuple(found[len(UNIT_SIGNS) :]))
+    weight_list = [round(float(weight), 4) for weight in weights]
+    return UnitWeights(signs=tuple(weight_list[: len(UNIT_SIGNS)]), usual=tuple(weight_list[len(UNIT_SIGNS) :]))

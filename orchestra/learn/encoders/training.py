@@ -185,14 +185,14 @@ class HeadTraining(EncoderTraining):
         Raises:
             InputError: N104 if no example is left.
         """
-        found = [one for row in self.data.rows["train"] if (one := build(row)) is not None]
-        if not found:
+        examples = [example for row in self.data.rows["train"] if (example := build(row)) is not None]
+        if not examples:
             raise InputError(
                 "N104",
                 f"{self.data.manifest.name} has no rows in the train split",
                 hint="use more rows, or other split shares",
             )
-        return found
+        return examples
 
     def hyperparameters(self, base: FrozenEncoder, head_rate_factor: float = 1.0) -> EncoderHyperparameters:
         """Returns the hyperparameters: all blocks of the base are tuned, and the head's learning rate has a factor."""
@@ -244,17 +244,17 @@ def bucketed_batches(lengths: Sequence[int], seed: int, batch_tokens: int = BATC
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     order = list(range(len(lengths)))
     chance.shuffle(order)
-    made: list[list[int]] = []
+    batches: list[list[int]] = []
     for start in range(0, len(order), BUCKET_ROWS):
         batch: list[int] = []
         for row in sorted(order[start : start + BUCKET_ROWS], key=lambda row: lengths[row]):
             if batch and (len(batch) + 1) * lengths[row] > batch_tokens:
-                made.append(batch)
+                batches.append(batch)
                 batch = []
             batch.append(row)
-        made.append(batch)
-    chance.shuffle(made)
-    return made
+        batches.append(batch)
+    chance.shuffle(batches)
+    return batches
 
 
 def member_arrays(member: AdaptedEncoder) -> dict[str, NDArray[Any]]:
@@ -274,5 +274,7 @@ def maximize_likelihood(
     """Returns the candidate with the highest likelihood; `predictions` gives (correct, probability) of each answer."""
     return min(
         candidates,
-        key=lambda one: -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in predictions(one)),
+        key=lambda candidate: (
+            -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in predictions(candidate))
+        ),
     )

@@ -97,22 +97,22 @@ class FrozenEncoder:
     @torch.no_grad()
     def lower_block_states(self, texts: Sequence[Sequence[int]], tuned: int, size: int = 64) -> list[Tensor]:
         """Returns the states below the `tuned` last blocks for each text, (tokens, width)."""
-        given: list[Tensor] = [torch.empty(0)] * len(texts)
+        lower_block_states: list[Tensor] = [torch.empty(0)] * len(texts)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             with self.autocast():
-                read = self._run_blocks(*pad_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
-            for row, hidden in zip(rows, read, strict=True):
-                given[row] = hidden[: len(texts[row])].to(
+                batch_states = self._run_blocks(*pad_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
+            for row, row_states in zip(rows, batch_states, strict=True):
+                lower_block_states[row] = row_states[: len(texts[row])].to(
                     self.product_dtype, copy=True
                 )  # for all rows at once, in half the memory
-        return given
+        return lower_block_states
 
     def _run_blocks(self, tokens: Tensor, mask: Tensor, blocks: int) -> Tensor:
-        x, seen = self.embed_tokens(tokens), self.attention_bias(mask)
+        x, attention_bias = self.embed_tokens(tokens), self.attention_bias(mask)
         for layer in range(blocks):
-            x = self.block(x, seen, f"encoder.layer.{layer}", self.linear, 0.0)
+            x = self.block(x, attention_bias, f"encoder.layer.{layer}", self.linear, 0.0)
         return x
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -129,13 +129,13 @@ class FrozenEncoder:
         value for padding.
         """
         rows, length = mask.shape
-        hidden = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None]
+        bias = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None]
         if not self.shape.relative_buckets:
-            return hidden.expand(rows, 1, length, length)
+            return bias.expand(rows, 1, length, length)
         near = self.arrays[RELATIVE_BIAS][
             torch.from_numpy(relative_position_buckets(length, self.shape.relative_buckets))
         ]
-        return hidden + near.permute(2, 0, 1)[None]
+        return bias + near.permute(2, 0, 1)[None]
 
     def block(self, x: Tensor, seen: Tensor, name: str, linear: LinearLayer, dropout: float) -> Tensor:
         """Computes one block with the given linear layers."""
@@ -144,9 +144,9 @@ class FrozenEncoder:
         query, key, value = (part.view(rows, length, self.shape.heads, -1).transpose(1, 2) for part in parts)
         # explicit products: torch's own attention takes twice as long with 16-bit numbers on a CPU
         scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[-1] ** -0.5 + seen
-        read = torch.matmul(scores.softmax(-1).to(value.dtype), value)
-        read = linear(read.transpose(1, 2).reshape(rows, length, -1), f"{name}.attention.output.dense")
-        x = self.layer_norm(x + feature_dropout(read, dropout), f"{name}.attention.output.LayerNorm")
+        attended = torch.matmul(scores.softmax(-1).to(value.dtype), value)
+        attended = linear(attended.transpose(1, 2).reshape(rows, length, -1), f"{name}.attention.output.dense")
+        x = self.layer_norm(x + feature_dropout(attended, dropout), f"{name}.attention.output.LayerNorm")
         inner = linear(functional.gelu(linear(x, f"{name}.intermediate.dense")), f"{name}.output.dense")
         return self.layer_norm(x + feature_dropout(inner, dropout), f"{name}.output.LayerNorm")
 
@@ -182,28 +182,28 @@ class AdaptedEncoder:
         self.parameters: dict[str, Tensor] = {}
         for name in base.shape.linear_layers:
             if name.startswith(tuple(f"{block}." for block in self.blocks)):
-                taken, given = base.shape.layer_shape(name)
+                input_size, output_size = base.shape.layer_shape(name)
                 self.parameters[f"down.{name}"] = (
-                    torch.randn(hyperparameters.rank, taken, generator=self.generator) / math.sqrt(taken)
+                    torch.randn(hyperparameters.rank, input_size, generator=self.generator) / math.sqrt(input_size)
                 ).requires_grad_()
-                self.parameters[f"up.{name}"] = torch.zeros(given, hyperparameters.rank).requires_grad_()
+                self.parameters[f"up.{name}"] = torch.zeros(output_size, hyperparameters.rank).requires_grad_()
 
     def encode(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns the states of all tokens, (rows, tokens, width), from the states below the tuned blocks."""
-        seen, hidden = self.base.attention_bias(mask), hidden.float()
+        attention_bias, hidden = self.base.attention_bias(mask), hidden.float()
         with self.base.autocast():
             for block in self.blocks:
                 hidden = self.base.block(
-                    hidden, seen, block, self._linear, self.hyperparameters.dropout if self.training else 0.0
+                    hidden, attention_bias, block, self._linear, self.hyperparameters.dropout if self.training else 0.0
                 )
         return hidden.float()
 
     def arrays(self) -> dict[str, Tensor]:
         """Returns the learnt arrays as stored for a card: the factor of `up` is multiplied in."""
-        made = {
+        adapter_scales = {
             name: ADAPTER_SCALE * array if name.startswith("up.") else array for name, array in self.parameters.items()
         }
-        return {name: array.detach() for name, array in made.items()}
+        return {name: array.detach() for name, array in adapter_scales.items()}
 
     @torch.no_grad()
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
@@ -237,10 +237,10 @@ class PrototypeEncoder(AdaptedEncoder):
 
     def arrays(self) -> dict[str, Tensor]:
         """Returns the learnt arrays: prototypes of length one, and the sharpness as a factor."""
-        made = super().arrays()
-        return made | {
-            "prototypes": functional.normalize(made["prototypes"], dim=1),
-            "sharpness": made["sharpness"].exp(),
+        arrays = super().arrays()
+        return arrays | {
+            "prototypes": functional.normalize(arrays["prototypes"], dim=1),
+            "sharpness": arrays["sharpness"].exp(),
         }
 
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
@@ -269,10 +269,10 @@ class TokenHeadEncoder(AdaptedEncoder):
 def pad_states(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Returns states of different lengths as one padded array, with its mask."""
     length = max(map(len, texts))
-    hidden = torch.zeros(len(texts), length, texts[0].shape[1], dtype=texts[0].dtype)
+    padded_states = torch.zeros(len(texts), length, texts[0].shape[1], dtype=texts[0].dtype)
     for row, text in enumerate(texts):
-        hidden[row, : len(text)] = text
-    return hidden, torch.arange(length) < torch.tensor([[len(text)] for text in texts])
+        padded_states[row, : len(text)] = text
+    return padded_states, torch.arange(length) < torch.tensor([[len(text)] for text in texts])
 
 
 def pad_tokens(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

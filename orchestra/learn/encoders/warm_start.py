@@ -46,10 +46,10 @@ class WarmStart:
         Raises:
             InputError: A003, A004 or A011 if the folder has no encoder, or a damaged one; N123 if it has another base.
         """
-        there = card.with_settings(name=card.name, folder=folder.resolve())
-        with array_errors(there):
-            layout = EncoderSummary.model_validate_json(there.read(card.data))
-            arrays = load_arrays(there, layout.arrays, layout.sha256)
+        folder_card = card.with_settings(name=card.name, folder=folder.resolve())
+        with array_errors(folder_card):
+            layout = EncoderSummary.model_validate_json(folder_card.read(card.data))
+            arrays = load_arrays(folder_card, layout.arrays, layout.sha256)
         if layout.base.sha256 != base.sha256:
             raise InputError(
                 "N123", f"{folder} has another base encoder than {card.model!r}", hint="train it from the start"
@@ -80,8 +80,8 @@ class WarmStart:
             )
         at = {name: number for number, name in enumerate(self.outputs)}
         rows = [np.zeros_like(weight[0]) if name not in at else weight[at[name]] for name in wanted]
-        moved = [np.zeros_like(bias[0]) if name not in at else bias[at[name]] for name in wanted]
-        arrays = {**self.arrays, "weight": np.stack(rows), "bias": np.stack(moved)}
+        bias_rows = [np.zeros_like(bias[0]) if name not in at else bias[at[name]] for name in wanted]
+        arrays = {**self.arrays, "weight": np.stack(rows), "bias": np.stack(bias_rows)}
         return replace(self, arrays=arrays, outputs=tuple(wanted))
 
     def load_into(self, member: AdaptedEncoder) -> None:
@@ -92,17 +92,17 @@ class WarmStart:
         """
         import torch
 
-        taken = {name: torch.as_tensor(self._single_member_array(name)).float() for name in self.arrays}
-        taken = {**member.arrays(), **taken} if self.adapters_only else taken
+        tensors = {name: torch.as_tensor(self._single_member_array(name)).float() for name in self.arrays}
+        tensors = {**member.arrays(), **tensors} if self.adapters_only else tensors
         strange = sorted(
             name
-            for name in {*taken, *member.parameters}
-            if _array_shape(taken, name) != _array_shape(member.parameters, name)
+            for name in {*tensors, *member.parameters}
+            if _array_shape(tensors, name) != _array_shape(member.parameters, name)
         )
         if strange:
             reason = f"the arrays of {self.folder} do not fit: {strange[0]} and {len(strange) - 1} more differ"
             raise InputError("N123", reason, hint="train it from the start")
-        member.load_arrays(taken)
+        member.load_arrays(tensors)
 
     def _single_member_array(self, name: str) -> NDArray[Any]:
         """Returns an array of the only member; a committee of several has no single member to continue."""

@@ -34,11 +34,11 @@ class SolverEncoder(AdaptedEncoder):
 
     def initial_state(self, problems: Sequence[EncodedProblem], max_quantities: int) -> SolverState:
         """Returns the first state of several problems, padded to `max_quantities` quantities."""
-        tokens, mask = pad_tokens([one.tokens for one in problems])
+        tokens, mask = pad_tokens([problem.tokens for problem in problems])
         places = torch.zeros(len(problems), max_quantities, tokens.shape[1])
         kinds = torch.zeros(len(problems), max_quantities, dtype=torch.long)
-        for row, one in enumerate(problems):
-            kinds[row, : len(one.kinds)] = torch.tensor(one.kinds, dtype=torch.long)
-            for at, found in enumerate(one.token_positions):
-                places[row, at, found] = 1 / len(found)
+        for row, problem in enumerate(problems):
+            kinds[row, : len(problem.kinds)] = torch.tensor(problem.kinds, dtype=torch.long)
+            for at, token_position in enumerate(problem.token_positions):
+                places[row, at, token_position] = 1 / len(token_position)
         return self.head.initial_state(self.encode(self.base.embed_tokens(tokens), mask), places, kinds)

@@ -84,12 +84,12 @@ class WordProblemExample:
 
     def quantities_by_value(self, max_quantities: int) -> dict[Fraction, list[int]]:
         """Returns the quantities by value: common numbers, then up to `max_quantities` of the problem's."""
-        found: dict[Fraction, list[int]] = defaultdict(list)
+        quantities: dict[Fraction, list[int]] = defaultdict(list)
         for at, text in enumerate(COMMON_NUMBERS):
-            found[Fraction(text)].append(at)
-        for at, one in enumerate(self.problem.quantities[:max_quantities], len(COMMON_NUMBERS)):
-            found[one.value].append(at)
-        return found
+            quantities[Fraction(text)].append(at)
+        for at, quantity in enumerate(self.problem.quantities[:max_quantities], len(COMMON_NUMBERS)):
+            quantities[quantity.value].append(at)
+        return quantities
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
@@ -101,7 +101,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     """
     card = training.card
     check_contract(card, training.data.manifest)
-    reader, frozen = training.load_base(fresh=fresh)
+    reader, frozen_encoder = training.load_base(fresh=fresh)
     fields = {
         "input": next(iter(card.input_schema["properties"])),
         "output": card.output_form.single_field,
@@ -111,11 +111,13 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     draft = WordProblemConfig.model_validate({**layout, "sha256": "0" * 64})
     arrays = member_arrays(
         _train_member(
-            training, frozen, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step
+            training, frozen_encoder, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step
         )
     )
-    settled, figures = _fit_confidence(WordProblemSolver(draft, arrays, reader, card), training.data.rows["tune"])
-    return training.build_files(layout | settled, arrays, figures)
+    fitted_settings, figures = _fit_confidence(
+        WordProblemSolver(draft, arrays, reader, card), training.data.rows["tune"]
+    )
+    return training.build_files(layout | fitted_settings, arrays, figures)
 
 
 def _build_example(row: DatasetRow, encoder: Encoder, config: WordProblemConfig) -> WordProblemExample | None:
@@ -135,7 +137,7 @@ def _build_example(row: DatasetRow, encoder: Encoder, config: WordProblemConfig)
 def _train_member(
     training: HeadTraining,
     base: FrozenEncoder,
-    found: Sequence[WordProblemExample],
+    examples: Sequence[WordProblemExample],
     on_step: Callable[[TrainingStep], None],
 ) -> SolverEncoder:
     """Trains a solver on the examples."""
@@ -147,51 +149,53 @@ def _train_member(
         COMMON_NUMBERS,
         member.hyperparameters,
         BATCH_TOKENS,
-        [(one.problem.tokens, one.expression) for one in found],
+        [(example.problem.tokens, example.expression) for example in examples],
     )
     lesson = TrainingExamples(
-        lambda batch: loss(member, [found[at] for at in batch]), [len(one.problem.tokens) for one in found], facts
+        lambda batch: loss(member, [examples[at] for at in batch]),
+        [len(example.problem.tokens) for example in examples],
+        facts,
     )
-    begun = None if training.warm_start is None else training.warm_start.for_format(FORMAT)
-    return training.train_member(member, lesson, begun, on_step)
+    warm_start = None if training.warm_start is None else training.warm_start.for_format(FORMAT)
+    return training.train_member(member, lesson, warm_start, on_step)
 
 
 def loss(member: SolverEncoder, examples: Sequence[WordProblemExample]) -> Tensor:
     """Returns the negative log-likelihood of the correct steps, averaged over the problems."""
     import torch
 
-    examples = sorted(examples, key=lambda one: -one.derivation(len(one.problem.quantities)).step_count)
-    most = max(len(one.problem.quantities) for one in examples)
-    derivations = [one.derivation(most) for one in examples]
-    head, board = member.head, member.initial_state([one.problem for one in examples], most)
-    there = torch.zeros(len(examples), len(COMMON_NUMBERS) + most, dtype=torch.bool)
-    for at, one in enumerate(examples):
-        there[at, : len(COMMON_NUMBERS) + len(one.problem.quantities)] = True
-    lost: list[Tensor] = []
+    examples = sorted(examples, key=lambda example: -example.derivation(len(example.problem.quantities)).step_count)
+    max_quantities = max(len(example.problem.quantities) for example in examples)
+    derivations = [example.derivation(max_quantities) for example in examples]
+    head, board = member.head, member.initial_state([example.problem for example in examples], max_quantities)
+    available_mask = torch.zeros(len(examples), len(COMMON_NUMBERS) + max_quantities, dtype=torch.bool)
+    for at, example in enumerate(examples):
+        available_mask[at, : len(COMMON_NUMBERS) + len(example.problem.quantities)] = True
+    losses: list[Tensor] = []
     first = True
     while derivations and (first or not derivations[0].is_done):
-        going = len(derivations) if first else sum(not one.is_done for one in derivations)
-        derivations, there = derivations[:going], there[:going]
-        board = SolverState(board.vectors[:going], board.state[:going])
+        open_count = len(derivations) if first else sum(not derivation.is_done for derivation in derivations)
+        derivations, available_mask = derivations[:open_count], available_mask[:open_count]
+        board = SolverState(board.vectors[:open_count], board.state[:open_count])
         pairs = head.pair_vectors(board)
-        logits = _mask_unavailable(head.step_logits(pairs), there)
-        alone = head.single_logits(board).masked_fill(~there, IMPOSSIBLE_LOGIT) if first else None
-        taken = _choose_steps(derivations, logits, alone, lost)
-        rows, lefts, rights, operations = torch.tensor(taken).T if taken else torch.empty(4, 0, dtype=torch.long)
+        logits = _mask_unavailable(head.step_logits(pairs), available_mask)
+        alone = head.single_logits(board).masked_fill(~available_mask, IMPOSSIBLE_LOGIT) if first else None
+        steps = _choose_steps(derivations, logits, alone, losses)
+        rows, lefts, rights, operations = torch.tensor(steps).T if steps else torch.empty(4, 0, dtype=torch.long)
         board = SolverState(board.vectors[rows], board.state[rows])
         board = head.next_state(board, pairs[rows, lefts, rights], operations)
         derivations = [derivations[row] for row in rows.tolist()]
-        there = torch.cat([there[rows], torch.ones(len(rows), 1, dtype=torch.bool)], 1)
+        available_mask = torch.cat([available_mask[rows], torch.ones(len(rows), 1, dtype=torch.bool)], 1)
         first = False
-    return torch.stack(lost).sum() / len(examples)
+    return torch.stack(losses).sum() / len(examples)
 
 
-def _mask_unavailable(scores: Tensor, there: Tensor) -> Tensor:
+def _mask_unavailable(scores: Tensor, available_mask: Tensor) -> Tensor:
     """Sets the logits of impossible steps, (problems, quantities, quantities, 2 × operations), to a very low value."""
     import torch
 
     ways = torch.from_numpy(step_mask(scores.shape[1]))
-    open_ = ways.repeat(1, 1, 2)[None] & (there[:, :, None] & there[:, None])[..., None]
+    open_ = ways.repeat(1, 1, 2)[None] & (available_mask[:, :, None] & available_mask[:, None])[..., None]
     return scores.masked_fill(~open_, IMPOSSIBLE_LOGIT)
 
 
@@ -203,25 +207,25 @@ def _choose_steps(
 
     count, kinds = logits.shape[1], logits.shape[3]
     flat = logits.flatten(1)
-    every = flat if alone is None else torch.cat([flat, alone], 1)
-    whole = every.logsumexp(1)
-    taken = []
+    all_logits = flat if alone is None else torch.cat([flat, alone], 1)
+    log_total = all_logits.logsumexp(1)
+    chosen_steps = []
     for row, derivation in enumerate(derivations):
         if alone is not None and derivation.direct_answers:
-            losses.append(whole[row] - alone[row, list(derivation.direct_answers)].logsumexp(0))
+            losses.append(log_total[row] - alone[row, list(derivation.direct_answers)].logsumexp(0))
             continue
         moves = derivation.correct_steps()
         steps = list(moves)
         at = [
-            (one.left * count + one.right) * kinds + one.operation + (len(OPERATIONS) if one.is_last else 0)
-            for one in steps
+            (step.left * count + step.right) * kinds + step.operation + (len(OPERATIONS) if step.is_last else 0)
+            for step in steps
         ]
-        right = every[row, at]
-        losses.append(whole[row] - right.logsumexp(0))
+        right = all_logits[row, at]
+        losses.append(log_total[row] - right.logsumexp(0))
         best = steps[int(right.argmax())]
         derivation.apply(moves[best], count)
-        taken.append((row, best.left, best.right, best.operation))
-    return taken
+        chosen_steps.append((row, best.left, best.right, best.operation))
+    return chosen_steps
 
 
 def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
@@ -230,15 +234,17 @@ def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tu
     """
     predictions: list[tuple[bool, float]] = []
     for row in rows:
-        read = encode_problem(solver.encoder, str(row.input[solver.config.input]))
-        if len(read.tokens) > solver.config.tokens:
+        encoded_problem = encode_problem(solver.encoder, str(row.input[solver.config.input]))
+        if len(encoded_problem.tokens) > solver.config.tokens:
             continue  # serving refuses it as well
-        text, sure = solver.best_expression(solver.beam_search(read))
+        text, sure = solver.best_expression(solver.beam_search(encoded_problem))
         predictions.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
     if len(predictions) < MIN_TUNE_ROWS:
         return {}, {}
-    sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in predictions])
-    return {"sharpen": sharpen}, {"value": sum(one for one, _ in predictions) / len(predictions)}
+    sharpen = maximize_likelihood(
+        PROBABILITY_POWERS, lambda power: [(is_right, sure**power) for is_right, sure in predictions]
+    )
+    return {"sharpen": sharpen}, {"value": sum(is_right for is_right, _ in predictions) / len(predictions)}
 
 
 class DerivationStep(NamedTuple):
@@ -318,12 +324,12 @@ class Derivation:
 
     def correct_steps(self) -> dict[DerivationStep, _StepEffect]:
         """Returns the currently correct steps with their effects."""
-        found: dict[DerivationStep, _StepEffect] = {}
+        step_effects: dict[DerivationStep, _StepEffect] = {}
         for group in self._groups.values():
             for first, second in combinations(group.terms, 2):
                 for step, plus in self._combining_steps(group, first, second):
-                    found[step] = _StepEffect(group, first, second, plus)
-        return found
+                    step_effects[step] = _StepEffect(group, first, second, plus)
+        return step_effects
 
     def apply(self, effect: _StepEffect, position: int) -> None:
         """Applies a step whose result is the quantity at `position`."""
@@ -343,14 +349,14 @@ class Derivation:
         if len(group.terms) == 2 and not first.is_added:
             return  # both are subtracted: other steps derive the result
         operation, last = OPERATIONS.index(sign), group.key == self._root and len(group.terms) == 2
-        turned = sign != group.operators[0] and sum(part.is_added for part in group.terms) > 1
+        is_turned = sign != group.operators[0] and sum(part.is_added for part in group.terms) > 1
         for left in self._quantities_of(first):
             for right in self._quantities_of(second):
                 if sign == group.operators[0]:
                     yield DerivationStep(min(left, right), max(left, right), operation, last), first.is_added
                 elif left != right:
                     yield DerivationStep(left, right, operation, last), first.is_added
-                    if turned:  # `9-(5-2)` is 9 - 5 + 2: the result of 5 - 2 is subtracted
+                    if is_turned:  # `9-(5-2)` is 9 - 5 + 2: the result of 5 - 2 is subtracted
                         yield DerivationStep(right, left, operation, False), False
 
     def _quantities_of(self, part: _Term) -> tuple[int, ...]:
@@ -360,10 +366,10 @@ class Derivation:
         """Registers a part of the expression tree and returns its key."""
         if isinstance(node, ast.Constant):
             value = evaluate(ast.unparse(node))
-            found = tuple(self._given_quantities.get(value, ()))
-            if not found:
+            quantity_indexes = tuple(self._given_quantities.get(value, ()))
+            if not quantity_indexes:
                 raise ArithmeticParseError(f"{value} is not a number of the problem")
-            self._quantities[key := str(value)] = found
+            self._quantities[key := str(value)] = quantity_indexes
             return key
         signs = _operators(node)
         parts = [_Term(plus, self._add_expression(part)) for plus, part in _flatten(node, signs, True)]

@@ -43,8 +43,8 @@ class NearestRowBaseline:
     def __init__(self, rows: Sequence[BaselineRow]) -> None:
         self._outputs = [row.output for row in rows]
         bags = [Counter(_words(row.input)) for row in rows]
-        seen = Counter(word for bag in bags for word in bag)
-        self._word_weights = {word: math.log(len(rows) / count) + 1 for word, count in seen.items()}
+        counts = Counter(word for bag in bags for word in bag)
+        self._word_weights = {word: math.log(len(rows) / count) + 1 for word, count in counts.items()}
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for number, bag in enumerate(bags):
             weights = {word: count * self._word_weights[word] for word, count in bag.items()}
@@ -74,17 +74,17 @@ class DictionaryBaseline:
         self._values = sorted(self._slots, key=lambda value: (-len(value), value))
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
-        text, found, taken = str(inputs[self._text]), dict[str, Any](), set[int]()
+        text, output, taken_positions = str(inputs[self._text]), dict[str, Any](), set[int]()
         low = text.lower()
         for value in self._values:
             if value not in low:
                 continue
             match = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE)
-            free = next((slot for slot in sorted(self._slots[value]) if slot not in found), None)
-            if match and free and not taken & set(range(*match.span())):
-                found[free] = {"value": match[0], "start": match.start(), "end": match.end()}
-                taken |= set(range(*match.span()))
-        return {self._field: found}
+            free = next((slot for slot in sorted(self._slots[value]) if slot not in output), None)
+            if match and free and not taken_positions & set(range(*match.span())):
+                output[free] = {"value": match[0], "start": match.start(), "end": match.end()}
+                taken_positions |= set(range(*match.span()))
+        return {self._field: output}
 
 
 def _span_fields(row: BaselineRow) -> tuple[str, str] | None:

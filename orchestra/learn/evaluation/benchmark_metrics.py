@@ -35,11 +35,11 @@ def parse_amount(value: Any) -> float | None:
             return float(value)
         except OverflowError:
             return None
-    found = _NUMBER.fullmatch(str(value).strip())
-    if found is None:
+    match = _NUMBER.fullmatch(str(value).strip())
+    if match is None:
         return None
-    opened, before, after, digits, closed, percent, closed_late = found.groups()
-    negative = bool(before or after) or bool(opened and (closed or closed_late))
+    opening, before, after, digits, closing, percent, closed_late = match.groups()
+    negative = bool(before or after) or bool(opening and (closing or closed_late))
     return (-1.0 if negative else 1.0) * float(digits.replace(",", "")) * (0.01 if percent else 1.0)
 
 
@@ -59,8 +59,8 @@ def scaled_answers_match(
         if _is_single(given) and not given_scale
         else None
     )
-    whole = None if bare is None else Counter([f"{bare:.4f}"])
-    return _canonical_forms(wanted, wanted_scale, normal) in (_canonical_forms(given, given_scale, normal), whole)
+    counts = None if bare is None else Counter([f"{bare:.4f}"])
+    return _canonical_forms(wanted, wanted_scale, normal) in (_canonical_forms(given, given_scale, normal), counts)
 
 
 def _is_single(value: Any) -> bool:
@@ -68,14 +68,14 @@ def _is_single(value: Any) -> bool:
 
 
 def _canonical_forms(answer: Any, scale: str, normal: Callable[[str], str]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for one in answer if isinstance(answer, list | tuple) else [answer]:
-        value = parse_amount(one)
+    counts: Counter[str] = Counter()
+    for item in answer if isinstance(answer, list | tuple) else [answer]:
+        value = parse_amount(item)
         if value is None:
-            found[f"{normal(str(one))} {scale}".strip()] += 1
+            counts[f"{normal(str(item))} {scale}".strip()] += 1
         else:
-            found[f"{value if '%' in str(one) else round(value, 2) * SCALES.get(scale, 1.0):.4f}"] += 1
-    return found
+            counts[f"{value if '%' in str(item) else round(value, 2) * SCALES.get(scale, 1.0):.4f}"] += 1
+    return counts
 
 
 OMITTED_ARGUMENT = ""
@@ -91,8 +91,8 @@ def calls_match(wanted: Any, given: Any) -> bool:
     if not isinstance(wanted, list | tuple) or not isinstance(given, list | tuple) or len(wanted) != len(given):
         return False
     fits = [[at for at, call in enumerate(given) if call_matches(possible, call)] for possible in wanted]
-    taken: dict[int, int] = {}
-    return all(_augment_matching(number, fits, taken, set()) for number in range(len(wanted)))
+    matching: dict[int, int] = {}
+    return all(_augment_matching(number, fits, matching, set()) for number in range(len(wanted)))
 
 
 def call_matches(possible: Any, call: Any) -> bool:
@@ -103,46 +103,46 @@ def call_matches(possible: Any, call: Any) -> bool:
     return call.get("name") == name and _arguments_match(arguments, call.get("arguments") or {})
 
 
-def _augment_matching(number: int, fits: Sequence[Sequence[int]], taken: dict[int, int], seen: set[int]) -> bool:
+def _augment_matching(number: int, fits: Sequence[Sequence[int]], matching: dict[int, int], visited: set[int]) -> bool:
     """Assigns a call to a possible answer, reassigning others if needed (augmenting paths, Kuhn 1955)."""
     for at in fits[number]:
-        if at not in seen:
-            seen.add(at)
-            if at not in taken or _augment_matching(taken[at], fits, taken, seen):
-                taken[at] = number
+        if at not in visited:
+            visited.add(at)
+            if at not in matching or _augment_matching(matching[at], fits, matching, visited):
+                matching[at] = number
                 return True
     return False
 
 
-def _arguments_match(accepted: Mapping[str, Any], given: Any) -> bool:
+def _arguments_match(arguments: Mapping[str, Any], actual: Any) -> bool:
     """Returns whether arguments have only accepted names and values, and all required ones."""
-    if not isinstance(given, Mapping) or given.keys() - accepted.keys():
+    if not isinstance(actual, Mapping) or actual.keys() - arguments.keys():
         return False
-    for name, values in accepted.items():
+    for name, values in arguments.items():
         options = values if isinstance(values, list | tuple) else [values]
         if not (
-            any(_value_matches(option, given[name]) for option in options)
-            if name in given
+            any(_value_matches(option, actual[name]) for option in options)
+            if name in actual
             else OMITTED_ARGUMENT in options
         ):
             return False
     return True
 
 
-def _value_matches(accepted: Any, given: Any) -> bool:
-    if isinstance(accepted, bool) or isinstance(given, bool):
-        return accepted is given
-    match accepted, given:
+def _value_matches(option: Any, actual: Any) -> bool:
+    if isinstance(option, bool) or isinstance(actual, bool):
+        return option is actual
+    match option, actual:
         case int() | float(), int() | float():
-            return accepted == given or math.isclose(_clamp(accepted), _clamp(given), rel_tol=1e-9)
+            return option == actual or math.isclose(_clamp(option), _clamp(actual), rel_tol=1e-9)
         case str(), str():
-            return _normalize(accepted) == _normalize(given)
+            return _normalize(option) == _normalize(actual)
         case list() | tuple(), list() | tuple():
-            return len(accepted) == len(given) and all(map(_value_matches, accepted, given))
+            return len(option) == len(actual) and all(map(_value_matches, option, actual))
         case Mapping(), Mapping():
-            return _arguments_match(accepted, given)
+            return _arguments_match(option, actual)
         case _:
-            return bool(accepted == given)
+            return bool(option == actual)
 
 
 def _clamp(value: float) -> float:

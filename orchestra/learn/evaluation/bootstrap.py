@@ -71,8 +71,8 @@ def estimate_interval(
     if not groups:
         return IntervalEstimate(*(float("nan"),) * 3)
     chance, parts = random.Random(seed), list(chain(*groups))  # noqa: S311 - draws, not secrets
-    drawn = sorted(value for _ in range(resamples) if (value := metric.aggregate(_resample(groups, chance))) == value)
-    low, high = _percentile_interval(drawn)
+    samples = sorted(value for _ in range(resamples) if (value := metric.aggregate(_resample(groups, chance))) == value)
+    low, high = _percentile_interval(samples)
     value = metric.aggregate(parts)
     if metric.is_proportion and (low <= 0 or high >= 1):
         if len(groups) == len(parts) and all(map(_is_binary, parts)):
@@ -99,9 +99,10 @@ def paired_difference(
     """
     groups = _group_values(
         [
-            (one.group, (before, after))
-            for one, other in zip(old, new, strict=True)
-            if (before := metric.case_score(one)) is not None and (after := metric.case_score(other)) is not None
+            (old_case.group, (before, after))
+            for old_case, new_case in zip(old, new, strict=True)
+            if (before := metric.case_score(old_case)) is not None
+            and (after := metric.case_score(new_case)) is not None
         ]
     )
     if not groups:
@@ -113,32 +114,36 @@ def paired_difference(
             metric.aggregate([after for _, after in pairs]) - metric.aggregate([before for before, _ in pairs])
         )
 
-    chance, found = random.Random(seed), improvement(all_pairs)  # noqa: S311 - draws, not secrets
-    drawn = sorted(value for _ in range(resamples) if (value := improvement(_resample(groups, chance))) == value)
-    low, high = _percentile_interval(drawn)
+    chance, observed_gain = random.Random(seed), improvement(all_pairs)  # noqa: S311 - draws, not secrets
+    samples = sorted(value for _ in range(resamples) if (value := improvement(_resample(groups, chance))) == value)
+    low, high = _percentile_interval(samples)
     if metric.is_proportion and low == high:  # all cases have the same score
-        width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < found < 1 else 2)
+        width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < observed_gain < 1 else 2)
         low, high = max(-1.0, low - width), min(1.0, high + width)
     if metric.is_proportion and len(groups) == len(all_pairs) and all(map(_is_binary, chain(*all_pairs))):
-        gained = [change for before, after in all_pairs if (change := sign * (after[0] - before[0]))]
-        return PairedDifference(found, low, high, binomial_tail(sum(change < 0 for change in gained), len(gained), 0.5))
+        improvements = [change for before, after in all_pairs if (change := sign * (after[0] - before[0]))]
+        return PairedDifference(
+            observed_gain, low, high, binomial_tail(sum(change < 0 for change in improvements), len(improvements), 0.5)
+        )
     exchanges = min(MAX_PERMUTATIONS, max(resamples, round(20 / level)))
     # `not <` instead of `>=`: a NaN, such as the AUROC of one label, is no evidence of an improvement
-    alike = sum(not improvement(_permute(groups, chance)) < found for _ in range(exchanges))
-    return PairedDifference(found, low, high, (alike + 1) / (exchanges + 1))
+    alike = sum(not improvement(_permute(groups, chance)) < observed_gain for _ in range(exchanges))
+    return PairedDifference(observed_gain, low, high, (alike + 1) / (exchanges + 1))
 
 
 def _group_values(parts: Sequence[tuple[str, T]]) -> list[list[T]]:
     """Returns case scores by group; a case without a group is its own group."""
-    found: dict[str | int, list[T]] = {}
+    values_by_group: dict[str | int, list[T]] = {}
     for at, (name, part) in enumerate(parts):
-        found.setdefault(name or at, []).append(part)
-    return list(found.values())
+        values_by_group.setdefault(name or at, []).append(part)
+    return list(values_by_group.values())
 
 
 def _permute(groups: Sequence[list[tuple[Any, Any]]], chance: random.Random) -> list[tuple[Any, Any]]:
     """Returns the scores of two arms with the answers to each group exchanged at random."""
-    return [pair if kept else pair[::-1] for group in groups for kept in [chance.random() < 0.5] for pair in group]
+    return [
+        pair if is_kept else pair[::-1] for group in groups for is_kept in [chance.random() < 0.5] for pair in group
+    ]
 
 
 def _resample(groups: Sequence[list[T]], chance: random.Random) -> list[T]:
@@ -150,8 +155,8 @@ def _is_binary(part: Any) -> bool:
     return part[1] == 1 and part[0] in (0, 1)
 
 
-def _percentile_interval(drawn: Sequence[float]) -> tuple[float, float]:
-    if not drawn:
+def _percentile_interval(samples: Sequence[float]) -> tuple[float, float]:
+    if not samples:
         return float("nan"), float("nan")
-    cut = (1 - CONFIDENCE_LEVEL) / 2
-    return drawn[int(cut * len(drawn))], drawn[min(len(drawn) - 1, int((1 - cut) * len(drawn)))]
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    return samples[int(tail * len(samples))], samples[min(len(samples) - 1, int((1 - tail) * len(samples)))]

@@ -25,12 +25,12 @@ def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
     total = sum(gain for _, gain in calls)
     if not total:
         return []
-    ordered = sorted(calls, key=lambda call: -call[0])
-    points, gained = [(0.0, 0.0)], 0.0
-    for at, (score, gain) in enumerate(ordered, start=1):
-        gained += gain
-        if at == len(ordered) or ordered[at][0] != score:
-            points.append((at / len(ordered), gained / total))
+    sorted_calls = sorted(calls, key=lambda call: -call[0])
+    points, gain_total = [(0.0, 0.0)], 0.0
+    for at, (score, gain) in enumerate(sorted_calls, start=1):
+        gain_total += gain
+        if at == len(sorted_calls) or sorted_calls[at][0] != score:
+            points.append((at / len(sorted_calls), gain_total / total))
     return points
 
 
@@ -55,5 +55,5 @@ def cpt(calls: Sequence[ScoredCall], closed: float) -> float:
 
 def threshold_for_share(scores: Sequence[float], share: float) -> float:
     """Returns the threshold for which at most this share of the scores is higher."""
-    ordered = sorted(scores, reverse=True)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered) + 1e-9))]
+    sorted_scores = sorted(scores, reverse=True)
+    return sorted_scores[min(len(sorted_scores) - 1, int(share * len(sorted_scores) + 1e-9))]

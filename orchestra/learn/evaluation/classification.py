@@ -48,17 +48,17 @@ class ClassificationReport:
             "field": self.field,
             "labels": [
                 {
-                    "label": one.label,
-                    "precision": one.precision,
-                    "recall": one.recall,
-                    "f1": one.f1,
-                    "support": one.support,
+                    "label": label.label,
+                    "precision": label.precision,
+                    "recall": label.recall,
+                    "f1": label.f1,
+                    "support": label.support,
                 }
-                for one in self.labels
+                for label in self.labels
             ],
             "confusions": [
-                {"expected": expected, "predicted": predicted, "rows": rows}
-                for expected, predicted, rows in self.confusions
+                {"expected": expected, "predicted": predicted_label, "rows": rows}
+                for expected, predicted_label, rows in self.confusions
             ],
         }
 
@@ -71,21 +71,25 @@ def label_field(card: Card) -> str:
         InputError: C010 if there is no such field, or several.
     """
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {WHOLE_OUTPUT: card.output_schema}
-    each = {name: union_members(subschema(card.output_schema, schema)) for name, schema in fields.items()}
-    listed = [
+    branches_by_field = {name: union_members(subschema(card.output_schema, schema)) for name, schema in fields.items()}
+    enum_fields = [
         name
-        for name, some in each.items()
-        if any("enum" in one or "const" in one or one.get("type") == "boolean" for one in some)
+        for name, field_branches in branches_by_field.items()
+        if any("enum" in branch or "const" in branch or branch.get("type") == "boolean" for branch in field_branches)
     ]
-    texts = [name for name, some in each.items() if any(one.get("type") == "string" for one in some)]
-    found = listed or texts
-    if len(found) != 1:
+    texts = [
+        name
+        for name, field_branches in branches_by_field.items()
+        if any(branch.get("type") == "string" for branch in field_branches)
+    ]
+    candidates = enum_fields or texts
+    if len(candidates) != 1:
         reason = (
             f"--classes needs an agent with one label field, and the output of {card.name} "
-            f"has {len(found) or 'no'} such fields"
+            f"has {len(candidates) or 'no'} such fields"
         )
         raise InputError("C010", reason, hint="leave it out")
-    return found[0]
+    return candidates[0]
 
 
 def classification_report(card: Card, evaluation: str, cases: Sequence[Case]) -> ClassificationReport:
@@ -95,32 +99,45 @@ def classification_report(card: Card, evaluation: str, cases: Sequence[Case]) ->
         InputError: As `label_field`.
     """
     field = label_field(card)
-    measure = next((one for one in metric_configs_for(card, evaluation)[0].values() if one.field == field), None)
+    measure = next(
+        (
+            metric_config
+            for metric_config in metric_configs_for(card, evaluation)[0].values()
+            if metric_config.field == field
+        ),
+        None,
+    )
     key = measure.expected if measure is not None and measure.expected else field
     pairs: Counter[tuple[str, str]] = Counter()
     for case in cases:
         value = case.output.get(field) if case.output is not None else None
-        predicted = (
+        predicted_label = (
             NO_ANSWER
             if case.output is None
             else _label_text(measure.means.get(value, value) if measure and isinstance(value, str) else value)
         )
         right = case.expected.get(key)
-        labels = [_label_text(one) for one in (right if isinstance(right, list) else [right])] or [NO_ANSWER]
-        pairs[predicted if predicted in labels else labels[0], predicted] += 1
+        labels = [_label_text(item) for item in (right if isinstance(right, list) else [right])] or [NO_ANSWER]
+        pairs[predicted_label if predicted_label in labels else labels[0], predicted_label] += 1
     names = sorted({name for pair in pairs for name in pair} - {NO_ANSWER})
-    confused = [
-        (expected, predicted, count) for (expected, predicted), count in pairs.most_common() if expected != predicted
+    confusions = [
+        (expected, wrong_label, count)
+        for (expected, wrong_label), count in pairs.most_common()
+        if expected != wrong_label
     ]
-    return ClassificationReport(field, [_label_metrics(name, pairs) for name in names], confused[:MAX_CONFUSIONS])
+    return ClassificationReport(field, [_label_metrics(name, pairs) for name in names], confusions[:MAX_CONFUSIONS])
 
 
 def _label_metrics(name: str, pairs: Counter[tuple[str, str]]) -> LabelMetrics:
     right = pairs[name, name]
-    has = sum(count for (expected, _), count in pairs.items() if expected == name)
-    predicted = sum(count for (_, answer), count in pairs.items() if answer == name)
+    actual_count = sum(count for (expected, _), count in pairs.items() if expected == name)
+    predicted_count = sum(count for (_, answer), count in pairs.items() if answer == name)
     return LabelMetrics(
-        name, right / predicted if predicted else None, right / has if has else None, 2 * right / (has + predicted), has
+        name,
+        right / predicted_count if predicted_count else None,
+        right / actual_count if actual_count else None,
+        2 * right / (actual_count + predicted_count),
+        actual_count,
     )
 
 

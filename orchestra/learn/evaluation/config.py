@@ -107,15 +107,15 @@ def read_evaluations(path: Path) -> dict[str, Evaluation]:
     Raises:
         InputError: N201 if the file is invalid; L-codes if it is not strict YAML.
     """
-    marked = load_yaml(path.read_bytes(), str(path))
-    several = isinstance(marked.value, dict) and "evaluations" in marked.value
+    yaml_document = load_yaml(path.read_bytes(), str(path))
+    has_several = isinstance(yaml_document.value, dict) and "evaluations" in yaml_document.value
     try:
-        if several:
-            return dict(_MultipleEvaluationsFile.model_validate(marked.value).evaluations)
-        one = _SingleEvaluationFile.model_validate(marked.value)
+        if has_several:
+            return dict(_MultipleEvaluationsFile.model_validate(yaml_document.value).evaluations)
+        evaluation_file = _SingleEvaluationFile.model_validate(yaml_document.value)
     except ValidationError as error:
-        raise _file_error(error, marked) from error
-    return {one.rows.set if one.rows else "rows": one}
+        raise _file_error(error, yaml_document) from error
+    return {evaluation_file.rows.set if evaluation_file.rows else "rows": evaluation_file}
 
 
 def find_evaluation(path: Path, name: str = "") -> tuple[str, Evaluation]:
@@ -124,18 +124,18 @@ def find_evaluation(path: Path, name: str = "") -> tuple[str, Evaluation]:
     Raises:
         InputError: N204 if there is none of that name.
     """
-    found = read_evaluations(path)
-    chosen = name or next(iter(found))
-    if chosen not in found:
-        near = closest_match(chosen, found)
-        hint = f"did you mean {near!r}?" if near else f"it has {', '.join(found)}"
-        raise InputError("N204", f"{path.parent.name} has no evaluation {chosen!r}", hint=hint)
-    return chosen, found[chosen]
+    evaluations = read_evaluations(path)
+    chosen_name = name or next(iter(evaluations))
+    if chosen_name not in evaluations:
+        near = closest_match(chosen_name, evaluations)
+        hint = f"did you mean {near!r}?" if near else f"it has {', '.join(evaluations)}"
+        raise InputError("N204", f"{path.parent.name} has no evaluation {chosen_name!r}", hint=hint)
+    return chosen_name, evaluations[chosen_name]
 
 
-def _file_error(error: ValidationError, marked: YamlDocument) -> InputError:
+def _file_error(error: ValidationError, yaml_document: YamlDocument) -> InputError:
     first = error.errors(include_url=False)[0]
     reason = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace(
         "Value error, ", ""
     )
-    return InputError("N201", reason, location=marked.location(first["loc"]), hint=HINT)
+    return InputError("N201", reason, location=yaml_document.location(first["loc"]), hint=HINT)

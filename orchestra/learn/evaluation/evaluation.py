@@ -68,7 +68,9 @@ class EvaluationReport:
 
     def estimates(self, arm: str) -> Mapping[str, IntervalEstimate]:
         """Returns the results of an arm by metric name."""
-        return next(dict(zip(self.metrics, figures, strict=True)) for one, figures in self.arms if one.name == arm)
+        return next(
+            dict(zip(self.metrics, figures, strict=True)) for scored_arm, figures in self.arms if scored_arm.name == arm
+        )
 
     def markdown(self) -> str:
         """Returns the results as a Markdown table, with 95 % intervals and their method."""
@@ -76,9 +78,9 @@ class EvaluationReport:
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for arm, figures in self.arms:
             rows = max(1, len(arm.cases))
-            spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
+            token_text = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
             name = arm.name if len(arm.cases) == self.rows else f"{arm.name}, {len(arm.cases)} rows"
-            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answer_rate:.3f}', spent])} |")
+            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answer_rate:.3f}', token_text])} |")
         return "\n".join([*lines, "", caption(self.rows, self.groups)])
 
     def as_data(self) -> dict[str, Any]:
@@ -93,8 +95,10 @@ class EvaluationReport:
                     "arm": arm.name,
                     "rows": len(arm.cases),
                     "metrics": {
-                        name: {"value": one.value, "low": one.low, "high": one.high} if one.value == one.value else None
-                        for name, one in zip(self.metrics, figures, strict=True)
+                        name: {"value": figure.value, "low": figure.low, "high": figure.high}
+                        if figure.value == figure.value
+                        else None
+                        for name, figure in zip(self.metrics, figures, strict=True)
                     },
                     ANSWERED: arm.answer_rate,
                     "failed": arm.failed,
@@ -120,28 +124,30 @@ def build_report(
     name: str, test: EvaluationSet, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0
 ) -> EvaluationReport:
     """Computes the results of some arms on a test of an agent or workflow."""
-    figured = [(arm, [estimate_interval(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
-    return EvaluationReport(name, test.name, len(test.rows), [one.name for one in metrics], figured, test.group_count)
+    estimates_by_arm = [(arm, [estimate_interval(metric, arm.cases, seed=seed) for metric in metrics]) for arm in arms]
+    return EvaluationReport(
+        name, test.name, len(test.rows), [metric.name for metric in metrics], estimates_by_arm, test.group_count
+    )
 
 
 def answer_rate_interval(arm: Arm, seed: int = 0) -> IntervalEstimate:
     """Returns the share of an arm's rows with an answer, with its interval."""
-    given = Metric(
+    metric = Metric(
         ANSWERED,
         lambda case: (float(case.output is not None), 1.0),
         lambda parts: fmean(part[0] for part in parts),
         is_proportion=True,
     )
-    return estimate_interval(given, arm.cases, seed=seed)
+    return estimate_interval(metric, arm.cases, seed=seed)
 
 
 def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
     """Returns a sample of at most that many rows, drawn by the seed, in the order of the file."""
     if not rows or rows >= len(test.rows):
         return test
-    drawn = sorted(random.Random(seed).sample(range(len(test.rows)), rows))  # noqa: S311 - a draw, not a secret
+    row_indexes = sorted(random.Random(seed).sample(range(len(test.rows)), rows))  # noqa: S311 - a draw, not a secret
     name = f"{test.name}, {rows} of {len(test.rows)} rows, seed {seed}"
-    return replace(test, name=name, rows=[test.rows[at] for at in drawn])
+    return replace(test, name=name, rows=[test.rows[at] for at in row_indexes])
 
 
 def card_without_adapter(card: Card) -> Card:
@@ -173,7 +179,7 @@ def candidate_card(card: Card, folder: Path) -> Card:
 def baseline_arms(test: EvaluationSet) -> list[Arm]:
     """Returns the answers of the baselines."""
     return [
-        Arm(floor.name, [Case(one.expected, as_record(floor(one.input)), group=one.group) for one in test.rows])
+        Arm(floor.name, [Case(row.expected, as_record(floor(row.input)), group=row.group) for row in test.rows])
         for floor in fit_baselines(test.reference_rows)
     ]
 
@@ -191,12 +197,12 @@ async def evaluate_arm(
     Raises:
         FleetError: No server is available.
     """
-    done, began = 0, time.monotonic()
+    done_count, start_time = 0, time.monotonic()
 
     def count_row() -> None:
-        nonlocal done
-        done += 1
-        on_progress(name, done, len(test.rows))
+        nonlocal done_count
+        done_count += 1
+        on_progress(name, done_count, len(test.rows))
 
     results = await run_agent.run_all(runs, step, [question.input for question in test.rows], concurrency, count_row)
     cases = [_case(question, result) for question, result in zip(test.rows, results, strict=True)]
@@ -206,7 +212,7 @@ async def evaluate_arm(
         cases,
         sum(result.usage.prompt_tokens for result in results),
         sum(result.usage.output_tokens for result in results),
-        time.monotonic() - began,
+        time.monotonic() - start_time,
         len(reasons),
         next(iter(reasons), ""),
     )

@@ -52,13 +52,13 @@ def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     return Requirement(match["metric"], match["sign"] == ">=", bound)
 
 
-def _suggest_metric(wanted: str, metrics: Sequence[str]) -> str:
+def _suggest_metric(metric_name: str, metrics: Sequence[str]) -> str:
     """Returns a suggestion for an unknown metric. Default metrics of texts were once named `NAME exact`."""
-    field = wanted.removesuffix(" exact")
-    if (same := f"{field} same") in metrics and field != wanted:
-        kept = f"evaluation.yaml keeps the old one: metrics: {{{wanted}: {{of: exact, field: {field}}}}}"
-        return f"{same!r} has taken its place, which drops no punctuation and no articles; {kept}"
-    near = closest_match(wanted, metrics)
+    field = metric_name.removesuffix(" exact")
+    if (same_metric := f"{field} same") in metrics and field != metric_name:
+        hint = f"evaluation.yaml keeps the old one: metrics: {{{metric_name}: {{of: exact, field: {field}}}}}"
+        return f"{same_metric!r} has taken its place, which drops no punctuation and no articles; {hint}"
+    near = closest_match(metric_name, metrics)
     return f"did you mean {near!r}?" if near else f"metrics: {', '.join(metrics)}"
 
 
@@ -68,13 +68,13 @@ def junit_report(
     """Returns the requirements as a test suite in the format that CI services read
     (https://github.com/testmoapp/junitxml).
     """
-    failed = sum(not one.is_met(figures) for one in requirements)
-    suite = _suite(f"{agent} on {test}", len(requirements), failed, 0)
-    for one in requirements:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name=str(one))
-        result = f"{one.metric} is {figures[one.metric]}"
-        if not one.is_met(figures):
-            ElementTree.SubElement(case, "failure", message=result).text = f"required: {one}"
+    failure_count = sum(not requirement.is_met(figures) for requirement in requirements)
+    suite = _suite(f"{agent} on {test}", len(requirements), failure_count, 0)
+    for requirement in requirements:
+        case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name=str(requirement))
+        result = f"{requirement.metric} is {figures[requirement.metric]}"
+        if not requirement.is_met(figures):
+            ElementTree.SubElement(case, "failure", message=result).text = f"required: {requirement}"
         else:
             ElementTree.SubElement(case, "system-out").text = result
     return _encode_xml(suite)
@@ -93,5 +93,5 @@ def _suite(name: str, tests: int, failures: int, errors: int) -> ElementTree.Ele
 
 
 def _encode_xml(suite: ElementTree.Element) -> bytes:
-    written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return written
+    xml: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return xml

@@ -112,14 +112,14 @@ class Metric:
 
 def build_metric(name: str, config: MetricConfig) -> Metric:
     """Builds the metric of an entry of an evaluation file."""
-    read = _CaseReader(config)
+    reader = _CaseReader(config)
     part, figure = _METRIC_FUNCTIONS[config.of]
 
     def case_score(case: Case) -> Any:
-        if read.is_excluded(case):
+        if reader.is_excluded(case):
             return None
-        found = part(read, case)
-        return (0.0, found[1]) if case.failed and figure is _ratio and found is not None else found
+        score = part(reader, case)
+        return (0.0, score[1]) if case.failed and figure is _ratio and score is not None else score
 
     return Metric(name, case_score, figure, is_lower_better(config), figure is _ratio)
 
@@ -155,8 +155,8 @@ class _CaseReader:
 
     def accepted_answers(self, case: Case) -> Sequence[Any]:
         """Returns the accepted values: a list, or a single one. Empty if the correct answer is no answer."""
-        wanted = self.target(case)
-        return wanted if isinstance(wanted, list | tuple) else [] if _is_empty(wanted) else [wanted]
+        target = self.target(case)
+        return target if isinstance(target, list | tuple) else [] if _is_empty(target) else [target]
 
 
 def _field_value(record: Mapping[str, Any], key: str) -> Any:
@@ -196,10 +196,14 @@ def normalize_spelling(text: str) -> str:
 
 def token_f1(gold: str, given: str) -> float:
     """Returns the F1 of the bags of normalised tokens, in [0, 1]; 1 if both are empty."""
-    wanted, found = normalize_answer(gold).split(), normalize_answer(given).split()
-    if not wanted and not found:
+    expected_tokens, actual_tokens = normalize_answer(gold).split(), normalize_answer(given).split()
+    if not expected_tokens and not actual_tokens:
         return 1.0
-    return 2 * sum((Counter(wanted) & Counter(found)).values()) / (len(wanted) + len(found))
+    return (
+        2
+        * sum((Counter(expected_tokens) & Counter(actual_tokens)).values())
+        / (len(expected_tokens) + len(actual_tokens))
+    )
 
 
 def _is_empty(value: Any) -> bool:
@@ -207,72 +211,80 @@ def _is_empty(value: Any) -> bool:
     return not value.strip() if isinstance(value, str) else value is None or value in ([], (), {})
 
 
-def _best_match(read: _CaseReader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
-    answers, given = read.accepted_answers(case), read.prediction(case)
-    if not answers or _is_empty(given):
-        return float(not answers and _is_empty(given)), 1.0
-    whole = (
-        [read.target(case)] if isinstance(given, list | tuple) else []
+def _best_match(reader: _CaseReader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
+    answers, prediction = reader.accepted_answers(case), reader.prediction(case)
+    if not answers or _is_empty(prediction):
+        return float(not answers and _is_empty(prediction)), 1.0
+    whole_targets = (
+        [reader.target(case)] if isinstance(prediction, list | tuple) else []
     )  # a list may be one value or several accepted answers
-    return max(_score_pair(one, given, score) for one in (*answers, *whole)), 1.0
+    return max(_score_pair(answer, prediction, score) for answer in (*answers, *whole_targets)), 1.0
 
 
-def _score_pair(wanted: Any, given: Any, score: Callable[[str, str], float]) -> float:
+def _score_pair(expected: Any, actual: Any, score: Callable[[str, str], float]) -> float:
     """Returns the score of two texts; values other than texts are compared for equality."""
-    if isinstance(given, list | tuple | Mapping):
-        return float(_is_equal(wanted, given))
-    text = wanted.get("text") if isinstance(wanted, Mapping) else wanted
-    if isinstance(text, str) or (isinstance(given, str) and isinstance(text, int | float)):
-        return score(str(text), str(given))
-    return float(_is_equal(text, given))
+    if isinstance(actual, list | tuple | Mapping):
+        return float(_is_equal(expected, actual))
+    text = expected.get("text") if isinstance(expected, Mapping) else expected
+    if isinstance(text, str) or (isinstance(actual, str) and isinstance(text, int | float)):
+        return score(str(text), str(actual))
+    return float(_is_equal(text, actual))
 
 
-def _exact_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return _best_match(read, case, lambda one, given: float(normalize_answer(one) == normalize_answer(given)))
+def _exact_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(
+        reader, case, lambda expected, actual: float(normalize_answer(expected) == normalize_answer(actual))
+    )
 
 
-def _text_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return _best_match(read, case, lambda one, given: float(normalize_spelling(one) == normalize_spelling(given)))
+def _text_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(
+        reader, case, lambda expected, actual: float(normalize_spelling(expected) == normalize_spelling(actual))
+    )
 
 
-def _token_overlap(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return _best_match(read, case, token_f1)
+def _token_overlap(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(reader, case, token_f1)
 
 
-def _correct_silence(read: _CaseReader, case: Case) -> tuple[float, float] | None:
+def _correct_silence(reader: _CaseReader, case: Case) -> tuple[float, float] | None:
     """Returns, for a case whose correct answer is no answer, whether none was given."""
-    return None if read.accepted_answers(case) else (float(_is_empty(read.prediction(case))), 1.0)
+    return None if reader.accepted_answers(case) else (float(_is_empty(reader.prediction(case))), 1.0)
 
 
-def _wrong_answer(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _wrong_answer(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether an answer was given and is wrong."""
-    return float(not _is_empty(read.prediction(case)) and not _METRIC_FUNCTIONS[read.config.by][0](read, case)[0]), 1.0
+    return float(
+        not _is_empty(reader.prediction(case)) and not _METRIC_FUNCTIONS[reader.config.by][0](reader, case)[0]
+    ), 1.0
 
 
-def _is_equal(wanted: Any, given: Any) -> bool:
-    return bool(given == wanted and isinstance(given, bool) == isinstance(wanted, bool))
+def _is_equal(expected: Any, actual: Any) -> bool:
+    return bool(actual == expected and isinstance(actual, bool) == isinstance(expected, bool))
 
 
-def _value_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return float(_is_equal(read.target(case), read.prediction(case))), 1.0
+def _value_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return float(_is_equal(reader.target(case), reader.prediction(case))), 1.0
 
 
-def _number_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _number_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether two numbers are equal to six places, in any notation: `$1,452.40`, `(3.1)`, `72%`."""
-    given, wanted = parse_amount(read.prediction(case)), parse_amount(read.target(case))
-    return float(given is not None and wanted is not None and abs(given - wanted) <= TOLERANCE), 1.0
+    actual, expected = parse_amount(reader.prediction(case)), parse_amount(reader.target(case))
+    return float(actual is not None and expected is not None and abs(actual - expected) <= TOLERANCE), 1.0
 
 
-def _scaled_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _scaled_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether an answer and its scale are correct, by the rule of TAT-QA."""
-    key, output = read.config.scale, case.output or {}
-    wanted, given = str(case.expected.get(key) or ""), str(output.get(key) or "")
-    return float(scaled_answers_match(read.target(case), wanted, read.prediction(case), given, normalize_answer)), 1.0
+    key, output = reader.config.scale, case.output or {}
+    expected, actual = str(case.expected.get(key) or ""), str(output.get(key) or "")
+    return float(
+        scaled_answers_match(reader.target(case), expected, reader.prediction(case), actual, normalize_answer)
+    ), 1.0
 
 
-def _calls_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _calls_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns whether the calls are correct, by the rule of BFCL; no answer means no call."""
-    return float(case.output is not None and calls_match(read.target(case), read.prediction(case))), 1.0
+    return float(case.output is not None and calls_match(reader.target(case), reader.prediction(case))), 1.0
 
 
 def _as_number(value: Any) -> float | None:
@@ -280,10 +292,10 @@ def _as_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        found = float(value.replace(",", "") if isinstance(value, str) else value)
+        number = float(value.replace(",", "") if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def _spans(value: Any) -> set[tuple[str, Any, Any]]:
@@ -297,17 +309,17 @@ def _spans(value: Any) -> set[tuple[str, Any, Any]]:
     }
 
 
-def _span_f1(read: _CaseReader, case: Case) -> tuple[float, float]:
-    given, wanted = _spans(read.prediction(case)), _spans(read.target(case))
-    return 2.0 * len(given & wanted), float(len(given) + len(wanted))
+def _span_f1(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    actual_spans, expected_spans = _spans(reader.prediction(case)), _spans(reader.target(case))
+    return 2.0 * len(actual_spans & expected_spans), float(len(actual_spans) + len(expected_spans))
 
 
-def _spans_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    return float(_spans(read.prediction(case)) == _spans(read.target(case))), 1.0
+def _spans_match(reader: _CaseReader, case: Case) -> tuple[float, float]:
+    return float(_spans(reader.prediction(case)) == _spans(reader.target(case))), 1.0
 
 
-def _label_pair(read: _CaseReader, case: Case) -> tuple[Any, Any]:
-    return _hashable(read.target(case)), _FAILED if case.failed else _hashable(read.prediction(case))
+def _label_pair(reader: _CaseReader, case: Case) -> tuple[Any, Any]:
+    return _hashable(reader.target(case)), _FAILED if case.failed else _hashable(reader.prediction(case))
 
 
 def _hashable(value: Any) -> Any:
@@ -315,19 +327,19 @@ def _hashable(value: Any) -> Any:
     return canonical(value) if isinstance(value, list | tuple | Mapping) else value
 
 
-def _ranking_score(read: _CaseReader, case: Case) -> tuple[float, bool]:
-    given = read.prediction(case)
-    likely = None if isinstance(given, str) else _as_number(given)
-    return likely or 0.0, read.target(case) == read.config.positive
+def _ranking_score(reader: _CaseReader, case: Case) -> tuple[float, bool]:
+    prediction = reader.prediction(case)
+    likely = None if isinstance(prediction, str) else _as_number(prediction)
+    return likely or 0.0, reader.target(case) == reader.config.positive
 
 
-def _routing_gain(read: _CaseReader, case: Case) -> tuple[float, float]:
+def _routing_gain(reader: _CaseReader, case: Case) -> tuple[float, float]:
     """Returns the predicted number and the gain; a row without an answer goes to the smaller model."""
-    given = _as_number(read.prediction(case))
-    more, _, less = read.target_key.partition("-")
-    keys = (read.target_key, "") if read.target_key in case.expected else (more, less)
-    gain, lost = (_outcome_value(case.expected.get(key)) for key in keys)
-    return (-math.inf if given is None else given), gain - lost
+    number = _as_number(reader.prediction(case))
+    condition_key, _, less = reader.target_key.partition("-")
+    keys = (reader.target_key, "") if reader.target_key in case.expected else (condition_key, less)
+    gain, loss = (_outcome_value(case.expected.get(key)) for key in keys)
+    return (-math.inf if number is None else number), gain - loss
 
 
 def _outcome_value(value: Any) -> float:
@@ -343,9 +355,9 @@ def _ratio(parts: Sequence[tuple[float, float]]) -> float:
 def _balanced_accuracy(parts: Sequence[tuple[Any, Any]]) -> float:
     """Returns the mean recall over the expected labels."""
     right: dict[Any, list[bool]] = defaultdict(list)
-    for wanted, given in parts:
-        right[wanted].append(wanted == given)
-    return sum(sum(found) / len(found) for found in right.values()) / len(right) if right else float("nan")
+    for expected, actual in parts:
+        right[expected].append(expected == actual)
+    return sum(sum(outcomes) / len(outcomes) for outcomes in right.values()) / len(right) if right else float("nan")
 
 
 def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
@@ -354,27 +366,29 @@ def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
     """
     if not parts:
         return float("nan")
-    wanted, given = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
-    both = Counter(pair[0] for pair in parts if pair[0] == pair[1])
-    labels = wanted.keys() | (given.keys() - {None, _FAILED})
-    return sum(2 * both[label] / (wanted[label] + given[label]) for label in labels) / len(labels)
+    expected_counts, actual_counts = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
+    matched_counts = Counter(pair[0] for pair in parts if pair[0] == pair[1])
+    labels = expected_counts.keys() | (actual_counts.keys() - {None, _FAILED})
+    return sum(2 * matched_counts[label] / (expected_counts[label] + actual_counts[label]) for label in labels) / len(
+        labels
+    )
 
 
 def auroc(parts: Sequence[tuple[float, bool]]) -> float:
     """Returns the probability that a positive case scores higher than a negative one; ties count half (the rank sum of
     Mann and Whitney, 1947).
     """
-    ordered = sorted(parts, key=lambda part: part[0])
-    positives = sum(part[1] for part in ordered)
-    negatives = len(ordered) - positives
+    sorted_parts = sorted(parts, key=lambda part: part[0])
+    positives = sum(part[1] for part in sorted_parts)
+    negatives = len(sorted_parts) - positives
     if not positives or not negatives:
         return float("nan")
     ranks, at = 0.0, 0
-    while at < len(ordered):
+    while at < len(sorted_parts):
         end = at
-        while end < len(ordered) and ordered[end][0] == ordered[at][0]:
+        while end < len(sorted_parts) and sorted_parts[end][0] == sorted_parts[at][0]:
             end += 1
-        ranks += (at + 1 + end) / 2 * sum(part[1] for part in ordered[at:end])
+        ranks += (at + 1 + end) / 2 * sum(part[1] for part in sorted_parts[at:end])
         at = end
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
 

@@ -65,7 +65,7 @@ class EvaluationSet:
     @property
     def group_count(self) -> int:
         """Returns the number of groups; a row without a group is its own group."""
-        return len({one.group or at for at, one in enumerate(self.rows)})
+        return len({row.group or at for at, row in enumerate(self.rows)})
 
 
 def metrics_for(card: Card, name: str = "", questions: Sequence[EvaluationRow] = ()) -> tuple[Metric, ...]:
@@ -83,10 +83,10 @@ def metric_configs_for(
 ) -> tuple[Mapping[str, MetricConfig], bool]:
     """Returns the configurations of `metrics_for`, and whether they are from a file instead of defaults."""
     path = card.folder / FILE if card.folder is not None else None
-    chosen = path is not None and path.is_file()
+    has_file = path is not None and path.is_file()
     return (
         (find_evaluation(path, name)[1].metrics, True)
-        if path is not None and chosen
+        if path is not None and has_file
         else (_default_metric_configs(card, questions), False)
     )
 
@@ -96,7 +96,7 @@ def _default_metric_configs(card: Card, questions: Sequence[EvaluationRow]) -> d
     match and F1 for quotes, equality for others. An output that may be a record without declared fields is compared as
     a whole. Probabilities, and fields without expected values, have no metric.
     """
-    found: dict[str, MetricConfig] = {}
+    metric_configs: dict[str, MetricConfig] = {}
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {WHOLE_OUTPUT: card.output_schema}
     fields = {name: schema for name, schema in fields.items() if not _is_probability(card, name, schema)} or fields
     expected = {name for question in questions for name in question.expected}
@@ -108,16 +108,18 @@ def _default_metric_configs(card: Card, questions: Sequence[EvaluationRow]) -> d
     for name, schema in fields.items():
         options = schema.get("anyOf", [schema])
         if any(option.get("type") == "string" and "enum" not in option for option in options):
-            quoted = all(option.get("format") == QUOTE_FORMAT for option in options if option.get("type") == "string")
-            found[f"{name} exact" if quoted else f"{name} same"] = MetricConfig(
-                of="exact" if quoted else "text", field=name
+            has_quotes_only = all(
+                option.get("format") == QUOTE_FORMAT for option in options if option.get("type") == "string"
             )
-            found[f"{name} F1"] = MetricConfig(of="token_f1", field=name)
+            metric_configs[f"{name} exact" if has_quotes_only else f"{name} same"] = MetricConfig(
+                of="exact" if has_quotes_only else "text", field=name
+            )
+            metric_configs[f"{name} F1"] = MetricConfig(of="token_f1", field=name)
         elif any(option.get("type") == "number" for option in options):
-            found[f"{name} right"] = MetricConfig(of="number", field=name)
+            metric_configs[f"{name} right"] = MetricConfig(of="number", field=name)
         else:
-            found[f"{name} right"] = MetricConfig(of="accuracy", field=name)
-    return found
+            metric_configs[f"{name} right"] = MetricConfig(of="accuracy", field=name)
+    return metric_configs
 
 
 def _is_probability(card: Card, name: str, schema: Mapping[str, Any]) -> bool:
@@ -129,12 +131,12 @@ def _is_probability(card: Card, name: str, schema: Mapping[str, Any]) -> bool:
     return beside and any(option.get("type") == "number" for option in schema.get("anyOf", [schema]))
 
 
-def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
+def _may_be_record(schema: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
     """Returns whether a schema allows an object; a schema without a type does."""
     if "$ref" in schema:
-        schema = named.get(str(schema["$ref"]).rpartition("/")[2], {})
+        schema = fields.get(str(schema["$ref"]).rpartition("/")[2], {})
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return any(_may_be_record(option, named) for option in options)
+        return any(_may_be_record(option, fields) for option in options)
     return schema.get("type") == "object" or not schema.keys() & {"type", "enum", "const"}
 
 
@@ -153,19 +155,21 @@ def read_evaluation_set(
     if os.path.isfile(path / MANIFEST_FILE):
         data = Dataset.load(path)
         questions = [EvaluationRow(row.id, row.input, as_record(row.output), row.group) for row in data.rows[part]]
-        shown = [ReferenceRow(row.input, as_record(row.output)) for row in data.rows["train"]]
+        reference_rows = [ReferenceRow(row.input, as_record(row.output)) for row in data.rows["train"]]
         name, mark, label = f"{data.manifest.name}, {part} part", data.manifest.splits[part].digest, data.manifest.label
     else:
         lines, mark = _read_lines(path, card)
         questions = [
             EvaluationRow(line.id, line.input, _expected_record(line, path), _group_name(line.group)) for line in lines
         ]
-        shown, name, label = [], path.name, dataset_label_of(path)
+        reference_rows, name, label = [], path.name, dataset_label_of(path)
     if train is not None:
-        shown = [ReferenceRow(line.input, _expected_record(line, train)) for line in _read_lines(train, card)[0]]
+        reference_rows = [
+            ReferenceRow(line.input, _expected_record(line, train)) for line in _read_lines(train, card)[0]
+        ]
     if not questions:
         raise InputError("N202", f"{path} has no rows", hint="orchestra learn data")
-    return EvaluationSet(name, mark, questions, shown, label)
+    return EvaluationSet(name, mark, questions, reference_rows, label)
 
 
 def read_selected_rows(folder: Path, rows: RowSelection) -> EvaluationSet:
@@ -176,24 +180,25 @@ def read_selected_rows(folder: Path, rows: RowSelection) -> EvaluationSet:
     """
     test = read_evaluation_set(folder / rows.file, train=folder / rows.train if rows.train else None)
     if rows.group:
-        test = replace(test, rows=[msgspec.structs.replace(one, group=_group_digest(one, rows)) for one in test.rows])
+        test = replace(test, rows=[msgspec.structs.replace(row, group=_group_digest(row, rows)) for row in test.rows])
     if rows.inputs:
-        questions = [msgspec.structs.replace(one, input=_rename_inputs(one.input, rows.inputs)) for one in test.rows]
+        questions = [msgspec.structs.replace(row, input=_rename_inputs(row.input, rows.inputs)) for row in test.rows]
         test = replace(
             test,
             rows=questions,
             reference_rows=[
-                ReferenceRow(_rename_inputs(one.input, rows.inputs), one.output) for one in test.reference_rows
+                ReferenceRow(_rename_inputs(reference_row.input, rows.inputs), reference_row.output)
+                for reference_row in test.reference_rows
             ],
         )
-    kept = [
-        one
-        for one in test.rows
-        if all(matches_any(one.expected.get(key), values) for key, values in rows.where.items())
+    selected_rows = [
+        row
+        for row in test.rows
+        if all(matches_any(row.expected.get(key), values) for key, values in rows.where.items())
     ]
-    if not kept:
+    if not selected_rows:
         raise InputError("N202", f"{rows.file} has no row where {dict(rows.where)}", hint="orchestra explain N201")
-    return replace(test, name=rows.file, rows=kept)
+    return replace(test, name=rows.file, rows=selected_rows)
 
 
 def _group_digest(row: EvaluationRow, rows: RowSelection) -> str:

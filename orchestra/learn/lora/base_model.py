@@ -48,19 +48,19 @@ def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
     count = 0
     for index, pack in enumerate(batch):
         size = len(pack)
-        line, places, parts, wanted = _flatten_pack(pack)
+        line, places, parts, label_indexes = _flatten_pack(pack)
         tokens[index, :size], positions[index, :size] = torch.tensor(line), torch.tensor(places)
         segments[index, :size] = torch.tensor(parts)
-        label_mask[index, torch.tensor(wanted)] = True
+        label_mask[index, torch.tensor(label_indexes)] = True
         for end in pack.suffixes:
             labels += end.label
             rows += [count] * len(end.label)
             count += 1
     ahead = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
-    mask = (ahead & seen).unsqueeze(1)
-    made = (tokens, positions, mask, label_mask, torch.tensor(labels), torch.tensor(rows))
-    return BatchTensors(*(one.to(device) for one in made))
+    visibility = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+    mask = (ahead & visibility).unsqueeze(1)
+    tensors = (tokens, positions, mask, label_mask, torch.tensor(labels), torch.tensor(rows))
+    return BatchTensors(*(tensor.to(device) for tensor in tensors))
 
 
 def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -71,14 +71,14 @@ def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int
     its length.
     """
     line, places, parts = list(pack.prefix), list(range(len(pack.prefix))), [0] * len(pack.prefix)
-    wanted: list[int] = []
+    label_indexes: list[int] = []
     for number, end in enumerate(pack.suffixes, start=1):
         first = len(line) + len(end.prompt) - 1
-        wanted += range(first, first + len(end.label))
+        label_indexes += range(first, first + len(end.label))
         line += (*end.prompt, *end.label)
         places += range(len(pack.prefix), len(pack.prefix) + len(end))
         parts += [number] * len(end)
-    return line, places, parts, wanted
+    return line, places, parts, label_indexes
 
 
 def load_base(folder: Path) -> Any:
@@ -105,8 +105,8 @@ def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
     """Returns the logits of the label tokens, (labels, vocabulary). Only these are computed: the output layer is the
     largest matrix of a small model.
     """
-    hidden = model.model(
+    hidden_states = model.model(
         input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
-    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
+    scores: torch.Tensor = model.lm_head(hidden_states[batch.label_mask]).float()
     return scores

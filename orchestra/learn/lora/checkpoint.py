@@ -119,8 +119,8 @@ class Checkpoints:
         """Returns the stored best weights."""
         from safetensors.torch import load_file
 
-        found: dict[str, torch.Tensor] = load_file(self.folder / BEST_FILE)
-        return found
+        state: dict[str, torch.Tensor] = load_file(self.folder / BEST_FILE)
+        return state
 
     def clear(self) -> None:
         """Deletes the checkpoint."""

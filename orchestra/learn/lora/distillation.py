@@ -84,8 +84,8 @@ class DistillationSettings:
 
 def check_tokenizers(student: Path, teacher: Path) -> None:
     """Raises `InputError` N121 if the tokenizers of teacher and student differ."""
-    if (mine := tokenizer_digest(student)) != (theirs := tokenizer_digest(teacher)):
-        reason = f"the teacher in {teacher} has another tokenizer than {student}: {theirs} and {mine}"
+    if (student_digest := tokenizer_digest(student)) != (teacher_digest := tokenizer_digest(teacher)):
+        reason = f"the teacher in {teacher} has another tokenizer than {student}: {teacher_digest} and {student_digest}"
         raise InputError("N121", reason, hint="use its answers instead: orchestra learn data --teacher NAME")
 
 
@@ -144,9 +144,14 @@ class SoftTeacher:
 
         labels = functional.cross_entropy(logits, batch.labels, reduction="sum")
         with torch.no_grad():
-            theirs = label_logits(self._model, batch)
-        most = min(logits.shape[-1], theirs.shape[-1])
-        mine, wanted = (functional.log_softmax(one[:, :most] / self._temperature, -1) for one in (logits, theirs))
-        divergence = functional.kl_div(mine, wanted, reduction="sum", log_target=True) * self._temperature**2
-        mixed: torch.Tensor = (1 - self._share) * labels + self._share * divergence
-        return mixed
+            teacher_logits = label_logits(self._model, batch)
+        vocabulary_size = min(logits.shape[-1], teacher_logits.shape[-1])
+        student_log, teacher_log = (
+            functional.log_softmax(side_logits[:, :vocabulary_size] / self._temperature, -1)
+            for side_logits in (logits, teacher_logits)
+        )
+        divergence = (
+            functional.kl_div(student_log, teacher_log, reduction="sum", log_target=True) * self._temperature**2
+        )
+        mixed_loss: torch.Tensor = (1 - self._share) * labels + self._share * divergence
+        return mixed_loss

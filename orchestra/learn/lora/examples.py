@@ -92,12 +92,16 @@ class ExampleEncoder:
         form, card = self._card.output_form, self._card
         schema = function_calls.narrow_output(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
         text = str(output[form.single_field]) if form.single_field else serialize_output(output, schema)
-        read = self._reader.parse_written(text, inputs=inputs or {})
-        meant = output.removeprefix("\n") if card.grammar is not None else output
-        if not isinstance(read, ParsedOutput) or read.value != meant:
-            why = f"it is parsed as {read.value!r}" if isinstance(read, ParsedOutput) else read.reason
+        parsed_output = self._reader.parse_written(text, inputs=inputs or {})
+        target_text = output.removeprefix("\n") if card.grammar is not None else output
+        if not isinstance(parsed_output, ParsedOutput) or parsed_output.value != target_text:
+            reason = (
+                f"it is parsed as {parsed_output.value!r}"
+                if isinstance(parsed_output, ParsedOutput)
+                else parsed_output.reason
+            )
             raise InputError(
-                "N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110"
+                "N110", f"an output of {self._card.name} cannot be learnt: {reason}", hint="orchestra explain N110"
             )
         return (*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id)
 
@@ -112,9 +116,9 @@ def serialize_output(output: Any, schema: Schema) -> str:
 def _order_fields(value: Any, schema: Mapping[str, Any]) -> Any:
     """Returns the value with the fields of its records in the order of their type."""
     if isinstance(value, Mapping):
-        known: Mapping[str, Any] = _matching_branch(value, schema).get("properties", {})
-        names = [name for name in known if name in value] + [name for name in value if name not in known]
-        return {name: _order_fields(value[name], known.get(name, {})) for name in names}
+        properties: Mapping[str, Any] = _matching_branch(value, schema).get("properties", {})
+        names = [name for name in properties if name in value] + [name for name in value if name not in properties]
+        return {name: _order_fields(value[name], properties.get(name, {})) for name in names}
     if isinstance(value, list | tuple):
         items = schema.get("items")
         return [_order_fields(item, items if isinstance(items, Mapping) else {}) for item in value]
@@ -124,8 +128,8 @@ def _order_fields(value: Any, schema: Mapping[str, Any]) -> Any:
 def _matching_branch(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the branch of a union of records that the constants of a record select."""
     for branch in schema.get("anyOf", ()):
-        fixed = {name: one["const"] for name, one in branch.get("properties", {}).items() if "const" in one}
-        if fixed and all(value.get(name) == constant for name, constant in fixed.items()):
-            found: Mapping[str, Any] = branch
-            return found
+        constants = {name: part["const"] for name, part in branch.get("properties", {}).items() if "const" in part}
+        if constants and all(value.get(name) == constant for name, constant in constants.items()):
+            nested_branch: Mapping[str, Any] = branch
+            return nested_branch
     return schema

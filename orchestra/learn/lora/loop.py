@@ -111,8 +111,8 @@ def points_since_improvement(points: Sequence[TrainingPoint]) -> int:
     news = [
         number
         for number, point in enumerate(points)
-        if all(point.tune < one.tune for one in points[:number])
-        or all(point.exact > one.exact for one in points[:number])
+        if all(point.tune < training_point.tune for training_point in points[:number])
+        or all(point.exact > training_point.exact for training_point in points[:number])
     ]
     return len(points) - 1 - news[-1]
 
@@ -144,8 +144,8 @@ class _TrainingLoop:
             learner.master_weights.values(), lr=hyperparameters.learning_rate, weight_decay=hyperparameters.weight_decay
         )
         self.state = TrainingState(plan_digest=plan_digest)
-        if (found := checkpoints.load(plan_digest)) is not None:
-            self.state, weights, moments = found
+        if (checkpoint := checkpoints.load(plan_digest)) is not None:
+            self.state, weights, moments = checkpoint
             learner.load_weights(weights)
             self._restore_moments(moments)
         else:
@@ -154,7 +154,7 @@ class _TrainingLoop:
     def run(self) -> TrainingState:
         """Trains until the end, and returns the final state."""
         state, course = self.state, self.hyperparameters
-        began = saved = self.clock() - state.seconds
+        start_time = saved_at = self.clock() - state.seconds
         while not self._is_finished():
             epoch = self.batches.epoch_batches(course.seed, state.epoch)
             look = max(1, round(len(epoch) * course.tune_every))
@@ -163,14 +163,14 @@ class _TrainingLoop:
             for batch in epoch[state.batch :]:
                 self._step(batch)
                 state.batch += 1
-                state.seconds = self.clock() - began
+                state.seconds = self.clock() - start_time
                 self._apply_time_budget()
-                done = bool(state.total_steps) and state.step >= state.total_steps
+                is_finished = bool(state.total_steps) and state.step >= state.total_steps
                 last = state.points[-1].step if state.points else 0
-                point = self._evaluate(len(epoch)) if state.step - last >= look or done else None
+                point = self._evaluate(len(epoch)) if state.step - last >= look or is_finished else None
                 self._report(len(epoch), point)
-                if state.seconds + began - saved >= course.save_seconds or point is not None:
-                    saved = state.seconds + began
+                if state.seconds + start_time - saved_at >= course.save_seconds or point is not None:
+                    saved_at = state.seconds + start_time
                     self._save()
                 if self._is_finished():
                     break
@@ -216,15 +216,15 @@ class _TrainingLoop:
         rise = min(1.0, (state.step + 1) / max(1, course.warmup_steps))
         if not state.total_steps or course.decay == "none":
             return rise
-        done = min(1.0, state.step / state.total_steps)
-        fall = 1 - done if course.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        progress = min(1.0, state.step / state.total_steps)
+        fall = 1 - progress if course.decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
         return rise * max(MIN_RATE_SHARE, fall)
 
     def _evaluate(self, epoch_length: int) -> TrainingPoint:
         """Evaluates on the tune split, and stores the weights if they are the best so far."""
         state = self.state
-        measured = [self.learner.evaluate(batch) for batch in self.held_out_batches]
-        losses, counts, rows, right = (sum(column) for column in zip(*measured, strict=True))
+        measurements = [self.learner.evaluate(batch) for batch in self.held_out_batches]
+        losses, counts, rows, right = (sum(column) for column in zip(*measurements, strict=True))
         check_finite(losses, state.step)
         epoch = state.epoch + state.batch / epoch_length
         point = TrainingPoint(
@@ -241,9 +241,9 @@ class _TrainingLoop:
     def _report(self, epoch_length: int, point: TrainingPoint | None) -> None:
         state = self.state
         pace = state.seconds / state.step
-        left = (state.total_steps - state.step) * pace if state.total_steps else math.nan
+        seconds_left = (state.total_steps - state.step) * pace if state.total_steps else math.nan
         if not state.total_steps and self.hyperparameters.minutes is not None:
-            left = self.hyperparameters.minutes * 60 - state.seconds
+            seconds_left = self.hyperparameters.minutes * 60 - state.seconds
         loss = state.loss_sum / state.loss_count if state.loss_count else state.points[-1].train
         self.on_step(
             TrainingProgress(
@@ -252,7 +252,7 @@ class _TrainingLoop:
                 state.epoch + state.batch / epoch_length,
                 loss,
                 state.tokens_seen / max(state.seconds, 1e-9),
-                left,
+                seconds_left,
                 point,
             )
         )

@@ -114,8 +114,8 @@ class Learner:
 
     def accumulate_gradient(self, batch: Batch) -> float:
         """Adds the gradient of a batch's mean loss per label token to the master weights; returns that loss."""
-        made = batch_tensors(batch, self.device)
-        loss = self._loss(label_logits(self._model, made), made) / len(made.labels)
+        tensors = batch_tensors(batch, self.device)
+        loss = self._loss(label_logits(self._model, tensors), tensors) / len(tensors.labels)
         loss.backward()
         for name, copy in self._compute_weights.items():
             if copy.grad is not None:
@@ -131,21 +131,21 @@ class Learner:
         import torch
 
         with torch.no_grad():
-            made = batch_tensors(batch, self.device)
-            scores = label_logits(self._model, made)
-            loss = self._loss(scores, made)
-            wrong = torch.zeros(int(made.example_indices[-1]) + 1, device=self.device).index_add_(
-                0, made.example_indices, (scores.argmax(-1) != made.labels).float()
+            tensors = batch_tensors(batch, self.device)
+            scores = label_logits(self._model, tensors)
+            loss = self._loss(scores, tensors)
+            wrong = torch.zeros(int(tensors.example_indices[-1]) + 1, device=self.device).index_add_(
+                0, tensors.example_indices, (scores.argmax(-1) != tensors.labels).float()
             )
-        return float(loss), len(made.labels), len(wrong), int((wrong == 0).sum())
+        return float(loss), len(tensors.labels), len(wrong), int((wrong == 0).sum())
 
-    def _loss(self, scores: torch.Tensor, made: BatchTensors) -> torch.Tensor:
+    def _loss(self, scores: torch.Tensor, tensors: BatchTensors) -> torch.Tensor:
         """Returns the summed loss over the label tokens."""
         if self._teacher is not None:
-            return self._teacher.loss(scores, made)
+            return self._teacher.loss(scores, tensors)
         import torch
 
-        loss: torch.Tensor = torch.nn.functional.cross_entropy(scores, made.labels, reduction="sum")
+        loss: torch.Tensor = torch.nn.functional.cross_entropy(scores, tensors.labels, reduction="sum")
         return loss
 
     def sync_weights(self) -> None:
@@ -174,9 +174,9 @@ def _fused_lora_forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
 
     down, up, scale = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
     flat = inputs.flatten(0, -2)
-    own = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
-    made: torch.Tensor = torch.addmm(own, flat @ down.T, up.T, alpha=scale)
-    return made.reshape(*inputs.shape[:-1], -1)
+    base_output = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
+    output: torch.Tensor = torch.addmm(base_output, flat @ down.T, up.T, alpha=scale)
+    return output.reshape(*inputs.shape[:-1], -1)
 
 
 def pick_device(wanted: Device) -> str:

@@ -67,9 +67,9 @@ class AdapterTraining:
             limits,
             BEST_RULE,
         )
-        taught = () if self.teacher is None else (self.teacher.plan_facts,)
-        begun = () if self.start is None else (f"start {self.start.digest}",)
-        return digest(msgspec.json.encode((*facts, *taught, *begun)))
+        teacher_fields = () if self.teacher is None else (self.teacher.plan_facts,)
+        start_fields = () if self.start is None else (f"start {self.start.digest}",)
+        return digest(msgspec.json.encode((*facts, *teacher_fields, *start_fields)))
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -102,19 +102,19 @@ def prepare_examples(training: AdapterTraining) -> PreparedExamples:
     maker = ExampleEncoder(card, load_tokenizer(training.base))
 
     def encoded(rows: Sequence[DatasetRow]) -> tuple[list[TokenExample], int]:
-        every = [maker.encode_row(row.input, row.output) for row in rows]
-        kept = [example for example in every if len(example) <= training.max_example_tokens]
-        return kept, len(every) - len(kept)
+        all_examples = [maker.encode_row(row.input, row.output) for row in rows]
+        short_examples = [example for example in all_examples if len(example) <= training.max_example_tokens]
+        return short_examples, len(all_examples) - len(short_examples)
 
-    (first, long), (held, more) = encoded(data.rows["train"]), encoded(data.rows["tune"])
-    for name, examples in (("train", first), ("tune", held)):
+    (first, long), (tune_examples, omitted_count) = encoded(data.rows["train"]), encoded(data.rows["tune"])
+    for name, examples in (("train", first), ("tune", tune_examples)):
         if not examples:
             raise InputError(
                 "N104",
                 f"{data.manifest.name} has no rows in the {name} split",
                 hint="use more rows, or other split shares",
             )
-    return PreparedExamples(first, held, long + more)
+    return PreparedExamples(first, tune_examples, long + omitted_count)
 
 
 def train_adapter(
@@ -137,22 +137,22 @@ def train_adapter(
         on_phase: Called with what begins, before the first step.
     """
     check_packages()
-    kept = Checkpoints(training.checkpoint_folder)
+    checkpoints = Checkpoints(training.checkpoint_folder)
     if fresh:
-        kept.clear()
+        checkpoints.clear()
     on_phase(f"loading the base {training.base_name}")
     device = pick_device(training.device)
     teacher = SoftTeacher.load(training.teacher, device) if training.teacher is not None else None
     learner = Learner(load_base(training.base), training.shape, training.hyperparameters.seed, device, teacher=teacher)
     if training.start is not None:
         training.start.load_into(learner)
-    batches, held = (
+    batches, tune_batcher = (
         Batcher.from_examples(examples, training.batch_tokens) for examples in (prepared.train, prepared.tune)
     )
     on_phase(f"training on {device}, in batches of at most {training.batch_tokens:,} tokens")
-    state = train(learner, batches, held, training.hyperparameters, training.plan_digest, kept, on_step)
+    state = train(learner, batches, tune_batcher, training.hyperparameters, training.plan_digest, checkpoints, on_step)
     data = training.data.manifest
-    made = lora_adapter.AdapterTrainingRecord(
+    training_record = lora_adapter.AdapterTrainingRecord(
         agent=training.card.name,
         skill=skill_digest(training.card),
         sha256="",
@@ -173,4 +173,4 @@ def train_adapter(
         best_step=state.best_step,
         curve=tuple(state.points),
     )
-    return lora_adapter.write(out, learner.master_weights, learner.lora_config, made)
+    return lora_adapter.write(out, learner.master_weights, learner.lora_config, training_record)

@@ -70,21 +70,21 @@ def check_servable(card: Card, folder: Path, fleet: FleetConfig, store: ModelSto
     Raises:
         FleetError: F222 if the adapter cannot be applied.
     """
-    manifest, faults, others, fits = read_manifest(folder), [], [], False
+    manifest, faults, other_servable, fits = read_manifest(folder), [], [], False
     for name in fleet.servers_for(card.model):
         try:
-            others += _check_server(folder, manifest, name, fleet.servers[name], store)
+            other_servable += _check_server(folder, manifest, name, fleet.servers[name], store)
             fits = True
         except FleetError as error:
             faults.append(error)
     if faults and not fits:
         raise faults[0]
     if manifest.agent not in ("", card.name) and manifest.skill != skill_digest(card):
-        others.append(
+        other_servable.append(
             f"it was trained for the agent {manifest.agent!r}, "
             f"with other types or another prompt than {card.name!r} has"
         )
-    return others
+    return other_servable
 
 
 def _check_server(
@@ -113,11 +113,11 @@ def _check_server(
 
 def _candidate_files(card: Card, folder: Path) -> list[Path]:
     """Returns the files of a candidate. Raises `InputError` N301 if one is missing."""
-    found = [folder / name for name in learnt_files(card, folder) or (WEIGHTS if card.kind == "model" else card.data,)]
-    if (missing := next((path for path in found if not os.path.isfile(path)), None)) is not None:
+    paths = [folder / name for name in learnt_files(card, folder) or (WEIGHTS if card.kind == "model" else card.data,)]
+    if (missing := next((path for path in paths if not os.path.isfile(path)), None)) is not None:
         hint = f"orchestra learn train {card.name} --data DATA"
         raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {missing.name}", hint=hint)
-    return found
+    return paths
 
 
 def _check_arrays(card: Card, folder: Path) -> None:
@@ -125,18 +125,18 @@ def _check_arrays(card: Card, folder: Path) -> None:
     agent, have other inputs or outputs, or have labels that the card does not have.
     """
     layout = read_model_config(card, folder, card.data)
-    wanted, inputs, outputs = (
+    expected_format, inputs, outputs = (
         _expected_format(card),
         card.input_schema.get("properties", {}),
         card.output_schema.get("properties", {}),
     )
-    faults = [f"its format is {layout.format}, and not {wanted}"] if layout.format != wanted else []
+    faults = [f"its format is {layout.format}, and not {expected_format}"] if layout.format != expected_format else []
     faults += [f"it reads {name!r}" for name in (layout.input, layout.beside) if name and name not in inputs]
     if layout.output and layout.output not in outputs:
         faults.append(f"it writes {layout.output!r}")
     elif layout.output and layout.format not in SLOT_FORMATS:
         label = Validator(subschema(card.output_schema, outputs[layout.output]))
-        faults += [f"it gives {one!r}" for one in layout.labels if label.check(one)]
+        faults += [f"it gives {row_label!r}" for row_label in layout.labels if label.check(row_label)]
     if faults:
         takes = f"{card.name} takes {', '.join(inputs)} and gives {', '.join(outputs)}"
         hint = f"orchestra learn train {card.name} --data DATA"

@@ -135,17 +135,17 @@ def compare_candidate(
     metrics: Sequence[Metric], incumbent: Arm, candidate: Arm, seed: int = 0, tries: int = 1
 ) -> CandidateComparison:
     """Compares a candidate's answers with the incumbent's, case by case."""
-    wanted = significance_level(tries)
+    level = significance_level(tries)
     return CandidateComparison(
         metrics[0].name,
         [
             (
-                one.name,
+                metric.name,
                 paired_difference(
-                    one, incumbent.cases, candidate.cases, seed=seed, level=FAMILY_ERROR_RATE if at else wanted
+                    metric, incumbent.cases, candidate.cases, seed=seed, level=FAMILY_ERROR_RATE if at else level
                 ),
             )
-            for at, one in enumerate(metrics)
+            for at, metric in enumerate(metrics)
         ],
         seed,
         tries,
@@ -254,8 +254,8 @@ class AdapterStore:
     def fleet_adapter(self) -> str:
         """The fleet adapter that the card names; empty if it names none, or one in the agent's folder."""
         name = self.card.adapter or ""
-        own = (self.folder / name).resolve()
-        return "" if own.is_dir() and own.is_relative_to(self.folder.resolve()) else name
+        path = (self.folder / name).resolve()
+        return "" if path.is_dir() and path.is_relative_to(self.folder.resolve()) else name
 
     @property
     def current_digest(self) -> str:
@@ -298,7 +298,7 @@ class AdapterStore:
         Raises:
             InputError: N303 if the log cannot be read.
         """
-        return next((one.tries for one in self._promotions_on(rows) if one.repeats(line)), 0)
+        return next((promotion.tries for promotion in self._promotions_on(rows) if promotion.repeats(line)), 0)
 
     def _promotions_on(self, rows: RowSet) -> list[PromotionRecord]:
         return [line for line in self.promotions() if rows.overlaps((line.test_digest,), line.fingerprints)]
@@ -330,22 +330,24 @@ class AdapterStore:
                 else f"{self.card.name} was never promoted"
             )
             raise InputError("N303", reason, hint="orchestra learn promote")
-        wanted = undone.previous_digest
-        if wanted and not (self.archive / wanted).is_dir():
+        previous_digest = undone.previous_digest
+        if previous_digest and not (self.archive / previous_digest).is_dir():
             raise InputError(
-                "N303", f"{wanted[:12]} is not in {self.archive} any more", hint="restore it from version control"
+                "N303",
+                f"{previous_digest[:12]} is not in {self.archive} any more",
+                hint="restore it from version control",
             )
         self._finish_interrupted()
         line = PromotionRecord(
             at=at,
             verb="rollback",
-            new_digest=wanted,
+            new_digest=previous_digest,
             previous_digest=self.current_digest,
             previous_fleet_adapter=self.fleet_adapter,
         )
         self._archive_current()
-        if wanted:
-            self._install(self.archive / wanted)
+        if previous_digest:
+            self._install(self.archive / previous_digest)
         else:
             self._remove_learnt(undone.previous_fleet_adapter)
         self._append_record(line)
@@ -355,27 +357,27 @@ class AdapterStore:
         """Copies the current weights to the store: for an adapter its complete folder. The fleet keeps adapters there
         too, without records.
         """
-        if not (found := self.current_digest):
+        if not (current_digest := self.current_digest):
             return
         names = _with_record_files(learnt_files(self.card, self.current_folder), self.current_folder)
         if self.card.kind == "model":
             names = tuple(path.name for path in self.current_folder.iterdir() if path.is_file())
-        kept = self.archive / found
-        partial = kept if kept.is_dir() else self.archive / f".{found}"
+        archive = self.archive / current_digest
+        partial = archive if archive.is_dir() else self.archive / f".{current_digest}"
         partial.mkdir(parents=True, exist_ok=True)
         for name in names:
             if not (partial / name).is_file():
                 write_file(partial / name, (self.current_folder / name).read_bytes())
-        if partial != kept:
-            os.replace(partial, kept)
+        if partial != archive:
+            os.replace(partial, archive)
 
     def _install(self, source: Path) -> None:
         if self.card.kind == "model":
             self._replace_adapter_folder(source)
             self._ensure_adapter_key()
             return
-        *others, layout = learnt_files(self.card, source)
-        for name in others:
+        *other_files, layout = learnt_files(self.card, source)
+        for name in other_files:
             place = self.folder / (
                 staged_name(name, file_sha256(source / name)) if (self.folder / name).exists() else name
             )
@@ -400,10 +402,10 @@ class AdapterStore:
             linear = read_model_config(self.card, self.folder, layout.linear.file)
             self._move_into_place(linear.arrays, linear.sha256)
         names = "|".join(re.escape(name) for name in (*learnt_files(self.card, self.folder), *RECORD_FILES))
-        ours = re.compile(rf"\.({names}){_DIGEST_SUFFIX}|\.\.({names}){_DIGEST_SUFFIX}{_DIGEST_SUFFIX}")
-        for left in list(self.folder.iterdir()):
-            if ours.fullmatch(left.name) and left.is_file() and not left.is_symlink():
-                left.unlink()
+        own_pattern = re.compile(rf"\.({names}){_DIGEST_SUFFIX}|\.\.({names}){_DIGEST_SUFFIX}{_DIGEST_SUFFIX}")
+        for path in list(self.folder.iterdir()):
+            if own_pattern.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
 
     def _move_into_place(self, name: str, sha256: str) -> None:
         if (new := self.folder / staged_name(_check_file_name(name), sha256)).is_file():
@@ -426,10 +428,10 @@ class AdapterStore:
         """Replaces the line of the card that names its adapter."""
         path = self.folder / CARD_FILE
         text = path.read_text("utf-8")
-        updated = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
-        write_file(path, updated.rstrip("\n").encode() + b"\n")
+        new_text = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
+        write_file(path, new_text.rstrip("\n").encode() + b"\n")
 
-    def _remove_learnt(self, named: str) -> None:
+    def _remove_learnt(self, previous_fleet_adapter: str) -> None:
         """Removes the adapter, and removes or restores its line in the card; or removes all arrays, so the agent is not
         trained.
         """
@@ -440,7 +442,7 @@ class AdapterStore:
                 (self.folder / name).unlink(missing_ok=True)
             return
         place = self.current_folder
-        self._write_adapter_line(f"{ADAPTER_KEY}: {named}\n" if named else "")
+        self._write_adapter_line(f"{ADAPTER_KEY}: {previous_fleet_adapter}\n" if previous_fleet_adapter else "")
         shutil.rmtree(place, ignore_errors=True)
 
     def _append_record(self, line: PromotionRecord) -> None:

@@ -124,8 +124,12 @@ async def call_a2a_method(call: Call) -> Response:
     data, id = await call.request.body(), None
     try:
         value = _parse(call, data)
-        if isinstance(value, dict) and isinstance(given := value.get("id"), str | int) and not isinstance(given, bool):
-            id = given
+        if (
+            isinstance(value, dict)
+            and isinstance(request_id := value.get("id"), str | int)
+            and not isinstance(request_id, bool)
+        ):
+            id = request_id
         request = convert_params(value, RpcRequest, INVALID_REQUEST)
         _require_version(call, request.method)
         if (stream := _STREAMS.get(request.method)) is not None:
@@ -234,13 +238,13 @@ async def _begin(call: Call[Any, Any], params: SendParams) -> Run[Any]:
         RpcError: For a message that cannot be used.
         RequestError: S012 for push notifications to an address to which none may go; and as `start_skill` does.
     """
-    message, wanted = params.message, params.configuration.task_push_notification_config
+    message, push_config = params.message, params.configuration.task_push_notification_config
     if not message.parts:
         raise RpcError(INVALID_PARAMS, "S002", "the message has no parts", hint='"parts": [{"text": "..."}]')
-    config = None if wanted is None else read_config(call, wanted)
+    config = None if push_config is None else read_config(call, push_config)
     if message.task_id:
-        started = await require_task(call, message.task_id)
-        if message.context_id not in ("", started.tags.get(CONTEXT_TAG, "")):
+        start_event = await require_task(call, message.task_id)
+        if message.context_id not in ("", start_event.tags.get(CONTEXT_TAG, "")):
             raise RpcError(INVALID_PARAMS, "S002", "the task is of another context", hint="leave contextId out")
         after = (await call.services.answer(message.task_id)).last_seq
         run = await _answer(call, message)
@@ -268,12 +272,12 @@ async def _inputs(call: Call[Any, Any], skill: Skill, message: Message) -> dict[
         RpcError: For a part that cannot be read.
         RequestError: S031 if the parts do not fit the inputs.
     """
-    given, texts, files = dict[str, Any](), list[str](), list[FileData]()
+    inputs, texts, files = dict[str, Any](), list[str](), list[FileData]()
     for index, part in enumerate(message.parts):
         if part.text is not None:
             texts.append(part.text)
         elif isinstance(part.data, dict):
-            given |= part.data
+            inputs |= part.data
         elif part.raw is not None:
             files.append(FileData(file_data=part.raw, filename=part.filename or None))
         else:
@@ -281,22 +285,22 @@ async def _inputs(call: Call[Any, Any], skill: Skill, message: Message) -> dict[
                            hint="send text, data or raw; addresses are not fetched",
                            pointer=f"/message/parts/{index}")  # fmt: skip
     if not texts and not files:
-        return given
+        return inputs
     turn = Turn(USER, tuple(texts), tuple(files), "/message/parts")
-    return (await build_inputs(call, skill.target, [turn], given)).values
+    return (await build_inputs(call, skill.target, [turn], inputs)).values
 
 
 async def _answer(call: Call[Any, Any], message: Message) -> Run[Any]:
     """Answers the open question of a task with a message; returns its run, which goes on."""
     require_scope(call.principal, "answer")
     name, part = message.task_id, message.parts[0]
-    asked = await open_questions(call, name)
-    if not asked:
+    questions = await open_questions(call, name)
+    if not questions:
         raise RpcError(UNSUPPORTED_OPERATION, "S036", f"task {name} asks nothing", hint="start another task")
     if part.text is None and part.data is None:
         raise RpcError(CONTENT_NOT_SUPPORTED, "S031", "the answer is no text and no data", hint="send a text")
-    value = value_of_text(asked[0], part.text) if part.text is not None else part.data
-    await give_answer(call, name, asked[0], value)
+    value = value_of_text(questions[0], part.text) if part.text is not None else part.data
+    await give_answer(call, name, questions[0], value)
     return await continued_run(call, name)
 
 
@@ -317,8 +321,8 @@ async def _frames(call: Call[Any, Any], request: RpcRequest, run: Run[Any]) -> A
 
         async with aclosing(events_until_blocked(call.services, run)) as events:
             async for event in events:
-                if (ended := outcome_of(event)) is not None:
-                    words = f"{ended[0]}: {ended[1].__struct_config__.tag}"
+                if (outcome := outcome_of(event)) is not None:
+                    words = f"{outcome[0]}: {outcome[1].__struct_config__.tag}"
                     message = agent_message(run.id, context, words)
                     yield update(
                         TaskStatus(state="TASK_STATE_WORKING", message=message, timestamp=timestamp_text(event.at))
@@ -327,8 +331,8 @@ async def _frames(call: Call[Any, Any], request: RpcRequest, run: Run[Any]) -> A
                     break
         task = await read_task(call.services, run.id)
         for artifact in task.artifacts:
-            sent = {"taskId": run.id, "contextId": context, "artifact": artifact, "lastChunk": True}
-            yield _frame(request, {"artifactUpdate": sent})
+            payload = {"taskId": run.id, "contextId": context, "artifact": artifact, "lastChunk": True}
+            yield _frame(request, {"artifactUpdate": payload})
         yield update(task.status)
     except OrchestraError as error:
         yield b"data: %s\n\n" % msgspec.json.encode({"jsonrpc": "2.0", "id": request.id, "error": error_data(error)})

@@ -44,16 +44,16 @@ async def list_tasks(call: Call[Any, Any], request: RpcRequest) -> ListTasksResu
     require_scope(call.principal, "read")
     params = convert_params(request.params, ListTasksParams)
     after, since = _read_token(params.page_token), _read_time(params.status_timestamp_after)
-    listed = await _places(call, await _matching_runs(call, params))
-    listed = sorted((place for place in listed if since is None or place.updated >= since), reverse=True)
-    left = [place for place in listed if after is None or place < after]
-    shown = left[: params.page_size]
-    tasks = [await read_task(call.services, place.run) for place in shown]
+    places = await _places(call, await _matching_runs(call, params))
+    places = sorted((place for place in places if since is None or place.updated >= since), reverse=True)
+    later_places = [place for place in places if after is None or place < after]
+    page_places = later_places[: params.page_size]
+    tasks = [await read_task(call.services, place.run) for place in page_places]
     return ListTasksResult(
         tasks=tuple(task if params.include_artifacts else _without_artifacts(task) for task in tasks),
-        next_page_token=_write_token(shown[-1]) if len(left) > len(shown) else "",
+        next_page_token=_write_token(page_places[-1]) if len(later_places) > len(page_places) else "",
         page_size=params.page_size,
-        total_size=len(listed),
+        total_size=len(places),
     )
 
 
@@ -72,11 +72,11 @@ async def _matching_runs(call: Call[Any, Any], params: ListTasksParams) -> Seque
     in_context = {**tags, CONTEXT_TAG: params.context_id}
     runs = list(await call.orchestra.runs(limit=MAX_LISTED, status=statuses or None, tags=in_context))
     try:
-        started = await require_run(call, params.context_id)
+        start_event = await require_run(call, params.context_id)
     except RequestError:
         return runs
     summary = await call.orchestra.journal.summary(params.context_id)
-    if summary is not None and CONTEXT_TAG not in started.tags and (not statuses or summary.status in statuses):
+    if summary is not None and CONTEXT_TAG not in start_event.tags and (not statuses or summary.status in statuses):
         runs.append(summary)
     return runs
 

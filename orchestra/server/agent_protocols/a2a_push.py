@@ -57,12 +57,12 @@ async def create_config(call: Call[Any, Any], request: RpcRequest) -> TaskPushCo
         RpcError: For an unknown task, or a configuration that cannot be used.
         RequestError: S012 for an address to which no message may go.
     """
-    wanted = convert_params(request.params, TaskPushConfig)
-    await require_task(call, wanted.task_id)
-    config = read_config(call, wanted)
-    answer = await call.services.answer(wanted.task_id)
-    await add_config(call, wanted.task_id, msgspec.structs.replace(config, after=answer.last_seq))
-    return msgspec.structs.replace(wanted, id=config.id)
+    push_config = convert_params(request.params, TaskPushConfig)
+    await require_task(call, push_config.task_id)
+    config = read_config(call, push_config)
+    answer = await call.services.answer(push_config.task_id)
+    await add_config(call, push_config.task_id, msgspec.structs.replace(config, after=answer.last_seq))
+    return msgspec.structs.replace(push_config, id=config.id)
 
 
 async def get_config(call: Call[Any, Any], request: RpcRequest) -> TaskPushConfig:
@@ -80,8 +80,8 @@ async def list_configs(call: Call[Any, Any], request: RpcRequest) -> PushConfigs
     """Returns all configurations of a task without their secrets. Raises `RpcError` for an unknown task."""
     params = convert_params(request.params, PushConfigParams)
     await require_task(call, params.task_id)
-    stored = await push_configs_of(call.services).get(params.task_id)
-    configs = () if stored is None else stored.value.configs
+    stored_push_configs = await push_configs_of(call.services).get(params.task_id)
+    configs = () if stored_push_configs is None else stored_push_configs.value.configs
     return PushConfigsResult(configs=tuple(_shown(params.task_id, config) for config in configs))
 
 
@@ -133,19 +133,19 @@ async def add_config(call: Call[Any, Any], task: str, config: PushConfig) -> Non
     """Stores a configuration of a task of the caller, and begins to follow the task. Raises `RpcError` if it has too
     many.
     """
-    services, stored = call.services, push_configs_of(call.services)
+    services, push_configs = call.services, push_configs_of(call.services)
 
     def add(configs: PushConfigs) -> PushConfigs:
-        others = configs.without(config.id).configs
-        if len(others) >= MAX_CONFIGS:
+        other_configs = configs.without(config.id).configs
+        if len(other_configs) >= MAX_CONFIGS:
             raise RpcError(INVALID_PARAMS, "S002", f"a task has at most {MAX_CONFIGS} configurations",
                            hint="DeleteTaskPushNotificationConfig")  # fmt: skip
-        return PushConfigs(configs=(*others, config))
+        return PushConfigs(configs=(*other_configs, config))
 
-    started = await require_task(call, task)
-    tenant = started.tags.get(TENANT_TAG, call.principal.tenant)
-    await stored.add(task, tenant, PushConfigs())
-    await stored.change(task, add)
+    start_event = await require_task(call, task)
+    tenant = start_event.tags.get(TENANT_TAG, call.principal.tenant)
+    await push_configs.add(task, tenant, PushConfigs())
+    await push_configs.change(task, add)
     await push_watches_of(services).add(task, tenant, PushWatch(task=task))
     _follow(services, tenant, task, config)
 
@@ -156,8 +156,12 @@ async def add_config(call: Call[Any, Any], task: str, config: PushConfig) -> Non
 async def recover_push(services: Services) -> None:
     """Records the messages that processes that have died did not record."""
     for watch in await push_watches_of(services).all():
-        stored = await push_configs_of(services).get(watch.value.task)
-        unreported = [] if stored is None else [one for one in stored.value.configs if not one.is_reported]
+        stored_push_configs = await push_configs_of(services).get(watch.value.task)
+        unreported = (
+            []
+            if stored_push_configs is None
+            else [push_config for push_config in stored_push_configs.value.configs if not push_config.is_reported]
+        )
         for config in unreported:
             _follow(services, watch.record.tenant, watch.value.task, config)
         if not unreported:
@@ -183,8 +187,10 @@ async def _report(services: Services, tenant: str, task: str, config: PushConfig
         def end(configs: PushConfigs) -> PushConfigs:
             return PushConfigs(
                 configs=tuple(
-                    msgspec.structs.replace(one, is_reported=True) if one.id == config.id else one
-                    for one in configs.configs
+                    msgspec.structs.replace(push_config, is_reported=True)
+                    if push_config.id == config.id
+                    else push_config
+                    for push_config in configs.configs
                 )
             )
 

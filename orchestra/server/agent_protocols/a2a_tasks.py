@@ -72,8 +72,8 @@ async def read_task(services: Services, run: str, *, prefers_question: bool = Fa
     if prefers_question and answer.questions and STATES.get(answer.status) == "TASK_STATE_WORKING":
         answer = msgspec.structs.replace(answer, status="waiting")
     events = (await first_and_last_events(services.orchestra.journal, [run])).get(run)
-    started = events[0] if events is not None and isinstance(events[0], RunStarted) else None
-    context = started.tags.get(CONTEXT_TAG, "") if started is not None else ""
+    start_event = events[0] if events is not None and isinstance(events[0], RunStarted) else None
+    context = start_event.tags.get(CONTEXT_TAG, "") if start_event is not None else ""
     schema = output_schema(services, answer.workflow)
     updated = answer.finished if answer.finished is not None or events is None else events[1].at
     status = _task_status(answer, schema, context, updated)

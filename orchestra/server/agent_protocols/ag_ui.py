@@ -93,13 +93,19 @@ async def run_ag_ui_agent(call: Call[RunAgentInput]) -> Response:
 
 
 async def _start(call: Call[RunAgentInput], skill: Skill) -> tuple[Run[Any], int]:
-    body, given = call.body, dict[str, Any]()
-    if isinstance(body.forwarded_props, dict) and isinstance(stated := body.forwarded_props.get("inputs"), dict):
-        given = stated
-    turns = [_turn(one, f"/messages/{index}") for index, one in enumerate(body.messages) if one.role in MESSAGE_ROLES]
-    if turns or not given:
-        given = (await build_inputs(call, skill.target, turns, given)).values
-    return await start_skill(call, skill, given, {CONTEXT_TAG: _thread(call)}), 0
+    body, inputs = call.body, dict[str, Any]()
+    if isinstance(body.forwarded_props, dict) and isinstance(
+        forwarded_inputs := body.forwarded_props.get("inputs"), dict
+    ):
+        inputs = forwarded_inputs
+    turns = [
+        _turn(message, f"/messages/{index}")
+        for index, message in enumerate(body.messages)
+        if message.role in MESSAGE_ROLES
+    ]
+    if turns or not inputs:
+        inputs = (await build_inputs(call, skill.target, turns, inputs)).values
+    return await start_skill(call, skill, inputs, {CONTEXT_TAG: _thread(call)}), 0
 
 
 def _thread(call: Call[RunAgentInput]) -> str:
@@ -135,10 +141,10 @@ async def _resume(call: Call[Any, Any], skill: Skill, entries: Sequence[ResumeEn
                            pointer="/resume")  # fmt: skip
     (name,) = names
     await require_run_of(call, name, skill)
-    asked = {f"{name}:{question.seq}": question for question in await open_questions(call, name)}
+    questions = {f"{name}:{question.seq}": question for question in await open_questions(call, name)}
     last = (await call.services.answer(name)).last_seq
     for index, entry in enumerate(entries):
-        if (question := asked.get(entry.interrupt_id)) is None:
+        if (question := questions.get(entry.interrupt_id)) is None:
             raise RequestError("E021", f"the question {entry.interrupt_id[:100]!r} is not open",
                                hint=f"GET /api/runs/{name}/questions", pointer=f"/resume/{index}")  # fmt: skip
         await give_answer(call, name, question, entry.payload, DECLINED if entry.status == "cancelled" else "")
@@ -151,9 +157,9 @@ async def _frames(call: Call[RunAgentInput], run: Run[Any], schema: Schema, afte
         for event in encoder.started(run.id):
             yield ag_ui_frame(event)
         async with aclosing(events_until_blocked(call.services, run, after)) as events:
-            async for recorded in events:
-                if not isinstance(recorded, RunStarted | RunFinished):
-                    for event in await encoder.events_of(recorded):
+            async for recorded_event in events:
+                if not isinstance(recorded_event, RunStarted | RunFinished):
+                    for event in await encoder.events_of(recorded_event):
                         yield ag_ui_frame(event)
         for event in encoder.ended(await call.services.answer(run.id), schema):
             yield ag_ui_frame(event)

@@ -46,13 +46,13 @@ class AgUiEncoder:
                 return [*self._open(node), *self._open_call(node, attempt, name)]
             case AttemptFinished(node=node, attempt=attempt, name=name):
                 opened = [*self._open(node), *self._open_call(node, attempt, name)]
-                ended = await self._close_call(event)
-                return [*opened, *ended, *(self._close(node) if event.final else ())]
+                closing_events = await self._close_call(event)
+                return [*opened, *closing_events, *(self._close(node) if event.final else ())]
             case QuestionAsked():
                 question = msgspec.to_builtins(Question.of(event))
                 return [{"type": "CUSTOM", "name": "orchestra.question", "value": question}]
-            case _ if (found := outcome_of(event)) is not None:
-                return [*self._open(found[0]), *self._close(found[0])]
+            case _ if (outcome := outcome_of(event)) is not None:
+                return [*self._open(outcome[0]), *self._close(outcome[0])]
             case _:
                 return []
 
@@ -75,8 +75,8 @@ class AgUiEncoder:
         """Returns the end of a call: its arguments, if they are stored, and its result."""
         if (call := self._calls.pop((event.node, event.attempt), None)) is None:
             return []
-        sent = await self._services.orchestra.journal.get_blob(event.sent) if event.sent else None
-        text = (sent or b"").decode("utf-8", "replace")
+        call_arguments = await self._services.orchestra.journal.get_blob(event.sent) if event.sent else None
+        text = (call_arguments or b"").decode("utf-8", "replace")
         arguments = [{"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": text}] if text else []
         content = f"{event.error}: {event.reason}" if event.error else msgspec.json.encode(event.value).decode()
         result = {"messageId": f"{call}:result", "toolCallId": call, "content": content, "role": "tool"}
@@ -145,18 +145,18 @@ async def output_schema_of(services: Services, started: RunStarted) -> Schema:
 
 async def ag_ui_frames(services: Services, run: str, after: int) -> AsyncGenerator[bytes, None]:
     """Yields a run to its end. The last frame of an event has its number; frames up to `after` are left out."""
-    started = await services.started(run)
-    thread = started.tags.get(CONTEXT_TAG, run) if started is not None else run
-    schema = await output_schema_of(services, started) if started is not None else {}
+    start_event = await services.started(run)
+    thread = start_event.tags.get(CONTEXT_TAG, run) if start_event is not None else run
+    schema = await output_schema_of(services, start_event) if start_event is not None else {}
     encoder = AgUiEncoder(services, thread, run)
     async with aclosing(run_events(services, run, 0)) as events:
         async for event in events:
             if isinstance(event, RunStarted):
-                found = list(encoder.started(run))
+                ag_ui_events = list(encoder.started(run))
             elif isinstance(event, RunFinished):
-                found = list(encoder.ended(await services.answer(run), schema))
+                ag_ui_events = list(encoder.ended(await services.answer(run), schema))
             else:
-                found = await encoder.events_of(event)
+                ag_ui_events = await encoder.events_of(event)
             if event.seq > after:
-                for number, one in enumerate(found, 1):
-                    yield ag_ui_frame(one, event.seq if number == len(found) else None)
+                for number, ag_ui_event in enumerate(ag_ui_events, 1):
+                    yield ag_ui_frame(ag_ui_event, event.seq if number == len(ag_ui_events) else None)

@@ -72,19 +72,19 @@ def _record_fields(schema: Schema) -> dict[str, Schema] | None:
         return None
     definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
     fields = {name: _form_field(resolve({**part, **definitions})) for name, part in properties.items()}
-    found = {name: field for name, field in fields.items() if field is not None}
-    return found if len(found) == len(fields) else None
+    present_fields = {name: field for name, field in fields.items() if field is not None}
+    return present_fields if len(present_fields) == len(fields) else None
 
 
 def answer_in(question: Question, content: Mapping[str, Any] | None) -> Any:
     """Returns the value that a submitted form states. Raises `RequestError` E022 for a form that states none."""
-    given, schema = dict(content or {}), resolve(question.schema)
+    answer, schema = dict(content or {}), resolve(question.schema)
     is_plain = takes_text(question) or _form_field(schema) is not None
     if not is_plain and _record_fields(schema) is not None:
-        return given
-    if FIELD not in given:
+        return answer
+    if FIELD not in answer:
         raise RequestError(INVALID_CODE, f"the form has no field {FIELD!r}", hint="submit the form")
-    return given[FIELD] if is_plain else value_of_text(question, str(given[FIELD]))
+    return answer[FIELD] if is_plain else value_of_text(question, str(answer[FIELD]))
 
 
 def _json(value: Any) -> str:

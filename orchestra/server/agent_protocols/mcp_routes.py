@@ -109,8 +109,8 @@ class McpReply(Response):
 
         sender = self._call.principal
         owner = AccessToken(token="", client_id=sender.tenant, subject=sender.subject, scopes=[])
-        known = {**scope, CALL_KEY: self._call, "user": AuthenticatedUser(owner)}
-        answering = asyncio.ensure_future(self._manager.handle_request(known, receive, send))
+        call_scope = {**scope, CALL_KEY: self._call, "user": AuthenticatedUser(owner)}
+        answering = asyncio.ensure_future(self._manager.handle_request(call_scope, receive, send))
         stopping = asyncio.ensure_future(self._call.services.stopping.wait())
         try:
             await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -173,10 +173,10 @@ class ToolCall:
 
     async def _answer(self, run: str, question: Question, result: types.ElicitResult) -> str:
         """Answers a question; returns why the answer is not accepted, or an empty text."""
-        declined = DECLINED if result.action == "decline" else ""
+        decline_value = DECLINED if result.action == "decline" else ""
         try:
-            value = None if declined else answer_in(question, result.content)
-            await give_answer(self._call, run, question, value, declined)
+            value = None if decline_value else answer_in(question, result.content)
+            await give_answer(self._call, run, question, value, decline_value)
         except OrchestraError as error:
             if error.code == INVALID_CODE:
                 return error_words(error)
@@ -211,8 +211,8 @@ class ToolCall:
 
 def _progress_text(event: Event) -> str:
     """Returns the node that an event ends, with its outcome; an empty text for another event."""
-    ended = outcome_of(event)
-    return "" if ended is None else f"{ended[0]}: {ended[1].__struct_config__.tag}"
+    outcome = outcome_of(event)
+    return "" if outcome is None else f"{outcome[0]}: {outcome[1].__struct_config__.tag}"
 
 
 def _result(reply: AgentReply) -> types.CallToolResult:

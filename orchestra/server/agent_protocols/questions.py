@@ -56,7 +56,7 @@ async def give_answer(call: Call[Any, Any], run: str, question: Question, value:
 
 async def open_questions(call: Call[Any, Any], run: str) -> Sequence[Question]:
     """Returns the open questions of a run."""
-    return [Question.of(asked) for asked in await call.orchestra.questions(run)]
+    return [Question.of(question) for question in await call.orchestra.questions(run)]
 
 
 async def continued_run(call: Call[Any, Any], run: str) -> Run[Any]:
@@ -69,10 +69,10 @@ async def require_run_of(call: Call[Any, Any], run: str, skill: Skill) -> RunSta
     """Returns the first event of a run of this skill, and of the caller's tenant. Raises `RequestError` S009 for any
     other.
     """
-    started = await require_run(call, run)
-    if started.workflow != skill.name:
+    start_event = await require_run(call, run)
+    if start_event.workflow != skill.name:
         raise not_found("run", run[:100])
-    return started
+    return start_event
 
 
 async def wait_until_blocked(call: Call[Any, Any], run: Run[Any]) -> None:

@@ -81,11 +81,11 @@ class Skill:
         if not self.is_router:
             return dict(arguments)
         try:
-            asked = msgspec.convert(dict(arguments), AskArguments)
+            ask_arguments = msgspec.convert(dict(arguments), AskArguments)
         except msgspec.ValidationError as error:
             text, place = pointer_of(str(error))
             raise RequestError("S002", text, hint='{"request": "...", "values": {}}', pointer=place) from error
-        return {**asked.values, REQUEST: asked.request}
+        return {**ask_arguments.values, REQUEST: ask_arguments.request}
 
 
 def iter_skills(call: Call[Any, Any]) -> Iterator[Skill]:

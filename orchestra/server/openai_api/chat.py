@@ -169,29 +169,29 @@ async def create_chat_completion(call: Call[ChatRequest]) -> Response:
     target = find_output_target(call, body.model, body.response_format, RULES)
     turns = [read_turn(message, f"/messages/{index}") for index, message in enumerate(body.messages)]
     options = openai_options(call, body.orchestra, body.metadata)
-    started = await start_conversation(call, Conversation(target, turns, body.orchestra, options))
-    headers = location(call, started, "/api/runs")
+    started_run = await start_conversation(call, Conversation(target, turns, body.orchestra, options))
+    headers = location(call, started_run, "/api/runs")
     if body.stream:
-        return stream(call, started, _frames(call, started), headers)
-    completion = _completion(body.model, started, await wait_for_answer(call, started))
+        return stream(call, started_run, _frames(call, started_run), headers)
+    completion = _completion(body.model, started_run, await wait_for_answer(call, started_run))
     return Response(msgspec.json.encode(completion), 200, headers, JSON_TYPE)
 
 
-def _completion(model: str, started: StartedRun, answer: RunAnswer) -> ChatCompletion:
-    text = started.text(answer)
+def _completion(model: str, started_run: StartedRun, answer: RunAnswer) -> ChatCompletion:
+    text = started_run.text(answer)
     return ChatCompletion(
         id=answer.id,
         created=int(answer.started),
         model=model,
         choices=(Choice(message=ReplyMessage(content=text.content, refusal=text.refusal)),),
         usage=CompletionUsage.of(answer.usage),
-        orchestra=started.extension(answer),
+        orchestra=started_run.extension(answer),
     )
 
 
-async def _frames(call: Call[ChatRequest], started: StartedRun) -> AsyncGenerator[bytes, None]:
+async def _frames(call: Call[ChatRequest], started_run: StartedRun) -> AsyncGenerator[bytes, None]:
     """Yields the chunks of a stream: unverified text if it is wanted, verified sentences, and the end."""
-    run, body = started.run, call.body
+    run, body = started_run.run, call.body
     first = await call.services.started(run.id)
     head = {
         "id": run.id,
@@ -206,17 +206,17 @@ async def _frames(call: Call[ChatRequest], started: StartedRun) -> AsyncGenerato
 
     try:
         yield chunk({"role": "assistant", "content": ""})
-        async with aclosing(text_until_blocked(call, started)) as pieces:
+        async with aclosing(text_until_blocked(call, started_run)) as pieces:
             async for piece in pieces:
                 source = {"node": piece.node, "agent": piece.agent, "attempt": piece.attempt, "start": piece.start}
                 yield chunk({"reasoning_content": piece.text}, orchestra={"verified": False, **source})
         answer = await call.services.answer(run.id)
-        text = started.text(answer)
+        text = started_run.text(answer)
         for sentence in text.pieces():
             yield chunk({"content": sentence})
         if text.refusal is not None:
             yield chunk({"refusal": text.refusal})
-        yield chunk({}, "stop", orchestra=started.extension(answer))
+        yield chunk({}, "stop", orchestra=started_run.extension(answer))
         if body.stream_options is not None and body.stream_options.include_usage:
             yield data_frame({**head, "choices": [], "usage": CompletionUsage.of(answer.usage)})
         yield DONE

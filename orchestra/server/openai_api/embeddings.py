@@ -97,11 +97,11 @@ def _embed(encoder: Encoder, texts: Sequence[str], as_base64: bool) -> tuple[lis
     """Returns the vectors of texts, and the number of tokens."""
     import numpy
 
-    found, count = list[list[float] | str](), 0
+    embeddings, count = list[list[float] | str](), 0
     for text in texts:
         tokens = encoder.tokenize(text, MAX_TOKENS)
         count += len(tokens)
         (vector,) = encoder.embed(tokens, {})
         unit = (vector / numpy.linalg.norm(vector)).astype("<f4")
-        found.append(base64.b64encode(unit.tobytes()).decode() if as_base64 else unit.tolist())
-    return found, count
+        embeddings.append(base64.b64encode(unit.tobytes()).decode() if as_base64 else unit.tolist())
+    return embeddings, count

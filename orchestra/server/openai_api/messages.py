@@ -102,15 +102,15 @@ async def build_inputs(
     Raises:
         RequestError: S031 if messages do not fit the inputs; S009 or S019 for a file.
     """
-    asked = next((turn for turn in reversed(turns) if turn.role == USER), None)
-    if asked is None or asked is not turns[-1]:
+    user_turn = next((turn for turn in reversed(turns) if turn.role == USER), None)
+    if user_turn is None or user_turn is not turns[-1]:
         raise RequestError("S031", "the last message is not of the user", hint='{"role": "user", "content": "..."}',
                            pointer="/messages", status=400)  # fmt: skip
     values: dict[str, Any] = await resolve_files(call, dict(given), "/orchestra/inputs")
-    if (stated := _inputs_in(asked.text, target)) is not None and not asked.files:
-        values |= await resolve_files(call, stated, asked.pointer)
+    if (inputs := _inputs_in(user_turn.text, target)) is not None and not user_turn.files:
+        values |= await resolve_files(call, inputs, user_turn.pointer)
     else:
-        values |= await _read_message(call, target, asked, values)
+        values |= await _read_message(call, target, user_turn, values)
     earlier = turns[:-1]
     ignored = _add_conversation(target, earlier, values)
     return RunInputs(values, ignored)
@@ -128,10 +128,12 @@ def _inputs_in(text: str, target: Target) -> dict[str, Any] | None:
     return value if is_inputs else None
 
 
-async def _read_message(call: Call[Any, Any], target: Target, asked: Turn, given: Mapping[str, Any]) -> dict[str, Any]:
-    texts = list(asked.texts)
-    documents = [await _read_file(call, one, asked.pointer, number) for number, one in enumerate(asked.files, 1)]
-    several, single = _free(target, DOCUMENTS, given), _free(target, DOCUMENT, given)
+async def _read_message(
+    call: Call[Any, Any], target: Target, turn: Turn, input_values: Mapping[str, Any]
+) -> dict[str, Any]:
+    texts = list(turn.texts)
+    documents = [await _read_file(call, file, turn.pointer, number) for number, file in enumerate(turn.files, 1)]
+    several, single = _free(target, DOCUMENTS, input_values), _free(target, DOCUMENT, input_values)
     if (several or single) and len(texts) > 1:
         passages = [{"source": f"part {number}", "text": text} for number, text in enumerate(texts[:-1], 1)]
         documents, texts = passages + documents, texts[-1:]
@@ -144,25 +146,27 @@ async def _read_message(call: Call[Any, Any], target: Target, asked: Turn, given
         elif target.step is None:
             values["documents"] = documents
         else:
-            raise _misfit(target, "has files, and the model does not take documents", asked.pointer)
-    text_inputs = _free(target, TEXT, given)
+            raise _misfit(target, "has files, and the model does not take documents", turn.pointer)
+    text_inputs = _free(target, TEXT, input_values)
     if not texts and not text_inputs:
         return values
     if len(text_inputs) != 1:
-        why = "is a text, and the model takes no text" if not text_inputs else "is a text, and the model takes several"
-        raise _misfit(target, why, asked.pointer)
+        reason = (
+            "is a text, and the model takes no text" if not text_inputs else "is a text, and the model takes several"
+        )
+        raise _misfit(target, reason, turn.pointer)
     values[text_inputs[0]] = "\n\n".join(texts)
     return values
 
 
-def _free(target: Target, value: Schema, given: Mapping[str, Any]) -> list[str]:
-    return [name for name in target.names_taking(value) if name not in given]
+def _free(target: Target, value: Schema, input_values: Mapping[str, Any]) -> list[str]:
+    return [name for name in target.names_taking(value) if name not in input_values]
 
 
-def _misfit(target: Target, why: str, pointer: str) -> RequestError:
-    shown = ", ".join(f'"{name}": ...' for name in target.inputs)
+def _misfit(target: Target, reason: str, pointer: str) -> RequestError:
+    example = ", ".join(f'"{name}": ...' for name in target.inputs)
     return RequestError(
-        "S031", f"the last message {why}", hint=f"send the inputs as a JSON object: {{{shown}}}", pointer=pointer,
+        "S031", f"the last message {reason}", hint=f"send the inputs as a JSON object: {{{example}}}", pointer=pointer,
         status=400,
     )  # fmt: skip
 
@@ -170,17 +174,17 @@ def _misfit(target: Target, why: str, pointer: str) -> RequestError:
 def _add_conversation(target: Target, earlier: Sequence[Turn], values: dict[str, Any]) -> tuple[str, ...]:
     """Adds earlier turns, if the target takes them; returns the addresses of those that are not used."""
     takes = target.step is None or target.names_taking(TURNS) == [CONVERSATION]
-    used = [turn for turn in earlier if takes and turn.role not in INSTRUCTION_ROLES]
-    if used and CONVERSATION not in values:
-        values[CONVERSATION] = [{"role": turn.role, "content": turn.text} for turn in used]
-    return tuple(f"messages[{index}]" for index, turn in enumerate(earlier) if turn not in used)
+    turns = [turn for turn in earlier if takes and turn.role not in INSTRUCTION_ROLES]
+    if turns and CONVERSATION not in values:
+        values[CONVERSATION] = [{"role": turn.role, "content": turn.text} for turn in turns]
+    return tuple(f"messages[{index}]" for index, turn in enumerate(earlier) if turn not in turns)
 
 
 async def _read_file(call: Call[Any, Any], file: FileData, pointer: str, number: int) -> dict[str, str]:
     """Returns a file as a document."""
     if file.file_id:
-        found: dict[str, str] = await resolve_files(call, {DOCUMENT_KEY: file.file_id}, pointer)
-        return found
+        files: dict[str, str] = await resolve_files(call, {DOCUMENT_KEY: file.file_id}, pointer)
+        return files
     name = file.filename or f"file {number}"
     if not file.file_data:
         raise RequestError("S031", f"{name[:100]!r} has no content", hint="file_data or file_id", pointer=pointer,

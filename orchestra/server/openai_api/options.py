@@ -139,9 +139,9 @@ def require_format(target: Target, wanted: OutputFormat, pointer: str) -> Schema
 
 def reject_unsupported(fields: Mapping[str, Any], rules: Mapping[str, Sequence[Any]]) -> None:
     """Raises `RequestError` S030 for the first field whose value is none of those that a run can honour."""
-    for name, allowed in rules.items():
+    for name, allowed_values in rules.items():
         value = fields[name]
-        if value is not None and value not in allowed:
+        if value is not None and value not in allowed_values:
             if name in ("tools", "functions"):
                 raise unsupported(
                     "tools of the client cannot be called: a workflow calls its own tools", f"/{name}",

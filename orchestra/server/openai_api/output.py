@@ -120,12 +120,12 @@ def _question_text(question: Question) -> str:
 
 def _output_text(value: Any, schema: Schema, *, structured: bool) -> MessageText:
     if not structured:
-        shown = _shown_part(value, schema)
-        if shown is None:
+        shown_part = _shown_part(value, schema)
+        if shown_part is None:
             return MessageText(content=NO_ANSWER)
-        if isinstance(shown, str):
-            return MessageText(content=shown)
-        value = shown
+        if isinstance(shown_part, str):
+            return MessageText(content=shown_part)
+        value = shown_part
     return MessageText(content=msgspec.json.encode(value).decode(), is_json=True)
 
 
@@ -143,6 +143,6 @@ def _shown_part(value: Any, schema: Schema) -> Any:
 
 def _is_evidence(name: str, part: Any) -> bool:
     if isinstance(part, list):
-        return all(is_citation(one) or is_cell(one) for one in part)
+        return all(is_citation(item) or is_cell(item) for item in part)
     is_score = name in SCORE_FIELDS and is_probability(part)
     return is_score or name == EXPRESSION_FORMAT or is_citation(part) or is_cell(part)

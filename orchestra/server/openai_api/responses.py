@@ -171,22 +171,22 @@ async def create_response(call: Call[ResponseRequest]) -> Response:
     """
     body = call.body
     target = find_output_target(call, body.model, body.text.format if body.text is not None else None, RULES)
-    asked, earlier = await _previous(call)
-    options = openai_options(call, asked, body.metadata, keep=body.store is not False)
+    previous_options, earlier = await _previous(call)
+    options = openai_options(call, previous_options, body.metadata, keep=body.store is not False)
     tags = {**(options.tags or {}), MODEL_TAG: body.model, STRUCTURED_TAG: str(target.structured).lower()}
-    conversation = Conversation(target, [*earlier, *_turns(body)], asked, options.replace(tags=tags))
-    started = await start_conversation(call, conversation)
-    headers = location(call, started, "/v1/responses")
+    conversation = Conversation(target, [*earlier, *_turns(body)], previous_options, options.replace(tags=tags))
+    started_run = await start_conversation(call, conversation)
+    headers = location(call, started_run, "/v1/responses")
     if body.stream:
-        return stream(call, started, _frames(call, started), headers)
+        return stream(call, started_run, _frames(call, started_run), headers)
     if body.background:
-        answer = await call.services.answer(started.run.id)
+        answer = await call.services.answer(started_run.run.id)
     else:
-        answer = await wait_for_answer(call, started)
-    shown = msgspec.structs.replace(
-        _response_of(body.model, started, answer), previous_response_id=body.previous_response_id
+        answer = await wait_for_answer(call, started_run)
+    response = msgspec.structs.replace(
+        _response_of(body.model, started_run, answer), previous_response_id=body.previous_response_id
     )
-    return Response(msgspec.json.encode(shown), 200, headers, JSON_TYPE)
+    return Response(msgspec.json.encode(response), 200, headers, JSON_TYPE)
 
 
 @ROUTES.route("GET", "/v1/responses/{run}", "read", ResponseObject)
@@ -204,14 +204,14 @@ async def cancel_response(call: Call) -> ResponseObject:
 
 
 async def _stored(call: Call[Any, Any]) -> ResponseObject:
-    started = await require_run(call, call.path["run"])
-    answer = await call.services.answer(started.run)
-    model = started.tags.get(MODEL_TAG, started.workflow)
+    start_event = await require_run(call, call.path["run"])
+    answer = await call.services.answer(start_event.run)
+    model = start_event.tags.get(MODEL_TAG, start_event.workflow)
     try:
         schema = find_target(call, model).output
     except OrchestraError:  # The workflow was renamed or deleted since.
         schema = ANY_VALUE
-    return _response(model, answer, started.tags.get(STRUCTURED_TAG) == "true", schema, ())
+    return _response(model, answer, start_event.tags.get(STRUCTURED_TAG) == "true", schema, ())
 
 
 async def _previous(call: Call[ResponseRequest]) -> tuple[OrchestraOptions, list[Turn]]:
@@ -219,14 +219,14 @@ async def _previous(call: Call[ResponseRequest]) -> tuple[OrchestraOptions, list
     body = call.body
     if not (name := body.previous_response_id):
         return body.orchestra, []
-    started = await require_run(call, name)
-    answer = await call.services.answer(started.run)
+    start_event = await require_run(call, name)
+    answer = await call.services.answer(start_event.run)
     if answer.status == "waiting":
-        return msgspec.structs.replace(body.orchestra, answer_to=started.run), []
-    texts = [value for value in started.inputs.values() if isinstance(value, str)]
-    said = message_text(answer, ANY_VALUE, structured=False).content or "" if answer.status == "done" else ""
+        return msgspec.structs.replace(body.orchestra, answer_to=start_event.run), []
+    texts = [value for value in start_event.inputs.values() if isinstance(value, str)]
+    content = message_text(answer, ANY_VALUE, structured=False).content or "" if answer.status == "done" else ""
     pointer = "/previous_response_id"
-    return body.orchestra, [Turn(USER, tuple(texts), (), pointer), Turn("assistant", (said,), (), pointer)]
+    return body.orchestra, [Turn(USER, tuple(texts), (), pointer), Turn("assistant", (content,), (), pointer)]
 
 
 def _turns(body: ResponseRequest) -> list[Turn]:
@@ -241,10 +241,10 @@ def _turns(body: ResponseRequest) -> list[Turn]:
     return turns
 
 
-def _response_of(model: str, started: StartedRun, answer: RunAnswer) -> ResponseObject:
+def _response_of(model: str, started_run: StartedRun, answer: RunAnswer) -> ResponseObject:
     """Returns the response for the run of a request."""
-    structured = started.conversation.target.structured
-    return _response(model, answer, structured, started.output_schema, started.ignored)
+    structured = started_run.conversation.target.structured
+    return _response(model, answer, structured, started_run.output_schema, started_run.ignored)
 
 
 def _response(model: str, answer: RunAnswer, structured: bool, schema: Any, ignored: tuple[str, ...]) -> ResponseObject:
@@ -294,9 +294,9 @@ def _message_item(run: str, content: list[dict[str, Any]], status: str) -> dict[
     return {"id": f"msg_{run}", "type": "message", "role": "assistant", "status": status, "content": content}
 
 
-async def _frames(call: Call[ResponseRequest], started: StartedRun) -> AsyncGenerator[bytes, None]:
+async def _frames(call: Call[ResponseRequest], started_run: StartedRun) -> AsyncGenerator[bytes, None]:
     """Yields the events of a stream: unverified text if it is wanted, verified sentences, and the response."""
-    number, run, body = -1, started.run.id, call.body
+    number, run, body = -1, started_run.run.id, call.body
 
     def event(type: str, **fields: Any) -> bytes:
         nonlocal number
@@ -304,15 +304,15 @@ async def _frames(call: Call[ResponseRequest], started: StartedRun) -> AsyncGene
         return frame(type, msgspec.json.encode({"type": type, "sequence_number": number, **fields}))
 
     try:
-        begun = _response_of(body.model, started, await call.services.answer(run))
-        begun = msgspec.structs.replace(begun, status="in_progress", output=(), usage=None)
-        yield event("response.created", response=begun)
-        yield event("response.in_progress", response=begun)
-        async with aclosing(text_until_blocked(call, started)) as pieces:
+        response = _response_of(body.model, started_run, await call.services.answer(run))
+        response = msgspec.structs.replace(response, status="in_progress", output=(), usage=None)
+        yield event("response.created", response=response)
+        yield event("response.in_progress", response=response)
+        async with aclosing(text_until_blocked(call, started_run)) as pieces:
             async for piece in pieces:
                 yield event("orchestra.unverified_text", node=piece.node, agent=piece.agent, text=piece.text)
         answer = await call.services.answer(run)
-        final = _response_of(body.model, started, answer)
+        final = _response_of(body.model, started_run, answer)
         item = f"msg_{run}"
         place = {"item_id": item, "output_index": 0, "content_index": 0}
         if final.output:
@@ -320,7 +320,7 @@ async def _frames(call: Call[ResponseRequest], started: StartedRun) -> AsyncGene
             (part,) = final.output[0]["content"]
             if part["type"] == "output_text":
                 yield event("response.content_part.added", **place, part=_text_part(""))
-                for sentence in started.text(answer).pieces():
+                for sentence in started_run.text(answer).pieces():
                     yield event("response.output_text.delta", **place, delta=sentence, logprobs=[])
                 yield event("response.output_text.done", **place, text=part["text"], logprobs=[])
             else:
@@ -329,8 +329,8 @@ async def _frames(call: Call[ResponseRequest], started: StartedRun) -> AsyncGene
                 yield event("response.refusal.done", **place, refusal=part["refusal"])
             yield event("response.content_part.done", **place, part=part)
             yield event("response.output_item.done", output_index=0, item=final.output[0])
-        ended = "response.completed" if final.status == "completed" else "response.failed"
-        yield event(ended, response=final)
+        event_type = "response.completed" if final.status == "completed" else "response.failed"
+        yield event(event_type, response=final)
     except OrchestraError as error:
         body_of = error_reply(error).error
         yield event("error", code=body_of.code, message=body_of.message, param=body_of.param)

@@ -92,9 +92,9 @@ async def _answer(call: Call[Any, Any], conversation: Conversation) -> Run[Any]:
     if not turns or turns[-1].role != USER:
         raise RequestError("S031", "the last message is not of the user", hint="send the answer as the last message",
                            pointer="/messages", status=400)  # fmt: skip
-    asked = await call.orchestra.questions(name)
+    questions = await call.orchestra.questions(name)
     text = turns[-1].text
-    is_text = not asked or assignability_error(TEXT, asked[0].schema) is None or bool(asked[0].options)
+    is_text = not questions or assignability_error(TEXT, questions[0].schema) is None or bool(questions[0].options)
     try:
         value = text if is_text else parse_untrusted(text)
     except StrictJsonError as error:

@@ -37,102 +37,106 @@ from orchestra.testing.conformance.scenarios import (
 
 async def events_come_back_equal_and_in_order(store: OpenJournal) -> None:
     events = all_event_kinds("r1")
-    async with store() as one:
+    async with store() as journal:
         for event in events:
-            one.append("r1", [event])
-        await one.wait_durable("r1", len(events))
-        assert_equal("read by its writer", await one.read("r1"), events)
-    async with store() as two:
-        found = await two.read("r1")
-        assert_equal("read by another", found, events)
-        assert_equal("their bytes", [encode(event) for event in found], [encode(event) for event in events])
+            journal.append("r1", [event])
+        await journal.wait_durable("r1", len(events))
+        assert_equal("read by its writer", await journal.read("r1"), events)
+    async with store() as second_journal:
+        read_events = await second_journal.read("r1")
+        assert_equal("read by another", read_events, events)
+        assert_equal("their bytes", [encode(event) for event in read_events], [encode(event) for event in events])
 
 
 async def durable_events_outlive_their_writer(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1"), *node_events(2, 3)])
-        assert_equal("seen by another at once", len(await two.read("r1")), 4)
-    async with store() as three:
-        assert_equal("seen after both are closed", [event.seq for event in await three.read("r1")], [1, 2, 3, 4])
+    async with store() as journal, store() as second_journal:
+        await append_durably(journal, "r1", [run_started("r1"), *node_events(2, 3)])
+        assert_equal("seen by another at once", len(await second_journal.read("r1")), 4)
+    async with store() as third_journal:
+        assert_equal(
+            "seen after both are closed", [event.seq for event in await third_journal.read("r1")], [1, 2, 3, 4]
+        )
 
 
 async def closing_commits_the_queue(store: OpenJournal) -> None:
-    async with store() as one:
-        name = one.put_blob(b"blob")
-        one.append("r1", [run_started("r1", graph=name), *node_events(2, 50)])
-    async with store() as two:
-        assert_equal("events", len(await two.read("r1")), 51)
-        assert_equal("blob", await two.get_blob(name), b"blob")
+    async with store() as journal:
+        name = journal.put_blob(b"blob")
+        journal.append("r1", [run_started("r1", graph=name), *node_events(2, 50)])
+    async with store() as second_journal:
+        assert_equal("events", len(await second_journal.read("r1")), 51)
+        assert_equal("blob", await second_journal.get_blob(name), b"blob")
 
 
 async def reading_goes_on_after_a_number(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1"), *node_events(2, 4)])
+    async with store() as journal:
+        await append_durably(journal, "r1", [run_started("r1"), *node_events(2, 4)])
         for after in range(7):
             assert_equal(
-                f"after {after}", [event.seq for event in await one.read("r1", after)], list(range(after + 1, 6))
+                f"after {after}", [event.seq for event in await journal.read("r1", after)], list(range(after + 1, 6))
             )
 
 
 async def queued_events_can_be_read(store: OpenJournal) -> None:
-    async with store() as one:
-        one.append("r1", [run_started("r1"), *node_events(2)])
-        assert_equal("events", len(await one.read("r1")), 2)
-        assert_equal("found", await one.find_runs("r"), ["r1"])
-        assert_equal("listed", await status_of(one, "r1"), "running")
+    async with store() as journal:
+        journal.append("r1", [run_started("r1"), *node_events(2)])
+        assert_equal("events", len(await journal.read("r1")), 2)
+        assert_equal("found", await journal.find_runs("r"), ["r1"])
+        assert_equal("listed", await status_of(journal, "r1"), "running")
 
 
 async def an_unknown_run_has_no_events(store: OpenJournal) -> None:
-    async with store() as one:
-        assert_equal("read", await one.read("nobody"), [])
-        assert_equal("inbox", await one.inbox("nobody"), [])
-        assert_equal("runs", await one.list_runs(), [])
+    async with store() as journal:
+        assert_equal("read", await journal.read("nobody"), [])
+        assert_equal("inbox", await journal.inbox("nobody"), [])
+        assert_equal("runs", await journal.list_runs(), [])
 
 
 async def a_gap_is_refused_and_nothing_kept(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1"), *node_events(2)])
+    async with store() as journal:
+        await append_durably(journal, "r1", [run_started("r1"), *node_events(2)])
         for first in (1, 2, 4):
-            await assert_refused(f"event {first} after 2", append_durably(one, "r1", node_events(first)), "J001")
+            await assert_refused(f"event {first} after 2", append_durably(journal, "r1", node_events(first)), "J001")
         await assert_refused(
-            "a gap in the middle", append_durably(one, "r1", [*node_events(3), *node_events(5)]), "J001"
+            "a gap in the middle", append_durably(journal, "r1", [*node_events(3), *node_events(5)]), "J001"
         )
-        await assert_refused("a run that begins at 2", append_durably(one, "r2", node_events(2)), "J001", "J005")
-        await append_durably(one, "r1", node_events(3))
-        assert_equal("kept", await one.read("r1"), [run_started("r1"), *node_events(2, 2)])
-        assert_equal("a run that was never started", await one.read("r2"), [])
+        await assert_refused("a run that begins at 2", append_durably(journal, "r2", node_events(2)), "J001", "J005")
+        await append_durably(journal, "r1", node_events(3))
+        assert_equal("kept", await journal.read("r1"), [run_started("r1"), *node_events(2, 2)])
+        assert_equal("a run that was never started", await journal.read("r2"), [])
 
 
 async def nothing_follows_the_end(store: OpenJournal) -> None:
-    async with store() as one:
+    async with store() as journal:
         await assert_refused(
-            "in one append", append_durably(one, "r0", [run_started("r0"), run_finished(2), *node_events(3)]), "J006"
+            "in one append",
+            append_durably(journal, "r0", [run_started("r0"), run_finished(2), *node_events(3)]),
+            "J006",
         )
-        await append_durably(one, "r1", [run_started("r1"), run_finished(2)])
-        await assert_refused("event 3", append_durably(one, "r1", node_events(3)), "J006")
-        assert_equal("kept", len(await one.read("r1")), 2)
+        await append_durably(journal, "r1", [run_started("r1"), run_finished(2)])
+        await assert_refused("event 3", append_durably(journal, "r1", node_events(3)), "J006")
+        assert_equal("kept", len(await journal.read("r1")), 2)
 
 
 async def waiting_for_events_not_appended_is_refused(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1")])
+    async with store() as journal:
+        await append_durably(journal, "r1", [run_started("r1")])
         for run, seq in (("r1", 2), ("nobody", 1)):
-            await assert_refused(f"event {seq} of {run}", one.wait_durable(run, seq), "J003")
+            await assert_refused(f"event {seq} of {run}", journal.wait_durable(run, seq), "J003")
 
 
 async def a_run_that_ended_stays_durable(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1"), run_finished(2)])
-        await one.wait_durable("r1", 1)
-        await one.wait_durable("r1", 2)
+    async with store() as journal:
+        await append_durably(journal, "r1", [run_started("r1"), run_finished(2)])
+        await journal.wait_durable("r1", 1)
+        await journal.wait_durable("r1", 2)
 
 
 async def a_closed_journal_takes_nothing(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1")])
-        await one.close()
-        await assert_refused("append", append_durably(one, "r1", node_events(2)), "J002")
-        await one.close()
+    async with store() as journal:
+        await append_durably(journal, "r1", [run_started("r1")])
+        await journal.close()
+        await assert_refused("append", append_durably(journal, "r1", node_events(2)), "J002")
+        await journal.close()
 
 
 async def many_runs_are_written_at_once(store: OpenJournal) -> None:
@@ -140,12 +144,14 @@ async def many_runs_are_written_at_once(store: OpenJournal) -> None:
         for event in [run_started(run), *node_events(2, 18), run_finished(20)]:
             await append_durably(journal, run, [event])
 
-    async with store() as one, store() as two:
+    async with store() as first_journal, store() as second_journal:
         async with asyncio.TaskGroup() as group:
             for number in range(40):
-                group.create_task(one_run((one, two)[number % 2], f"r{number:02d}"))
+                group.create_task(one_run((first_journal, second_journal)[number % 2], f"r{number:02d}"))
         for number in range(40):
-            assert_equal(f"run {number}", [event.seq for event in await one.read(f"r{number:02d}")], list(range(1, 21)))
+            assert_equal(
+                f"run {number}", [event.seq for event in await first_journal.read(f"r{number:02d}")], list(range(1, 21))
+            )
 
 
 # Blobs and large values
@@ -153,13 +159,13 @@ async def many_runs_are_written_at_once(store: OpenJournal) -> None:
 
 async def blobs_are_kept_by_digest(store: OpenJournal) -> None:
     data = b"\x00bytes\xff" * 10_000
-    async with store() as one:
-        assert_equal("digest", [one.put_blob(data), one.put_blob(data)], [digest(data)] * 2)
-        assert_equal("before the commit", await one.get_blob(digest(data)), data)
-        await append_durably(one, "r1", [run_started("r1", graph=digest(data))])
-        assert_equal("unknown", await one.get_blob("0" * 32), None)
-        async with store() as two:
-            assert_equal("for another", await two.get_blob(digest(data)), data)
+    async with store() as journal:
+        assert_equal("digest", [journal.put_blob(data), journal.put_blob(data)], [digest(data)] * 2)
+        assert_equal("before the commit", await journal.get_blob(digest(data)), data)
+        await append_durably(journal, "r1", [run_started("r1", graph=digest(data))])
+        assert_equal("unknown", await journal.get_blob("0" * 32), None)
+        async with store() as second_journal:
+            assert_equal("for another", await second_journal.get_blob(digest(data)), data)
 
 
 async def large_values_come_back_exactly(store: OpenJournal) -> None:
@@ -186,13 +192,15 @@ async def large_values_come_back_exactly(store: OpenJournal) -> None:
         )
     )
     events.append(RunFinished(seq=len(events) + 1, at=1.0, status="done", outcome=ValueOutcome(value=values)))
-    async with store() as one:
-        await append_durably(one, "r1", events)
-    async with store() as two:
-        assert_equal("bytes", [encode(event) for event in await two.read("r1")], [encode(event) for event in events])
+    async with store() as journal:
+        await append_durably(journal, "r1", events)
+    async with store() as second_journal:
+        assert_equal(
+            "bytes", [encode(event) for event in await second_journal.read("r1")], [encode(event) for event in events]
+        )
         assert_equal(
             "bytes of the last",
-            [encode(event) for event in await two.read("r1", len(events) - 1)],
+            [encode(event) for event in await second_journal.read("r1", len(events) - 1)],
             [encode(events[-1])],
         )
 
@@ -201,82 +209,88 @@ async def large_values_come_back_exactly(store: OpenJournal) -> None:
 
 
 async def a_lease_is_not_taken_from_a_live_holder(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1")])
-        await assert_refused("by another", two.lease("r1"), "J022")
-        await assert_refused("by its holder", one.lease("r1"), "J022")
-        await append_durably(one, "r1", node_events(2))
-        assert_equal("written on", len(await two.read("r1")), 2)
+    async with store() as journal, store() as second_journal:
+        await append_durably(journal, "r1", [run_started("r1")])
+        await assert_refused("by another", second_journal.lease("r1"), "J022")
+        await assert_refused("by its holder", journal.lease("r1"), "J022")
+        await append_durably(journal, "r1", node_events(2))
+        assert_equal("written on", len(await second_journal.read("r1")), 2)
 
 
 async def only_a_run_that_goes_on_has_a_lease(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1"), run_finished(2)])
-        await assert_refused("nobody", two.lease("nobody"), "J023")
-        await assert_refused("ended", two.lease("r1"), "J006")
-        await assert_refused("ended, for its writer", one.lease("r1"), "J006")
-        await assert_refused("release of an unknown run", two.release("unknown"), "J023")
+    async with store() as journal, store() as second_journal:
+        await append_durably(journal, "r1", [run_started("r1"), run_finished(2)])
+        await assert_refused("nobody", second_journal.lease("nobody"), "J023")
+        await assert_refused("ended", second_journal.lease("r1"), "J006")
+        await assert_refused("ended, for its writer", journal.lease("r1"), "J006")
+        await assert_refused("release of an unknown run", second_journal.release("unknown"), "J023")
 
 
 async def the_lease_of_a_dead_holder_can_be_taken(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1")])
-    async with store() as two:
-        assert_equal("status", await status_of(two, "r1"), "interrupted")
-        assert_equal("epoch", await two.lease("r1"), 2)
-        assert_equal("status", await status_of(two, "r1"), "running")
-        await append_durably(two, "r1", [RunResumed(seq=2, at=2.0, epoch=2), *node_events(3)])
-    async with store() as three:
-        assert_equal("epoch", await three.lease("r1"), 3)
-        await append_durably(three, "r1", [run_finished(4)])
-        assert_equal("events", [event.seq for event in await three.read("r1")], [1, 2, 3, 4])
+    async with store() as journal:
+        await append_durably(journal, "r1", [run_started("r1")])
+    async with store() as second_journal:
+        assert_equal("status", await status_of(second_journal, "r1"), "interrupted")
+        assert_equal("epoch", await second_journal.lease("r1"), 2)
+        assert_equal("status", await status_of(second_journal, "r1"), "running")
+        await append_durably(second_journal, "r1", [RunResumed(seq=2, at=2.0, epoch=2), *node_events(3)])
+    async with store() as third_journal:
+        assert_equal("epoch", await third_journal.lease("r1"), 3)
+        await append_durably(third_journal, "r1", [run_finished(4)])
+        assert_equal("events", [event.seq for event in await third_journal.read("r1")], [1, 2, 3, 4])
 
 
 async def a_lost_lease_stops_writing(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1")])
-        await append_durably(one, "r2", [run_started("r2")])
-        await one.release("r1")
-        await assert_refused("after the release", append_durably(one, "r1", node_events(2)), "J005")
-        await two.lease("r1")
-        await assert_refused("after another opener took it", append_durably(one, "r1", node_events(2)), "J005")
-        await append_durably(two, "r1", node_events(2))
-        await assert_refused("what follows the other's events", append_durably(one, "r1", node_events(3)), "J005")
-        await append_durably(one, "r2", node_events(2))
-        assert_equal("the run", await two.read("r1"), [run_started("r1"), *node_events(2)])
-        assert_equal("the other run", len(await two.read("r2")), 2)
+    async with store() as journal, store() as second_journal:
+        await append_durably(journal, "r1", [run_started("r1")])
+        await append_durably(journal, "r2", [run_started("r2")])
+        await journal.release("r1")
+        await assert_refused("after the release", append_durably(journal, "r1", node_events(2)), "J005")
+        await second_journal.lease("r1")
+        await assert_refused("after another opener took it", append_durably(journal, "r1", node_events(2)), "J005")
+        await append_durably(second_journal, "r1", node_events(2))
+        await assert_refused("what follows the other's events", append_durably(journal, "r1", node_events(3)), "J005")
+        await append_durably(journal, "r2", node_events(2))
+        assert_equal("the run", await second_journal.read("r1"), [run_started("r1"), *node_events(2)])
+        assert_equal("the other run", len(await second_journal.read("r2")), 2)
 
 
 async def a_run_is_begun_once(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1")])
-        await assert_refused("the same id elsewhere", append_durably(two, "r1", [run_started("r1", at=2.0)]), "J005")
-        await assert_refused("and on", append_durably(two, "r1", node_events(2)), "J005")
-        await append_durably(one, "r1", node_events(2))
-        assert_equal("the run", await two.read("r1"), [run_started("r1"), *node_events(2)])
+    async with store() as journal, store() as second_journal:
+        await append_durably(journal, "r1", [run_started("r1")])
+        await assert_refused(
+            "the same id elsewhere", append_durably(second_journal, "r1", [run_started("r1", at=2.0)]), "J005"
+        )
+        await assert_refused("and on", append_durably(second_journal, "r1", node_events(2)), "J005")
+        await append_durably(journal, "r1", node_events(2))
+        assert_equal("the run", await second_journal.read("r1"), [run_started("r1"), *node_events(2)])
 
 
 async def a_lease_taken_back_allows_writing(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1")])
-        await one.release("r1")
-        assert_equal("epoch", await two.lease("r1"), 2)
-        await append_durably(two, "r1", node_events(2))
-        await two.release("r1")
-        assert_equal("epoch", await one.lease("r1"), 3)
-        await append_durably(one, "r1", node_events(3))
-        assert_equal("events", len(await two.read("r1")), 3)
+    async with store() as journal, store() as second_journal:
+        await append_durably(journal, "r1", [run_started("r1")])
+        await journal.release("r1")
+        assert_equal("epoch", await second_journal.lease("r1"), 2)
+        await append_durably(second_journal, "r1", node_events(2))
+        await second_journal.release("r1")
+        assert_equal("epoch", await journal.lease("r1"), 3)
+        await append_durably(journal, "r1", node_events(3))
+        assert_equal("events", len(await second_journal.read("r1")), 3)
 
 
 async def a_released_run_with_an_open_question_waits(store: OpenJournal) -> None:
-    async with store() as one, store() as two:
-        one.append("r1", [run_started("r1"), *node_events(2, 20)])
-        await one.release("r1")
-        assert_equal("on disk", len(await two.read("r1")), 21)
-        assert_equal("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["interrupted", "interrupted"])
-        await one.lease("r1")
+    async with store() as journal, store() as second_journal:
+        journal.append("r1", [run_started("r1"), *node_events(2, 20)])
+        await journal.release("r1")
+        assert_equal("on disk", len(await second_journal.read("r1")), 21)
+        assert_equal(
+            "status",
+            [await status_of(journal, "r1"), await status_of(second_journal, "r1")],
+            ["interrupted", "interrupted"],
+        )
+        await journal.lease("r1")
         await append_durably(
-            one,
+            journal,
             "r1",
             [
                 QuestionAsked(
@@ -284,18 +298,20 @@ async def a_released_run_with_an_open_question_waits(store: OpenJournal) -> None
                 )
             ],
         )
-        await one.release("r1")
-        assert_equal("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["waiting", "waiting"])
-        await one.release("r1")
-    async with store() as three:
-        assert_equal("status after its writer has ended", await status_of(three, "r1"), "waiting")
-        assert_equal("epoch", await three.lease("r1"), 3)
-        assert_equal("status", await status_of(three, "r1"), "running")
+        await journal.release("r1")
+        assert_equal(
+            "status", [await status_of(journal, "r1"), await status_of(second_journal, "r1")], ["waiting", "waiting"]
+        )
+        await journal.release("r1")
+    async with store() as third_journal:
+        assert_equal("status after its writer has ended", await status_of(third_journal, "r1"), "waiting")
+        assert_equal("epoch", await third_journal.lease("r1"), 3)
+        assert_equal("status", await status_of(third_journal, "r1"), "running")
 
 
 async def one_of_many_gets_a_lease(store: OpenJournal) -> None:
-    async with store() as one:
-        await append_durably(one, "r1", [run_started("r1")])
+    async with store() as first_journal:
+        await append_durably(first_journal, "r1", [run_started("r1")])
     async with AsyncExitStack() as stack:
         journals = [await stack.enter_async_context(store()) for _ in range(5)]
         codes = await asyncio.gather(*(error_code(journal.lease("r1")) for journal in journals))

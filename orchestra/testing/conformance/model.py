@@ -63,7 +63,7 @@ async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceSte
     """
     memory = MemoryStore()
     async with AsyncExitStack() as stack:
-        ours = [await stack.enter_async_context(open_journal()) for _ in range(OPENERS)]
+        journals = [await stack.enter_async_context(open_journal()) for _ in range(OPENERS)]
         models = [MemoryJournal(memory) for _ in range(OPENERS)]
         holders: dict[str, int | None] = {}
         for number, step in enumerate(sequence):
@@ -73,14 +73,14 @@ async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceSte
             if step.kind == "remember" and not holds:
                 continue  # without a commit no other opener would see it
             last = len(await models[0].read(step.run))
-            wanted = await _run_step(models[step.opener], step, last)
-            given = await _run_step(ours[step.opener], step, last)
-            if not holds and (wanted, given) in _ALLOWED_DIFFERENCES[step.kind == "release"]:
+            expected_result = await _run_step(models[step.opener], step, last)
+            actual_result = await _run_step(journals[step.opener], step, last)
+            if not holds and (expected_result, actual_result) in _ALLOWED_DIFFERENCES[step.kind == "release"]:
                 continue
-            assert_equal(f"{step} after {list(sequence[:number])}", given, wanted)
-            if not isinstance(wanted, str):
+            assert_equal(f"{step} after {list(sequence[:number])}", actual_result, expected_result)
+            if not isinstance(expected_result, str):
                 _update_holders(holders, step)
-        await _compare_journals(models[0], ours, f"after {list(sequence)}")
+        await _compare_journals(models[0], journals, f"after {list(sequence)}")
 
 
 WITHOUT_LEASE_CODES = ("J001", "J005", "J006")
@@ -122,9 +122,9 @@ async def _run_step(journal: Journal, step: ConformanceStep, last: int) -> StepR
                 journal.put_memo("m", run, amount)
                 await append_durably(journal, run, node_events(last + 1))
             case "deliver":
-                found = await journal.outbox(limit=amount)
-                await journal.mark_delivered([message.number for message in found])
-                return tuple(message.key for message in found)
+                outbox_messages = await journal.outbox(limit=amount)
+                await journal.mark_delivered([message.number for message in outbox_messages])
+                return tuple(message.key for message in outbox_messages)
             case "delete":
                 await journal.delete(run)
             case _ as kind:
@@ -134,16 +134,18 @@ async def _run_step(journal: Journal, step: ConformanceStep, last: int) -> StepR
     return None
 
 
-async def _compare_journals(model: Journal, ours: Sequence[Journal], where: str) -> None:
-    wanted = await model.outbox()
-    for journal in ours:
+async def _compare_journals(model: Journal, own_journals: Sequence[Journal], location: str) -> None:
+    expected_messages = await model.outbox()
+    for journal in own_journals:
         for run in RUNS:
-            assert_equal(f"events of {run} {where}", await journal.read(run), await model.read(run))
-            assert_equal(f"inbox of {run} {where}", await journal.inbox(run), await model.inbox(run))
-        assert_equal(f"runs {where}", await journal.list_runs(), await model.list_runs())
-        assert_equal(f"ids {where}", await journal.find_runs(""), await model.find_runs(""))
-        assert_equal(f"answer {where}", await journal.get_memo("m"), await model.get_memo("m"))
-        found = await journal.outbox()
+            assert_equal(f"events of {run} {location}", await journal.read(run), await model.read(run))
+            assert_equal(f"inbox of {run} {location}", await journal.inbox(run), await model.inbox(run))
+        assert_equal(f"runs {location}", await journal.list_runs(), await model.list_runs())
+        assert_equal(f"ids {location}", await journal.find_runs(""), await model.find_runs(""))
+        assert_equal(f"answer {location}", await journal.get_memo("m"), await model.get_memo("m"))
+        actual_messages = await journal.outbox()
         assert_equal(
-            f"messages {where}", [(one.key, one.value) for one in found], [(one.key, one.value) for one in wanted]
+            f"messages {location}",
+            [(message.key, message.value) for message in actual_messages],
+            [(message.key, message.value) for message in expected_messages],
         )

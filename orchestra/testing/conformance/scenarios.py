@@ -40,8 +40,8 @@ USAGE = Usage(prompt_tokens=30, output_tokens=5, calls=1, seconds=0.5)
 
 def run_started(run: str, at: float = 1.0, **more: Any) -> RunStarted:
     """Returns the first event of a run."""
-    given: dict[str, Any] = {"workflow": "staged", "graph": "0" * 32, "inputs": {"question": "Wer war’s?"}}
-    return RunStarted(seq=1, at=at, run=run, **given | more)
+    start_fields: dict[str, Any] = {"workflow": "staged", "graph": "0" * 32, "inputs": {"question": "Wer war’s?"}}
+    return RunStarted(seq=1, at=at, run=run, **start_fields | more)
 
 
 def node_events(first: int, count: int = 1) -> list[Event]:
@@ -205,11 +205,11 @@ async def assert_refused(what: str, action: Awaitable[object], *codes: str) -> N
 async def status_of(journal: Journal, run: str) -> str:
     """Returns a run's status in the list; empty if it is not listed."""
     before = await journal.summary(run)
-    found = next((summary for summary in await journal.list_runs(1000) if summary.run == run), None)
+    run_summary = next((summary for summary in await journal.list_runs(1000) if summary.run == run), None)
     after = await journal.summary(run)
-    if found != before:  # the run may have continued meanwhile, and its process may have died
-        assert_equal("the row of one run", after, found)
-    return found.status if found is not None else ""
+    if run_summary != before:  # the run may have continued meanwhile, and its process may have died
+        assert_equal("the row of one run", after, run_summary)
+    return run_summary.status if run_summary is not None else ""
 
 
 def _shorten(value: object) -> str:

@@ -107,10 +107,10 @@ class EndpointFaults:
         """Returns the fault of this request, or an empty string."""
         if self.repeats is not None and request.repeat > self.repeats:
             return ""
-        left = request.random("fault").random()
+        random_value = request.random("fault").random()
         for name in FAULT_NAMES:
-            left -= getattr(self, name)
-            if left < 0:
+            random_value -= getattr(self, name)
+            if random_value < 0:
                 return name
         return ""
 

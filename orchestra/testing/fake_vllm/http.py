@@ -132,12 +132,12 @@ def _scope(method: str, target: str, headers: dict[str, str]) -> Scope:
 
 
 def _make_receive(connection: _ServerConnection, body: bytes) -> Receive:
-    given = False
+    is_sent = False
 
     async def receive() -> AsgiMessage:
-        nonlocal given
-        if not given:
-            given = True
+        nonlocal is_sent
+        if not is_sent:
+            is_sent = True
             return {"type": "http.request", "body": body, "more_body": False}
         await connection.wait_until_closed()
         return {"type": "http.disconnect"}

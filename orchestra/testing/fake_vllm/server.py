@@ -45,10 +45,14 @@ def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
 
     It also reads OpenAI's `response_format`.
     """
-    stated = body.get("structured_outputs")
-    if isinstance(stated, Mapping):
+    constraint = body.get("structured_outputs")
+    if isinstance(constraint, Mapping):
         return next(
-            ((kind, stated[kind]) for kind in ("json", "regex", "choice", "grammar") if stated.get(kind) is not None),
+            (
+                (kind, constraint[kind])
+                for kind in ("json", "regex", "choice", "grammar")
+                if constraint.get(kind) is not None
+            ),
             None,
         )
     form = body.get("response_format")
@@ -98,18 +102,18 @@ def _random_walk(grammar: str, random: Random) -> str:
     guidance = _import_llguidance()
     tokenizer = guidance.LLTokenizer("byte")
     matcher = guidance.LLMatcher(tokenizer, grammar)
-    found = bytearray()
-    while not matcher.is_stopped() and len(found) < _MAX_BYTES:
+    output = bytearray()
+    while not matcher.is_stopped() and len(output) < _MAX_BYTES:
         mask = matcher.compute_bitmask()
-        allowed = [token for token in range(tokenizer.vocab_size) if mask[token >> 3] >> (token & 7) & 1]
-        if tokenizer.eos_token in allowed or not allowed:
+        allowed_tokens = [token for token in range(tokenizer.vocab_size) if mask[token >> 3] >> (token & 7) & 1]
+        if tokenizer.eos_token in allowed_tokens or not allowed_tokens:
             break
-        chosen = random.choice([token for token in allowed if token in _PREFERRED_BYTES] or allowed)
-        matcher.consume_token(chosen)
-        found.append(chosen)
+        chosen_token = random.choice([token for token in allowed_tokens if token in _PREFERRED_BYTES] or allowed_tokens)
+        matcher.consume_token(chosen_token)
+        output.append(chosen_token)
     if matcher.is_error():
         raise InstanceError(f"the grammar is refused: {matcher.get_error()}")
-    return found.decode("utf-8", "replace")
+    return output.decode("utf-8", "replace")
 
 
 _TOKEN_PATTERN = re.compile(r"\s?[^\W_]+|\s?[^\s]|\s+")
@@ -141,13 +145,13 @@ class SimulatedTokenizer:
         with the same salt.
         """
         ids = self.encode(text)
-        link, cached, hit = zlib.crc32(salt.encode()), 0, True
+        link, cached_tokens, is_hit = zlib.crc32(salt.encode()), 0, True
         for start in range(0, len(ids) - len(ids) % BLOCK_TOKENS, BLOCK_TOKENS):
             link = zlib.crc32(repr((link, ids[start : start + BLOCK_TOKENS])).encode())
-            hit = hit and link in self._blocks
-            cached += BLOCK_TOKENS if hit else 0
+            is_hit = is_hit and link in self._blocks
+            cached_tokens += BLOCK_TOKENS if is_hit else 0
             self._blocks.add(link)
-        return len(ids), cached
+        return len(ids), cached_tokens
 
 
 VERSION = "0.32.0+simulated"
@@ -277,19 +281,19 @@ class SimulatedVLLM:
             self.fault_counts[fault] += 1
         self.running += 1
         self.max_running = max(self.max_running, self.running)
-        leaving = _ResponseGuard(self, _resetting_send(send, scope, fault))
+        response_guard = _ResponseGuard(self, _resetting_send(send, scope, fault))
         try:
-            await self._run_until_disconnect(request, answer(request, fault, leaving.send), receive)
+            await self._run_until_disconnect(request, answer(request, fault, response_guard.send), receive)
         finally:
-            leaving.finish()
+            response_guard.finish()
 
     def _parse_request(self, scope: Scope, body: bytes) -> SimulatedRequest:
         path = str(scope["path"])
         try:
-            found = json.loads(body)
+            content = json.loads(body)
         except ValueError as error:
             raise ApiError(400, "BadRequestError", f"the body is not JSON: {error}") from error
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             raise ApiError(400, "BadRequestError", "the body is not an object")
         name = f"{path} {digest(body)}"
         self._repeats[name] += 1
@@ -297,21 +301,21 @@ class SimulatedVLLM:
         key = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
         trace = headers.get(b"traceparent", b"").decode("latin-1")
         number, repeat, seed = len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}"
-        return SimulatedRequest(path, found, number, repeat, seed, key, trace)
+        return SimulatedRequest(path, content, number, repeat, seed, key, trace)
 
     async def _run_until_disconnect(self, request: SimulatedRequest, work: Any, receive: Receive) -> None:
         """Runs the work, or cancels it if the client disconnects, as vLLM does."""
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
+        working, future = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, future), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 self.aborted.append(request)
                 return
             working.result()
         finally:
-            for task in (working, leaving):
+            for task in (working, future):
                 task.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+            await asyncio.gather(working, future, return_exceptions=True)
 
     # Generation
 
@@ -323,23 +327,23 @@ class SimulatedVLLM:
         tokens = self._tokenizer.split(text)
         limit = request.body.get("max_completion_tokens") or request.body.get("max_tokens") or 256
         finish = "stop" if len(tokens) <= limit else "length"
-        written = _GeneratedText(
+        generated_text = _GeneratedText(
             request, tokens[:limit], finish, self.model if fault == "wrong_model" else request.model
         )
-        if fault == "wrong_model" and written.model == request.model:
-            written.model = "another-model"
-        written.usage = self._usage(request, len(written.tokens), fault)
+        if fault == "wrong_model" and generated_text.model == request.model:
+            generated_text.model = "another-model"
+        generated_text.usage = self._usage(request, len(generated_text.tokens), fault)
         if fault not in ("reset", "stall", "no_done", "long_line"):
             self.counts["success"] += 1
-        self.counts["output"] += len(written.tokens)
+        self.counts["output"] += len(generated_text.tokens)
         await asyncio.sleep(
             self.behaviour.first_token + (SLOW_FIRST_TOKEN_SECONDS if fault == "slow_first_token" else 0.0)
         )
         if request.body.get("stream"):
-            await self._stream(written, fault, send)
+            await self._stream(generated_text, fault, send)
         else:
-            await asyncio.sleep(self.behaviour.per_token * len(written.tokens))
-            await _send_response(send, json.dumps(written.body(), ensure_ascii=False).encode(), fault)
+            await asyncio.sleep(self.behaviour.per_token * len(generated_text.tokens))
+            await _send_response(send, json.dumps(generated_text.body(), ensure_ascii=False).encode(), fault)
 
     def _check_model(self, model: str) -> None:
         if model != self.model and model not in self.adapters:
@@ -348,8 +352,8 @@ class SimulatedVLLM:
     def _text(self, request: SimulatedRequest, fault: EndpointFault) -> str:
         if fault == "ignored_constraint" and constraint_of(request.body):
             return "Well, I would say that it depends: – on this, and on that…"
-        if (answer := self.behaviour.answer) is not None and (found := answer(request)) is not None:
-            return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+        if (answer := self.behaviour.answer) is not None and (reply_text := answer(request)) is not None:
+            return reply_text if isinstance(reply_text, str) else json.dumps(reply_text, ensure_ascii=False)
         constraint = constraint_of(request.body)
         if constraint is None:
             return " ".join(
@@ -361,16 +365,16 @@ class SimulatedVLLM:
             raise ApiError(400, "BadRequestError", str(error)) from error
 
     def _usage(self, request: SimulatedRequest, output: int, fault: EndpointFault) -> dict[str, Any] | None:
-        prompt, cached = self._tokenizer.count_prompt(
+        prompt, cached_tokens = self._tokenizer.count_prompt(
             request.prompt, f"{request.model}|{request.body.get('cache_salt', '')}"
         )
         self.counts["prompt"] += prompt
-        self.counts["hits"] += cached
+        self.counts["hits"] += cached_tokens
         if fault == "missing_usage":
             return None
         if fault == "negative_usage":
             return {"prompt_tokens": -1, "total_tokens": -2, "completion_tokens": -1}
-        details = {"cached_tokens": cached}
+        details = {"cached_tokens": cached_tokens}
         return {
             "prompt_tokens": prompt,
             "total_tokens": prompt + output,
@@ -378,14 +382,14 @@ class SimulatedVLLM:
             "prompt_tokens_details": details,
         }
 
-    async def _stream(self, written: _GeneratedText, fault: EndpointFault, send: Send) -> None:
+    async def _stream(self, generated_text: _GeneratedText, fault: EndpointFault, send: Send) -> None:
         await send(_response_start(200, "text/event-stream; charset=utf-8"))
         if fault == "long_line":
             await _send_body(send, b"data: " + b"x" * (10 << 20))
             await _send_body(send, b"", last=True)
             return
-        middle = len(written.tokens) // 2
-        for number, event in enumerate(written.events()):
+        middle = len(generated_text.tokens) // 2
+        for number, event in enumerate(generated_text.events()):
             if number > middle:
                 if fault == "reset":
                     await send({"type": RESET})
@@ -565,8 +569,10 @@ class _GeneratedText:
         content = []
         for token in tokens:
             best = -random.random()
-            others = [{"token": f" other{rank}", "logprob": best - rank, "bytes": None} for rank in range(1, count)]
-            top = [{"token": token, "logprob": best, "bytes": list(token.encode())}, *others] if count else []
+            alternatives = [
+                {"token": f" other{rank}", "logprob": best - rank, "bytes": None} for rank in range(1, count)
+            ]
+            top = [{"token": token, "logprob": best, "bytes": list(token.encode())}, *alternatives] if count else []
             content.append({"token": token, "logprob": best, "bytes": list(token.encode()), "top_logprobs": top})
         return {"content": content}
 
@@ -609,17 +615,17 @@ def _encode_event(body: Mapping[str, Any]) -> bytes:
 
 def _split_character(data: bytes) -> tuple[bytes, bytes]:
     """Returns two parts, cut inside a character of several bytes if there is one."""
-    cut = next((index for index, byte in enumerate(data) if 0x80 <= byte < 0xC0), len(data) // 2)
-    return data[:cut], data[cut:]
+    split_index = next((index for index, byte in enumerate(data) if 0x80 <= byte < 0xC0), len(data) // 2)
+    return data[:split_index], data[split_index:]
 
 
 async def _read_body(receive: Receive) -> bytes:
-    found = b""
+    body = b""
     while True:
         message = await receive()
-        found += bytes(message.get("body", b""))
+        body += bytes(message.get("body", b""))
         if not message.get("more_body", False):
-            return found
+            return body
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -628,13 +634,13 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 def _response_start(status: int, kind: str, length: int | None = None, **headers: str) -> AsgiMessage:
-    listed = [
+    header_list = [
         (b"content-type", kind.encode()),
         *((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()),
     ]
     if length is not None:
-        listed.append((b"content-length", str(length).encode()))
-    return {"type": "http.response.start", "status": status, "headers": listed}
+        header_list.append((b"content-length", str(length).encode()))
+    return {"type": "http.response.start", "status": status, "headers": header_list}
 
 
 async def _send_body(send: Send, body: bytes, *, last: bool = False) -> None:

@@ -64,8 +64,8 @@ _IN_MINUTES = re.compile(r"\d\s*m(?:ins?|inutes?)?\b", re.IGNORECASE)
 _LAP = re.compile(r"(?P<minutes>\d{1,6})[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
 _YEAR = r"(?P<year>\d{4}|['’]\d\d)"
 _DATES = tuple(
-    re.compile(one, re.IGNORECASE | re.ASCII)
-    for one in (
+    re.compile(pattern, re.IGNORECASE | re.ASCII)
+    for pattern in (
         rf"(?:\w{{2,9}},? )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\.? {_MONTH},?(?: (?P<year>\d{{4}}))?",
         rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?:,? |,)(?P<year>\d{{4}}))?",
         rf"{_MONTH},?(?: (?P<year>\d{{4}}))?",
@@ -133,8 +133,10 @@ def detect_format(texts: Sequence[str], *, is_other_column: bool = False) -> Num
     """Returns the format that the unambiguous texts show; the English format if there are none. `sure` is used for
     texts of other columns.
     """
-    dates = [found for text in texts for form in _NUMERIC_DATES if (found := form.fullmatch(text.strip())) is not None]
-    month_first = any(int(one["second"]) > 12 for one in dates) and all(int(one["first"]) <= 12 for one in dates)
+    dates = [match for text in texts for form in _NUMERIC_DATES if (match := form.fullmatch(text.strip())) is not None]
+    month_first = any(int(date_match["second"]) > 12 for date_match in dates) and all(
+        int(date_match["first"]) <= 12 for date_match in dates
+    )
     return NumberFormat(uses_decimal_comma(texts, sure=is_other_column), month_first)
 
 
@@ -150,18 +152,18 @@ def column_sort_keys(column: Sequence[str], number_format: NumberFormat | None =
 def _read_column(column: Sequence[str], number_format: NumberFormat) -> tuple[_CellReader | None, list[float | None]]:
     """Returns the kind of measure of a column, and its sort keys."""
     texts = [" ".join(to_ascii_digits(text).split()) for text in column]
-    filled = [text for text in texts if any(letter.isalnum() for letter in text)]
+    filled_texts = [text for text in texts if any(letter.isalnum() for letter in text)]
     readers: dict[_CellReader, _CellReader] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
-    readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled))
+    readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled_texts))
     readers[_date] = partial(_date, month_first=number_format.month_first)
     if any(is_identifier(text.lower().removeprefix("v")) for text in texts):
         readers[_version] = _version
-    readers[_number] = partial(_number, points=number_format.decimal_comma, lettered=_has_scale_letters(filled))
+    readers[_number] = partial(_number, points=number_format.decimal_comma, lettered=_has_scale_letters(filled_texts))
     for kind, reader in readers.items():
-        read = [reader(text) if text in filled else None for text in texts]
+        cell_keys = [reader(text) if text in filled_texts else None for text in texts]
         enough = 0.9 if kind is not _number else MIN_SHARE
-        if filled and sum(one is not None for one in read) >= max(1.0, enough * len(filled)):
-            return kind, read
+        if filled_texts and sum(key is not None for key in cell_keys) >= max(1.0, enough * len(filled_texts)):
+            return kind, cell_keys
     return None, [None] * len(texts)
 
 
@@ -174,13 +176,13 @@ def filter_by_limit(
     `number_format` is as for `column_sort_keys`. None if the limit is not of the column's kind, such as a time of day
     with prices.
     """
-    column = [to_ascii_digits(one) for one in column]
-    kind, read = _read_column(column, number_format := number_format or detect_format(column))
+    column = [to_ascii_digits(cell) for cell in column]
+    kind, cell_keys = _read_column(column, number_format := number_format or detect_format(column))
     text = " ".join(to_ascii_digits(limit).lower().replace(" of ", " ").split())
     if kind is None or bound not in BOUNDS:
         return None
     if kind is _date:
-        found = _date_limit(column, text, number_format)
+        date_limit = _date_limit(column, text, number_format)
     else:
         late = text == "midnight" and bound in (BELOW, UP_TO)  # the end of the day, not its beginning
         edge = (
@@ -188,10 +190,10 @@ def filter_by_limit(
             if kind is _number
             else _limit(kind, column, "24:00" if late else text)
         )
-        found = None if edge is None else (read, edge)
-    if found is None:
+        date_limit = None if edge is None else (cell_keys, edge)
+    if date_limit is None:
         return None
-    values, edge = found
+    values, edge = date_limit
     holds = {ABOVE: float.__gt__, FROM: float.__ge__, BELOW: float.__lt__, UP_TO: float.__le__}[bound]
     return [value is not None and holds(value, edge) for value in values]
 
@@ -208,7 +210,7 @@ def _limit(kind: _CellReader, column: Sequence[str], limit: str) -> float | None
         if (minutes := _minutes_of(limit)) is not None:
             return minutes
         if re.fullmatch(r"\d+(?:\.\d+)?", limit):  # in the unit of the cells
-            return float(limit) * (1 if any(re.search(r"\d\s*m|min", one) for one in column) else 60)
+            return float(limit) * (1 if any(re.search(r"\d\s*m|min", cell) for cell in column) else 60)
     return kind(limit)
 
 
@@ -216,31 +218,35 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
     """Returns the value of a numeric limit; None if it is not numeric, such as a time of day."""
     if _clock(limit) is not None or _date(limit) is not None:
         return None
-    lettered = _has_scale_letters(column)
-    known = [
+    has_letters = _has_scale_letters(column)
+    magnitudes = [
         abs(value)
-        for one in column
-        if (value := _number(one, points=number_format.decimal_comma, lettered=lettered)) is not None
+        for cell in column
+        if (value := _number(cell, points=number_format.decimal_comma, lettered=has_letters)) is not None
     ]
     if (minutes := _minutes_of(limit)) is not None:
-        hours = _HOURS.search(head) or (not _MINUTES.search(head) and "h" in limit and max(known, default=0.0) <= 24)
+        hours = _HOURS.search(head) or (
+            not _MINUTES.search(head) and "h" in limit and max(magnitudes, default=0.0) <= 24
+        )
         return minutes / 60 if hours else minutes
     edge = _number(
         limit, points=number_format.decimal_comma and "," not in limit
     )  # an English question uses commas between thousands for any table
-    stated, great = _scale_factor(head), _scale_factor(limit)
-    if edge is None or not known:
+    factor, great = _scale_factor(head), _scale_factor(limit)
+    if edge is None or not magnitudes:
         return edge
-    units = {_multiplier(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
+    units = {
+        _multiplier(cell, match, lettered=has_letters) for cell in column if (match := _NUMBER.search(cell)) is not None
+    }
     if units != {1.0} or _scale_factor("\n".join(column)) > 1:  # the cells have a unit, and “over 5” omits it
         bare = len(units) == 1 and not re.search("[a-z]", limit)
-        return edge * min(units) if bare and edge * 10 < min(known) <= edge * min(units) * 10 else edge
-    if stated > 1 and great > 1:
-        return edge / stated
-    if edge <= max(known):
+        return edge * min(units) if bare and edge * 10 < min(magnitudes) <= edge * min(units) * 10 else edge
+    if factor > 1 and great > 1:
+        return edge / factor
+    if edge <= max(magnitudes):
         return edge
-    for unit in (stated, great):  # “60 thousand” for figures in thousands, if no value is that large
-        if unit > 1 and min(known) / 10 <= edge / unit <= max(known) * 10:
+    for unit in (factor, great):  # “60 thousand” for figures in thousands, if no value is that large
+        if unit > 1 and min(magnitudes) / 10 <= edge / unit <= max(magnitudes) * 10:
             return edge / unit
     return edge
 
@@ -254,8 +260,8 @@ def _scale_factor(text: str) -> float:
 
 def _minutes_of(text: str) -> float | None:
     """Returns the minutes of a duration with a unit, such as “1.5 hours”."""
-    if (found := re.fullmatch(r"(\d[\d,]{0,9}(?:\.\d{1,9})?) ?(h(?:(?:ou)?rs?)?|min(?:ute)?s?)", text)) is not None:
-        return float(found[1].replace(",", "")) * (60 if found[2].startswith("h") else 1)
+    if (match := re.fullmatch(r"(\d[\d,]{0,9}(?:\.\d{1,9})?) ?(h(?:(?:ou)?rs?)?|min(?:ute)?s?)", text)) is not None:
+        return float(match[1].replace(",", "")) * (60 if match[2].startswith("h") else 1)
     return _duration(text)
 
 
@@ -265,12 +271,12 @@ def _date_limit(
     """Returns the dates of a column and a limit, both reduced to the precision of the limit."""
     month_first = number_format.month_first or detect_format([*column, limit]).month_first
     if split_time(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
-        return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
+        return [_date(" ".join(cell.split()), month_first=month_first) for cell in column], exact
     edge = (
         (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else calendar_date(limit, month_first=month_first)
     )
-    dates = [calendar_date(split_time(" ".join(one.split()))[0], month_first=month_first) for one in column]
-    years = {one[0] for one in dates if one is not None}
+    dates = [calendar_date(split_time(" ".join(cell.split()))[0], month_first=month_first) for cell in column]
+    years = {cell[0] for cell in dates if cell is not None}
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
         return None
 
@@ -278,32 +284,32 @@ def _date_limit(
         year, month, day = date
         return (year * 372.0 if edge[0] else 0.0) + (month * 31.0 if edge[1] else 0.0) + (day if edge[2] else 0.0)
 
-    return [None if one is None else to_days(one) for one in dates], to_days(edge)
+    return [None if cell is None else to_days(cell) for cell in dates], to_days(edge)
 
 
 def find_extremes(column: Sequence[str], *, largest: bool, number_format: NumberFormat | None = None) -> list[int]:
     """Returns the indices of the largest or smallest measure: several if they are equal, none without measures."""
-    known = [
+    sort_keys = [
         (value if largest else -value, at)
         for at, value in enumerate(column_sort_keys(column, number_format))
         if value is not None
     ]
-    top = max(known)[0] if known else None
-    return [at for value, at in known if value == top]
+    top = max(sort_keys)[0] if sort_keys else None
+    return [at for value, at in sort_keys if value == top]
 
 
 def _clock(text: str) -> float | None:
-    found = _CLOCK.fullmatch(text)
-    if found is not None:
-        if not (":" in text or found["half"]):
+    match = _CLOCK.fullmatch(text)
+    if match is not None:
+        if not (":" in text or match["half"]):
             return None  # a number, which has the same order, or a duration
-        return _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + int(found["second"] or 0) / 60
-    if (found := _HOUR.fullmatch(text)) is None:
+        return _minutes(int(match["hour"]), int(match["minute"]), match["half"]) + int(match["second"] or 0) / 60
+    if (match := _HOUR.fullmatch(text)) is None:
         return None
     return (
-        _minutes(int(found["hour"]), 0, found["half"])
-        if found["hour"]
-        else (0.0 if found["noon"].lower() == "midnight" else 720.0)
+        _minutes(int(match["hour"]), 0, match["half"])
+        if match["hour"]
+        else (0.0 if match["noon"].lower() == "midnight" else 720.0)
     )
 
 
@@ -316,111 +322,111 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
 def _date(text: str, *, month_first: bool = False) -> float | None:
     """Returns days in a calendar in which every month has 31; the time of day is the fraction."""
     day, minutes = split_time(text)
-    found = calendar_date(day, month_first=month_first)
-    return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2] + (minutes or 0.0) / 1440
+    parts = calendar_date(day, month_first=month_first)
+    return None if parts is None else parts[0] * 372.0 + parts[1] * 31.0 + parts[2] + (minutes or 0.0) / 1440
 
 
 def split_time(text: str) -> tuple[str, float | None]:
     """Splits a text into the part before a time of day at its end, and that time in minutes, in UTC if it has an
     offset.
     """
-    if (found := _DATE_TIME.fullmatch(text)) is None:
+    if (match := _DATE_TIME.fullmatch(text)) is None:
         return text, None
-    minutes = _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + float(found["second"] or 0) / 60
-    off = int(found["hours"] or 0) * 60 + int(found["minutes"] or 0)
-    return found["date"], minutes + (off if found["off"] == "-" else -off)
+    minutes = _minutes(int(match["hour"]), int(match["minute"]), match["half"]) + float(match["second"] or 0) / 60
+    off = int(match["hours"] or 0) * 60 + int(match["minutes"] or 0)
+    return match["date"], minutes + (off if match["off"] == "-" else -off)
 
 
 def calendar_date(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
     """Returns year, month and day, 0 for missing parts; None for an invalid date."""
     for form in _DATES:
-        if (found := form.fullmatch(text)) is None:
+        if (match := form.fullmatch(text)) is None:
             continue
-        said = found.groupdict()
+        parts = match.groupdict()
         day: int | None
         if form in _NUMERIC_DATES:
-            day, month = (int(said[name]) for name in (("second", "first") if month_first else ("first", "second")))
+            day, month = (int(parts[name]) for name in (("second", "first") if month_first else ("first", "second")))
             if month > 12 >= day:
                 day, month = month, day
         else:
-            number = int(said.get("number") or int(said.get("quarter") or 0) * 3 or int(said.get("half") or 0) * 6)
-            month = month_number(said["month"]) if said.get("month") else number
-            day = int(said["day"]) if said.get("day") else None
+            number = int(parts.get("number") or int(parts.get("quarter") or 0) * 3 or int(parts.get("half") or 0) * 6)
+            month = month_number(parts["month"]) if parts.get("month") else number
+            day = int(parts["day"]) if parts.get("day") else None
         if not 1 <= month <= 12 or not (day is None or 1 <= day <= 31):
             return None
-        year = int((said["year"] or "0").strip("'’"))
-        year += 0 if not said["year"] or year >= 100 else 2000 if year < 50 else 1900
+        year = int((parts["year"] or "0").strip("'’"))
+        year += 0 if not parts["year"] or year >= 100 else 2000 if year < 50 else 1900
         return year, month, day or 0
     return None
 
 
 def _lap(text: str) -> float | None:
-    found = _LAP.fullmatch(text)
-    return None if found is None or "." not in text else int(found["minutes"]) * 60 + float(found["seconds"])
+    match = _LAP.fullmatch(text)
+    return None if match is None or "." not in text else int(match["minutes"]) * 60 + float(match["seconds"])
 
 
 def duration_parts(text: str) -> tuple[str, str] | None:
     """Returns the digits of a duration's hours and minutes, one of which may be empty; None if it is not a duration."""
-    found = _DURATION.fullmatch(text)
-    if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
+    match = _DURATION.fullmatch(text)
+    if match is None or not (match["hours"] or (match["minutes"] and not text.isdigit() and not text.endswith("M"))):
         return None  # `5M` means millions
-    return (found["hours"] or "").replace(",", "."), found["minutes"] or ""
+    return (match["hours"] or "").replace(",", "."), match["minutes"] or ""
 
 
 def _duration(text: str, *, shares: bool = False) -> float | None:
     """Returns the minutes of a duration. `shares` includes `1.5 h`, which is a number if no cell has minutes."""
-    found = duration_parts(text)
-    if found is None or ("." in found[0] and not shares):
+    parts = duration_parts(text)
+    if parts is None or ("." in parts[0] and not shares):
         return None
-    return float(found[0] or 0) * 60 + int(found[1] or 0)
+    return float(parts[0] or 0) * 60 + int(parts[1] or 0)
 
 
 def _day(text: str) -> float | None:
-    found = _DAY.fullmatch(text)
-    return None if found is None else float(DAYS.index(found[1][:3].lower()))
+    match = _DAY.fullmatch(text)
+    return None if match is None else float(DAYS.index(match[1][:3].lower()))
 
 
 def _version(text: str) -> float | None:
     """Returns the parts of a version or an address: `3.9` is before `3.10.1`."""
-    found = _VERSION.fullmatch(text)
-    if found is None:
+    match = _VERSION.fullmatch(text)
+    if match is None:
         return None
-    parts = [int(part) for part in found[1].split(".")]
+    parts = [int(part) for part in match[1].split(".")]
     return float(sum(part * 1000 ** (3 - at) for at, part in enumerate(parts)))
 
 
 def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
     """Returns the value of a number; None for a list such as `1,2,3`, for a version, and for a date among words."""
-    found = _NUMBER.search(text)
-    if found is None or any(date.start() <= found.start() < date.end() for date in _DATE_IN_TEXT.finditer(text)):
+    match = _NUMBER.search(text)
+    if match is None or any(date.start() <= match.start() < date.end() for date in _DATE_IN_TEXT.finditer(text)):
         return None
-    if found["parts"]:  # also feet and inches: those under ten come first
-        first, second = re.split(r"['’′]", found[0])
+    if match["parts"]:  # also feet and inches: those under ten come first
+        first, second = re.split(r"['’′]", match[0])
         value = int(first) * 100.0 + int(second)
     elif (
-        is_single_number(found[0], decimal_comma=points)
-        and abs(exact := parse_numeral(found[0], decimal_comma=points)[0]) < 10**MAX_POWER
+        is_single_number(match[0], decimal_comma=points)
+        and abs(exact := parse_numeral(match[0], decimal_comma=points)[0]) < 10**MAX_POWER
     ):
         value = float(exact)
     else:
         return None
-    value *= _multiplier(text, found, lettered=lettered)
-    return -value if is_negative(text[: found.start()], text[found.end() :]) else value
+    value *= _multiplier(text, match, lettered=lettered)
+    return -value if is_negative(text[: match.start()], text[match.end() :]) else value
 
 
-def _multiplier(text: str, found: re.Match[str], *, lettered: bool) -> float:
+def _multiplier(text: str, match: re.Match[str], *, lettered: bool) -> float:
     """Returns the factor of the word or letter after a number."""
-    rest = text[found.end() :]
+    rest = text[match.end() :]
     letter = _SCALE_LETTER.match(rest)
     if letter is not None and (
-        (lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)
+        (lettered and letter["letter"]) or _PRICE.search(text[: match.start()]) or _PRICED.match(rest)
     ):
         return 10.0 ** SCALE_LETTERS[(letter["letter"] or letter["apart"]).lower()]
-    scaled = _SCALE_WORD.match(text, found.end())
+    scale_match = _SCALE_WORD.match(text, match.end())
     return (
         1.0
-        if scaled is None
-        else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
+        if scale_match is None
+        else 10.0 ** (SCALES[scale_match["scale"].lower()] + SCALES.get((scale_match["more"] or "").lower(), 0))
     )
 
 
@@ -429,6 +435,6 @@ def _has_scale_letters(column: Sequence[str]) -> bool:
     thousands.
     """
     numbers = [text for text in column if _NUMBER.search(text)]
-    found = [one for text in numbers if (one := _NUMBER_WITH_LETTER.fullmatch(text.strip())) is not None]
-    letters = {one["letter"].lower() for one in found}
-    return bool(found) and len(found) == len(numbers) and ("" not in letters or "k" in letters)
+    matches = [match for text in numbers if (match := _NUMBER_WITH_LETTER.fullmatch(text.strip())) is not None]
+    letters = {letter_match["letter"].lower() for letter_match in matches}
+    return bool(matches) and len(matches) == len(numbers) and ("" not in letters or "k" in letters)

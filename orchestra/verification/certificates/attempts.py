@@ -56,13 +56,15 @@ class AttemptLog:
         if len(data) > MAX_BYTES:
             raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", location)
         for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
-            here = SourceLocation(location.file, number)
+            line_location = SourceLocation(location.file, number)
             try:
                 line = msgspec.json.decode(text, type=CertificationAttempt)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _log_error(f"line {number} is not an attempt: {error}", here) from error
+                raise _log_error(f"line {number} is not an attempt: {error}", line_location) from error
             if line != _with_digest(lines, line):
-                raise _log_error(f"line {number}, or the one before it, was changed after it was written", here)
+                raise _log_error(
+                    f"line {number}, or the one before it, was changed after it was written", line_location
+                )
             lines.append(line)
         return cls(tuple(lines), size)
 
@@ -98,7 +100,7 @@ def _with_digest(
     return msgspec.structs.replace(line, digest=digest(canonical([before[-1].digest if before else FORMAT, bare])))
 
 
-def _log_error(why: str, location: SourceLocation) -> InputError:
+def _log_error(reason: str, location: SourceLocation) -> InputError:
     return InputError(
-        "V025", f"the attempt log is invalid: {why}", location=location, hint="restore the file from a copy"
+        "V025", f"the attempt log is invalid: {reason}", location=location, hint="restore the file from a copy"
     )

@@ -134,15 +134,15 @@ class AuditState:
         drift = self.drift
         if not drift.is_violated:
             return ""
-        more = (
+        suffix = (
             f", no more than {format_percent(drift.tested_rate)} of this threshold"
             if drift.tested_rate > drift.guaranteed_alpha
             else ""
         )
-        observed = (
-            f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{more}"
+        observation = (
+            f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{suffix}"
         )
-        return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
+        return f"{observation} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +160,15 @@ class AuditLog:
         size = data.rfind(b"\n") + 1
         lines: list[AuditEntry] = []
         for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
-            here = SourceLocation(location.file, number)
+            line_location = SourceLocation(location.file, number)
             try:
                 line = _decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _log_error(f"line {number} is not an audit: {error}", here) from error
+                raise _log_error(f"line {number} is not an audit: {error}", line_location) from error
             if line.digest != _chain_digest(lines[-1].digest if lines else FORMAT, line):
-                raise _log_error(f"line {number}, or the one before it, was changed after it was written", here)
+                raise _log_error(
+                    f"line {number}, or the one before it, was changed after it was written", line_location
+                )
             lines.append(line)
         return cls(tuple(lines), size)
 
@@ -181,7 +183,7 @@ class AuditLog:
     def audit_state(self, certificate: AuditedCertificate) -> AuditState:
         """Returns the audits of a certificate."""
         certificate_digest = certificate.original.digest
-        drift, drawn, audits, voided = (
+        drift, drawn_outputs, audits, is_void = (
             certificate.drift,
             dict[OutputKey, SampledOutput](),
             dict[OutputKey, OutputAudited](),
@@ -191,9 +193,9 @@ class AuditLog:
             if line.certificate != certificate_digest:
                 continue
             if isinstance(line, OutputsSampled):
-                drawn |= {output.key: output for output in line.outputs}
+                drawn_outputs |= {output.key: output for output in line.outputs}
             elif isinstance(line, CertificateVoided):
-                voided = True
+                is_void = True
             elif line.key not in audits:
                 audits[line.key] = line
                 drift = (
@@ -201,7 +203,7 @@ class AuditLog:
                     if line.verdict == "unclear"
                     else drift.with_audit(wrong=line.verdict == "wrong", gamma=line.gamma)
                 )
-        return AuditState(drift, drawn, audits, voided)
+        return AuditState(drift, drawn_outputs, audits, is_void)
 
     def find_voided(self, rows: RowSet) -> CertificateVoided | None:
         """Returns the first voided certificate of these rows, or of many of them; None if there is none."""
@@ -224,15 +226,15 @@ def in_sampling_order(
     open output are included.
     """
     verdict_by_key = {output.key: verdict for output, verdict in verdicts}
-    found, pending = list[tuple[SampledOutput, AuditVerdict]](), list[tuple[SampledOutput, AuditVerdict]]()
+    outputs, pending = list[tuple[SampledOutput, AuditVerdict]](), list[tuple[SampledOutput, AuditVerdict]]()
     for output in state.pending:
         if output.withheld:
             pending.append((output, "right"))
         elif output.key in verdict_by_key:
-            found += [*pending, (output, verdict_by_key[output.key])]
+            outputs += [*pending, (output, verdict_by_key[output.key])]
             pending = []
     waits = any(not output.withheld and output.key not in verdict_by_key for output in state.pending)
-    return found if waits else found + pending
+    return outputs if waits else outputs + pending
 
 
 def audit_entries(
@@ -248,12 +250,12 @@ def audit_entries(
     for output, verdict in verdicts:
         drift = drift if verdict == "unclear" else drift.with_audit(wrong=verdict == "wrong")
         against, certificate_digest = min(drift.evidence, _MAX_EVIDENCE), certificate.original.digest
-        who = "" if output.withheld else by
+        author = "" if output.withheld else by
         lines.append(
             OutputAudited(
                 certificate=certificate_digest,
                 at=at,
-                by=who,
+                by=author,
                 run=output.run,
                 node=output.node,
                 verdict=verdict,
@@ -286,7 +288,7 @@ def _chain_digest(before: str, line: AuditEntry) -> str:
     return digest(canonical([before, {**msgspec.to_builtins(line), "digest": ""}]))
 
 
-def _log_error(why: str, location: SourceLocation) -> InputError:
+def _log_error(reason: str, location: SourceLocation) -> InputError:
     return InputError(
-        "V020", f"the audit log is invalid: {why}", location=location, hint="restore the file from a copy"
+        "V020", f"the audit log is invalid: {reason}", location=location, hint="restore the file from a copy"
     )

@@ -50,8 +50,8 @@ def min_accepted(rate: float, alpha: float, delta: float) -> int:
     alpha.
     """
 
-    def supports_guarantee(accepted: int) -> bool:
-        return binomial_tail(math.ceil(rate * accepted), accepted, alpha) <= delta
+    def supports_guarantee(accepted_count: int) -> bool:
+        return binomial_tail(math.ceil(rate * accepted_count), accepted_count, alpha) <= delta
 
     high = 1
     while not supports_guarantee(high):

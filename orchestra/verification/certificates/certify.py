@@ -249,11 +249,11 @@ class RankedAnswers:
     _errors: list[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        found = sorted((-item.score, item.wrong) for item in self.items if item.score is not None)
+        ranked_items = sorted((-item.score, item.wrong) for item in self.items if item.score is not None)
         errors = [0]
-        for _, wrong in found:
+        for _, wrong in ranked_items:
             errors.append(errors[-1] + wrong)
-        object.__setattr__(self, "_keys", [key for key, _ in found])
+        object.__setattr__(self, "_keys", [key for key, _ in ranked_items])
         object.__setattr__(self, "_errors", errors)
 
     def result_at(self, threshold: float) -> ThresholdResult:
@@ -335,11 +335,11 @@ def validate(items: Iterable[ScoredAnswer]) -> list[ScoredAnswer]:
 
 def split(rows: Sequence[ScoredAnswer], terms: CertificationTerms, seed: int | str) -> DataSplit:
     """Divides the rows into three parts at random, with a seed."""
-    drawn = list(rows)
-    random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
-    tuning = round(terms.tuning * len(drawn))
-    calibration = tuning + terms.calibration_size(len(drawn))
-    return DataSplit(drawn[:tuning], drawn[tuning:calibration], drawn[calibration:])
+    shuffled_rows = list(rows)
+    random.Random(seed).shuffle(shuffled_rows)  # noqa: S311 - a draw, not a secret
+    tuning = round(terms.tuning * len(shuffled_rows))
+    calibration = tuning + terms.calibration_size(len(shuffled_rows))
+    return DataSplit(shuffled_rows[:tuning], shuffled_rows[tuning:calibration], shuffled_rows[calibration:])
 
 
 def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms: CertificationTerms) -> list[float]:
@@ -350,46 +350,54 @@ def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms
     strictest one that should pass according to the tuning rows, or else at one that accepts enough answers for any to
     pass. The thresholds depend on the calibration rows only by their number, so the tests stay valid.
     """
-    ranked = RankedAnswers(tuning)
-    scores = ranked.scores
+    ranked_answers = RankedAnswers(tuning)
+    scores = ranked_answers.scores
     if not scores or not calibration:
         return []
-    found: list[float] = []
+    thresholds: list[float] = []
     share = START_COVERAGE
-    while not found or found[-1] > scores[-1]:
+    while not thresholds or thresholds[-1] > scores[-1]:
         rank = min(math.ceil(share * len(tuning)), len(scores))
-        if not found or scores[rank - 1] < found[-1]:
-            found.append(scores[rank - 1])
+        if not thresholds or scores[rank - 1] < thresholds[-1]:
+            thresholds.append(scores[rank - 1])
         share += COVERAGE_STEP
     hopeful = (
         at
-        for at, threshold in enumerate(found)
-        if _expected_p_value(ranked.result_at(threshold), calibration, terms) <= P_VALUE_MARGIN * terms.spent_delta
+        for at, threshold in enumerate(thresholds)
+        if _expected_p_value(ranked_answers.result_at(threshold), calibration, terms)
+        <= P_VALUE_MARGIN * terms.spent_delta
     )
     enough = (
         at
-        for at, threshold in enumerate(found)
-        if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
+        for at, threshold in enumerate(thresholds)
+        if ranked_answers.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
     )
-    return found[next(hopeful, next(enough, len(found) - 1)) :]
+    return thresholds[next(hopeful, next(enough, len(thresholds) - 1)) :]
 
 
-def _expected_p_value(seen: ThresholdResult, calibration: int, terms: CertificationTerms) -> float:
+def _expected_p_value(threshold_result: ThresholdResult, calibration: int, terms: CertificationTerms) -> float:
     """Predicted p-value on the calibration rows if they are like the tuning rows, with half an error more than
     observed.
     """
-    accepted = round(seen.coverage * calibration)
-    return binomial_tail(round((seen.errors + 0.5) / (seen.accepted + 1) * accepted), accepted, terms.alpha)
+    accepted_count = round(threshold_result.coverage * calibration)
+    return binomial_tail(
+        round((threshold_result.errors + 0.5) / (threshold_result.accepted + 1) * accepted_count),
+        accepted_count,
+        terms.alpha,
+    )
 
 
 def fixed_sequence(calibration: RankedAnswers, grid: Sequence[float], terms: CertificationTerms) -> list[ThresholdTest]:
     """Tests thresholds in order, up to the first whose risk may exceed alpha."""
     steps = []
     for threshold in grid:
-        found = calibration.result_at(threshold)
+        threshold_result = calibration.result_at(threshold)
         steps.append(
             ThresholdTest(
-                threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)
+                threshold,
+                threshold_result.accepted,
+                threshold_result.errors,
+                binomial_tail(threshold_result.errors, threshold_result.accepted, terms.alpha),
             )
         )
         if steps[-1].p_value > terms.spent_delta:
@@ -405,9 +413,9 @@ def certified_test(steps: Sequence[ThresholdTest], delta: float) -> ThresholdTes
 def _outcome(
     calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: int, terms: CertificationTerms
 ) -> Outcome:
-    found = certified_test(steps, terms.spent_delta)
-    if found is not None:
-        return Certified(found, calibration.result_at(found.threshold).coverage)
+    test = certified_test(steps, terms.spent_delta)
+    if test is not None:
+        return Certified(test, calibration.result_at(test.threshold).coverage)
     return _explain_failure(calibration, rows, terms)
 
 
@@ -422,8 +430,14 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
     ranks = (
         range(math.ceil(START_COVERAGE * size), len(scores) + 1, max(1, round(COVERAGE_STEP * size))) if scores else ()
     )
-    seen = [calibration.result_at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
-    best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
+    threshold_results = [
+        calibration.result_at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)
+    ]
+    best = min(
+        threshold_results,
+        key=lambda threshold_result: (threshold_result.errors / threshold_result.accepted, -threshold_result.accepted),
+        default=None,
+    )
     if best is None:
         # Beyond chance, fewer pass than the strictest threshold should accept.
         if (1 - START_COVERAGE) ** size <= terms.delta:
@@ -432,11 +446,13 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
             _rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks"
         )
     wrong = f"{best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
-    observed = f"of the {best.accepted:,} highest-scoring of {size:,} answers {wrong}"
-    if size >= terms.min_calibration and all(found.refutes(terms.alpha) for found in seen):
-        return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
+    observation = f"of the {best.accepted:,} highest-scoring of {size:,} answers {wrong}"
+    if size >= terms.min_calibration and all(
+        threshold_result.refutes(terms.alpha) for threshold_result in threshold_results
+    ):
+        return Infeasible(f"{observation}, {format_percent(best.errors / best.accepted)}")
     if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
-        reason = f"{observed}, which neither supports nor rejects {format_percent(terms.alpha)}"
+        reason = f"{observation}, which neither supports nor rejects {format_percent(terms.alpha)}"
         return InsufficientData(
             _rows_needed(
                 max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted),
@@ -445,14 +461,22 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
             ),
             reason,
         )
-    wanted = min((_calibration_needed(found, size, after) for found in seen), default=math.inf)
-    return InsufficientData(_rows_needed(wanted if wanted < math.inf else 2 * size, rows, terms), observed)
+    needed_count = min(
+        (_calibration_needed(threshold_result, size, after) for threshold_result in threshold_results), default=math.inf
+    )
+    return InsufficientData(
+        _rows_needed(needed_count if needed_count < math.inf else 2 * size, rows, terms), observation
+    )
 
 
-def _calibration_needed(seen: ThresholdResult, size: int, terms: CertificationTerms) -> float:
+def _calibration_needed(threshold_result: ThresholdResult, size: int, terms: CertificationTerms) -> float:
     """Calibration rows with which such a threshold would pass with half an error more; infinite if it never would."""
-    rate = (seen.errors + 0.5) / (seen.accepted + 1)
-    return min_accepted(rate, terms.alpha, terms.spent_delta) * size / seen.accepted if rate < terms.alpha else math.inf
+    rate = (threshold_result.errors + 0.5) / (threshold_result.accepted + 1)
+    return (
+        min_accepted(rate, terms.alpha, terms.spent_delta) * size / threshold_result.accepted
+        if rate < terms.alpha
+        else math.inf
+    )
 
 
 def _rows_needed(calibration: float, rows: int, terms: CertificationTerms) -> int:
@@ -471,7 +495,7 @@ def resplit(
     A round without a threshold violates nothing. Raises `InputError` V006.
     """
     rows = validate(items)
-    certified, naive = [], []
+    threshold_results, naive = [], []
     for number in range(rounds):
         on_round()
         parts = split(rows, terms, f"{terms.seed}/{number}")
@@ -481,19 +505,19 @@ def resplit(
             terms.spent_delta,
         )
         if step is not None:
-            certified.append(rest.result_at(step.threshold))
+            threshold_results.append(rest.result_at(step.threshold))
         if (loosest := naive_threshold(calibration, terms.alpha)) is not None:
             naive.append(rest.result_at(loosest))
     return ResplitResult(
         rounds=rounds,
-        certified=len(certified),
-        violations=sum(found.exceeds(terms.alpha) for found in certified),
-        significant_violations=sum(found.refutes(terms.alpha) for found in certified),
-        coverage=_mean([found.coverage for found in certified]),
+        certified=len(threshold_results),
+        violations=sum(threshold_result.exceeds(terms.alpha) for threshold_result in threshold_results),
+        significant_violations=sum(threshold_result.refutes(terms.alpha) for threshold_result in threshold_results),
+        coverage=_mean([threshold_result.coverage for threshold_result in threshold_results]),
         naive=len(naive),
-        naive_violations=sum(found.exceeds(terms.alpha) for found in naive),
-        naive_significant_violations=sum(found.refutes(terms.alpha) for found in naive),
-        naive_coverage=_mean([found.coverage for found in naive]),
+        naive_violations=sum(threshold_result.exceeds(terms.alpha) for threshold_result in naive),
+        naive_significant_violations=sum(threshold_result.refutes(terms.alpha) for threshold_result in naive),
+        naive_coverage=_mean([threshold_result.coverage for threshold_result in naive]),
     )
 
 
@@ -503,11 +527,11 @@ def _mean(values: Sequence[float]) -> float:
 
 def naive_threshold(calibration: RankedAnswers, alpha: float) -> float | None:
     """The loosest threshold whose observed error is at most alpha, or None. It has no guarantee."""
-    found = None
+    threshold = None
     for score in dict.fromkeys(calibration.scores):
         if not calibration.result_at(score).exceeds(alpha):
-            found = score
-    return found
+            threshold = score
+    return threshold
 
 
 def feasibility_bound(items: Sequence[ScoredAnswer], alpha: float) -> FeasibilityBound:

@@ -104,22 +104,22 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
         again = f"; attempt {self.attempt:,} on its answers" if self.attempt else ""
         right = format_percent(1 - self.alpha)
-        kept = f"keeps {format_percent(share)} of their parts"
-        return f"all that is kept is right in at least {right} of answers; {kept}{again}"
+        text = f"keeps {format_percent(share)} of their parts"
+        return f"all that is kept is right in at least {right} of answers; {text}{again}"
 
     @property
     def summary(self) -> dict[str, Any]:
         """The guarantee and its figures as plain JSON. It is also over the draw of the answers, so it has no delta."""
-        seen, held_out, data = self.calibrated, self.held_out, self.data
+        retention_counts, held_out, data = self.calibrated, self.held_out, self.data
         return {
             "agent": self.agent,
             "guarantee": self.guarantee,
             "alpha": self.alpha,
             **({"attempt": self.attempt} if self.attempt else {}),
             "threshold": self.threshold,
-            "coverage": seen.kept / seen.parts if seen.parts else 0.0,
+            "coverage": retention_counts.kept / retention_counts.parts if retention_counts.parts else 0.0,
             "rows": {"calibration": data.calibration, "held_out": data.held_out},
-            "calibrated": {"accepted": seen.answers, "wrong": seen.violations},
+            "calibrated": {"accepted": retention_counts.answers, "wrong": retention_counts.violations},
             "held_out": {"accepted": held_out.answers, "wrong": held_out.violations, "interval": [self.low, self.high]},
             "data": {"name": data.name, "digest": data.digest},
             "metrics": [f"the label of each part, by a person; {self.check} by {self.judge} scores it"],
@@ -141,21 +141,24 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
 
     def changes(self, dependencies: DependencyDigests, judge_dependencies: DependencyDigests) -> list[str]:
         """Describes the dependencies that changed."""
-        mine = self.dependencies.changes(dependencies)
-        theirs = [
-            what
-            for what in self.judge_dependencies.changes(judge_dependencies)
-            if what not in mine or what != "the code of the checks"
+        changes = self.dependencies.changes(dependencies)
+        judge_changes = [
+            change
+            for change in self.judge_dependencies.changes(judge_dependencies)
+            if change not in changes or change != "the code of the checks"
         ]
-        return mine + [f"{what.removeprefix('its ').removeprefix('the ')} of {self.judge}" for what in theirs]
+        return changes + [
+            f"{change.removeprefix('its ').removeprefix('the ')} of {self.judge}" for change in judge_changes
+        ]
 
     def find_inconsistency(self) -> str:
         """Returns why the figures do not support the guarantee; empty if they do."""
-        seen = self.calibrated
-        if not (seen.kept <= seen.parts and seen.violations <= seen.answers == self.data.calibration):
+        counts = self.calibrated
+        if not (counts.kept <= counts.parts and counts.violations <= counts.answers == self.data.calibration):
             return "its counts are inconsistent"
-        if seen.answers - seen.violations < quantile_rank(seen.answers, self.alpha):
-            return f"{seen.violations} of {seen.answers} answers with something wrong kept do not support its guarantee"
+        if counts.answers - counts.violations < quantile_rank(counts.answers, self.alpha):
+            wrong = f"{counts.violations} of {counts.answers} answers with something wrong kept"
+            return f"{wrong} do not support its guarantee"
         return ""
 
 
@@ -187,14 +190,20 @@ def build_claims_certificate(
     assert found.calibrated is not None, "a result with a threshold is calibrated"
     assert found.held_out is not None, "and has held-out answers"
     low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
-    seen, rest, splits = found.calibrated, found.held_out, found.resplits
+    retention_result, rest, splits = found.calibrated, found.held_out, found.resplits
     return ClaimsCertificate(
         agent=agent,
         check=scorer.check,
         judge=scorer.judge,
         alpha=found.alpha,
         threshold=found.threshold,
-        calibrated=RetentionCounts(seen.answers, seen.parts, seen.kept, seen.violations, seen.empty),
+        calibrated=RetentionCounts(
+            retention_result.answers,
+            retention_result.parts,
+            retention_result.kept,
+            retention_result.violations,
+            retention_result.empty,
+        ),
         held_out=RetentionCounts(rest.answers, rest.parts, rest.kept, rest.violations, rest.empty),
         low=low,
         high=high,

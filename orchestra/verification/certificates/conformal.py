@@ -136,17 +136,17 @@ def keep_threshold(dropped: float, floor: float) -> float:
 
 def apply_threshold(answers: Iterable[CalibrationAnswer], threshold: float) -> RetentionResult:
     """Applies a threshold to answers."""
-    count = parts = left = violations = empty = wrong = 0
+    count = parts = kept_count = violations = empty = wrong = 0
     for answer in answers:
-        there = [part for part in answer.parts if part.score is not None and part.score >= threshold]
-        false = sum(part.wrong for part in there)
+        scored_parts = [part for part in answer.parts if part.score is not None and part.score >= threshold]
+        false = sum(part.wrong for part in scored_parts)
         count += 1
         parts += len(answer.parts)
-        left += len(there)
+        kept_count += len(scored_parts)
         wrong += false
         violations += false > 0
-        empty += bool(answer.parts) and not there
-    return RetentionResult(count, parts, left, violations, empty, wrong)
+        empty += bool(answer.parts) and not scored_parts
+    return RetentionResult(count, parts, kept_count, violations, empty, wrong)
 
 
 def calibrate(
@@ -157,7 +157,7 @@ def calibrate(
         raise InputError("V006", f"alpha is {alpha}, and must be above 0 and at most 0.5", hint="--alpha 0.1")
     rows = validate(answers)
     calibration, rest = split(rows, seed)
-    whole = RetentionResult(
+    whole_result = RetentionResult(
         len(rows),
         parts=sum(len(row.parts) for row in rows),
         kept=sum(len(row.parts) for row in rows),
@@ -165,34 +165,46 @@ def calibrate(
         empty=0,
         wrong_kept=sum(part.wrong for row in rows for part in row.parts),
     )
-    found = FactualityResult(alpha, seed, len(rows), len(calibration), min_answers(alpha), None, "", whole)
-    dropped = risk_quantile([row.risk for row in calibration], alpha)
-    if dropped is None:
+    factuality_result = FactualityResult(
+        alpha, seed, len(rows), len(calibration), min_answers(alpha), None, "", whole_result
+    )
+    keep_quantile = risk_quantile([row.risk for row in calibration], alpha)
+    if keep_quantile is None:
         return _without_threshold(
-            found, f"{len(calibration)} answers are for calibration, and at least {found.min_answers} are needed"
+            factuality_result,
+            f"{len(calibration)} answers are for calibration, and at least {factuality_result.min_answers} are needed",
         )
-    threshold = keep_threshold(dropped, floor)
-    seen = apply_threshold(calibration, threshold)
-    if not seen.kept:
-        return _without_threshold(found, "the wrong parts score as high as the right ones, so nothing would be kept")
+    threshold = keep_threshold(keep_quantile, floor)
+    calibrated_result = apply_threshold(calibration, threshold)
+    if not calibrated_result.kept:
+        return _without_threshold(
+            factuality_result, "the wrong parts score as high as the right ones, so nothing would be kept"
+        )
     return FactualityResult(
         alpha,
         seed,
         len(rows),
         len(calibration),
-        found.min_answers,
+        factuality_result.min_answers,
         threshold,
         "",
-        whole,
-        seen,
+        whole_result,
+        calibrated_result,
         apply_threshold(rest, threshold),
         resplit(rows, alpha, seed, floor, rounds),
     )
 
 
-def _without_threshold(found: FactualityResult, reason: str) -> FactualityResult:
+def _without_threshold(factuality_result: FactualityResult, reason: str) -> FactualityResult:
     return FactualityResult(
-        found.alpha, found.seed, found.answers, found.calibration, found.min_answers, None, reason, found.unfiltered
+        factuality_result.alpha,
+        factuality_result.seed,
+        factuality_result.answers,
+        factuality_result.calibration,
+        factuality_result.min_answers,
+        None,
+        reason,
+        factuality_result.unfiltered,
     )
 
 
@@ -220,23 +232,31 @@ def split(
     rows: Sequence[CalibrationAnswer], seed: int | str
 ) -> tuple[list[CalibrationAnswer], list[CalibrationAnswer]]:
     """Divides the answers at random, with a seed: for calibration, and held out."""
-    drawn = list(rows)
-    random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
-    count = round(CALIBRATION_SHARE * len(drawn))
-    return drawn[:count], drawn[count:]
+    shuffled_rows = list(rows)
+    random.Random(seed).shuffle(shuffled_rows)  # noqa: S311 - a draw, not a secret
+    count = round(CALIBRATION_SHARE * len(shuffled_rows))
+    return shuffled_rows[:count], shuffled_rows[count:]
 
 
 def resplit(
     rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int
 ) -> ClaimsResplitResult | None:
     """Repeats the calibration over many random divisions; None if there are too few answers."""
-    violated = left = 0.0
-    done = 0
+    violation_count = kept_total = 0.0
+    split_count = 0
     for number in range(1, rounds + 1):
         calibration, rest = split(rows, f"{seed}/{number}")
-        dropped = risk_quantile([row.risk for row in calibration], alpha)
-        if dropped is None or not rest:
+        keep_quantile = risk_quantile([row.risk for row in calibration], alpha)
+        if keep_quantile is None or not rest:
             continue
-        found = apply_threshold(rest, keep_threshold(dropped, floor))
-        done, violated, left = done + 1, violated + found.violation_rate, left + found.kept_share
-    return ClaimsResplitResult(done, violated / done, left / done) if done else None
+        retention_result = apply_threshold(rest, keep_threshold(keep_quantile, floor))
+        split_count, violation_count, kept_total = (
+            split_count + 1,
+            violation_count + retention_result.violation_rate,
+            kept_total + retention_result.kept_share,
+        )
+    return (
+        ClaimsResplitResult(split_count, violation_count / split_count, kept_total / split_count)
+        if split_count
+        else None
+    )

@@ -78,10 +78,10 @@ class DriftMonitor:
 
     def with_audit(self, *, wrong: bool, gamma: float = GAMMA) -> DriftMonitor:
         """Returns the monitor after one more audit."""
-        audited, errors = self.audited + 1, self.wrong + wrong
+        audit_count, errors = self.audited + 1, self.wrong + wrong
         alpha = min(self.guaranteed_alpha, max(0.0, self.alpha + gamma * (self.guaranteed_alpha - wrong)))
-        highest = max(self.max_evidence, e_value(audited, errors, self.tested_rate))
-        return replace(self, audited=audited, wrong=errors, alpha=alpha, max_evidence=highest)
+        highest = max(self.max_evidence, e_value(audit_count, errors, self.tested_rate))
+        return replace(self, audited=audit_count, wrong=errors, alpha=alpha, max_evidence=highest)
 
     @property
     def evidence(self) -> float:
@@ -162,20 +162,20 @@ def _run_until_alarm(alpha: float, delta: float, rate: float, audits: int, enoug
     Carries the distribution of errors without an alarm from audit to audit. The smallest number of errors that raises
     an alarm never decreases.
     """
-    alarmed, limit = 0.0, min_wrong(0, alpha, delta)
+    alarm_share, limit = 0.0, min_wrong(0, alpha, delta)
     chances = [1.0]
-    for audited in range(1, audits + 1):
+    for audit_count in range(1, audits + 1):
         chances = [
             (chances[wrong] * (1 - rate) if wrong < len(chances) else 0.0)
             + (chances[wrong - 1] * rate if wrong else 0.0)
             for wrong in range(len(chances) + 1)
         ]
-        limit = min_wrong(audited, alpha, delta, limit)
-        alarmed += sum(chances[limit:])
+        limit = min_wrong(audit_count, alpha, delta, limit)
+        alarm_share += sum(chances[limit:])
         del chances[limit:]
-        if alarmed >= enough:
-            return audited, alarmed
-    return audits, alarmed
+        if alarm_share >= enough:
+            return audit_count, alarm_share
+    return audits, alarm_share
 
 
 def min_wrong(audited: int, alpha: float, delta: float, least: int = 1) -> int:

@@ -66,9 +66,9 @@ class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             "adapter": "its adapter or arrays",
             "checks": "the code of the checks",
         }
-        found = [text for field, text in words.items() if getattr(self, field) != getattr(now, field)]
+        changed_fields = [text for field, text in words.items() if getattr(self, field) != getattr(now, field)]
         before, after = self.parts or {}, now.parts or {}
-        return found + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+        return changed_fields + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
 
 class CertificateData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,8 +218,8 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
     @property
     def renew_command(self) -> str:
         """Command line that makes a new file in place of this one."""
-        more = " --combined" if self.combination else ""
-        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{more}"
+        suffix = " --combined" if self.combination else ""
+        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{suffix}"
 
     @property
     def drift(self) -> DriftMonitor:

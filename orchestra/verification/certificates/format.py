@@ -76,15 +76,15 @@ class CertificateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise cls.invalid_file(f"it has more than {MAX_BYTES >> 20} MiB", location)
         try:
             cls._check_header(msgspec.json.decode(data, type=_Header), location)
-            decoded = msgspec.json.decode(data, type=cls)
+            certificate_file = msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise cls.invalid_file(str(error), location) from error
-        if decoded.digest != decoded._compute_digest():
-            reason = f"{cls.file_name} of {decoded.agent} was changed after it was made"
-            raise InputError("V004", reason, location=location, hint=decoded.renew_command)
-        if reason := decoded.find_inconsistency():
+        if certificate_file.digest != certificate_file._compute_digest():
+            reason = f"{cls.file_name} of {certificate_file.agent} was changed after it was made"
+            raise InputError("V004", reason, location=location, hint=certificate_file.renew_command)
+        if reason := certificate_file.find_inconsistency():
             raise cls.invalid_file(reason, location)
-        return decoded
+        return certificate_file
 
     @classmethod
     def _check_header(cls, header: _Header, location: SourceLocation | None) -> None:

@@ -32,8 +32,8 @@ class RowFingerprints(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, fingerprints: Iterable[str], limit: int | None = None) -> RowFingerprints:
         """Builds it from all fingerprints of the rows. Duplicates count once."""
-        each = sorted(set(fingerprints))
-        return cls(len(each), tuple(each[: MAX_KEPT if limit is None else limit]))
+        sorted_fingerprints = sorted(set(fingerprints))
+        return cls(len(sorted_fingerprints), tuple(sorted_fingerprints[: MAX_KEPT if limit is None else limit]))
 
     @property
     def is_complete(self) -> bool:
@@ -42,29 +42,31 @@ class RowFingerprints(msgspec.Struct, frozen=True):
 
     def merge(self, other: RowFingerprints) -> RowFingerprints:
         """Merges two sets, as for a training that continues another one."""
-        each = sorted({*self.lowest, *other.lowest})
-        rows = len(each) if self.is_complete and other.is_complete else self.count + other.count
-        return RowFingerprints(rows, tuple(each[:MAX_KEPT]))
+        merged_fingerprints = sorted({*self.lowest, *other.lowest})
+        rows = len(merged_fingerprints) if self.is_complete and other.is_complete else self.count + other.count
+        return RowFingerprints(rows, tuple(merged_fingerprints[:MAX_KEPT]))
 
     def count_matches(self, fingerprints: Collection[str]) -> tuple[int, int]:
         """Returns how many of these fingerprints are comparable with the rows, and how many match."""
-        looked = [one for one in fingerprints if self.is_complete or one <= self.lowest[-1]]
-        known = frozenset(self.lowest)
-        return len(looked), sum(one in known for one in looked)
+        comparable_fingerprints = [
+            fingerprint for fingerprint in fingerprints if self.is_complete or fingerprint <= self.lowest[-1]
+        ]
+        lowest = frozenset(self.lowest)
+        return len(comparable_fingerprints), sum(fingerprint in lowest for fingerprint in comparable_fingerprints)
 
     def overlaps(self, fingerprints: Collection[str]) -> bool:
         """Whether more than `OVERLAP_THRESHOLD` of these fingerprints match; for a sample, significantly more."""
-        looked, hits = self.count_matches(frozenset(fingerprints))
+        match_count, hits = self.count_matches(frozenset(fingerprints))
         return (
-            hits / looked if self.is_complete and looked else confidence_interval(hits, looked)[0]
+            hits / match_count if self.is_complete and match_count else confidence_interval(hits, match_count)[0]
         ) > OVERLAP_THRESHOLD
 
     def overlap_share(self, fingerprints: Collection[str]) -> float:
         """Share of rows in common with others, given all fingerprints of those: relative to these or to those, the
         larger one.
         """
-        looked, hits = self.count_matches(frozenset(fingerprints))
-        return max(hits / looked if looked else 0.0, hits / len(self.lowest) if self.lowest else 0.0)
+        match_count, hits = self.count_matches(frozenset(fingerprints))
+        return max(hits / match_count if match_count else 0.0, hits / len(self.lowest) if self.lowest else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

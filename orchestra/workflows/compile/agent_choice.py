@@ -43,12 +43,12 @@ def labels_by_agent(choice: AgentChoice) -> dict[str, list[str]]:
     """Returns the agents of a choice with their labels, in written order. The agent of `otherwise` may have no
     labels.
     """
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for label, name in choice.of.items():
-        found.setdefault(name, []).append(label)
+        labels.setdefault(name, []).append(label)
     if choice.otherwise is not None:
-        found.setdefault(choice.otherwise, [])
-    return found
+        labels.setdefault(choice.otherwise, [])
+    return labels
 
 
 def choose_agent(choice: AgentChoice, value: Any) -> str | None:
@@ -64,17 +64,17 @@ def outer_node(node: AgentNode) -> AgentNode:
 
 def agent_nodes(node: AgentNode, choice: AgentChoice) -> dict[str, AgentNode]:
     """Returns one node per agent, by the agent's name. Its `when` describes the condition in words."""
-    found: dict[str, AgentNode] = {}
-    kept = {name: getattr(node, name) for name in node.model_fields_set & _AGENT_MODIFIERS}
+    nodes: dict[str, AgentNode] = {}
+    modifiers = {name: getattr(node, name) for name in node.model_fields_set & _AGENT_MODIFIERS}
     for name, labels in labels_by_agent(choice).items():
-        found[name] = AgentNode.model_construct(
-            {*kept, "agent", "with_", "when"},
-            **kept,
+        nodes[name] = AgentNode.model_construct(
+            {*modifiers, "agent", "with_", "when"},
+            **modifiers,
             agent=name,
             with_=node.with_,
             when=_describe_condition(choice, name, labels),
         )
-    return found
+    return nodes
 
 
 _AGENT_MODIFIERS = frozenset(AgentNode.model_fields) - NODE_MODIFIERS - {"agent", "with_"}
@@ -84,8 +84,8 @@ def _describe_condition(choice: AgentChoice, name: str, labels: list[str]) -> st
     """Describes the condition of an agent in words; `ChoiceCondition` evaluates it."""
     if name != choice.otherwise:
         return f"{choice.by} is {' or '.join(labels)}"
-    others = [label for label, agent in choice.of.items() if agent != name]
-    return f"{choice.by} is not {' or '.join(others)}" if others else f"{choice.by} is anything"
+    other_labels = [label for label, agent in choice.of.items() if agent != name]
+    return f"{choice.by} is not {' or '.join(other_labels)}" if other_labels else f"{choice.by} is anything"
 
 
 class ChoiceCondition:
@@ -128,14 +128,14 @@ def explain_choice(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
         return ""
     value = node.value.evaluate(bindings)
     text, by = canonical(value).decode("utf-8", "replace"), sole_reference(choice.by) or choice.by
-    shown = text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}…"
+    excerpt = text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}…"
     label = by if len(by) <= MAX_SHOWN_LENGTH else f"{by[:MAX_SHOWN_LENGTH]}…"
-    return f"{choose_agent(choice, value)}, for {label} is {shown}"
+    return f"{choose_agent(choice, value)}, for {label} is {excerpt}"
 
 
 def label_values(schema: Schema) -> tuple[dict[str, None], bool, bool]:
     """Returns the labels of a type in its order, whether other texts are possible, and whether null is possible."""
-    found: dict[str, None] = {}
+    values_by_label: dict[str, None] = {}
     any_text = null = False
     for part in union_members(schema):
         values = enum_values(part)
@@ -143,18 +143,20 @@ def label_values(schema: Schema) -> tuple[dict[str, None], bool, bool]:
             values = [False, True] if part.get("type") == "boolean" else []
             any_text, null = any_text or part.get("type") == "string", null or part.get("type") == "null"
         null = null or None in values
-        found |= dict.fromkeys(
+        values_by_label |= dict.fromkeys(
             str(value).lower() if isinstance(value, bool) else value for value in values if value is not None
         )
-    return found, any_text, null
+    return values_by_label, any_text, null
 
 
 def missing_labels(choice: AgentChoice, schema: Schema) -> str:
     """Describes the labels of a type that have no agent; empty if all have one."""
     if choice.otherwise is not None:
         return ""
-    found, any_text, null = label_values(schema)
-    missing = [label for label in found if label not in choice.of]
-    said = [f"no agent for {len(missing)} label{'s' * (len(missing) != 1)}: {join_names(missing)}"] if missing else []
-    said += ["`by` may be any text, and no agent is for the others"] if any_text else []
-    return "; ".join([*said, *(["`by` may be null, and no agent is for that"] if null else [])])
+    labels, any_text, null = label_values(schema)
+    missing = [label for label in labels if label not in choice.of]
+    messages = (
+        [f"no agent for {len(missing)} label{'s' * (len(missing) != 1)}: {join_names(missing)}"] if missing else []
+    )
+    messages += ["`by` may be any text, and no agent is for the others"] if any_text else []
+    return "; ".join([*messages, *(["`by` may be null, and no agent is for that"] if null else [])])

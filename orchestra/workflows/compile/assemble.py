@@ -78,11 +78,11 @@ def assemble_nodes(
     """
     index = {name: number for number, name in enumerate(order)}
     needs = [
-        tuple(sorted([index[want] for want in wants[name] if want != name])) if wants[name] else () for name in order
+        tuple(sorted([index[need] for need in wants[name] if need != name])) if wants[name] else () for name in order
     ]
     children: list[list[int]] = [[] for _ in order]
-    for number, needed in enumerate(needs):
-        for need in needed:
+    for number, need_indexes in enumerate(needs):
+        for need in need_indexes:
             children[need].append(number)
     heights = [1] * len(order)
     for number in reversed(range(len(order))):
@@ -96,7 +96,7 @@ def assemble_nodes(
                 given[name],
                 needs[number],
                 tuple(children[number]),
-                frozenset([index[want] for want in wants[name] & soft]) if (soft := reads[name].soft) else _NO_NEEDS,
+                frozenset([index[need] for need in wants[name] & soft]) if (soft := reads[name].soft) else _NO_NEEDS,
                 heights[number],
             )
             for number, name in enumerate(order)

@@ -54,15 +54,15 @@ class CompiledChecks(msgspec.Struct, frozen=True):
     @property
     def evidence_checks(self) -> tuple[list[str], list[str]]:
         """The checks that compare with evidence: those that require it, and those that can do without."""
-        own = {
+        contracts = {
             name: judge
             for name, judge in self.judges.items()
             if judge.kind == "tool" and custom_checks.takes_evidence(judge)
         }
-        without = [name for name, judge in own.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
+        without = [name for name, judge in contracts.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
         return [
             *(name for name in self.names if name in EVIDENCE_CHECKS),
-            *(name for name in own if name not in without),
+            *(name for name in contracts if name not in without),
         ], without
 
 
@@ -76,17 +76,17 @@ def compile_acceptance(
     contract = draft.contract
     checks = node.checks or (contract.checks if contract is not None else ())
     findings = context.findings
-    asked = compile_checks(context, node, draft, checks, path)
+    compiled_checks = compile_checks(context, node, draft, checks, path)
     if contract is not None and contract.effect == "transactional":
-        said = f"the message of {contract.name} is in the outbox before checks can speak"
+        message = f"the message of {contract.name} is in the outbox before checks can speak"
         hint = "put the checks on the node that makes its inputs"
-        findings.error("L117", said, findings.location_of(*path, "checks" if node.checks else ""), hint=hint)
-    against = _compile_evidence(context, node, contract, asked, types, path)
+        findings.error("L117", message, findings.location_of(*path, "checks" if node.checks else ""), hint=hint)
+    against = _compile_evidence(context, node, contract, compiled_checks, types, path)
     accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
     otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
     backs_off = "back_off" in otherwise
     if backs_off:
-        validate_back_off(context, node, checks, asked.names, otherwise, path)
+        validate_back_off(context, node, checks, compiled_checks.names, otherwise, path)
     certificate, combination = None, _resolve_combination(context, node, contract, checks, path, backs_off=backs_off)
     if accept == "certified":
         from orchestra.verification.certificates.file import Certificate
@@ -101,11 +101,11 @@ def compile_acceptance(
             findings.location_of(*path),
         )
     otherwise = otherwise or ("abstain",)
-    called = isinstance(node, model.CallNode) and isinstance(node.call, str) and node.accept is not None
+    is_accepted_call = isinstance(node, model.CallNode) and isinstance(node.call, str) and node.accept is not None
     if certificate is not None and (again := [action for action in otherwise if action in ("retry", "escalate")]):
-        said = f"what `{again[0]}` returns is accepted by the same threshold, but not covered by the certificate"
+        message = f"what `{again[0]}` returns is accepted by the same threshold, but not covered by the certificate"
         findings.warn(
-            f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.location_of(*path)
+            f"{message}, which is about first answers; otherwise: [abstain] keeps to those", findings.location_of(*path)
         )
     return Acceptance(
         checks=checks,
@@ -114,9 +114,9 @@ def compile_acceptance(
         otherwise=otherwise,
         certificate=certificate,
         combination=combination,
-        uses_model_checks=asked.uses_model_checks,
-        judges=asked.judges,
-        whole_workflow=called and frozenset(checks) == {model.CONFIDENCE},
+        uses_model_checks=compiled_checks.uses_model_checks,
+        judges=compiled_checks.judges,
+        whole_workflow=is_accepted_call and frozenset(checks) == {model.CONFIDENCE},
     )
 
 
@@ -124,13 +124,13 @@ def _compile_evidence(
     context: CompileContext,
     node: AnyNode,
     contract: Contract | None,
-    asked: CompiledChecks,
+    compiled_checks: CompiledChecks,
     types: Types,
     path: KeyPath,
 ) -> Expression | None:
     """Compiles the evidence: `against` of the node, or the evidence input of its agent's card."""
-    findings, checks = context.findings, asked.names
-    wanting, able = asked.evidence_checks
+    findings, checks = context.findings, compiled_checks.names
+    evidence_checks, able = compiled_checks.evidence_checks
     if node.against is not None:
         if EVIDENCE_READERS.isdisjoint(checks) and all(check in context.catalog.checks for check in checks):
             findings.error(
@@ -140,19 +140,19 @@ def _compile_evidence(
                 hint="checks: [quote]",
             )
         return try_compile(node.against, types, findings, (*path, "against"))
-    if not wanting and not able:
+    if not evidence_checks and not able:
         return None
-    given = getattr(node, "with_", {})
+    input_templates = getattr(node, "with_", {})
     if contract is not None and contract.tool_use is not None:
         return None  # the evidence is the results of its tools, which are unknown here
-    if contract is not None and contract.evidence in given:
-        return try_compile(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
-    if not wanting:
+    if contract is not None and contract.evidence in input_templates:
+        return try_compile(input_templates[contract.evidence], types, findings, (*path, "with", contract.evidence))
+    if not evidence_checks:
         return None
     location = findings.location_of(*path, "checks", key=True) if node.checks else findings.location_of(*path, key=True)
-    why = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
+    reason = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
     hint = "against: ${passage.text}, the text that the output must rest on"
-    findings.error("L117", f"the check {wanting[0]!r} needs `against`", location, hint=hint, why=why)
+    findings.error("L117", f"the check {evidence_checks[0]!r} needs `against`", location, hint=hint, why=reason)
     return None
 
 
@@ -168,7 +168,7 @@ def compile_checks(
         and not any(check in MODEL_CHECKS for check in checks)
     ):
         return CompiledChecks(tuple(checks))  # the common case: checks of a card
-    why = "" if node.checks or draft.contract is None else f"the card of {draft.contract.name} asks for this check"
+    reason = "" if node.checks or draft.contract is None else f"the card of {draft.contract.name} asks for this check"
     names: dict[str, None] = {}
     judges: dict[str, Contract] = {}
     for number, text in enumerate(checks):
@@ -177,11 +177,11 @@ def compile_checks(
             if node.checks
             else context.findings.location_of(*path, key=True)
         )
-        for check in _parse_checks(context, text, location, why):
+        for check in _parse_checks(context, text, location, reason):
             names[check.check] = None
             if check.check not in context.catalog.checks:
                 _report_unknown_check(context, node, check.check, location)
-            elif (judge := _resolve_judge(context, draft, check, location, why)) is not None:
+            elif (judge := _resolve_judge(context, draft, check, location, reason)) is not None:
                 judges[judge_name(check)] = judge
     return CompiledChecks(tuple(names), any(name in MODEL_CHECKS for name in names), judges)
 
@@ -202,8 +202,8 @@ def validate_back_off(
         findings.location_of(*path, "otherwise", key=True) if node.otherwise else findings.location_of(*path, key=True)
     )
     if not any(isinstance(rule, CheckCall) and rule.check == ENTAILMENT for rule in parse_checks(checks)):
-        said = f"`back_off` needs the check `{ENTAILMENT}` itself, which judges each part by the evidence"
-        findings.error("L075", said, location, hint=f"checks: [{ENTAILMENT}]")
+        message = f"`back_off` needs the check `{ENTAILMENT}` itself, which judges each part by the evidence"
+        findings.error("L075", message, location, hint=f"checks: [{ENTAILMENT}]")
     for name in names:
         if name in (REDERIVE, AGREE):
             findings.error(
@@ -214,35 +214,35 @@ def validate_back_off(
             )
     for again in otherwise:
         if again in ("retry", "escalate"):
-            said = f"`back_off` keeps the supported parts of the first answer, so `{again}` would never happen"
-            findings.error("L075", said, location, hint="otherwise: [back_off, abstain]")
+            message = f"`back_off` keeps the supported parts of the first answer, so `{again}` would never happen"
+            findings.error("L075", message, location, hint="otherwise: [back_off, abstain]")
 
 
-def _parse_checks(context: CompileContext, text: str, location: SourceLocation, why: str) -> Iterator[CheckCall]:
+def _parse_checks(context: CompileContext, text: str, location: SourceLocation, reason: str) -> Iterator[CheckCall]:
     """Returns the checks of a rule; none for an invalid rule, which is reported (L072)."""
     try:
         return check_calls(parse_check(text))
     except CheckSyntaxError as error:
         hint = 'checks: [quote, numbers], or "quote | entailment", or "tool(NAME)"'
-        context.findings.error("L072", f"{text!r} is not a check: {error.reason}", location, hint=hint, why=why)
+        context.findings.error("L072", f"{text!r} is not a check: {error.reason}", location, hint=hint, why=reason)
         return iter(())
 
 
 def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, location: SourceLocation) -> None:
     """Reports an unknown check (L111). An unknown check of a card has the verdict `unknown` at run time instead."""
     if node.checks:
-        known = sorted(context.catalog.checks)
-        own = (
+        checks = sorted(context.catalog.checks)
+        tool_hint = (
             f'checks: ["{custom_checks.tool_reference(name)}"] asks the tool of that name'
             if name in context.catalog.tools
             else ""
         )
-        hint = own or suggestion(name, known, f"checks: {join_names(known)}")
+        hint = tool_hint or suggestion(name, checks, f"checks: {join_names(checks)}")
         context.findings.error("L111", f"there is no check {name!r}", location, hint=hint)
 
 
 def _resolve_judge(
-    context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, why: str
+    context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, reason: str
 ) -> Contract | None:
     """Returns the agent or tool that a check calls; None if it calls none or is invalid."""
     findings = context.findings
@@ -256,11 +256,11 @@ def _resolve_judge(
         _validate_agreement(context, draft, check, location)
         return None
     if check.check == TOOL:
-        return _resolve_tool(context, draft, check, location, why)
+        return _resolve_tool(context, draft, check, location, reason)
     name = judge_name(check)
     if not name or name.isdigit():
         findings.error(
-            "L070", f"`{check.check}` needs the name of an agent", location, hint=f"{check.check}(NAME)", why=why
+            "L070", f"`{check.check}` needs the name of an agent", location, hint=f"{check.check}(NAME)", why=reason
         )
         return None
     agents = context.catalog.agents
@@ -272,7 +272,11 @@ def _resolve_judge(
             name, agents, f"{check.check}(NAME), one of {join_names(sorted(agents))}" if agents else "add the agent"
         )
         findings.error(
-            "L070", f"the check `{check}` needs the agent {name!r}, which does not exist", location, hint=hint, why=why
+            "L070",
+            f"the check `{check}` needs the agent {name!r}, which does not exist",
+            location,
+            hint=hint,
+            why=reason,
         )
         return None
     judge = agents[name]
@@ -285,7 +289,7 @@ def _resolve_judge(
             f"the agent {name!r} cannot do `{check.check}`: {misfit}",
             location,
             hint="orchestra explain L071",
-            why=why,
+            why=reason,
         )
         return None
     if check.check == ENTAILMENT and draft.output != ANY and not may_have_claims(draft.output):
@@ -296,51 +300,65 @@ def _resolve_judge(
 
 
 def _resolve_tool(
-    context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, why: str
+    context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation, reason: str
 ) -> Contract | None:
     """Returns the tool that a check calls; None if it is unknown or cannot judge this value."""
-    findings, own = context.findings, context.catalog.tools
+    findings, known_tools = context.findings, context.catalog.tools
     name = check.argument
     if not name or name.isdigit():
         findings.error(
-            "L070", "`tool` needs the name of a tool", location, hint=custom_checks.tool_reference("NAME"), why=why
+            "L070", "`tool` needs the name of a tool", location, hint=custom_checks.tool_reference("NAME"), why=reason
         )
         return None
-    if name not in own:
+    if name not in known_tools:
         hint = suggestion(
-            name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml"
+            name,
+            known_tools,
+            f"there are: {join_names(sorted(known_tools))}; your own come from `modules` in orchestra.toml",
         )
         findings.error(
-            "L070", f"the check `{check}` needs the tool {name!r}, which does not exist", location, hint=hint, why=why
+            "L070",
+            f"the check `{check}` needs the tool {name!r}, which does not exist",
+            location,
+            hint=hint,
+            why=reason,
         )
         return None
-    given: dict[str, Schema] | None = None
+    argument_types: dict[str, Schema] | None = None
     if draft.inputs is not None or draft.contract is None:  # a call without inputs is invalid and reported already
-        given = {
+        argument_types = {
             key: part.schema for key, part in ((draft.inputs.parts if draft.inputs is not None else None) or {}).items()
         }
-        given = given if draft.contract is None else custom_checks.producer_types(draft.contract, given)
-    if misfit := custom_checks.signature_error(own[name], None if draft.output == ANY else draft.output, given):
+        argument_types = (
+            argument_types if draft.contract is None else custom_checks.producer_types(draft.contract, argument_types)
+        )
+    if misfit := custom_checks.signature_error(
+        known_tools[name], None if draft.output == ANY else draft.output, argument_types
+    ):
         findings.error(
-            "L071", f"the tool {name!r} cannot judge this: {misfit}", location, hint="orchestra explain L071", why=why
+            "L071",
+            f"the tool {name!r} cannot judge this: {misfit}",
+            location,
+            hint="orchestra explain L071",
+            why=reason,
         )
         return None
-    return own[name]
+    return known_tools[name]
 
 
 def _judge_mismatch(judge: Contract) -> str:
     """Returns why an agent cannot judge claims; empty if it can."""
-    given: Mapping[str, object] = judge.input.get("properties", {})
+    judge_inputs: Mapping[str, object] = judge.input.get("properties", {})
     if judge.tool_use is not None:
         return "it uses tools, and a check's question is one call"
     for name in (CLAIM, EVIDENCE_INPUT):
-        if name not in given:
+        if name not in judge_inputs:
             return f"it has no input {name!r}"
-    if more := [name for name in judge.input.get("required", ()) if name not in (CLAIM, EVIDENCE_INPUT)]:
-        return f"it requires {more[0]!r} besides claim and evidence"
-    said: Mapping[str, object] = judge.output.get("properties", {})
+    if extra_inputs := [name for name in judge.input.get("required", ()) if name not in (CLAIM, EVIDENCE_INPUT)]:
+        return f"it requires {extra_inputs[0]!r} besides claim and evidence"
+    judge_outputs: Mapping[str, object] = judge.output.get("properties", {})
     for names in (SUPPORTED, CONTRADICTED):
-        if not any(name in said for name in names):
+        if not any(name in judge_outputs for name in names):
             return f"it has no output {names[0]!r}"
     return ""
 
@@ -352,22 +370,24 @@ def _rederivation_mismatch(draft: NodeDraft, judge: Contract) -> str:
     if judge.tool_use is not None:
         return "it uses tools, and a check's question is one call"
     types = {name: part.schema for name, part in (draft.inputs.parts or {}).items()}
-    given = types if draft.contract is None else custom_checks.producer_types(draft.contract, types)
-    missing = [name for name in judge.input.get("required", ()) if name not in given and name != EVIDENCE_INPUT]
+    producer_types = types if draft.contract is None else custom_checks.producer_types(draft.contract, types)
+    missing = [
+        name for name in judge.input.get("required", ()) if name not in producer_types and name != EVIDENCE_INPUT
+    ]
     return f"it requires the input {missing[0]!r}, which this node does not have" if missing else ""
 
 
 def _validate_agreement(context: CompileContext, draft: NodeDraft, check: CheckCall, location: SourceLocation) -> None:
     if draft.contract is None or draft.contract.kind != "agent":
-        said = "`agree` calls the agent of its node again, and this node calls none"
-        context.findings.error("L073", said, location, hint="put it on the node that calls the agent")
+        message = "`agree` calls the agent of its node again, and this node calls none"
+        context.findings.error("L073", message, location, hint="put it on the node that calls the agent")
     elif not draft.contract.max_output:
-        said = f"`agree` calls a model again, and {draft.contract.name} calls none: the answer would be the same"
-        context.findings.error("L073", said, location, hint="leave it out")
+        message = f"`agree` calls a model again, and {draft.contract.name} calls none: the answer would be the same"
+        context.findings.error("L073", message, location, hint="leave it out")
     count = check.argument or str(DEFAULT_SAMPLES)
     if not count.isdigit() or not 2 <= int(count) <= MAX_SAMPLES:
-        said = f"`agree` takes a number of samples from 2 to {MAX_SAMPLES}, not {check.argument!r}"
-        context.findings.error("L074", said, location, hint=f"agree({DEFAULT_SAMPLES})")
+        message = f"`agree` takes a number of samples from 2 to {MAX_SAMPLES}, not {check.argument!r}"
+        context.findings.error("L074", message, location, hint=f"agree({DEFAULT_SAMPLES})")
 
 
 def _resolve_certificate(
@@ -387,23 +407,23 @@ def _resolve_certificate(
     if isinstance(node, model.CallNode) and isinstance(node.call, str) and not claims:
         if frozenset(checks) == {model.CONFIDENCE}:
             return _workflow_certificate(context, node.call, (*path, "accept"))
-        said = f"the certificate of a workflow is about how sure it is, and this node has {join_names(checks)}"
-        findings.error("V005", said, location, hint=f"checks: [{model.CONFIDENCE}]")
+        message = f"the certificate of a workflow is about how sure it is, and this node has {join_names(checks)}"
+        findings.error("V005", message, location, hint=f"checks: [{model.CONFIDENCE}]")
         return None
     if contract is None or contract.kind != "agent":
-        why = "certificates are for agents, and this node calls none"
+        reason = "certificates are for agents, and this node calls none"
         name = contract.name if contract is not None else path[-1]
-        findings.error("L119", f"there is no certificate for {name!r}", location, hint="accept: 0.5", why=why)
+        findings.error("L119", f"there is no certificate for {name!r}", location, hint="accept: 0.5", why=reason)
         return None
     option = " --claims" if claims else ""
     try:
-        known = context.catalog.claims_certificates if claims else context.catalog.certificates
-        found: Certificate | ClaimsCertificate | None = known.get(contract.name)
+        claims_certificates = context.catalog.claims_certificates if claims else context.catalog.certificates
+        certificate: Certificate | ClaimsCertificate | None = claims_certificates.get(contract.name)
     except InputError as error:
-        why = error.why or (str(error.location) if error.location is not None else "")
-        findings.error(error.code, error.message, location, hint=error.hint, why=why)
+        reason = error.why or (str(error.location) if error.location is not None else "")
+        findings.error(error.code, error.message, location, hint=error.hint, why=reason)
         return None
-    if found is None:
+    if certificate is None:
         of = f"of {contract.name!r} about claims" if claims else f"for {contract.name!r}"
         findings.error(
             "L119",
@@ -414,31 +434,36 @@ def _resolve_certificate(
         return None
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
 
-    if isinstance(found, ClaimsCertificate):
+    if isinstance(certificate, ClaimsCertificate):
         # Additional checks only withhold more, so the guarantee for accepted claims still holds.
-        if found.check not in checks:
-            said = (
-                f"the certificate of {contract.name!r} is about claims that {found.check} scores, "
+        if certificate.check not in checks:
+            message = (
+                f"the certificate of {contract.name!r} is about claims that {certificate.check} scores, "
                 f"and this node has {join_names(checks)}"
             )
-            findings.error("V005", said, location, hint=f"checks: [{found.check}]")
+            findings.error("V005", message, location, hint=f"checks: [{certificate.check}]")
             return None
-    elif frozenset(found.checks) != frozenset(checks):
-        said = (
-            f"the certificate of {contract.name!r} is about the checks {join_names(found.checks)}, "
+    elif frozenset(certificate.checks) != frozenset(checks):
+        message = (
+            f"the certificate of {contract.name!r} is about the checks {join_names(certificate.checks)}, "
             f"and this node has {join_names(checks)}"
         )
-        hint = f"checks: [{', '.join(found.checks)}], or {found.renew_command} --checks {','.join(checks)}"
-        findings.error("V005", said, location, hint=hint)
+        hint = f"checks: [{', '.join(certificate.checks)}], or {certificate.renew_command} --checks {','.join(checks)}"
+        findings.error("V005", message, location, hint=hint)
         return None
-    given = getattr(node, "with_", {})
-    if node.against is not None and contract.evidence and node.against != given.get(contract.evidence):
-        said = f"the certificate of {contract.name!r} is about answers judged against the input {contract.evidence!r}"
+    input_templates = getattr(node, "with_", {})
+    if node.against is not None and contract.evidence and node.against != input_templates.get(contract.evidence):
+        message = (
+            f"the certificate of {contract.name!r} is about answers judged against the input {contract.evidence!r}"
+        )
         findings.error(
-            "V005", said, findings.location_of(*path, "against"), hint=f"against: {given.get(contract.evidence, '')}"
+            "V005",
+            message,
+            findings.location_of(*path, "against"),
+            hint=f"against: {input_templates.get(contract.evidence, '')}",
         )
         return None
-    return found
+    return certificate
 
 
 def _resolve_combination(
@@ -455,38 +480,43 @@ def _resolve_combination(
         return None
     findings, location = context.findings, context.findings.location_of(*path, "score")
     if backs_off:
-        said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
-        findings.error("L076", said, location, hint="leave one of them out")
+        message = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
+        findings.error("L076", message, location, hint="leave one of them out")
         return None
     if contract is None or contract.kind != "agent":
         name = contract.name if contract is not None else path[-1]
-        why = "combinations are for agents, and this node calls none"
+        reason = "combinations are for agents, and this node calls none"
         findings.error(
-            "L076", f"there is no combination of checks for {name!r}", location, hint="leave `score` out", why=why
+            "L076", f"there is no combination of checks for {name!r}", location, hint="leave `score` out", why=reason
         )
         return None
-    stated = f"--checks '{','.join(checks)}'"
+    checks_option = f"--checks '{','.join(checks)}'"
     try:
-        found: Combination | None = context.catalog.combinations.get(contract.name)
+        combination: Combination | None = context.catalog.combinations.get(contract.name)
     except InputError as error:
-        why = error.why or (str(error.location) if error.location is not None else "")
-        findings.error(error.code, error.message, location, hint=error.hint, why=why)
+        reason = error.why or (str(error.location) if error.location is not None else "")
+        findings.error(error.code, error.message, location, hint=error.hint, why=reason)
         return None
-    if found is None:
-        said = f"there is no combination of checks for {contract.name!r}"
-        findings.error("L076", said, location, hint=f"orchestra learn combine {contract.name} --data FILE {stated}")
+    if combination is None:
+        message = f"there is no combination of checks for {contract.name!r}"
+        findings.error(
+            "L076", message, location, hint=f"orchestra learn combine {contract.name} --data FILE {checks_option}"
+        )
         return None
     from orchestra.verification.acceptance import parse_checks
 
-    if frozenset(found.checks) != frozenset(map(str, parse_checks(checks))):
-        said = (
-            f"the combination of {contract.name!r} uses the checks {join_names(found.checks)}, "
+    if frozenset(combination.checks) != frozenset(map(str, parse_checks(checks))):
+        message = (
+            f"the combination of {contract.name!r} uses the checks {join_names(combination.checks)}, "
             f"and this node has {join_names(checks)}"
         )
-        hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
-        findings.error("V005", said, location, hint=hint)
+        hint = (
+            f"checks: [{', '.join(combination.checks)}], or orchestra learn combine {contract.name} --data FILE "
+            f"{checks_option}"
+        )
+        findings.error("V005", message, location, hint=hint)
         return None
-    return found
+    return combination
 
 
 def _check_score_match(
@@ -501,22 +531,24 @@ def _check_score_match(
         if not certificate.combination
         else "what a combination makes of the scores of the checks"
     )
-    said = f"the certificate of {certificate.agent!r} is about {of}, and this node has another score"
+    message = f"the certificate of {certificate.agent!r} is about {of}, and this node has another score"
     if certificate.combination and mark:
-        said = f"the certificate of {certificate.agent!r} is about a combination of checks that is not the one of today"
-    more = " --combined" if mark else ""
+        message = (
+            f"the certificate of {certificate.agent!r} is about a combination of checks that is not the one of today"
+        )
+    option = " --combined" if mark else ""
     location = (
         context.findings.location_of(*path, "accept")
         if node.accept is not None
         else context.findings.location_of(*path)
     )
-    context.findings.error("V005", said, location, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
+    context.findings.error("V005", message, location, hint=f"orchestra certify {certificate.agent} --data FILE{option}")
 
 
 def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) -> CompiledBody:
     """Wraps the body of a workflow in one node that checks its output."""
-    enclosed = graph.as_single_node
-    name, node = next(iter(enclosed.nodes.items()))
+    enclosed_node = graph.as_single_node
+    name, node = next(iter(enclosed_node.nodes.items()))
     accept, certificate = graph.accept, None
     if accept == "certified":
         certificate = _workflow_certificate(context, graph.name, ("accept",))
@@ -525,22 +557,24 @@ def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) 
     draft = NodeDraft(
         kind="call", output=body.schema, body=body.to_program(graph.name), acceptance=acceptance, always_present=False
     )
-    made = try_compile(enclosed.output, {name: body.schema}, context.findings, ("output",))
-    assert made is not None, "it is one reference"
+    output_expression = try_compile(enclosed_node.output, {name: body.schema}, context.findings, ("output",))
+    assert output_expression is not None, "it is one reference"
     only = draft.build_node(0, name, node, (), (), frozenset(), 1)
-    return replace(body, nodes=(only,), output=made, always_present=False, types={}, present_nodes=frozenset())
+    return replace(
+        body, nodes=(only,), output=output_expression, always_present=False, types={}, present_nodes=frozenset()
+    )
 
 
 def _workflow_certificate(context: CompileContext, name: str, path: KeyPath) -> Certificate | None:
     """Returns the certificate of a workflow as a whole. Reports a missing or unusable one (L119, V002 on)."""
     findings, location = context.findings, context.findings.location_of(*path)
     try:
-        found: Certificate | None = context.catalog.workflow_certificates.get(name)
+        certificate: Certificate | None = context.catalog.workflow_certificates.get(name)
     except InputError as error:
-        why = error.why or (str(error.location) if error.location is not None else "")
-        findings.error(error.code, error.message, location, hint=error.hint, why=why)
+        reason = error.why or (str(error.location) if error.location is not None else "")
+        findings.error(error.code, error.message, location, hint=error.hint, why=reason)
         return None
-    if found is None:
-        said = f"there is no certificate for the workflow {name!r}"
-        findings.error("L119", said, location, hint=f"orchestra certify {name} --data FILE")
-    return found
+    if certificate is None:
+        message = f"there is no certificate for the workflow {name!r}"
+        findings.error("L119", message, location, hint=f"orchestra certify {name} --data FILE")
+    return certificate

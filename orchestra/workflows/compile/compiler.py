@@ -97,8 +97,8 @@ def _compile_graph(
     body = CompiledBody((), null_expression(), {}, True, {}, frozenset(), False)
     try:
         inputs = _compile_inputs(context)
-        given = {"title": "input", **object_type({name: entry.schema for name, entry in inputs.items()})}
-        body = compile_body(context, graph.nodes, graph.output, {"input": bundle_definitions(given)}, ())
+        input_schema = {"title": "input", **object_type({name: entry.schema for name, entry in inputs.items()})}
+        body = compile_body(context, graph.nodes, graph.output, {"input": bundle_definitions(input_schema)}, ())
         if graph.accept is not None:
             from orchestra.workflows.compile.checks import enclose_workflow
 
@@ -107,8 +107,8 @@ def _compile_graph(
         pass
     findings.raise_errors()
     warnings = tuple(findings.warnings)
-    stated = [label for label in (graph.label, *context.labels) if label is not None]
-    label = join((graph.label or "internal", *stated))
+    labels = [label for label in (graph.label, *context.labels) if label is not None]
+    label = join((graph.label or "internal", *labels))
     program = Program(
         graph.name,
         body.nodes,
@@ -120,7 +120,7 @@ def _compile_graph(
         label=label,
         warnings=warnings,
     )
-    return CalledWorkflow(program, body.always_present, body.has_effects, join(stated) if stated else None)
+    return CalledWorkflow(program, body.always_present, body.has_effects, join(labels) if labels else None)
 
 
 def _compile_inputs(context: CompileContext) -> dict[str, InputField]:
@@ -136,16 +136,16 @@ def _compile_inputs(context: CompileContext) -> dict[str, InputField]:
     context.models = dict(context.catalog.models)
     for name, body in context.graph.types.items():
         _declare_type(context, name, body)
-    found: dict[str, InputField] = {}
-    for name, given in context.graph.input.items():
+    input_fields: dict[str, InputField] = {}
+    for name, entry in context.graph.input.items():
         _check_name(context, name, ("input", name))
-        schema = context.resolve_type(given.type, ("input", name))
-        default = try_compile(given.default, {}, context.findings, ("input", name)) if given.optional else None
+        schema = context.resolve_type(entry.type, ("input", name))
+        default = try_compile(entry.default, {}, context.findings, ("input", name)) if entry.optional else None
         if default is not None and schema != ANY:
             check_assignable(f"the default of {name!r}", default.schema, schema, context.findings, ("input", name))
         value = default.evaluate({}) if default is not None else None
-        found[name] = InputField(schema, not given.optional, value, given.description)
-    return found
+        input_fields[name] = InputField(schema, not entry.optional, value, entry.description)
+    return input_fields
 
 
 def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -> None:
@@ -157,16 +157,16 @@ def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -
         return
     context.models[name] = ANY
     with context.findings.collect_errors():
-        found = resolve_types(
+        resolved_type = resolve_types(
             {name: body}, context.models, lambda part: context.findings.location_of("types", name, part)
         )[name]
-        if too_large := type_size_error(found):
+        if too_large := type_size_error(resolved_type):
             location = context.findings.location_of("types", name, key=True)
             raise InputError(
                 "L106", f"the type {name} {too_large}", location=location, hint="leave a part open: dict[str, T]"
             )
         try:
-            Validator(found)
+            Validator(resolved_type)
         except InputError as error:
             raise InputError(
                 error.code,
@@ -175,7 +175,7 @@ def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -
                 hint=error.hint,
                 why=error.why,
             ) from None
-        context.models[name] = found
+        context.models[name] = resolved_type
 
 
 def compile_body(
@@ -188,7 +188,7 @@ def compile_body(
     path = (*base, "nodes")
     reads = {name: node_references(node) for name, node in given.items()}
     _check_size(context, reads, path)
-    hidden = {name: types[name] for name in given if name in types}
+    hidden_types = {name: types[name] for name in given if name in types}
     for name, node in given.items():
         if name in _RESERVED_NAMES or name in types or (context.enclosing_nodes and context.is_in_scope(name, types)):
             _check_name(context, name, (*path, name), types)
@@ -196,37 +196,46 @@ def compile_body(
             _check_after(context, node, given, (*path, name))
     context.enclosing_nodes.append(given)
     names = frozenset(given)
-    wants = {name: wanted.all if wanted.all <= names else wanted.all & names for name, wanted in reads.items()}
-    order, cycle = topological_order(wants)
+    required_names = {
+        name: references.all if references.all <= names else references.all & names
+        for name, references in reads.items()
+    }
+    order, cycle = topological_order(required_names)
     if cycle:
         _report_cycle(context, cycle, path)
-        waiting = [name for name in given if name not in set(order)]
-        types.update(dict.fromkeys(waiting, ANY))
-        order += waiting
+        pending_names = [name for name in given if name not in set(order)]
+        types.update(dict.fromkeys(pending_names, ANY))
+        order += pending_names
     drafts: dict[str, NodeDraft] = {}
     for name in order:
         draft = drafts[name] = compile_node(context, name, given[name], types, reads[name], (*path, name))
         schema = types[name] = map_result_type(draft.output) if given[name].each is not None else draft.output
         if id(schema) not in context.sized_types:
             _limit_type_size(context, types, name, path)
-    made = _compile_output(context, output, types, (*base, "output"))
+    output_expression = _compile_output(context, output, types, (*base, "output"))
     _check_optional_choices(context, given, reads, drafts, path)
-    acting = [name for name, node in given.items() if context.has_effects(node)]
-    _warn_unused(context, given, wants, referenced_names(output).union(acting), path)
-    _warn_unconditional_effects(context, acting, given, wants, output, path)
+    effect_names = [name for name, node in given.items() if context.has_effects(node)]
+    _warn_unused(context, given, required_names, referenced_names(output).union(effect_names), path)
+    _warn_unconditional_effects(context, effect_names, given, required_names, output, path)
     context.enclosing_nodes.pop()
-    found = {name: types.pop(name) for name in order}
-    types.update(hidden)
-    parts = made.parts
+    node_types = {name: types.pop(name) for name in order}
+    types.update(hidden_types)
+    parts = output_expression.parts
     always_present = (
-        context.all_present(made.references)
+        context.all_present(output_expression.references)
         if parts is None
         else any(context.all_present(part.references) for part in parts.values())
     )
-    schema = _output_schema(context, made)
+    schema = _output_schema(context, output_expression)
     certain = frozenset(name for name in given if context.always_present.pop(name))
     return CompiledBody(
-        assemble_nodes(given, order, drafts, reads, wants), made, schema, always_present, found, certain, bool(acting)
+        assemble_nodes(given, order, drafts, reads, required_names),
+        output_expression,
+        schema,
+        always_present,
+        node_types,
+        certain,
+        bool(effect_names),
     )
 
 
@@ -237,20 +246,20 @@ def _check_size(context: CompileContext, reads: Mapping[str, NodeReferences], pa
             "L106", f"more than {MAX_LOOPS} loops inside each other", context.findings.location_of(*path), hint=hint
         )
     context.node_count += len(reads)
-    context.edge_count += sum([len(wanted.all) for wanted in reads.values()])
+    context.edge_count += sum([len(references.all) for references in reads.values()])
     # The body of a loop that reads `previous` is compiled three times at most.
-    for what, count, most in (
+    for kind, count, max_count in (
         ("nodes", context.node_count, MAX_NODES * 3),
         ("references", context.edge_count, MAX_EDGES * 3),
     ):
-        if count > (most if context.loop_depth else most // 3):
+        if count > (max_count if context.loop_depth else max_count // 3):
             hint = "move a part into a workflow of its own, and `call` it"
-            said = (
-                f"more than {most // 3:,} {what}"
+            limit_text = (
+                f"more than {max_count // 3:,} {kind}"
                 if not context.loop_depth
-                else f"more than {most:,} {what}, counting loops within loops"
+                else f"more than {max_count:,} {kind}, counting loops within loops"
             )
-            context.findings.abort("L106", said, context.findings.location_of(*path), hint=hint)
+            context.findings.abort("L106", limit_text, context.findings.location_of(*path), hint=hint)
 
 
 def _limit_type_size(context: CompileContext, types: TypeScope, name: str, path: KeyPath) -> None:
@@ -275,14 +284,14 @@ def _report_cycle(context: CompileContext, cycle: list[str], path: KeyPath) -> N
 
 
 def _compile_output(context: CompileContext, output: Any, types: Types, path: KeyPath) -> Expression:
-    made = try_compile(output, types, context.findings, path)
-    if made is None:
+    output_expression = try_compile(output, types, context.findings, path)
+    if output_expression is None:
         return null_expression()
-    if not made.references:
+    if not output_expression.references:
         location = context.findings.location_of(*path)
         hint = 'output: ${node}, or a mapping: {answer: "${node}"}'
         context.findings.error("L121", "the output refers to nothing", location, hint=hint)
-    return made
+    return output_expression
 
 
 def _output_schema(context: CompileContext, output: Expression) -> Schema:
@@ -301,41 +310,41 @@ def _part_schema(context: CompileContext, part: Expression) -> Schema:
 
 
 def _check_name(context: CompileContext, name: str, path: KeyPath, types: Types | None = None) -> None:
-    location_of, said = context.findings.location_of, ""
+    location_of, message = context.findings.location_of, ""
     if name in KEYWORDS:
-        said = f"{name!r} is a word of the expression language"
+        message = f"{name!r} is a word of the expression language"
     elif name == "input":
-        said = "`input` is the name of the workflow's inputs"
+        message = "`input` is the name of the workflow's inputs"
     elif types is not None and context.is_in_scope(name, types):
-        said = f"{name!r} hides another of that name"
-    if said:
-        context.findings.error("L115", said, location_of(*path, key=True), hint=f"call it {name}_")
+        message = f"{name!r} hides another of that name"
+    if message:
+        context.findings.error("L115", message, location_of(*path, key=True), hint=f"call it {name}_")
 
 
-def _check_after(context: CompileContext, node: AnyNode, given: Mapping[str, AnyNode], path: KeyPath) -> None:
-    for index, wanted in enumerate(node.after):
-        if wanted not in given:
-            said = f"there is no node {wanted!r} here"
+def _check_after(context: CompileContext, node: AnyNode, nodes: Mapping[str, AnyNode], path: KeyPath) -> None:
+    for index, after_name in enumerate(node.after):
+        if after_name not in nodes:
+            message = f"there is no node {after_name!r} here"
             context.findings.error(
                 "L111",
-                said,
+                message,
                 context.findings.location_of(*path, "after", index),
-                hint=suggestion(wanted, given, f"nodes here: {join_names(given)}"),
+                hint=suggestion(after_name, nodes, f"nodes here: {join_names(nodes)}"),
             )
 
 
 def _check_optional_choices(
     context: CompileContext,
-    given: Mapping[str, AnyNode],
+    nodes: Mapping[str, AnyNode],
     reads: Mapping[str, NodeReferences],
     drafts: Mapping[str, NodeDraft],
     path: KeyPath,
 ) -> None:
     """Reports choices that may have no value although other nodes read them as plain values (L120)."""
-    choices = [name for name, node in given.items() if isinstance(node, FirstOfNode) and node.each is None]
-    wanted = frozenset().union(*(one.hard for one in reads.values())) if choices else ()
+    choices = [name for name, node in nodes.items() if isinstance(node, FirstOfNode) and node.each is None]
+    read_names = frozenset().union(*(references.hard for references in reads.values())) if choices else ()
     for name in choices:
-        if name in wanted and not drafts[name].always_present and not context.always_present[name]:
+        if name in read_names and not drafts[name].always_present and not context.always_present[name]:
             hint = "add a last arm that is a plain value or a node without `when` and checks, or a `fallback:`"
             location = context.findings.location_of(*path, name, "first_of", len(drafts[name].arms) - 1)
             context.findings.error(
@@ -345,20 +354,20 @@ def _check_optional_choices(
 
 def _warn_unused(
     context: CompileContext,
-    given: Mapping[str, AnyNode],
-    wants: Mapping[str, frozenset[str]],
-    used: frozenset[str],
+    nodes: Mapping[str, AnyNode],
+    needs_by_node: Mapping[str, frozenset[str]],
+    used_names: frozenset[str],
     path: KeyPath,
 ) -> None:
     """Warns of unused nodes. A node is used if the output or a used node reads it, or if it has an effect."""
-    line = [name for name in given if name in used]
-    seen = set(line)
+    line = [name for name in nodes if name in used_names]
+    visited_names = set(line)
     while line:
-        new = wants[line.pop()] - seen
-        seen |= new
+        new = needs_by_node[line.pop()] - visited_names
+        visited_names |= new
         line += new
-    for name in given if len(seen) < len(given) else ():
-        if name not in seen:
+    for name in nodes if len(visited_names) < len(nodes) else ():
+        if name not in visited_names:
             context.findings.warn(
                 f"nothing needs the node {name!r}", context.findings.location_of(*path, name, key=True)
             )
@@ -366,37 +375,41 @@ def _warn_unused(
 
 def _warn_unconditional_effects(
     context: CompileContext,
-    acting: Sequence[str],
-    given: Mapping[str, AnyNode],
-    wants: Mapping[str, frozenset[str]],
+    effect_names: Sequence[str],
+    nodes: Mapping[str, AnyNode],
+    needs_by_node: Mapping[str, frozenset[str]],
     output: Any,
     path: KeyPath,
 ) -> None:
     """Warns of effects that always happen, although their only reader is a later arm of `first_of` or a `fallback`."""
-    readers: dict[str, list[str]] = {name: [] for name in acting}
-    for reader, wanted in wants.items() if readers else ():
-        for name in wanted:
+    readers: dict[str, list[str]] = {name: [] for name in effect_names}
+    for reader, needed_names in needs_by_node.items() if readers else ():
+        for name in needed_names:
             if name in readers:
                 readers[name].append(reader)
-    returned = referenced_names(output)
-    for name, found in readers.items():
-        if len(found) == 1 and name not in returned and context.always_present.get(name, True):
-            _warn_effect_as_fallback(context, name, found[0], given[found[0]], path)
-    choices = {name: node.first_of for name, node in given.items() if isinstance(node, FirstOfNode)} if acting else {}
-    for name in acting if choices else ():
-        _warn_effects_after_failure(context, name, given[name].when, choices, path)
+    returned_names = referenced_names(output)
+    for name, reader_names in readers.items():
+        if len(reader_names) == 1 and name not in returned_names and context.always_present.get(name, True):
+            _warn_effect_as_fallback(context, name, reader_names[0], nodes[reader_names[0]], path)
+    choices = (
+        {name: node.first_of for name, node in nodes.items() if isinstance(node, FirstOfNode)} if effect_names else {}
+    )
+    for name in effect_names if choices else ():
+        _warn_effects_after_failure(context, name, nodes[name].when, choices, path)
 
 
 def _warn_effects_after_failure(
     context: CompileContext, name: str, when: str | None, choices: Mapping[str, Sequence[Any]], path: KeyPath
 ) -> None:
     """Warns of an effect that replaces a withheld value, since it also happens if that node failed."""
-    own = parse_conditions([when[2:-1]]) if when is not None and when.startswith("${") and when.endswith("}") else None
-    for other in names_tested_absent(own or (), choices.get):
-        if not context.always_present.get(other, True) and context.presence_conditions.get(other) is None:
-            said = f"{name!r} has effects and runs where {other!r} is withheld, and where it failed too"
+    conditions = (
+        parse_conditions([when[2:-1]]) if when is not None and when.startswith("${") and when.endswith("}") else None
+    )
+    for tested_name in names_tested_absent(conditions or (), choices.get):
+        if not context.always_present.get(tested_name, True) and context.presence_conditions.get(tested_name) is None:
+            message = f"{name!r} has effects and runs where {tested_name!r} is withheld, and where it failed too"
             context.findings.warn(
-                f"{said}; to tell them apart: docs/reference/language.md, A choice",
+                f"{message}; to tell them apart: docs/reference/language.md, A choice",
                 context.findings.location_of(*path, name, "when"),
             )
 
@@ -407,9 +420,9 @@ def _warn_effect_as_fallback(context: CompileContext, name: str, by: str, reader
     if isinstance(reader, FirstOfNode):
         soft, key = soft or name not in referenced_names(reader.first_of[0]), key if soft else "first_of"
     if soft and name not in reader.after:
-        said = f"{name!r} has effects and always runs, though {by!r} uses it only as an alternative"
+        message = f"{name!r} has effects and always runs, though {by!r} uses it only as an alternative"
         context.findings.warn(
-            f"{said}: give it a `when` (docs/reference/language.md, A choice)",
+            f"{message}: give it a `when` (docs/reference/language.md, A choice)",
             context.findings.location_of(*path, by, key),
         )
 
@@ -429,15 +442,18 @@ def type_size_error(schema: Schema) -> str:
     return f"has {parts:,} parts; at most {MAX_TYPE_PARTS:,}" if parts > MAX_TYPE_PARTS else ""
 
 
-def _type_size(part: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
+def _type_size(part: Any, type_sizes: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
     """Returns the number of parts of a type and its depth."""
-    inner = [one for one in (part.values() if isinstance(part, dict) else part) if isinstance(one, dict | list)]
+    inner = [child for child in (part.values() if isinstance(part, dict) else part) if isinstance(child, dict | list)]
     if not inner or level > MAX_TYPE_DEPTH:
         return 1, 1
-    if (found := known.get(id(part))) is None:
-        sizes = [_type_size(one, known, level + 1) for one in inner]
-        found = known[id(part)] = (1 + sum(count for count, _ in sizes), 1 + max(depth for _, depth in sizes))
-    return found
+    if (cached_size := type_sizes.get(id(part))) is None:
+        sizes = [_type_size(child, type_sizes, level + 1) for child in inner]
+        cached_size = type_sizes[id(part)] = (
+            1 + sum(count for count, _ in sizes),
+            1 + max(depth for _, depth in sizes),
+        )
+    return cached_size
 
 
 def check_clearance(program: Program, places: SourcePlaces | None = None) -> None:
@@ -452,20 +468,20 @@ def check_clearance(program: Program, places: SourcePlaces | None = None) -> Non
         for node in program.nodes:
             for tool in called_tools(node):
                 if not is_allowed(program.label, tool.label):
-                    said = (
+                    message = (
                         f"the tool {tool.name!r} is cleared for {tool.label!r} data, "
                         f"and {program.name} has {program.label!r} data"
                     )
                     findings.error(
-                        "T020", said, findings.location_of("nodes", node.name), hint=_hint(tool.name, program.label)
+                        "T020", message, findings.location_of("nodes", node.name), hint=_hint(tool.name, program.label)
                     )
     findings.raise_errors()
 
 
 def _hint(tool: str, label: Label) -> str:
     server, dot, _ = tool.partition(".")  # only tools of MCP servers have such names
-    where = f'label = "{label}" under [mcp.{server}]' if dot else f'label="{label}" in the @tool of {tool}'
-    return f"{where}, if such data may go there; else another tool"
+    label_text = f'label = "{label}" under [mcp.{server}]' if dot else f'label="{label}" in the @tool of {tool}'
+    return f"{label_text}, if such data may go there; else another tool"
 
 
 def called_tools(node: CompiledNode) -> Iterator[Contract]:

@@ -119,9 +119,9 @@ class CompileContext:
 
     def callee_inputs(self, contract: Contract) -> CalleeInputs:
         """Returns the inputs of an agent or a tool."""
-        if (found := self._inputs_cache.get(id(contract))) is None:
-            found = self._inputs_cache[id(contract)] = CalleeInputs(contract.input)
-        return found
+        if (cached_callee_inputs := self._inputs_cache.get(id(contract))) is None:
+            cached_callee_inputs = self._inputs_cache[id(contract)] = CalleeInputs(contract.input)
+        return cached_callee_inputs
 
     def resolve_type(self, text: str, path: KeyPath) -> Schema:
         """Returns the schema of a type expression; `ANY` for an invalid one, which is reported (L040, L041)."""
@@ -151,9 +151,9 @@ class CompileContext:
 
     def has_effects(self, node: AnyNode) -> bool:
         """Whether a node, or a node inside it, may have an effect."""
-        if (found := self._effects_cache.get(id(node))) is None:
-            found = self._effects_cache[id(node)] = self._may_have_effects(node)
-        return found
+        if (cached_effects := self._effects_cache.get(id(node))) is None:
+            cached_effects = self._effects_cache[id(node)] = self._may_have_effects(node)
+        return cached_effects
 
     def _may_have_effects(self, node: AnyNode) -> bool:
         match node:
@@ -161,20 +161,22 @@ class CompileContext:
                 contract = self.catalog.tools.get(name)
                 return contract is not None and contract.effect != "pure"
             case PlanNode(tools=tools, workflows=workflows):
-                known = (self.catalog.tools[name] for name in tools if name in self.catalog.tools)
-                return any(tool.effect != "pure" for tool in known) or any(map(self._workflow_has_effects, workflows))
+                contracts = (self.catalog.tools[name] for name in tools if name in self.catalog.tools)
+                return any(tool.effect != "pure" for tool in contracts) or any(
+                    map(self._workflow_has_effects, workflows)
+                )
             case AgentNode(tools=names):
                 return any(name in self.catalog.tools and self.catalog.tools[name].effect != "pure" for name in names)
             case CallNode(call=NodeBlock(nodes=inner)) | LoopNode(loop=NodeBlock(nodes=inner)):
-                return any(self.has_effects(one) for one in inner.values())
+                return any(self.has_effects(inner_node) for inner_node in inner.values())
             case CallNode(call=str(name)):
                 return self._workflow_has_effects(name)
             case _:
                 return False
 
     def _workflow_has_effects(self, name: str) -> bool:
-        called = self.workflows.get(name)
-        return called is not None and called.has_effects
+        called_workflow = self.workflows.get(name)
+        return called_workflow is not None and called_workflow.has_effects
 
     def resolve_workflow(self, name: str, path: KeyPath) -> CalledWorkflow | None:
         """Returns a called workflow, compiled once; None if it has errors, which are reported (L106, L111, L116)."""
@@ -199,9 +201,9 @@ class CompileContext:
             self.findings.error(
                 "L111", f"the workflow {name!r} has faults", location, hint=f"orchestra validate {name}"
             )
-        if (found := self.workflows[name]) is not None:
-            self.labels.append(found.label)
-        return found
+        if (called_workflow := self.workflows[name]) is not None:
+            self.labels.append(called_workflow.label)
+        return called_workflow
 
     def _compile_workflow(self, name: str, path: KeyPath) -> CalledWorkflow | None:
         location = self.findings.location_of(*path)
@@ -213,12 +215,12 @@ class CompileContext:
             try:
                 return self.workflow_compiler(graph, self.catalog, self.call_stack, self.workflows)
             except InputError as error:
-                where = str(error.location).partition(": ")[2] or "its file"
-                why = f"in the workflow {name!r}, at {where}" + (f": {error.why}" if error.why else "")
+                error_location = str(error.location).partition(": ")[2] or "its file"
+                reason = f"in the workflow {name!r}, at {error_location}" + (f": {error.why}" if error.why else "")
                 if isinstance(location, WorkflowPart) and isinstance(error.location, WorkflowPart):
                     location = replace(location, called=error.location)
                 self.findings.error(
-                    error.code, error.message, location, hint=error.hint or f"orchestra validate {name}", why=why
+                    error.code, error.message, location, hint=error.hint or f"orchestra validate {name}", why=reason
                 )
         return None
 
@@ -228,6 +230,6 @@ class CompileContext:
             self.findings.add_error(error)
             return
         names = sorted(known)
-        own = "; your own come from `modules` in orchestra.toml" if what == "tool" else ""
-        hint = suggestion(name, names, f"there are: {join_names(names)}{own}")
+        module_hint = "; your own come from `modules` in orchestra.toml" if what == "tool" else ""
+        hint = suggestion(name, names, f"there are: {join_names(names)}{module_hint}")
         self.findings.error("L111", f"there is no {what} {name!r}", self.findings.location_of(*path), hint=hint)

@@ -97,8 +97,14 @@ class Findings:
 
     def add_error(self, error: InputError) -> None:
         """Records a raised error, or each one of several."""
-        for one in error.errors if isinstance(error, InputErrors) else (error,):
-            self.error(one.code, one.message, one.location, hint=one.hint, why=one.why)
+        for single_error in error.errors if isinstance(error, InputErrors) else (error,):
+            self.error(
+                single_error.code,
+                single_error.message,
+                single_error.location,
+                hint=single_error.hint,
+                why=single_error.why,
+            )
 
     @contextmanager
     def discard_findings(self) -> Iterator[None]:
@@ -118,11 +124,11 @@ class Findings:
         """Raises the recorded errors in the order of the file."""
         if not self.errors:
             return
-        ordered = sorted(
+        sorted_errors = sorted(
             self.errors.values(),
             key=lambda fault: (fault.location.line, fault.location.column) if fault.location else (0, 0),
         )
-        raise ordered[0] if len(ordered) == 1 else InputErrors(ordered)
+        raise sorted_errors[0] if len(sorted_errors) == 1 else InputErrors(sorted_errors)
 
 
 def try_compile(given: Any, types: Types, findings: Findings, path: KeyPath) -> Expression | None:
@@ -167,22 +173,22 @@ def is_assignable(source: Schema, target: Schema, findings: Findings) -> bool:
     return True
 
 
-def _conversion_hint(source: Schema, target: Schema, written: Any) -> str:
+def _conversion_hint(source: Schema, target: Schema, value: Any) -> str:
     """Returns a hint with a field, an element, a conversion or a default for null that would be assignable."""
-    text = sole_reference(written) if isinstance(written, str) else None
+    text = sole_reference(value) if isinstance(value, str) else None
     if not text:
         return ""
     kind = resolve(source)
     if not kind:
         return "give its producer a type, or read it with a tool that does"
     if kind.get("type") == "object":
-        found = [
+        fields = [
             name
             for name, part in kind.get("properties", {}).items()
             if assignability_error(subschema(kind, part), target) is None
         ]
-        if found:
-            return f"did you mean ${{{text}.{found[0]}}}?"
+        if fields:
+            return f"did you mean ${{{text}.{fields[0]}}}?"
     if (
         kind.get("type") == "array"
         and isinstance(kind.get("items"), dict)
@@ -190,11 +196,13 @@ def _conversion_hint(source: Schema, target: Schema, written: Any) -> str:
     ):
         return f"each: ${{{text}}} with `as:` runs once for every element, or take one: ${{{text}[0]}}"
     kinds = {part.get("type") for part in union_members(source)}
-    wanted = target.get("type")
-    if wanted == "string" and "format" not in target and kinds <= {"integer", "number", "boolean"}:
+    expected_kind = target.get("type")
+    if expected_kind == "string" and "format" not in target and kinds <= {"integer", "number", "boolean"}:
         return f"write ${{string({text})}}"
-    if wanted in ("integer", "number") and kinds <= {"string", "integer", "number"}:
-        return f"write ${{{'int' if wanted == 'integer' else 'double'}({text})}}, which fails if it is not a number"
+    if expected_kind in ("integer", "number") and kinds <= {"string", "integer", "number"}:
+        return (
+            f"write ${{{'int' if expected_kind == 'integer' else 'double'}({text})}}, which fails if it is not a number"
+        )
     if "null" in kinds:
         return f"give a default for null: ${{{text} != null ? {text} : ...}}"
     return ""
@@ -202,10 +210,10 @@ def _conversion_hint(source: Schema, target: Schema, written: Any) -> str:
 
 def join_names(names: Iterable[str]) -> str:
     """Joins names for a hint."""
-    known = list(names)
+    name_list = list(names)
     return (
-        ", ".join(known[:MAX_LISTED_NAMES])
-        + (f" and {len(known) - MAX_LISTED_NAMES} more" if len(known) > MAX_LISTED_NAMES else "")
+        ", ".join(name_list[:MAX_LISTED_NAMES])
+        + (f" and {len(name_list) - MAX_LISTED_NAMES} more" if len(name_list) > MAX_LISTED_NAMES else "")
         or "none"
     )
 
@@ -226,4 +234,4 @@ def widen_constant_list(schema: Schema) -> Schema:
     value = schema.get("const")
     if not isinstance(value, list):
         return schema
-    return {"type": "array", "items": union([constant_expression(one).schema for one in value]) if value else ANY}
+    return {"type": "array", "items": union([constant_expression(item).schema for item in value]) if value else ANY}

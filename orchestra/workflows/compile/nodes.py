@@ -94,10 +94,10 @@ def _compile_node(
     context: CompileContext, name: str, node: AnyNode, types: TypeScope, reads: NodeReferences, path: KeyPath
 ) -> NodeDraft:
     bare = node.model_fields_set.isdisjoint(_MODIFIERS)
-    items, found = (None, ANY) if bare else _compile_each(context, node, types, path)
-    hidden = types.get(node.as_) if node.as_ else None
+    items, element_schema = (None, ANY) if bare else _compile_each(context, node, types, path)
+    hidden_type = types.get(node.as_) if node.as_ else None
     if node.as_:
-        types[node.as_] = found
+        types[node.as_] = element_schema
     draft = _compile_kind(context, name, node, types, path, reads)
     draft.each = items
     if isinstance(node, model.AgentNode) and choice_of(node) is not None:
@@ -109,16 +109,16 @@ def _compile_node(
         _apply_modifiers(context, node, draft, types, path)
     if node.as_:
         del types[node.as_]
-        if hidden is not None:
-            types[node.as_] = hidden
+        if hidden_type is not None:
+            types[node.as_] = hidden_type
     alone = node.each is not None or (draft.always_present and draft.acceptance is None)
-    held = alone and (node.when is None or _is_per_element(node)) and context.all_present(reads.hard)
+    is_alone = alone and (node.when is None or _is_per_element(node)) and context.all_present(reads.hard)
     fallback = draft.fallback
-    context.always_present[name] = held or (fallback is not None and context.all_present(fallback.references))
+    context.always_present[name] = is_alone or (fallback is not None and context.all_present(fallback.references))
     if not context.always_present[name]:
-        own = () if _is_per_element(node) else when_conditions(node.when)
+        own_conditions = () if _is_per_element(node) else when_conditions(node.when)
         context.presence_conditions[name] = (
-            combine_conditions((own, context.conditions_of(reads.hard))) if alone else None
+            combine_conditions((own_conditions, context.conditions_of(reads.hard))) if alone else None
         )
     return draft
 
@@ -145,7 +145,7 @@ def _compile_each(
                 )
         return None, ANY
     items = try_compile(node.each, types, findings, (*path, "each"))
-    found: Schema = ANY
+    element_schema: Schema = ANY
     if items is not None and items.schema != ANY:
         element = element_type(widen_constant_list(items.schema))
         if isinstance(element, str):
@@ -159,11 +159,11 @@ def _compile_each(
                 hint=hint,
             )
         else:
-            found = element
+            element_schema = element
     if node.as_ is None:
         hint = "as: item, which the other keys then refer to"
         findings.error("L117", "`each` needs `as`", findings.location_of(*path, "each", key=True), hint=hint)
-        return items, found
+        return items, element_schema
     if node.as_ in KEYWORDS:
         hint = f"call it {node.as_}_"
         findings.error(
@@ -172,12 +172,12 @@ def _compile_each(
     elif context.is_in_scope(node.as_, types):
         hint = "give the element a name of its own"
         findings.error("L115", f"{node.as_!r} hides another of that name", findings.location_of(*path, "as"), hint=hint)
-    return items, found
+    return items, element_schema
 
 
-def _list_hint(schema: Schema, written: str) -> str:
+def _list_hint(schema: Schema, written_text: str) -> str:
     """Returns a hint: a list field of the record, or a default for null."""
-    text = sole_reference(written)
+    text = sole_reference(written_text)
     if text and any(part.get("type") == "null" for part in union_members(schema)):
         return f"give a default for null: ${{{text} != null ? {text} : []}}"
     fields = resolve(schema).get("properties", {})
@@ -199,10 +199,10 @@ def _apply_modifiers(context: CompileContext, node: AnyNode, draft: NodeDraft, t
     draft.limit = node.limit or 10_000
     draft.concurrency, draft.at_least = node.concurrency, node.at_least
     if isinstance(node.at_least, int) and node.at_least > draft.limit:
-        said = f"`at_least: {node.at_least}` can never be met: the list has {draft.limit:,} elements at most"
+        message = f"`at_least: {node.at_least}` can never be met: the list has {draft.limit:,} elements at most"
         context.findings.error(
             "L118",
-            said,
+            message,
             context.findings.location_of(*path, "at_least"),
             hint=f"at_least: {draft.limit}, or at_least: all",
         )
@@ -224,14 +224,14 @@ def _compile_escalation(
     """Compiles the condition of a direct call of the larger model. Agents with tools have no such condition."""
     findings = context.findings
     if draft.contract is not None and draft.contract.tool_use is not None:
-        why = f"{draft.contract.name} uses tools, and each of its lines is a call of its own"
+        reason = f"{draft.contract.name} uses tools, and each of its lines is a call of its own"
         hint = "name the larger model in the agent's card"
         findings.error(
             "L117",
             "`escalate` goes with an agent without tools",
             findings.location_of(*path, key=True),
             hint=hint,
-            why=why,
+            why=reason,
         )
     if draft.acceptance is not None and draft.acceptance.certificate is not None:
         findings.warn(
@@ -294,20 +294,20 @@ def _compile_kind(
 
 
 def _compile_typed(
-    context: CompileContext, given: Any, types: Types, path: KeyPath, wanted: Schema
+    context: CompileContext, template: Any, types: Types, path: KeyPath, expected_schema: Schema
 ) -> Expression | None:
     """Compiles a template of an expected type. Returns None if it has errors, which are recorded."""
-    found = try_compile(given, types, context.findings, path)
-    if found is not None:
-        check_assignable(f"`{path[-1]}`", found.schema, wanted, context.findings, path, given)
-    return found
+    expression = try_compile(template, types, context.findings, path)
+    if expression is not None:
+        check_assignable(f"`{path[-1]}`", expression.schema, expected_schema, context.findings, path, template)
+    return expression
 
 
 def _compile_condition(context: CompileContext, text: str, types: Types, path: KeyPath) -> Expression | None:
     """Compiles a condition: a bool that is not constant (L114, L118). Warns if it has the same value in every run."""
     findings, word = context.findings, path[-1]
-    found = try_compile(text, types, findings, path)
-    if found is None:
+    expression = try_compile(text, types, findings, path)
+    if expression is None:
         return None
     if "${" not in text:
         hint = f"{word}: {as_reference(text) or '${condition}'}"
@@ -316,10 +316,10 @@ def _compile_condition(context: CompileContext, text: str, types: Types, path: K
         )
         return None
     before = len(findings.errors)
-    check_assignable(f"`{word}`", found.schema, BOOL, findings, path, text)
+    check_assignable(f"`{word}`", expression.schema, BOOL, findings, path, text)
     if len(findings.errors) > before:
-        return found
-    constant = found.evaluate({}) if not found.references else None
+        return expression
+    constant = expression.evaluate({}) if not expression.references else None
     if constant is not None:
         hint = (
             "leave it out"
@@ -331,15 +331,15 @@ def _compile_condition(context: CompileContext, text: str, types: Types, path: K
         if word == "escalate":
             hint = "name the larger model in the agent's card" if constant else "leave it out"
         findings.error("L118", f"`{word}` is always {str(constant).lower()}", findings.location_of(*path), hint=hint)
-    elif (known := static_truth(text, types)) is not None:
+    elif (static_value := static_truth(text, types)) is not None:
         means = {("when", False): "the node never runs", ("until", False): "the loop always takes `at_most` turns"}
         usual = {
             "when": "it has no effect",
-            "escalate": f"the larger model is {'always' if known else 'never'} called at once",
+            "escalate": f"the larger model is {'always' if static_value else 'never'} called at once",
         }
-        says = means.get((str(word), known), usual.get(str(word), "the loop ends after one turn"))
-        findings.warn(f"`{word}` is {str(known).lower()} in every run: {says}", findings.location_of(*path))
-    return found
+        says = means.get((str(word), static_value), usual.get(str(word), "the loop ends after one turn"))
+        findings.warn(f"`{word}` is {str(static_value).lower()} in every run: {says}", findings.location_of(*path))
+    return expression
 
 
 def _compile_call(
@@ -352,8 +352,8 @@ def _compile_call(
     reads: NodeReferences,
 ) -> NodeDraft:
     catalog, findings = context.catalog, context.findings
-    known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
-    contract = known.get(callee)
+    contracts, other_contracts = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
+    contract = contracts.get(callee)
     if contract is not None:
         takes = context.callee_inputs(contract)
         inputs = bind_plain_inputs(reads, takes, types, findings)
@@ -365,11 +365,13 @@ def _compile_call(
             else None
         )
         return NodeDraft(kind=kind, contract=contract, inputs=inputs, output=contract.output, tool_use=tool_use)
-    if callee in other:
-        right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
-        findings.error("L111", f"{callee!r} is {said}", findings.location_of(*path, kind), hint=f"{right}: {callee}")
+    if callee in other_contracts:
+        right, kind_text = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
+        findings.error(
+            "L111", f"{callee!r} is {kind_text}", findings.location_of(*path, kind), hint=f"{right}: {callee}"
+        )
     else:
-        context.report_unknown(kind, callee, known, (*path, kind))
+        context.report_unknown(kind, callee, contracts, (*path, kind))
     try_compile(dict(node.with_), types, findings, (*path, "with"))
     return NodeDraft(kind=kind)
 
@@ -383,15 +385,19 @@ def _compile_workflow_call(context: CompileContext, node: model.CallNode, types:
             )
         body = context.compile_body(node.call.nodes, node.call.output, types, (*path, "call"))
         return NodeDraft(kind="call", body=body.to_program(""), output=body.schema, always_present=body.always_present)
-    called = context.resolve_workflow(node.call, (*path, "call"))
-    if called is None:
+    called_workflow = context.resolve_workflow(node.call, (*path, "call"))
+    if called_workflow is None:
         try_compile(dict(node.with_), types, context.findings, (*path, "with"))
         return NodeDraft(kind="call")
-    program = called.program
+    program = called_workflow.program
     tool_agents.check_called_workflow(context, node, program, path)
-    inputs = bind_inputs(node.with_, called.inputs, node.call, types, context.findings, (*path, "with"))
+    inputs = bind_inputs(node.with_, called_workflow.inputs, node.call, types, context.findings, (*path, "with"))
     return NodeDraft(
-        kind="call", body=program, inputs=inputs, output=program.output_schema, always_present=called.always_present
+        kind="call",
+        body=program,
+        inputs=inputs,
+        output=program.output_schema,
+        always_present=called_workflow.always_present,
     )
 
 
@@ -414,28 +420,28 @@ def _compile_loop(
     context.loop_depth += 1
     types["turn"] = {"type": "integer", "minimum": 1, "maximum": loop.at_most}
     types["previous"] = NULL
-    if any("previous" in node_references(one).all for one in loop.nodes.values()) or "previous" in referenced_names(
-        loop.output
-    ):
+    if any(
+        "previous" in node_references(body_node).all for body_node in loop.nodes.values()
+    ) or "previous" in referenced_names(loop.output):
         # `previous` has the type of the output, which may read `previous`. A first pass finds the type, the last pass
         # checks with it.
-        found: Schema = ANY
+        element_schema: Schema = ANY
         with findings.discard_findings():
             before = len(findings.errors)
-            found = context.compile_body(loop.nodes, loop.output, types, inner).schema
-            found = found if len(findings.errors) == before else ANY
-        if found == ANY:
+            element_schema = context.compile_body(loop.nodes, loop.output, types, inner).schema
+            element_schema = element_schema if len(findings.errors) == before else ANY
+        if element_schema == ANY:
             types["previous"] = ANY
             with findings.discard_findings():
-                found = context.compile_body(loop.nodes, loop.output, types, inner).schema
-        types["previous"] = nullable(found) if found != ANY else ANY
+                element_schema = context.compile_body(loop.nodes, loop.output, types, inner).schema
+        types["previous"] = nullable(element_schema) if element_schema != ANY else ANY
     body = context.compile_body(loop.nodes, loop.output, types, inner)
     if types["previous"] == NULL:
         types["previous"] = nullable(body.schema) if body.schema != ANY else ANY
-    shadowed = {one: types[one] for one in body.types if one in types}
+    shadowed_types = {type_name: types[type_name] for type_name in body.types if type_name in types}
     types.update(body.types)
     until = _compile_condition(context, loop.until, types, (*inner, "until"))
-    _restore_scope(types, body.types, shadowed)
+    _restore_scope(types, body.types, shadowed_types)
     _restore_scope(types, around, {word: schema for word, schema in around.items() if schema is not None})
     context.loop_depth -= 1
     if until is not None and not until.references <= body.present_nodes | types.keys() | {"turn", "previous"}:
@@ -451,16 +457,16 @@ def _compile_loop(
     )
 
 
-def _restore_scope(types: TypeScope, added: Mapping[str, Any], shadowed: Types) -> None:
-    for name in added:
+def _restore_scope(types: TypeScope, added_names: Mapping[str, Any], shadowed_types: Types) -> None:
+    for name in added_names:
         types.pop(name, None)
-    types.update(shadowed)
+    types.update(shadowed_types)
 
 
 def _compile_first_of(context: CompileContext, node: model.FirstOfNode, types: TypeScope, path: KeyPath) -> NodeDraft:
     findings = context.findings
     arms = [try_compile(arm, types, findings, (*path, "first_of", number)) for number, arm in enumerate(node.first_of)]
-    found = tuple(arm for arm in arms if arm is not None)
+    arm_expressions = tuple(arm for arm in arms if arm is not None)
     for number, arm in enumerate(arms[:-1]):
         if arm is not None and not arm.references:
             findings.warn(
@@ -468,14 +474,14 @@ def _compile_first_of(context: CompileContext, node: model.FirstOfNode, types: T
             )
             break
     always_present = (
-        len(found) < len(arms)
-        or any(context.all_present(arm.references) for arm in found)
-        or _is_exhaustive(context, node, found)
+        len(arm_expressions) < len(arms)
+        or any(context.all_present(arm.references) for arm in arm_expressions)
+        or _is_exhaustive(context, node, arm_expressions)
     )
     return NodeDraft(
         kind="first_of",
-        arms=found,
-        output=union([arm.schema for arm in found]) if len(found) == len(arms) else ANY,
+        arms=arm_expressions,
+        output=union([arm.schema for arm in arm_expressions]) if len(arm_expressions) == len(arms) else ANY,
         always_present=always_present,
     )
 
@@ -485,13 +491,13 @@ def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Seque
     if len(arms) < 2 or node.each is not None:
         return False
     around = when_conditions(node.when)
-    given = context.enclosing_nodes[-1]
+    nodes = context.enclosing_nodes[-1]
 
     def first_of_arms(name: str) -> Sequence[Any] | None:
-        found = given.get(name)
+        arm_node = nodes.get(name)
         return (
-            found.first_of
-            if isinstance(found, model.FirstOfNode) and found.model_fields_set <= {"first_of", "when"}
+            arm_node.first_of
+            if isinstance(arm_node, model.FirstOfNode) and arm_node.model_fields_set <= {"first_of", "when"}
             else None
         )
 
@@ -520,7 +526,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
     if goal is not None:
         values = dict(inputs.parts or {}) if inputs is not None else {}
         router = catalog.agents.get(node.router)
-        reached = tool_agents.reachable_contracts(context, capabilities, (*path, "agents"))
+        contracts = tool_agents.reachable_contracts(context, capabilities, (*path, "agents"))
         plan_settings = PlanSettings(
             goal=goal,
             values=values,
@@ -532,7 +538,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
             repairs=node.repairs,
             replans=node.replans,
             streaming=node.streaming,
-            reachable=reached,
+            reachable=contracts,
             larger=catalog.agents.get(node.larger) if node.larger is not None else None,
             votes=node.votes,
             cache=node.cache,
@@ -546,7 +552,7 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
             hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,
-            judges=tool_agents.card_judges(context, (*capabilities, *reached), path),
+            judges=tool_agents.card_judges(context, (*capabilities, *contracts), path),
         )
     anything = node.returns == model.ANYTHING and model.ANYTHING not in context.models
     output = ANY if anything else context.resolve_type(node.returns, (*path, "returns"))
@@ -560,34 +566,39 @@ def _resolve_capabilities(
     (L063) names.
     """
     catalog, findings = context.catalog, context.findings
-    known = {
+    known_names = {
         "agents": frozenset(catalog.agents),
         "tools": frozenset(catalog.tools),
         "workflows": frozenset(catalog.workflows),
     }
-    listed: dict[str, str] = {}
+    keys_by_name: dict[str, str] = {}
     capabilities: dict[str, Contract] = {}
     workflows: dict[str, CalledWorkflow] = {}
     for key, names in (("agents", node.agents), ("tools", node.tools), ("workflows", node.workflows)):
         for number, name in enumerate(names):
             place = (*path, key, number)
-            if listed.setdefault(name, key) != key:
-                said = f"{name!r} is under `{listed[name]}` and under `{key}`, and a plan cannot distinguish them"
-                findings.error("L063", said, findings.location_of(*place), hint="rename one, or leave one out")
+            if keys_by_name.setdefault(name, key) != key:
+                message = (
+                    f"{name!r} is under `{keys_by_name[name]}` and under `{key}`, and a plan cannot distinguish them"
+                )
+                findings.error("L063", message, findings.location_of(*place), hint="rename one, or leave one out")
             elif (
-                name not in known[key]
-                and (other := next((one for one in known if name in known[one]), None)) is not None
+                name not in known_names[key]
+                and (
+                    other_key := next((candidate for candidate in known_names if name in known_names[candidate]), None)
+                )
+                is not None
             ):
-                said = f"{name!r} is {'an agent' if other == 'agents' else f'a {other[:-1]}'}"
-                findings.error("L111", said, findings.location_of(*place), hint=f"{other}: [{name}]")
+                message = f"{name!r} is {'an agent' if other_key == 'agents' else f'a {other_key[:-1]}'}"
+                findings.error("L111", message, findings.location_of(*place), hint=f"{other_key}: [{name}]")
             elif key == "workflows":
-                if (called := context.resolve_workflow(name, place)) is not None:
-                    workflows[name] = called
-            elif name in known[key]:
+                if (workflow := context.resolve_workflow(name, place)) is not None:
+                    workflows[name] = workflow
+            elif name in known_names[key]:
                 capabilities[name] = (catalog.agents if key == "agents" else catalog.tools)[name]
             else:
-                context.report_unknown(key[:-1], name, known[key], place)
-    if not listed:
+                context.report_unknown(key[:-1], name, known_names[key], place)
+    if not keys_by_name:
         findings.warn(
             "the plan may use nothing: list `agents`, `tools` or `workflows`",
             findings.location_of(*path, "plan", key=True),
@@ -597,13 +608,13 @@ def _resolve_capabilities(
 
 def _compile_ask(context: CompileContext, node: model.AskNode, types: TypeScope, path: KeyPath) -> NodeDraft:
     text = _compile_typed(context, node.ask, types, (*path, "ask"), STR)
-    stated = context.resolve_type(node.returns, (*path, "returns"))
-    if node.options and stated not in (STR, ANY):
+    schema = context.resolve_type(node.returns, (*path, "returns"))
+    if node.options and schema not in (STR, ANY):
         location = context.findings.location_of(*path, "returns")
         context.findings.error(
-            "L117", f"options are texts, and `returns` is {format_type(stated)}", location, hint="leave one of them out"
+            "L117", f"options are texts, and `returns` is {format_type(schema)}", location, hint="leave one of them out"
         )
-    return NodeDraft(kind="ask", value=text, output={"enum": list(node.options)} if node.options else stated)
+    return NodeDraft(kind="ask", value=text, output={"enum": list(node.options)} if node.options else schema)
 
 
 def _compile_choice(
@@ -614,11 +625,11 @@ def _compile_choice(
     """
 
     by = _compile_label(context, choice, types, path)
-    known = _choice_agents(context, choice, path)
-    tools = _allowed_tools(node, known)
-    sources = {name: one for name, one in agent_nodes(node, choice).items() if name in known}
+    contracts = _choice_agents(context, choice, path)
+    tools = _allowed_tools(node, contracts)
+    sources = {name: agent_node for name, agent_node in agent_nodes(node, choice).items() if name in contracts}
     drafts: dict[str, NodeDraft] = {}
-    always_present = by is not None and len(known) == len(labels_by_agent(choice))
+    always_present = by is not None and len(contracts) == len(labels_by_agent(choice))
     for name, source in sources.items():
         plain = source.model_copy(update={"when": None, "tools": tools[name]})
         before = context.always_present.pop(name, None)
@@ -630,7 +641,7 @@ def _compile_choice(
     if not sources:
         return NodeDraft(kind="call", always_present=True)
     output = union([draft.output for draft in drafts.values()]) if len(drafts) == len(labels_by_agent(choice)) else ANY
-    made = assemble_nodes(
+    nodes = assemble_nodes(
         sources,
         [*sources],
         drafts,
@@ -638,38 +649,40 @@ def _compile_choice(
         dict.fromkeys(sources, NO_NAMES),
     )
     body = Program(
-        "", made, ChoiceOutput(frozenset(sources), output), output, {}, sees_outer_scope=True, runs_one_node=True
+        "", nodes, ChoiceOutput(frozenset(sources), output), output, {}, sees_outer_scope=True, runs_one_node=True
     )
     return NodeDraft(kind="call", body=body, output=output, value=by, always_present=always_present)
 
 
 def _choice_agents(context: CompileContext, choice: AgentChoice, path: KeyPath) -> dict[str, Contract]:
     """Returns the known agents of a choice, by name."""
-    catalog, found = context.catalog, {}
+    catalog, contracts = context.catalog, {}
     places: list[tuple[str, KeyPath]] = [(name, (*path, "agent", "of", label)) for label, name in choice.of.items()]
     places += [(choice.otherwise, (*path, "agent", "otherwise"))] if choice.otherwise is not None else []
     for name, place in places:
         if (contract := catalog.agents.get(name)) is not None:
-            found[name] = contract
+            contracts[name] = contract
         elif name in catalog.tools:
             hint = "a choice is of agents; for a tool, `when` and `first_of`"
             context.findings.error("L111", f"{name!r} is a tool", context.findings.location_of(*place), hint=hint)
         else:
             context.report_unknown("agent", name, catalog.agents, place)
-    return found
+    return contracts
 
 
-def _allowed_tools(node: AgentNode, known: Mapping[str, Contract]) -> dict[str, tuple[str, ...]]:
+def _allowed_tools(node: AgentNode, contracts: Mapping[str, Contract]) -> dict[str, tuple[str, ...]]:
     """Returns the tools with effects that each agent may use here.
 
     An agent gets the tools of its own card. A tool that is on no card goes to the first agent, whose compilation
     reports it.
     """
-    cards = {name: contract.tool_use.tools if contract.tool_use is not None else () for name, contract in known.items()}
-    nobodys = [tool for tool in node.tools if not any(tool in listed for listed in cards.values())]
+    cards = {
+        name: contract.tool_use.tools if contract.tool_use is not None else () for name, contract in contracts.items()
+    }
+    nobodys = [tool for tool in node.tools if not any(tool in tool_names for tool_names in cards.values())]
     return {
-        name: tuple(tool for tool in node.tools if tool in listed or (not number and tool in nobodys))
-        for number, (name, listed) in enumerate(cards.items())
+        name: tuple(tool for tool in node.tools if tool in tool_names or (not number and tool in nobodys))
+        for number, (name, tool_names) in enumerate(cards.items())
     }
 
 
@@ -711,18 +724,18 @@ def _is_label_type(part: Schema) -> bool:
 def _check_labels(context: CompileContext, choice: AgentChoice, schema: Schema, path: KeyPath) -> None:
     """Reports impossible labels, and labels without an agent."""
     findings = context.findings
-    found, any_text, null = label_values(schema)
+    labels, any_text, null = label_values(schema)
     by = sole_reference(choice.by) or choice.by
     for label in choice.of if not any_text else ():
-        if label not in found:
-            near = closest_match(label, found)
-            hint = f"did you mean {near!r}?" if near else f"it is one of {join_names(found)}"
+        if label not in labels:
+            near = closest_match(label, labels)
+            hint = f"did you mean {near!r}?" if near else f"it is one of {join_names(labels)}"
             location = findings.location_of(*path, "agent", "of", label, key=True)
             findings.error("L054", f"{by} is {format_type(schema)}: it is never {label!r}", location, hint=hint)
     if missing := missing_labels(choice, schema):
         hint = "otherwise: AGENT, for all that is not listed"
         findings.error("L122", missing, findings.location_of(*path, "agent", "of", key=True), hint=hint)
-    elif choice.otherwise is not None and not any_text and not null and choice.of.keys() >= found.keys():
+    elif choice.otherwise is not None and not any_text and not null and choice.of.keys() >= labels.keys():
         findings.warn(
             "`otherwise` is never used: each label has an agent", findings.location_of(*path, "agent", "otherwise")
         )
@@ -747,16 +760,18 @@ def bind_inputs(
     missing = [name for name in wanted.required if name not in given]
     if missing:
         location = findings.location_of(*path) if given else findings.location_of(*path[:-1], key=True)
-        said = ", ".join(repr(name) for name in missing)
+        names_text = ", ".join(repr(name) for name in missing)
         hint = f"with: {{{', '.join(f'{name}: ${{...}}' for name in missing)}}}"
-        findings.error("L113", f"{callee} needs the input{'s' if len(missing) > 1 else ''} {said}", location, hint=hint)
-    made = try_compile(dict(given), types, findings, path)
-    if made is None:
+        findings.error(
+            "L113", f"{callee} needs the input{'s' if len(missing) > 1 else ''} {names_text}", location, hint=hint
+        )
+    expression = try_compile(dict(given), types, findings, path)
+    if expression is None:
         return None
-    for name, schema in _input_schemas(made, given):
+    for name, schema in _input_schemas(expression, given):
         if name in fields:
             check_assignable(f"{callee}({name}=...)", schema, fields[name], findings, (*path, name), given[name])
-    return made if len(findings.errors) == before else None
+    return expression if len(findings.errors) == before else None
 
 
 def bind_plain_inputs(
@@ -772,16 +787,16 @@ def bind_plain_inputs(
             return None
     if not paths:
         return _NO_INPUTS
-    fields, fitting, ends = wanted.fields, findings.assignable_pairs, findings.path_ends
+    fields, assignable_pairs, ends = wanted.fields, findings.assignable_pairs, findings.path_ends
     parts: dict[str, Expression] = {}
     for name, path in paths.items():
-        if (want := fields.get(name)) is None or (start := types.get(path.root)) is None:
+        if (field_schema := fields.get(name)) is None or (start := types.get(path.root)) is None:
             return None
         if path.steps:
             way = (id(start), path.steps)
-            if (known := ends.get(way)) is None:
-                known = ends[way] = (start, resolve_steps(start, path.steps))
-            if (end := known[1]) is None:
+            if (known_end := ends.get(way)) is None:
+                known_end = ends[way] = (start, resolve_steps(start, path.steps))
+            if (end := known_end[1]) is None:
                 return None
             part = PathExpression(
                 path.root,
@@ -798,9 +813,9 @@ def bind_plain_inputs(
         else:
             part = PathExpression(path.root, (), start, path.source, path.references)
         if (
-            part.schema is not want
-            and (id(part.schema), id(want)) not in fitting
-            and not is_assignable(part.schema, want, findings)
+            part.schema is not field_schema
+            and (id(part.schema), id(field_schema)) not in assignable_pairs
+            and not is_assignable(part.schema, field_schema, findings)
         ):
             return None
         parts[name] = part
@@ -812,11 +827,11 @@ def bind_plain_inputs(
 _NO_INPUTS = compile_template({}, {})
 
 
-def _input_schemas(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema]]:
+def _input_schemas(expression: Expression, templates: Mapping[str, Any]) -> list[tuple[str, Schema]]:
     """Returns the names of the inputs with the types of the passed values."""
-    if made.parts is not None:
-        return [(name, part.schema) for name, part in made.parts.items()]
-    return [(name, compile_template(value, {}).schema) for name, value in given.items()]
+    if expression.parts is not None:
+        return [(name, part.schema) for name, part in expression.parts.items()]
+    return [(name, compile_template(value, {}).schema) for name, value in templates.items()]
 
 
 def _signature(schema: Schema) -> str:

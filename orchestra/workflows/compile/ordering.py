@@ -53,24 +53,24 @@ def referenced_names(template: Any) -> frozenset[str]:
         parts = template
     else:
         return NO_NAMES
-    found = [names for part in parts if (names := referenced_names(part))]
-    return NO_NAMES if not found else found[0] if len(found) == 1 else NO_NAMES.union(*found)
+    name_sets = [names for part in parts if (names := referenced_names(part))]
+    return NO_NAMES if not name_sets else name_sets[0] if len(name_sets) == 1 else NO_NAMES.union(*name_sets)
 
 
 @lru_cache(maxsize=8192)
 def _names_in_text(text: str) -> frozenset[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for piece in split_template(text):
         if isinstance(piece, str) or not piece.is_closed:
             continue
-        if (known := parse_plain_path(piece.source)) is not None:
-            found.add(known.root)
+        if (plain_path := parse_plain_path(piece.source)) is not None:
+            names.add(plain_path.root)
             continue
         try:
-            found.update(_free_names(parse(piece.source), NO_NAMES))
+            names.update(_free_names(parse(piece.source), NO_NAMES))
         except CelSyntaxError:
             continue
-    return frozenset(found)
+    return frozenset(names)
 
 
 def _free_names(tree: CelTree, bound: frozenset[str]) -> Iterator[str]:
@@ -99,20 +99,20 @@ def node_references(node: AnyNode) -> NodeReferences:
     ):
         paths = _plain_paths(node.with_)
         if paths is not None and node.model_fields_set <= _PLAIN_CALL_FIELDS:
-            wanted = frozenset([path.root for path in paths.values()])
-            waited = frozenset(node.after) - wanted if node.after else NO_NAMES
-            return NodeReferences(wanted, waited, wanted | waited if waited else wanted, paths, True)
+            roots = frozenset([path.root for path in paths.values()])
+            after_names = frozenset(node.after) - roots if node.after else NO_NAMES
+            return NodeReferences(roots, after_names, roots | after_names if after_names else roots, paths, True)
     return _collect_references(node, paths)
 
 
-def _plain_paths(given: Mapping[str, Any]) -> dict[str, PlainPath] | None:
+def _plain_paths(inputs: Mapping[str, Any]) -> dict[str, PlainPath] | None:
     """Returns inputs as plain paths; None if one is something else."""
-    found: dict[str, PlainPath] = {}
-    for name, value in given.items():
+    plain_paths: dict[str, PlainPath] = {}
+    for name, value in inputs.items():
         if not isinstance(value, str) or len(value) > MAX_PLAIN_LENGTH or (path := parse_plain_template(value)) is None:
             return None
-        found[name] = path
-    return found
+        plain_paths[name] = path
+    return plain_paths
 
 
 def _collect_references(node: AnyNode, paths: Mapping[str, PlainPath] | None) -> NodeReferences:
@@ -138,9 +138,11 @@ def _collect_references(node: AnyNode, paths: Mapping[str, PlainPath] | None) ->
             hard.append(node.verify)
         case model.AskNode():
             hard.append(node.ask)
-    own = {node.as_} if node.as_ else set()
-    wanted = (referenced_names(hard) | inner.hard) - own
-    return _make_references(wanted, (referenced_names(soft) | inner.soft | frozenset(node.after)) - own - wanted, paths)
+    own_names = {node.as_} if node.as_ else set()
+    hard_names = (referenced_names(hard) | inner.hard) - own_names
+    return _make_references(
+        hard_names, (referenced_names(soft) | inner.soft | frozenset(node.after)) - own_names - hard_names, paths
+    )
 
 
 def _make_references(
@@ -149,14 +151,16 @@ def _make_references(
     return NodeReferences(hard, soft, hard | soft if soft else hard, paths)
 
 
-def _body_references(block: model.NodeBlock, more: frozenset[str], own: frozenset[str] = NO_NAMES) -> NodeReferences:
-    """Returns the names of the enclosing scope that a body reads. A name is soft if all its readers tolerate it. `own`
-    names are local.
+def _body_references(
+    block: model.NodeBlock, extra_names: frozenset[str], own_names: frozenset[str] = NO_NAMES
+) -> NodeReferences:
+    """Returns the names of the enclosing scope that a body reads. A name is soft if all its readers tolerate it.
+    `own_names` are local.
     """
     reads = [node_references(inner) for inner in block.nodes.values()]
-    hidden = block.nodes.keys() | own
-    hard = referenced_names(block.output).union(more, *(one.hard for one in reads)) - hidden
-    return _make_references(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
+    hidden_names = block.nodes.keys() | own_names
+    hard = referenced_names(block.output).union(extra_names, *(references.hard for references in reads)) - hidden_names
+    return _make_references(hard, frozenset().union(*(references.soft for references in reads)) - hidden_names - hard)
 
 
 def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
@@ -165,39 +169,41 @@ def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], 
     Most files are in such an order already. Otherwise Kahn's algorithm takes the earliest available name. If there is a
     cycle, the second result contains it; it is found by following one want of each remaining name.
     """
-    seen: set[str] = set()
-    for name, wants in wanted.items():
-        if not wants <= seen:
+    visited: set[str] = set()
+    for name, needed_names in wanted.items():
+        if not needed_names <= visited:
             break
-        seen.add(name)
+        visited.add(name)
     else:
         return list(wanted), []
     names = list(wanted)
     place = {name: at for at, name in enumerate(names)}
-    left = [len(wants) for wants in wanted.values()]
+    need_counts = [len(needed_names) for needed_names in wanted.values()]
     readers: list[list[int]] = [[] for _ in names]
-    for at, wants in enumerate(wanted.values()):
-        for want in wants:
-            readers[place[want]].append(at)
-    ready = [at for at, count in enumerate(left) if not count]  # sorted, and thus a heap
-    found: list[str] = []
+    for at, needed_names in enumerate(wanted.values()):
+        for needed_name in needed_names:
+            readers[place[needed_name]].append(at)
+    ready = [at for at, count in enumerate(need_counts) if not count]  # sorted, and thus a heap
+    ordered_names: list[str] = []
     while ready:
         at = heappop(ready)
-        found.append(names[at])
+        ordered_names.append(names[at])
         for reader in readers[at]:
-            left[reader] -= 1
-            if not left[reader]:
+            need_counts[reader] -= 1
+            if not need_counts[reader]:
                 heappush(ready, reader)
-    if len(found) == len(wanted):
-        return found, []
-    placed = frozenset(found)
-    return found, _find_cycle({name: wants - placed for name, wants in wanted.items() if name not in placed})
+    if len(ordered_names) == len(wanted):
+        return ordered_names, []
+    placed_names = frozenset(ordered_names)
+    return ordered_names, _find_cycle(
+        {name: needed_names - placed_names for name, needed_names in wanted.items() if name not in placed_names}
+    )
 
 
-def _find_cycle(left: Mapping[str, frozenset[str]]) -> list[str]:
-    name = next(iter(left))
+def _find_cycle(remaining_nodes: Mapping[str, frozenset[str]]) -> list[str]:
+    name = next(iter(remaining_nodes))
     path: dict[str, int] = {}
     while name not in path:
         path[name] = len(path)
-        name = min(left[name])
+        name = min(remaining_nodes[name])
     return [*list(path)[path[name] :], name]

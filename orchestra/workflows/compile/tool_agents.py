@@ -32,16 +32,22 @@ def compile_tool_use(context: CompileContext, node: AgentNode, contract: Contrac
         return None
     before = len(findings.errors)
     _check_input_names(context, contract, path)
-    known: dict[str, Contract] = {}
-    capabilities = _collect_capabilities(context, contract, known, (contract.name,), (*path, "agent"))
+    contracts: dict[str, Contract] = {}
+    capabilities = _collect_capabilities(context, contract, contracts, (contract.name,), (*path, "agent"))
     plain = _reads_only_inputs(node, node.with_)
     _check_permitted_tools(context, node, tool_use, plain, path)
     if len(findings.errors) > before:
         return None
-    offered = tuple(one for one in capabilities if not needs_permission(one) or one.name in node.tools)
-    called = tuple(known.values())
+    offered_capabilities = tuple(
+        capability for capability in capabilities if not needs_permission(capability) or capability.name in node.tools
+    )
+    callees = tuple(contracts.values())
     return NodeToolUse(
-        tool_use, offered, (*called, *card_judges(context, called, (*path, "agent"))), plain, context.models
+        tool_use,
+        offered_capabilities,
+        (*callees, *card_judges(context, callees, (*path, "agent"))),
+        plain,
+        context.models,
     )
 
 
@@ -49,11 +55,11 @@ def reachable_contracts(
     context: CompileContext, capabilities: Iterable[Contract], path: KeyPath
 ) -> tuple[Contract, ...]:
     """Returns what the agents among some capabilities may call, transitively. Reports unknown names (A019, A020)."""
-    known: dict[str, Contract] = {}
-    for one in capabilities:
-        if one.tool_use is not None:
-            _collect_capabilities(context, one, known, (one.name,), path)
-    return tuple(known.values())
+    contracts: dict[str, Contract] = {}
+    for capability in capabilities:
+        if capability.tool_use is not None:
+            _collect_capabilities(context, capability, contracts, (capability.name,), path)
+    return tuple(contracts.values())
 
 
 def card_judges(context: CompileContext, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
@@ -61,19 +67,19 @@ def card_judges(context: CompileContext, capabilities: Iterable[Contract], path:
 
     A missing or unsuitable judge is only a warning, since the capability may never be called.
     """
-    found: dict[str, Contract] = {}
+    contracts: dict[str, Contract] = {}
     for capability in capabilities:
         if capability.checks:
             from orchestra.verification.session import find_judge, judge_names
 
             for name in judge_names(capability.checks):
                 judge = find_judge(name, context.catalog.agents, context.catalog.tools)
-                if why := _judge_mismatch(capability, judge):
-                    said = f"a call of {capability.name} would fail: the check {name} of its card {why}"
-                    context.findings.warn(said, context.findings.location_of(*path))
+                if reason := _judge_mismatch(capability, judge):
+                    message = f"a call of {capability.name} would fail: the check {name} of its card {reason}"
+                    context.findings.warn(message, context.findings.location_of(*path))
                 if judge is not None:
-                    found[name] = judge
-    return tuple(found.values())
+                    contracts[name] = judge
+    return tuple(contracts.values())
 
 
 def _judge_mismatch(capability: Contract, judge: Contract | None) -> str:
@@ -85,10 +91,14 @@ def _judge_mismatch(capability: Contract, judge: Contract | None) -> str:
     if judge.kind == "agent":
         return ""
     fields, required = capability.input.get("properties", {}), capability.input.get("required", ())
-    given = custom_checks.producer_types(
+    producer_types = custom_checks.producer_types(
         capability, {name: subschema(capability.input, part) for name, part in fields.items() if name in required}
     )
-    return f"cannot judge it: {why}" if (why := custom_checks.signature_error(judge, capability.output, given)) else ""
+    return (
+        f"cannot judge it: {reason}"
+        if (reason := custom_checks.signature_error(judge, capability.output, producer_types))
+        else ""
+    )
 
 
 def needs_permission(contract: Contract) -> bool:
@@ -106,9 +116,9 @@ def acts_before_approval(program: Program) -> bool:
 
 def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
     """Yields the nodes of a workflow, bodies included, that may run before a person has answered."""
-    approved = _nodes_after_approval(program)
+    approved_nodes = _nodes_after_approval(program)
     for node in program.nodes:
-        if _waits_for(node, approved):
+        if _waits_for(node, approved_nodes):
             continue
         yield node
         if node.body is not None:
@@ -117,15 +127,15 @@ def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
 
 def _nodes_after_approval(program: Program) -> set[int]:
     """Returns the nodes that have a value only after a person answered. A node with a `fallback` always has one."""
-    approved: set[int] = set()
+    approved_nodes: set[int] = set()
     for node in program.nodes:
-        if node.fallback is None and (_waits_for(node, approved) or _asks_person(node)):
-            approved.add(node.index)
-    return approved
+        if node.fallback is None and (_waits_for(node, approved_nodes) or _asks_person(node)):
+            approved_nodes.add(node.index)
+    return approved_nodes
 
 
-def _waits_for(node: CompiledNode, approved: Set[int]) -> bool:
-    return any(one in approved and one not in node.soft_needs for one in node.needs)
+def _waits_for(node: CompiledNode, approved_nodes: Set[int]) -> bool:
+    return any(need in approved_nodes and need not in node.soft_needs for need in node.needs)
 
 
 def _asks_person(node: CompiledNode) -> bool:
@@ -137,7 +147,7 @@ def _asks_person(node: CompiledNode) -> bool:
         return node.each is None
     if node.kind != "call" or node.body is None or node.body.runs_one_node:
         return False
-    output, names = node.body.output, {node.body.nodes[one].name for one in _nodes_after_approval(node.body)}
+    output, names = node.body.output, {node.body.nodes[index].name for index in _nodes_after_approval(node.body)}
     parts = output.items if isinstance(output, ListExpression) else tuple((output.parts or {}).values())
     return all(part.references & names for part in parts or (output,))
 
@@ -145,17 +155,17 @@ def _asks_person(node: CompiledNode) -> bool:
 def _is_model_driven(node: CompiledNode) -> bool:
     """Whether a model, of an agent with tools or of a router, chooses effects."""
     if node.plan_settings is not None and any(
-        acts_before_approval(one.program) for one in node.plan_settings.workflows.values()
+        acts_before_approval(workflow.program) for workflow in node.plan_settings.workflows.values()
     ):
         return True
-    chosen = (
+    contracts = (
         node.tool_use.capabilities
         if node.tool_use is not None
         else node.plan_settings.capabilities
         if node.plan_settings is not None
         else ()
     )
-    return any(map(needs_permission, chosen))
+    return any(map(needs_permission, contracts))
 
 
 def check_called_workflow(context: CompileContext, node: CallNode, program: Program, path: KeyPath) -> None:
@@ -166,14 +176,14 @@ def check_called_workflow(context: CompileContext, node: CallNode, program: Prog
         or not any(map(_is_model_driven, _nodes_before_approval(program)))
     ):
         return
-    said = f"a model chooses effects in {program.name} from its inputs, which are here outputs of other nodes"
+    message = f"a model chooses effects in {program.name} from its inputs, which are here outputs of other nodes"
     hint = "give it the workflow's inputs alone, or ask a person in it first"
-    context.findings.error("L123", said, context.findings.location_of(*path, "call"), hint=hint)
+    context.findings.error("L123", message, context.findings.location_of(*path, "call"), hint=hint)
 
 
-def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
+def _reads_only_inputs(node: AnyNode, *input_templates: Any) -> bool:
     """Whether a node reads only inputs of the workflow, and no output of another node."""
-    return node.each is None and referenced_names(list(read)) <= {"input"}
+    return node.each is None and referenced_names(list(input_templates)) <= {"input"}
 
 
 def check_plan_effects(
@@ -187,24 +197,26 @@ def check_plan_effects(
     if context.catalog.stored or _reads_only_inputs(node, node.plan, node.with_):
         return
     findings = context.findings
-    acting = {one.name for one in capabilities if needs_permission(one)} | {
-        name for name, one in workflows.items() if acts_before_approval(one.program)
+    effect_names = {capability.name for capability in capabilities if needs_permission(capability)} | {
+        name for name, workflow in workflows.items() if acts_before_approval(workflow.program)
     }
     for key, names in (("tools", node.tools), ("workflows", node.workflows)):
         for number, name in enumerate(names):
-            if name in acting:
-                said = f"{name} has effects, and the plan is made here of what other nodes have made"
+            if name in effect_names:
+                message = f"{name} has effects, and the plan is made here of what other nodes have made"
                 hint = (
                     "pass only the workflow's inputs, list a workflow that asks a person first, or use a separate node"
                 )
-                findings.error("L123", said, findings.location_of(*path, key, number), hint=hint)
+                findings.error("L123", message, findings.location_of(*path, key, number), hint=hint)
 
 
 def _check_input_names(context: CompileContext, contract: Contract, path: KeyPath) -> None:
     for name in contract.input.get("properties", {}):
         if name in KEYWORDS:
-            said = f"{contract.name}: an agent with tools cannot have an input that is called {name!r}"
-            context.findings.error("L115", said, context.findings.location_of(*path, "agent"), hint=f"call it {name}_")
+            message = f"{contract.name}: an agent with tools cannot have an input that is called {name!r}"
+            context.findings.error(
+                "L115", message, context.findings.location_of(*path, "agent"), hint=f"call it {name}_"
+            )
 
 
 def _check_permitted_tools(
@@ -216,23 +228,23 @@ def _check_permitted_tools(
     findings = context.findings
     for number, name in enumerate(node.tools):
         location = findings.location_of(*path, "tools", number)
-        known = context.catalog.tools.get(name)
+        contract = context.catalog.tools.get(name)
         if name not in tool_use.tools:
             hint = suggestion(name, tool_use.tools, f"it has: {join_names(tool_use.tools)}")
             findings.error("A021", f"the card of {node.agent} has no tool {name!r}", location, hint=hint)
-        elif known is not None and needs_permission(known) and not plain:
-            said = f"{name} has effects, and {node.agent} reads here what other nodes have made"
+        elif contract is not None and needs_permission(contract) and not plain:
+            message = f"{name} has effects, and {node.agent} reads here what other nodes have made"
             hint = "give the agent the workflow's inputs alone, or let a node of its own call the tool"
-            findings.error("A021", said, location, hint=hint)
+            findings.error("A021", message, location, hint=hint)
 
 
 def _collect_capabilities(
-    context: CompileContext, contract: Contract, known: dict[str, Contract], above: tuple[str, ...], path: KeyPath
+    context: CompileContext, contract: Contract, contracts: dict[str, Contract], above: tuple[str, ...], path: KeyPath
 ) -> list[Contract]:
-    """Returns the tools and agents that a card may call. Adds them and their own callees to `known`."""
+    """Returns the tools and agents that a card may call. Adds them and their own callees to `contracts`."""
     catalog, findings, tool_use = context.catalog, context.findings, contract.tool_use
-    found: list[Contract] = []
-    for kind, names, there in (
+    capabilities: list[Contract] = []
+    for kind, names, contracts_by_name in (
         ("tool", tool_use.tools if tool_use else (), catalog.tools),
         ("agent", tool_use.agents if tool_use else (), catalog.agents),
     ):
@@ -244,16 +256,16 @@ def _collect_capabilities(
                 findings.error("A020", f"the agent {name!r} would ask itself: {way}", location, hint=hint)
             elif kind == "agent" and name in catalog.broken:
                 findings.add_error(catalog.broken[name])
-            elif (one := there.get(name)) is None:
-                other = "an agent" if name in catalog.agents else "a tool" if name in catalog.tools else ""
-                hint = f"list it under `{'agents' if kind == 'tool' else 'tools'}:`" if other else ""
-                said = f"{name!r} is {other}" if other else f"there is no {kind} {name!r}"
-                near = suggestion(name, there, f"there are: {join_names(sorted(there))}")
-                findings.error("A019", f"{above[-1]}: {said}", location, hint=hint or near)
+            elif (candidate := contracts_by_name.get(name)) is None:
+                other_kind = "an agent" if name in catalog.agents else "a tool" if name in catalog.tools else ""
+                hint = f"list it under `{'agents' if kind == 'tool' else 'tools'}:`" if other_kind else ""
+                message = f"{name!r} is {other_kind}" if other_kind else f"there is no {kind} {name!r}"
+                near = suggestion(name, contracts_by_name, f"there are: {join_names(sorted(contracts_by_name))}")
+                findings.error("A019", f"{above[-1]}: {message}", location, hint=hint or near)
             else:
-                found.append(one)
-                if f"{kind}/{name}" not in known:
-                    known[f"{kind}/{name}"] = one
-                    if one.tool_use is not None:
-                        _collect_capabilities(context, one, known, (*above, name), path)
-    return found
+                capabilities.append(candidate)
+                if f"{kind}/{name}" not in contracts:
+                    contracts[f"{kind}/{name}"] = candidate
+                    if candidate.tool_use is not None:
+                        _collect_capabilities(context, candidate, contracts, (*above, name), path)
+    return capabilities

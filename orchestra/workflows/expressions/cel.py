@@ -48,9 +48,9 @@ def _is_finite(value: Any) -> bool:
         case float():
             return math.isfinite(value)
         case list():
-            return all(_is_finite(one) for one in value)
+            return all(_is_finite(item) for item in value)
         case dict():
-            return all(_is_finite(one) for one in value.values())
+            return all(_is_finite(item) for item in value.values())
         case _:
             return True
 
@@ -99,10 +99,10 @@ def _environment(types: tuple[str, ...]) -> Any:
 def compile_program(text: str, types: tuple[str, ...]) -> CelProgram:
     """Compiles a text with the variables `v0`, `v1`, ... of these types."""
     try:
-        compiled = _environment(types).compile(text)
+        compilation = _environment(types).compile(text)
     except RuntimeError as error:
         return CelProgram(None, ANY, _readable_message(str(error)))
-    return CelProgram(compiled, _result_schema(compiled.return_type().name()))
+    return CelProgram(compilation, _result_schema(compilation.return_type().name()))
 
 
 _JSON_TYPES = {"STRING": "string", "INT": "integer", "DOUBLE": "number", "BOOL": "boolean", "NULL": "null"}

@@ -47,35 +47,35 @@ class _ConverterBuilder:
         if not any(word in schema for word in _RECURSIVE_KEYWORDS):
             return self._build(schema)
         key = canonical(schema)
-        if (named := self.converters.get(key)) is None:
-            named = self.converters[key] = _LazyConverter()
-            named.converter = self._build(schema)
-            named.is_ready = True
-        return named.converter if named.is_ready else named.convert
+        if (converter := self.converters.get(key)) is None:
+            converter = self.converters[key] = _LazyConverter()
+            converter.converter = self._build(schema)
+            converter.is_ready = True
+        return converter.converter if converter.is_ready else converter.convert
 
     def _build(self, schema: Schema) -> Converter | None:
-        found: dict[type, Converter] = {}
+        converters: dict[type, Converter] = {}
         lists: list[Schema] = []
         records: list[Schema] = []
         for part in union_members(schema):
             match part.get("type"):
                 case "number":
-                    found[int] = float
+                    converters[int] = float
                 case "integer":
-                    found.setdefault(float, _to_integer)
+                    converters.setdefault(float, _to_integer)
                 case "array":
                     lists.append(part)
                 case "object":
                     records.append(part)
                 case _:
                     pass
-        if int in found:
-            found.pop(float, None)
-        if (each := self._list_converter(lists)) is not None:
-            found[list] = each
+        if int in converters:
+            converters.pop(float, None)
+        if (converter := self._list_converter(lists)) is not None:
+            converters[list] = converter
         if (fields := self._record_converter(records)) is not None:
-            found[dict] = fields
-        return _dispatch_by_type(found) if found else None
+            converters[dict] = fields
+        return _dispatch_by_type(converters) if converters else None
 
     def _list_converter(self, parts: list[Schema]) -> Converter | None:
         inner = [
@@ -83,38 +83,38 @@ class _ConverterBuilder:
             for part in parts
             for entry in (*part.get("prefixItems", ()), part.get("items", True))
         ]
-        one = self.build(union(inner)) if inner else None
-        if one is None:
+        item_converter = self.build(union(inner)) if inner else None
+        if item_converter is None:
             return None
-        return lambda values: [one(value) for value in values]
+        return lambda values: [item_converter(value) for value in values]
 
     def _record_converter(self, parts: list[Schema]) -> Converter | None:
         names = {name for part in parts for name in part.get("properties", {})}
-        made: dict[str, Converter] = {}
+        field_converters: dict[str, Converter] = {}
         for name in names:
             inner = [subschema(part, part["properties"][name]) for part in parts if name in part.get("properties", {})]
-            if (one := self.build(union(inner))) is not None:
-                made[name] = one
+            if (field_converter := self.build(union(inner))) is not None:
+                field_converters[name] = field_converter
         defaults = {
             name: entry["default"]
             for part in (parts if len(parts) == 1 else ())
             for name, entry in part.get("properties", {}).items()
             if isinstance(entry, dict) and "default" in entry
         }
-        more = [
+        subschemas = [
             subschema(part, part["additionalProperties"])
             for part in parts
             if isinstance(part.get("additionalProperties"), dict)
         ]
-        rest = self.build(union(more)) if more else None
-        if not made and not defaults and rest is None:
+        rest = self.build(union(subschemas)) if subschemas else None
+        if not field_converters and not defaults and rest is None:
             return None
 
         def record(values: dict[str, Any]) -> dict[str, Any]:
             out = {**defaults, **values}
             for name, value in out.items():
-                if (one := made.get(name)) is not None:
-                    out[name] = one(value)
+                if (convert_field := field_converters.get(name)) is not None:
+                    out[name] = convert_field(value)
                 elif rest is not None and name not in names:
                     out[name] = rest(value)
             return out
@@ -126,10 +126,10 @@ def _to_integer(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _dispatch_by_type(found: dict[type, Converter]) -> Converter:
+def _dispatch_by_type(converters: dict[type, Converter]) -> Converter:
     def convert(value: Any) -> Any:
-        one = found.get(type(value))
-        return value if one is None else one(value)
+        converter = converters.get(type(value))
+        return value if converter is None else converter(value)
 
     return convert
 
@@ -139,32 +139,32 @@ def cel_type(schema: Schema) -> str:
     return _cel_type(schema, {})
 
 
-def _cel_type(schema: Schema, known: dict[bytes, str]) -> str:
+def _cel_type(schema: Schema, type_names: dict[bytes, str]) -> str:
     """Returns the name of a type. A recursive type is `dyn` at the recursion."""
     key = canonical(schema) if any(word in schema for word in _RECURSIVE_KEYWORDS) else b""
-    if key in known:
-        return known[key]
+    if key in type_names:
+        return type_names[key]
     if key:
-        known[key] = "dyn"
-    kinds = {_type_name(part, known) for part in union_members(schema)}
+        type_names[key] = "dyn"
+    kinds = {_type_name(part, type_names) for part in union_members(schema)}
     name = "double" if kinds == {"int", "double"} else kinds.pop() if len(kinds) == 1 else "dyn"
     if key:
-        known[key] = name
+        type_names[key] = name
     return name
 
 
-def _type_name(part: Schema, known: dict[bytes, str]) -> str:
-    if (stated := enum_values(part)) is not None:
-        names = {_CEL_BY_PYTHON_TYPE.get(type(value), "dyn") for value in stated}
+def _type_name(part: Schema, type_names: dict[bytes, str]) -> str:
+    if (constants := enum_values(part)) is not None:
+        names = {_CEL_BY_PYTHON_TYPE.get(type(value), "dyn") for value in constants}
         return names.pop() if len(names) == 1 else "dyn"
     kind = part.get("type")
     if kind == "array" and "prefixItems" not in part:
-        return f"list<{_cel_type(subschema(part, part.get('items', True)), known)}>"
+        return f"list<{_cel_type(subschema(part, part.get('items', True)), type_names)}>"
     if kind == "object":
-        more = part.get("additionalProperties", True)
+        extra_fields = part.get("additionalProperties", True)
         values = (
-            _cel_type(subschema(part, more), known)
-            if isinstance(more, dict) and more.keys() - ANNOTATION_KEYWORDS and "properties" not in part
+            _cel_type(subschema(part, extra_fields), type_names)
+            if isinstance(extra_fields, dict) and extra_fields.keys() - ANNOTATION_KEYWORDS and "properties" not in part
             else "dyn"
         )
         return f"map<string,{values}>"

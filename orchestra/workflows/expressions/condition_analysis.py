@@ -36,13 +36,13 @@ unknown.
 
 def parse_conditions(texts: Iterable[str]) -> Conditions | None:
     """Parses texts of CEL as one conjunction; None if one is invalid."""
-    found: list[CelTree] = []
+    conditions: list[CelTree] = []
     try:
         for text in texts:
-            found += _split_conjunction(parse(text))
+            conditions += _split_conjunction(parse(text))
     except CelSyntaxError:
         return None
-    return tuple(found)
+    return tuple(conditions)
 
 
 def when_conditions(when: str | None) -> Conditions | None:
@@ -54,13 +54,13 @@ def when_conditions(when: str | None) -> Conditions | None:
 
 def combine_conditions(parts: Iterable[Conditions | None]) -> Conditions | None:
     """Joins conjunctions, each condition once; None if one is unknown."""
-    found: dict[object, CelTree] = {}
+    conditions: dict[object, CelTree] = {}
     for part in parts:
         if part is None:
             return None
-        for one in part:
-            found.setdefault(without_positions(one), one)
-    return tuple(found.values())
+        for condition in part:
+            conditions.setdefault(without_positions(condition), condition)
+    return tuple(conditions.values())
 
 
 def negate(texts: Sequence[tuple[str, int]]) -> str:
@@ -83,51 +83,53 @@ def covers(around: Conditions, arms: Sequence[Arm], choice: Callable[[str], Sequ
     *before, (_, last) = arms
     if last is None:
         return False
-    held = {without_positions(one) for one in around}
-    for one in last:
-        if without_positions(one) in held:
+    assumptions = {without_positions(condition) for condition in around}
+    for condition in last:
+        if without_positions(condition) in assumptions:
             continue
-        if not _is_complement(one, held, before, choice):
+        if not _is_complement(condition, assumptions, before, choice):
             return False
-        held.add(without_positions(one))
+        assumptions.add(without_positions(condition))
     return True
 
 
 def _is_complement(
-    one: CelTree, held: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]
+    condition: CelTree, assumptions: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]
 ) -> bool:
     """Whether an earlier arm has a value if this condition does not hold while those before it do."""
     if (
-        isinstance(one, CelUnary)
-        and one.op == "!"
-        and isinstance(one.operand, CelName)
-        and (asked := choice(one.operand.name)) is not None
+        isinstance(condition, CelUnary)
+        and condition.op == "!"
+        and isinstance(condition.operand, CelName)
+        and (templates := choice(condition.operand.name)) is not None
     ):
-        there = [_presence_test_names(template) for template in asked[:-1]]
-        if asked[-1] is False and all(
-            names is not None and any(reads <= names for reads, _ in before) for names in there
+        tested_names = [_presence_test_names(template) for template in templates[:-1]]
+        if templates[-1] is False and all(
+            names is not None and any(reads <= names for reads, _ in before) for names in tested_names
         ):
             return True
-    other = (
-        _split_conjunction(one.operand)
-        if isinstance(one, CelUnary) and one.op == "!"
-        else (CelUnary("!", one, one.start, one.end),)
+    other_terms = (
+        _split_conjunction(condition.operand)
+        if isinstance(condition, CelUnary) and condition.op == "!"
+        else (CelUnary("!", condition, condition.start, condition.end),)
     )
-    known = held | {without_positions(part) for part in other}
-    return any(wanted is not None and {without_positions(part) for part in wanted} <= known for _, wanted in before)
+    all_assumptions = assumptions | {without_positions(part) for part in other_terms}
+    return any(
+        terms is not None and {without_positions(part) for part in terms} <= all_assumptions for _, terms in before
+    )
 
 
 def names_tested_absent(given: Conditions, choice: Callable[[str], Sequence[Any] | None]) -> Iterator[str]:
     """Returns the names that these conditions require to have no value."""
-    for one in given:
+    for condition in given:
         if (
-            isinstance(one, CelUnary)
-            and one.op == "!"
-            and isinstance(one.operand, CelName)
-            and (asked := choice(one.operand.name))
-            and asked[-1] is False
+            isinstance(condition, CelUnary)
+            and condition.op == "!"
+            and isinstance(condition.operand, CelName)
+            and (templates := choice(condition.operand.name))
+            and templates[-1] is False
         ):
-            for template in asked[:-1]:
+            for template in templates[:-1]:
                 yield from sorted(_presence_test_names(template) or ())
 
 
@@ -174,10 +176,10 @@ def _truth(tree: CelTree, types: Mapping[str, Schema]) -> bool | None:
             return None if inner is None else not inner
         case CelLogic(op, items):
             ends = op == "||"
-            known = [_truth(item, types) for item in items]
-            if ends in known or (not ends and _is_contradiction(items)):
+            truths = [_truth(item, types) for item in items]
+            if ends in truths or (not ends and _is_contradiction(items)):
                 return ends
-            return None if None in known else not ends
+            return None if None in truths else not ends
         case CelBinary(op, left, right):
             return _compare_ranges(op, left, right, types)
         case _:
@@ -186,22 +188,22 @@ def _truth(tree: CelTree, types: Mapping[str, Schema]) -> bool | None:
 
 def _is_contradiction(items: tuple[CelTree, ...]) -> bool:
     """Whether a conjunction requires a path to equal two different literals, or to equal one and not to equal it."""
-    wanted: dict[FieldPath, object] = {}
-    refused: set[tuple[FieldPath, str]] = set()
+    values_by_path: dict[FieldPath, object] = {}
+    excluded_values: set[tuple[FieldPath, str]] = set()
     for item in items:
         match item:
-            case CelBinary("==" | "!=" as op, left, CelLiteral(value)) | CelBinary(
-                "==" | "!=" as op, CelLiteral(value), left
-            ) if path := path_of(left):
+            case CelBinary("==" | "!=" as op, side, CelLiteral(value)) | CelBinary(
+                "==" | "!=" as op, CelLiteral(value), side
+            ) if path := path_of(side):
                 if op == "!=":
-                    refused.add((path, repr(value)))
-                elif path in wanted and repr(wanted[path]) != repr(value):
+                    excluded_values.add((path, repr(value)))
+                elif path in values_by_path and repr(values_by_path[path]) != repr(value):
                     return True
                 else:
-                    wanted[path] = value
+                    values_by_path[path] = value
             case _:
                 pass
-    return any((path, repr(value)) in refused for path, value in wanted.items())
+    return any((path, repr(value)) in excluded_values for path, value in values_by_path.items())
 
 
 def _compare_ranges(op: str, left: CelTree, right: CelTree, types: Mapping[str, Schema]) -> bool | None:
@@ -210,15 +212,15 @@ def _compare_ranges(op: str, left: CelTree, right: CelTree, types: Mapping[str, 
     first, second = _range_of(left, types), _range_of(right, types)
     if first is None or second is None:
         return None
-    (low, high), (least, most) = first, second
+    (low, high), (other_low, other_high) = first, second
     match op:
         case "<" | ">=":
-            below = True if high < least else False if low >= most else None
+            below = True if high < other_low else False if low >= other_high else None
             return below if op == "<" or below is None else not below
         case ">" | "<=":
-            above = True if low > most else False if high <= least else None
+            above = True if low > other_high else False if high <= other_low else None
             return above if op == ">" or above is None else not above
-        case "==" | "!=" if high < least or low > most:
+        case "==" | "!=" if high < other_low or low > other_high:
             return op == "!="
         case _:
             return None
@@ -248,7 +250,7 @@ def _type_of(tree: CelTree, types: Mapping[str, Schema]) -> Schema:
         case CelName(name):
             return types.get(name, {})
         case CelSelect(of, name):
-            found = field_type(_type_of(of, types), name)
-            return found if isinstance(found, dict) else {}
+            field_schema = field_type(_type_of(of, types), name)
+            return field_schema if isinstance(field_schema, dict) else {}
         case _:
             return {}

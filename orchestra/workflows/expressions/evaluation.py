@@ -93,8 +93,8 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
                     raise self._step_error(number, f"there is no element {step} in a list of {len(value)}")
                 value = value[step]
             else:
-                what = "null" if value is None else f"a value of type {type(value).__name__}"
-                raise self._step_error(number, f"{what} has no {step!r}")
+                description = "null" if value is None else f"a value of type {type(value).__name__}"
+                raise self._step_error(number, f"{description} has no {step!r}")
         return value
 
     def _step_error(self, number: int, reason: str) -> OrchestraError:
@@ -188,12 +188,12 @@ class Comprehension(NonMappingExpression):
                 hint="use a tool for long lists",
             )
         inner = _ElementBindings(bindings)
-        found = []
+        values = []
         for item in items:
             inner[self.variable] = item
             if self.condition is None or self.condition.evaluate(inner):
-                found.append(item if self.body is None else self.body.evaluate(inner))
-        return found
+                values.append(item if self.body is None else self.body.evaluate(inner))
+        return values
 
 
 class IntegerExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False):

@@ -216,18 +216,18 @@ def parse(text: str) -> CelTree:
 
 
 def _check_limits(tree: CelTree) -> None:
-    waiting = [(tree, 1, 0)]
-    while waiting:
-        here, level, macros = waiting.pop()
-        macros += isinstance(here, CelMacro)
+    stack = [(tree, 1, 0)]
+    while stack:
+        node, level, macros = stack.pop()
+        macros += isinstance(node, CelMacro)
         if level > MAX_LEVELS or macros > MAX_MACROS:
-            what = (
+            message = (
                 f"more than {MAX_MACROS} macros inside each other"
                 if macros > MAX_MACROS
                 else f"more than {MAX_LEVELS} levels"
             )
-            raise CelSyntaxError(what, here.start, here.end, "compute a part in a node of its own", too_large=True)
-        waiting += [(child, level + 1, macros) for child in children(here)]
+            raise CelSyntaxError(message, node.start, node.end, "compute a part in a node of its own", too_large=True)
+        stack += [(child, level + 1, macros) for child in children(node)]
 
 
 _TOKEN = re.compile(
@@ -287,9 +287,9 @@ class _Parser:
             rest = self.text[self.end :]
             at = self.end + len(rest) - len(rest.lstrip())
             char = self.text[at]
-            closed = "the text is not closed" if char in "'\"" else f"unexpected {char!r}"
+            message = "the text is not closed" if char in "'\"" else f"unexpected {char!r}"
             hint = {"=": "compare with ==", "&": "and is &&", "|": "or is ||"}.get(char, "")
-            raise CelSyntaxError(closed, at, at + 1, hint)
+            raise CelSyntaxError(message, at, at + 1, hint)
         self.kind = str(match.lastgroup)
         self.lookahead, self.start, self.end = match[self.kind], match.start(self.kind), match.end()
 

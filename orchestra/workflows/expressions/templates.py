@@ -94,8 +94,8 @@ def _compile(
     if isinstance(value, str):
         if "${" not in value:
             return constant_expression(value)
-        if (found := compile_path(value, types)) is not None:
-            return found
+        if (path_expression := compile_path(value, types)) is not None:
+            return path_expression
         return _compile_text(value, types, location_of(steps))
     if isinstance(value, dict | Mapping):
         inner = _compile_parts(value.items(), types, location_of, steps)
@@ -103,11 +103,13 @@ def _compile(
             return constant_expression({key: part.evaluate({}) for key, part in inner.items()})
         return MappingExpression(inner, _all_references(inner.values()))
     if isinstance(value, list | tuple):
-        listed = tuple(_compile_parts(enumerate(value), types, location_of, steps).values())
-        if all(isinstance(part, ConstantFormula) for part in listed):
-            return constant_expression([part.evaluate({}) for part in listed])
+        expressions = tuple(_compile_parts(enumerate(value), types, location_of, steps).values())
+        if all(isinstance(part, ConstantFormula) for part in expressions):
+            return constant_expression([part.evaluate({}) for part in expressions])
         return ListExpression(
-            listed, _all_references(listed), ListExpression.tuple_schema([part.schema for part in listed])
+            expressions,
+            _all_references(expressions),
+            ListExpression.tuple_schema([part.schema for part in expressions]),
         )
     return constant_expression(value)
 
@@ -115,23 +117,23 @@ def _compile(
 def _compile_parts(
     entries: Any, types: Mapping[str, Schema], location_of: LocationLookup, steps: tuple[str | int, ...]
 ) -> dict[Any, Expression]:
-    found: dict[Any, Expression] = {}
+    expressions: dict[Any, Expression] = {}
     errors: list[InputError] = []
     for key, part in entries:
         try:
-            found[key] = _compile(part, types, location_of, (*steps, key))
+            expressions[key] = _compile(part, types, location_of, (*steps, key))
         except InputErrors as several:
             errors += several.errors
         except InputError as error:
             errors.append(error)
     if errors:
         raise errors[0] if len(errors) == 1 else InputErrors(errors)
-    return found
+    return expressions
 
 
 def _all_references(parts: Iterable[Expression]) -> frozenset[str]:
-    found = [names for part in parts if (names := part.references)]
-    return _NO_NAMES if not found else found[0] if len(found) == 1 else _NO_NAMES.union(*found)
+    name_sets = [names for part in parts if (names := part.references)]
+    return _NO_NAMES if not name_sets else name_sets[0] if len(name_sets) == 1 else _NO_NAMES.union(*name_sets)
 
 
 _NO_NAMES: frozenset[str] = frozenset()
@@ -153,19 +155,23 @@ def _compile_text(text: str, types: Mapping[str, Schema], location: SourceLocati
             parts.append(piece)
             continue
         if not piece.is_closed:
-            where = line.find_next(f"${{{piece.source}")
+            text_location = line.find_next(f"${{{piece.source}")
             hint = "write ${...}; for the characters themselves write $${"
-            raise InputError("L050", "the reference is not closed", location=where, hint=hint)
-        where = line.find_next(f"${{{piece.source}}}")
-        found = compile_reference(piece.source, types, _inner_location(where, piece.source))
+            raise InputError("L050", "the reference is not closed", location=text_location, hint=hint)
+        text_location = line.find_next(f"${{{piece.source}}}")
+        expression = compile_reference(piece.source, types, _inner_location(text_location, piece.source))
         if sole_reference(text) is not None:
-            return found
-        _check_text_part(found, piece.source, where)
-        parts.append(IntegerExpression(found) if value_kinds(found.schema) & {"int", "float"} == {"int"} else found)
-    read = [part for part in parts if not isinstance(part, str)]
+            return expression
+        _check_text_part(expression, piece.source, text_location)
+        parts.append(
+            IntegerExpression(expression)
+            if value_kinds(expression.schema) & {"int", "float"} == {"int"}
+            else expression
+        )
+    expressions = [part for part in parts if not isinstance(part, str)]
     return (
-        TextExpression(tuple(parts), _all_references(read), STR)
-        if read
+        TextExpression(tuple(parts), _all_references(expressions), STR)
+        if expressions
         else constant_expression("".join(map(str, parts)))
     )
 
@@ -185,10 +191,10 @@ class _LineScanner:
         """Returns the location of the next part; that of the scalar if the part is not in its line, or is spelled
         differently.
         """
-        if self.location is None or (found := self.location.text.find(part, self.offset)) < 0:
+        if self.location is None or (position := self.location.text.find(part, self.offset)) < 0:
             return self.location
-        self.offset = found + len(part)
-        return replace(self.location, column=found + 1, width=len(part))
+        self.offset = position + len(part)
+        return replace(self.location, column=position + 1, width=len(part))
 
 
 def _inner_location(location: SourceLocation | None, inner: str) -> SourceLocation | None:
@@ -199,10 +205,10 @@ def _inner_location(location: SourceLocation | None, inner: str) -> SourceLocati
 
 
 def _check_text_part(reference: Expression, source: str, location: SourceLocation | None) -> None:
-    found = value_kinds(reference.schema)
-    if "any" in found or found <= {"str", "int", "float", "bool"}:
+    kinds = value_kinds(reference.schema)
+    if "any" in kinds or kinds <= {"str", "int", "float", "bool"}:
         return
-    if "null" in found and found <= {"str", "int", "float", "bool", "null"}:
+    if "null" in kinds and kinds <= {"str", "int", "float", "bool", "null"}:
         hint = f'define the text for null: ${{{source} != null ? {source} : ""}}'
         raise InputError(
             "L057",
@@ -225,16 +231,16 @@ def compile_reference(source: str, types: Mapping[str, Schema], location: Source
         return _compile_reference(source, types)
     except CelSyntaxError as error:
         code = "L056" if error.too_large else "L050"
-        where = _sub_location(location, source, error.start, error.end)
+        part_location = _sub_location(location, source, error.start, error.end)
         raise InputError(
             code,
             f"not an expression: {error.reason}",
-            location=where,
+            location=part_location,
             hint=error.hint or "CEL, as in ${input.n > 3 && a.b == 'x'}",
         ) from None
     except ExpressionError as fault:
-        where = _sub_location(location, source, fault.start, fault.end)
-        raise InputError(fault.code, fault.message, location=where, hint=fault.hint, why=fault.why) from None
+        part_location = _sub_location(location, source, fault.start, fault.end)
+        raise InputError(fault.code, fault.message, location=part_location, hint=fault.hint, why=fault.why) from None
 
 
 def _sub_location(location: SourceLocation | None, source: str, at: int, end: int) -> SourceLocation | None:
@@ -264,13 +270,17 @@ def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression |
     """
     if (
         len(template) > MAX_PLAIN_LENGTH
-        or (known := parse_plain_template(template)) is None
-        or (schema := types.get(known.root)) is None
+        or (plain_path := parse_plain_template(template)) is None
+        or (schema := types.get(plain_path.root)) is None
     ):
         return None
-    if not known.steps:
-        return None if MAP_MARKER in schema else PathExpression(known.root, (), schema, known.source, known.references)
-    return _follow_path(known, schema)
+    if not plain_path.steps:
+        return (
+            None
+            if MAP_MARKER in schema
+            else PathExpression(plain_path.root, (), schema, plain_path.source, plain_path.references)
+        )
+    return _follow_path(plain_path, schema)
 
 
 def _follow_path(path: PlainPath, schema: Schema) -> PathExpression | None:
@@ -317,14 +327,23 @@ def _resolve_steps_cached(key: _SchemaKey, steps: tuple[str | int, ...]) -> Path
             return None
     except ExpressionError:
         return None
-    made = _build_path(tree, checker)
-    return PathEnd(made.schema, made.checks_each_step, made.collects_values, made.defaults)
+    path_expression = _build_path(tree, checker)
+    return PathEnd(
+        path_expression.schema,
+        path_expression.checks_each_step,
+        path_expression.collects_values,
+        path_expression.defaults,
+    )
 
 
 def _compile_reference(source: str, types: Mapping[str, Schema]) -> Expression:
-    known = parse_plain_path(source)
-    if known is not None and known.root in types and (found := _follow_path(known, types[known.root])) is not None:
-        return found
+    plain_path = parse_plain_path(source)
+    if (
+        plain_path is not None
+        and plain_path.root in types
+        and (path_expression := _follow_path(plain_path, types[plain_path.root])) is not None
+    ):
+        return path_expression
     tree = parse(source)
     checker = TypeChecker(source, types)
     schema = checker.check(tree)
@@ -366,13 +385,19 @@ def _build_expression(tree: CelTree, checker: TypeChecker) -> Expression:
 def _build_path(tree: CelTree, checker: TypeChecker) -> PathExpression:
     steps: list[str | int] = []
     owners: list[Schema] = []
-    here = tree
-    while isinstance(here, CelSelect | CelIndex):
-        step = here.name if isinstance(here, CelSelect) else here.key.value if isinstance(here.key, CelLiteral) else 0
+    current_tree = tree
+    while isinstance(current_tree, CelSelect | CelIndex):
+        step = (
+            current_tree.name
+            if isinstance(current_tree, CelSelect)
+            else current_tree.key.value
+            if isinstance(current_tree.key, CelLiteral)
+            else 0
+        )
         steps.insert(0, step if isinstance(step, str | int) else 0)
-        here = here.operand
-        owners.insert(0, checker.schemas[id(here)])
-    root = here.name if isinstance(here, CelName) else ""
+        current_tree = current_tree.operand
+        owners.insert(0, checker.schemas[id(current_tree)])
+    root = current_tree.name if isinstance(current_tree, CelName) else ""
     defaults = {
         number: entry
         for number, (owner, step) in enumerate(zip(owners, steps, strict=True))
@@ -526,8 +551,8 @@ class CelWriter:
         return self._write_tree(tree)[0]
 
     def _write_part(self, tree: CelTree, precedence: int) -> str:
-        text, own = self._write_tree(tree)
-        return text if own >= precedence else f"({text})"
+        text, own_precedence = self._write_tree(tree)
+        return text if own_precedence >= precedence else f"({text})"
 
     def _schema(self, tree: CelTree) -> Schema:
         return self.checker.schemas[id(tree)]
@@ -551,7 +576,7 @@ class CelWriter:
                 return f"{self._write_part(left, rank)} {op} {self._write_part(right, rank + 1)}", rank
             case CelLogic(op, items):
                 rank = 2 if op == "||" else 3
-                return f" {op} ".join(self._write_part(one, rank + 1) for one in items), rank
+                return f" {op} ".join(self._write_part(item, rank + 1) for item in items), rank
             case CelConditional(test, then, otherwise):
                 first, second = self._write_uniform((then, otherwise))
                 return f"{self._write_part(test, 2)} ? {first} : {second}", 1
@@ -568,16 +593,16 @@ class CelWriter:
         """Writes values of one place with one type: integers become floats next to floats, and other mixtures become
         `dyn`.
         """
-        found: set[str] = set()
+        kinds: set[str] = set()
         for tree in trees:
-            found |= value_kinds(self._schema(tree))
+            kinds |= value_kinds(self._schema(tree))
         texts = []
         for tree in trees:
             text = self._write_part(tree, 2)
-            texts.append(f"double({text})" if "float" in found and value_kinds(self._schema(tree)) == {"int"} else text)
+            texts.append(f"double({text})" if "float" in kinds and value_kinds(self._schema(tree)) == {"int"} else text)
         if mixed or len({self._declared_type(tree) for tree in trees}) == 1:
             return texts
-        if found == {"float"} or found == {"float", "int"}:
+        if kinds == {"float"} or kinds == {"float", "int"}:
             return texts
         return [f"dyn({text})" for text in texts]
 
@@ -586,16 +611,16 @@ class CelWriter:
 
     def _write_path(self, tree: CelTree) -> str:
         steps: list[CelSelect | CelIndex] = []
-        here: CelTree = tree
-        while isinstance(here, CelSelect | CelIndex):
-            steps.append(here)
-            here = here.operand
-        if not isinstance(here, CelName):
-            text = self._write_part(here, _ATOM_PRECEDENCE)
-        elif here.name in self.checker.types or not self._macro_depth:
-            text = self._path_variable(here, steps)
+        current_tree: CelTree = tree
+        while isinstance(current_tree, CelSelect | CelIndex):
+            steps.append(current_tree)
+            current_tree = current_tree.operand
+        if not isinstance(current_tree, CelName):
+            text = self._write_part(current_tree, _ATOM_PRECEDENCE)
+        elif current_tree.name in self.checker.types or not self._macro_depth:
+            text = self._path_variable(current_tree, steps)
         else:
-            text = f"x_{here.name}"
+            text = f"x_{current_tree.name}"
         for step in reversed(steps):
             text += self._write_step(step)
         return text
@@ -611,10 +636,14 @@ class CelWriter:
         """Returns the variable of the longest prefix of a path that cannot fail. The remaining steps stay in
         `steps`.
         """
-        here: CelTree = root
-        while steps and id(here) not in self.checker.narrowed and _is_required_field(self._schema(here), steps[-1]):
-            here = steps.pop()
-        return self._variable_for(here, self.checker.source(here))
+        current_root: CelTree = root
+        while (
+            steps
+            and id(current_root) not in self.checker.narrowed
+            and _is_required_field(self._schema(current_root), steps[-1])
+        ):
+            current_root = steps.pop()
+        return self._variable_for(current_root, self.checker.source(current_root))
 
     def _variable_for(self, tree: CelTree, key: Any) -> str:
         schema = self._schema(tree)
@@ -629,7 +658,7 @@ class CelWriter:
     def _write_call(self, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> str:
         if name == "has" and isinstance(args[0], CelSelect):
             return f"has({self._write_part(args[0].operand, _ATOM_PRECEDENCE)}.{args[0].name})"
-        inner = ", ".join(self._write_part(one, 1) for one in args)
+        inner = ", ".join(self._write_part(arg, 1) for arg in args)
         return f"{name}({inner})" if of is None else f"{self._write_part(of, _ATOM_PRECEDENCE)}.{name}({inner})"
 
     def _write_macro(self, tree: CelMacro) -> str:

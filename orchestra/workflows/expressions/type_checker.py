@@ -119,16 +119,16 @@ def value_kinds(schema: Schema) -> frozenset[str]:
     """
     if isinstance(kind := schema.get("type"), str) and schema.keys().isdisjoint(_COMPOSITE_KEYWORDS):
         return _SINGLE_KINDS.get(kind, _SINGLE_KINDS[""])
-    found: set[str] = set()
+    kinds: set[str] = set()
     for part in union_members(schema):
         values = enum_values(part)
         if values is not None:
-            found |= {_KIND_BY_PYTHON_TYPE[type(value)] for value in values}
+            kinds |= {_KIND_BY_PYTHON_TYPE[type(value)] for value in values}
         else:
-            found.add(_KIND_BY_JSON_TYPE.get(str(part.get("type")), "any"))
-    if "float" in found:
-        found.discard("int")
-    return frozenset(found)
+            kinds.add(_KIND_BY_JSON_TYPE.get(str(part.get("type")), "any"))
+    if "float" in kinds:
+        kinds.discard("int")
+    return frozenset(kinds)
 
 
 _KIND_BY_PYTHON_TYPE = {
@@ -196,13 +196,13 @@ class TypeChecker:
 
     def check(self, tree: CelTree) -> Schema:
         """Returns the type of a tree. Raises `ExpressionError`."""
-        if (known := self.schemas.get(id(tree))) is not None:
-            return known
+        if (known_schema := self.schemas.get(id(tree))) is not None:
+            return known_schema
         schema = self._infer(tree)
         if self.non_null_paths and (path := path_of(tree)) is not None and path in self.non_null_paths:
-            left = [part for part in union_members(schema) if value_kinds(part) != {"null"}]
-            if "null" in value_kinds(schema) and left:
-                schema = union(left)
+            branches = [part for part in union_members(schema) if value_kinds(part) != {"null"}]
+            if "null" in value_kinds(schema) and branches:
+                schema = union(branches)
                 self.narrowed.add(id(tree))
         self.schemas[id(tree)] = schema
         return schema
@@ -243,7 +243,7 @@ class TypeChecker:
                 second = self._check_with_facts(paths_not_null(test, False), otherwise)
                 return union([first, second])
             case CelList(items):
-                parts = [self.check(one) for one in items]
+                parts = [self.check(item) for item in items]
                 return bundle_definitions(
                     {"type": "array", "items": union(parts), "minItems": len(items), "maxItems": len(items)}
                 )
@@ -271,17 +271,17 @@ class TypeChecker:
         inner = self.check(of)
         if is_map_result(inner) and name != "values":
             raise mapped_node_error(tree, self.source(of))
-        found = field_type(inner, name)
-        if isinstance(found, dict):
-            return found
-        if found.startswith("may be null"):
-            raise self._null_error(tree, of, found)
-        raise ExpressionError("L052", found, tree)
+        field_schema = field_type(inner, name)
+        if isinstance(field_schema, dict):
+            return field_schema
+        if field_schema.startswith("may be null"):
+            raise self._null_error(tree, of, field_schema)
+        raise ExpressionError("L052", field_schema, tree)
 
     def _null_error(self, tree: CelTree, of: CelTree, reason: str) -> ExpressionError:
         text = self.source(of)
-        whole = self.source(tree)
-        return ExpressionError("L057", f"{text} {reason}", tree, hint=f"handle null: {text} != null ? {whole} : ...")
+        source = self.source(tree)
+        return ExpressionError("L057", f"{text} {reason}", tree, hint=f"handle null: {text} != null ? {source} : ...")
 
     def _check_value(self, tree: CelTree) -> Schema:
         """Returns the type of a tree that is read as a value, and thus not as a mapped node."""
@@ -316,13 +316,15 @@ class TypeChecker:
             if not at & {"str", "any"}:  # otherwise it is looked up at run time
                 self._require_kind(key, {"str"}, "a text, as a key is")
             return mapping_value_type(inner)
-        found = item_type(inner, key.value if isinstance(key, CelLiteral) and isinstance(key.value, int) else None)
-        if isinstance(found, dict):
-            return found
+        item_schema = item_type(
+            inner, key.value if isinstance(key, CelLiteral) and isinstance(key.value, int) else None
+        )
+        if isinstance(item_schema, dict):
+            return item_schema
         raise (
-            self._null_error(tree, of, found)
-            if found.startswith("may be null")
-            else ExpressionError("L052", found, tree)
+            self._null_error(tree, of, item_schema)
+            if item_schema.startswith("may be null")
+            else ExpressionError("L052", item_schema, tree)
         )
 
     def _require_boolean(self, tree: CelTree) -> None:
@@ -341,9 +343,9 @@ class TypeChecker:
 
     def _check_logic(self, tree: CelLogic) -> Schema:
         before = self.non_null_paths
-        for one in tree.items:
-            self._require_boolean(one)
-            self.non_null_paths |= paths_not_null(one, tree.op == "&&")
+        for item in tree.items:
+            self._require_boolean(item)
+            self.non_null_paths |= paths_not_null(item, tree.op == "&&")
         self.non_null_paths = before
         return BOOL
 
@@ -353,16 +355,16 @@ class TypeChecker:
             return BOOL
         return self._require_kind(of, {"int", "float"}, "a number")
 
-    def _require_kind(self, tree: CelTree, allowed: set[str], what: str) -> Schema:
+    def _require_kind(self, tree: CelTree, allowed_kinds: set[str], role: str) -> Schema:
         schema = self._check_value(tree)
-        have = value_kinds(schema)
-        if "null" in have and have - {"null"} <= allowed:
+        actual_kinds = value_kinds(schema)
+        if "null" in actual_kinds and actual_kinds - {"null"} <= allowed_kinds:
             raise self._null_error(tree, tree, f"may be null ({format_type(schema)})")
-        if not have <= allowed | {"any"}:
-            raise ExpressionError("L053", f"{self._describe(tree)}, and not {what}", tree)
+        if not actual_kinds <= allowed_kinds | {"any"}:
+            raise ExpressionError("L053", f"{self._describe(tree)}, and not {role}", tree)
         return (
-            {"str": STR, "int": INT, "float": FLOAT, "bool": BOOL}.get(next(iter(have)), schema)
-            if len(have) == 1
+            {"str": STR, "int": INT, "float": FLOAT, "bool": BOOL}.get(next(iter(actual_kinds)), schema)
+            if len(actual_kinds) == 1
             else ANY
         )
 
@@ -377,9 +379,9 @@ class TypeChecker:
 
     def _check_equality(self, tree: CelTree, left: CelTree, right: CelTree, first: Schema, second: Schema) -> None:
         a, b = value_kinds(first), value_kinds(second)
-        for one, other, schema in ((left, right, first), (right, left, second)):
-            if isinstance(other, CelLiteral):
-                self._reject_impossible(tree, one, other, schema)
+        for operand, other_operand, schema in ((left, right, first), (right, left, second)):
+            if isinstance(other_operand, CelLiteral):
+                self._reject_impossible(tree, operand, other_operand, schema)
         if "any" in a | b or a & b:
             return
         numbers = {"int", "float"}
@@ -388,14 +390,18 @@ class TypeChecker:
         raise ExpressionError("L053", f"{self._describe(left)} and {self._describe(right)}: they are never equal", tree)
 
     def _mixed_numbers_error(self, tree: CelTree, left: CelTree, right: CelTree, a: frozenset[str]) -> ExpressionError:
-        whole = left if "int" in a else right
-        hint = f"write {whole.value}.0" if isinstance(whole, CelLiteral) else f"write double({self.source(whole)})"
+        integer_operand = left if "int" in a else right
+        hint = (
+            f"write {integer_operand.value}.0"
+            if isinstance(integer_operand, CelLiteral)
+            else f"write double({self.source(integer_operand)})"
+        )
         return ExpressionError("L053", f"an int and a float are not mixed in {self.source(tree)}", tree, hint=hint)
 
-    def _reject_impossible(self, tree: CelTree, one: CelTree, other: CelLiteral, schema: Schema) -> None:
+    def _reject_impossible(self, tree: CelTree, operand: CelTree, literal: CelLiteral, schema: Schema) -> None:
         """Refuses the comparison of a value with a literal that its type excludes."""
-        value, text = other.value, self.source(one)
-        if isinstance(one, CelLiteral):
+        value, text = literal.value, self.source(operand)
+        if isinstance(operand, CelLiteral):
             return
         if value is None:
             if "null" not in value_kinds(schema) and "any" not in value_kinds(schema):
@@ -403,17 +409,21 @@ class TypeChecker:
                     "L054", f"{text} is {format_type(schema)}: it is never null", tree, hint="leave the comparison out"
                 )
             return
-        if (found := allowed_values(schema, value)) is not None:
-            known = ", ".join(map(repr, found.values[:8]))
-            hint = f"did you mean {found.suggestion!r}?" if found.suggestion else f"it is one of {known}"
+        if (allowed_constants := allowed_values(schema, value)) is not None:
+            values_text = ", ".join(map(repr, allowed_constants.values[:8]))
+            hint = (
+                f"did you mean {allowed_constants.suggestion!r}?"
+                if allowed_constants.suggestion
+                else f"it is one of {values_text}"
+            )
             raise ExpressionError("L054", f"{text} is {format_type(schema)}: it is never {value!r}", tree, hint=hint)
 
     def _check_membership(self, tree: CelTree, left: CelTree, right: CelTree, second: Schema) -> Schema:
         first = self.schemas[id(left)]
         if isinstance(right, CelList):
-            for one in right.items:
-                if isinstance(one, CelLiteral):
-                    self._reject_impossible(tree, left, one, first)
+            for item in right.items:
+                if isinstance(item, CelLiteral):
+                    self._reject_impossible(tree, left, item, first)
         if not value_kinds(second) <= {"list", "map", "any"}:
             hint = (
                 f"in a text: {self.source(right)}.contains({self.source(left)})"
@@ -436,12 +446,12 @@ class TypeChecker:
     ) -> Schema:
         """Checks arithmetic and order comparisons."""
         order = op in ("<", "<=", ">", ">=")
-        allowed = {"+": {"str", "int", "float", "list", "time"}, "%": {"int"}}.get(op, {"int", "float", "time"})
-        allowed = {"str", "int", "float", "bool", "time"} if order else allowed
+        allowed_kinds = {"+": {"str", "int", "float", "list", "time"}, "%": {"int"}}.get(op, {"int", "float", "time"})
+        allowed_kinds = {"str", "int", "float", "bool", "time"} if order else allowed_kinds
         names = {"str": "text", "int": "number", "float": "number", "list": "list", "bool": "bool"}
-        words = " or a ".join(dict.fromkeys(names[kind] for kind in ("int", "str", "list") if kind in allowed))
-        for one, _ in (first, second):
-            self._require_kind(one, allowed, "an int" if op == "%" else f"a {words}")
+        words = " or a ".join(dict.fromkeys(names[kind] for kind in ("int", "str", "list") if kind in allowed_kinds))
+        for operand, _ in (first, second):
+            self._require_kind(operand, allowed_kinds, "an int" if op == "%" else f"a {words}")
         (left, a_type), (right, b_type) = first, second
         a, b = value_kinds(a_type), value_kinds(b_type)
         if "any" in a | b or "time" in a | b:
@@ -465,37 +475,37 @@ class TypeChecker:
     def _check_call(self, tree: CelTree, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> Schema:
         if name == "has" and of is None:
             return self._check_has(tree, args)
-        given = (of, *args) if of is not None else args
+        operands = (of, *args) if of is not None else args
         if name == "size":
-            self._check_arity(tree, name, given, 1)
-            self._require_kind(given[0], {"str", "list", "map"}, "a text, a list or a mapping")
+            self._check_arity(tree, name, operands, 1)
+            self._require_kind(operands[0], {"str", "list", "map"}, "a text, a list or a mapping")
             return INT
         if name in _STRING_PREDICATES and (of is not None or name == "matches"):
-            self._check_arity(tree, name, given, 2)
-            for one in given:
-                self._require_kind(one, {"str"}, "a text")
+            self._check_arity(tree, name, operands, 2)
+            for operand in operands:
+                self._require_kind(operand, {"str"}, "a text")
             return BOOL
         if name in _TIME_GETTERS and of is not None:
-            for one in given:
-                self._check_value(one)
+            for operand in operands:
+                self._check_value(operand)
             return INT
         if name in _CONVERSIONS and of is None:
-            self._check_arity(tree, name, given, 1)
-            self._require_kind(given[0], {"str", "int", "float", "bool", "time"}, f"what {name}() takes")
+            self._check_arity(tree, name, operands, 1)
+            self._require_kind(operands[0], {"str", "int", "float", "bool", "time"}, f"what {name}() takes")
             return _CONVERSIONS[name]
         if name == "dyn" and of is None:
-            self._check_arity(tree, name, given, 1)
-            self._check_value(given[0])
+            self._check_arity(tree, name, operands, 1)
+            self._check_value(operands[0])
             return ANY
         near = closest_match(name, FUNCTIONS)
         hint = f"did you mean {near!r}?" if near else "functions: " + ", ".join(FUNCTIONS)
         hint = f"write {_FUNCTION_HINTS[name]}" if name in _FUNCTION_HINTS else hint
-        said = f"there is no function {name!r}" + (" of a value" if of is not None and name in FUNCTIONS else "")
-        raise ExpressionError("L060", said, tree, hint=hint)
+        message = f"there is no function {name!r}" + (" of a value" if of is not None and name in FUNCTIONS else "")
+        raise ExpressionError("L060", message, tree, hint=hint)
 
-    def _check_arity(self, tree: CelTree, name: str, given: tuple[CelTree, ...], wanted: int) -> None:
-        if len(given) != wanted:
-            raise ExpressionError("L053", f"{name} takes {wanted}, got {len(given)}", tree)
+    def _check_arity(self, tree: CelTree, name: str, operands: tuple[CelTree, ...], arity: int) -> None:
+        if len(operands) != arity:
+            raise ExpressionError("L053", f"{name} takes {arity}, got {len(operands)}", tree)
 
     def _check_has(self, tree: CelTree, args: tuple[CelTree, ...]) -> Schema:
         if len(args) != 1 or not isinstance(args[0], CelSelect):
@@ -531,24 +541,26 @@ class TypeChecker:
         if len(tree.bodies) == 2:
             self._require_boolean(tree.bodies[0])
             self.non_null_paths |= paths_not_null(tree.bodies[0], True)
-        made = self._check_value(tree.bodies[-1])
+        body_schema = self._check_value(tree.bodies[-1])
         self.non_null_paths = before
-        return bundle_definitions({"type": "array", "items": made})
+        return bundle_definitions({"type": "array", "items": body_schema})
 
     def _check_map(self, pairs: tuple[tuple[CelTree, CelTree], ...]) -> Schema:
         fields: dict[str, Schema] = {}
-        others: list[Schema] = []
+        other_schemas: list[Schema] = []
         for key, value in pairs:
-            made = self._check_value(value)
+            body_schema = self._check_value(value)
             if isinstance(key, CelLiteral) and isinstance(key.value, str):
                 if key.value in fields:
                     raise ExpressionError("L053", f"the key {key.value!r} occurs twice", key)
-                fields[key.value] = made
+                fields[key.value] = body_schema
             else:
                 self._require_kind(key, {"str"}, "a text, as a key is")
-                others.append(made)
-        if others:
-            return bundle_definitions({"type": "object", "additionalProperties": union([*fields.values(), *others])})
+                other_schemas.append(body_schema)
+        if other_schemas:
+            return bundle_definitions(
+                {"type": "object", "additionalProperties": union([*fields.values(), *other_schemas])}
+            )
         return bundle_definitions(object_type(fields))
 
 
@@ -558,14 +570,14 @@ def paths_not_null(test: CelTree, holds: bool) -> frozenset[FieldPath]:
         case CelUnary("!", of):
             return paths_not_null(of, not holds)
         case CelLogic(op, items) if (op == "&&") == holds:
-            return frozenset().union(*(paths_not_null(one, holds) for one in items))
-        case CelBinary("!=" | "==" as op, left, CelLiteral(None)) | CelBinary(
-            "!=" | "==" as op, CelLiteral(None), left
+            return frozenset().union(*(paths_not_null(item, holds) for item in items))
+        case CelBinary("!=" | "==" as op, operand, CelLiteral(None)) | CelBinary(
+            "!=" | "==" as op, CelLiteral(None), operand
         ) if (op == "!=") == holds:
-            path = path_of(left)
+            path = path_of(operand)
             return frozenset({path}) if path else frozenset()
-        case CelBinary("==", left, CelLiteral(value)) if holds and value is not None:
-            path = path_of(left)
+        case CelBinary("==", operand, CelLiteral(value)) if holds and value is not None:
+            path = path_of(operand)
             return frozenset({path}) if path else frozenset()
         case _:
             return frozenset()
@@ -573,13 +585,13 @@ def paths_not_null(test: CelTree, holds: bool) -> frozenset[FieldPath]:
 
 def mapped_node_error(tree: CelTree, text: str) -> ExpressionError:
     """Returns the error of reading a node under `each` without `.values`."""
-    why = f"{text} runs once for each element, and some may give no value"
+    reason = f"{text} runs once for each element, and some may give no value"
     return ExpressionError(
         "L058",
         f"{text} is not one value",
         tree,
         hint=f"write ${{{text}.values}} for the list of those that did",
-        why=why,
+        why=reason,
     )
 
 
@@ -650,7 +662,14 @@ def misread_operand(op: str, left: Schema, right: Schema) -> str:
 def _text_meaning(schema: Schema, except_format: str = "") -> str:
     """Returns the meaning of a text of this type; empty for a plain text."""
     formats = (str(part.get("format")) for part in union_members(schema))
-    return next((_FORMAT_NAMES[one] for one in formats if one in _FORMAT_NAMES and one != except_format), "")
+    return next(
+        (
+            _FORMAT_NAMES[format_name]
+            for format_name in formats
+            if format_name in _FORMAT_NAMES and format_name != except_format
+        ),
+        "",
+    )
 
 
 def _is_numeric(schema: Schema) -> bool:
@@ -660,5 +679,5 @@ def _is_numeric(schema: Schema) -> bool:
 
 def _element_type(schema: Schema) -> Schema:
     """Returns the type of a list's elements."""
-    found = element_type(schema) if all(part.get("type") == "array" for part in union_members(schema)) else ANY
-    return found if isinstance(found, dict) else ANY
+    item_schema = element_type(schema) if all(part.get("type") == "array" for part in union_members(schema)) else ANY
+    return item_schema if isinstance(item_schema, dict) else ANY

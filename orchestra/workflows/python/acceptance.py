@@ -163,18 +163,22 @@ def accepted(
     scope = require_scope("accepted")
     node = _producing_node(value, scope, "accepted")
     expression = peek(value)
-    wanted = _require_checks(checks)
-    node.fields |= _acceptance_fields(wanted, against, accept)
+    check = _require_checks(checks)
+    node.fields |= _acceptance_fields(check, against, accept)
     if score is not None:
         if score != combined:
             raise trace_error(
                 "W016", f"score={score!r} is not a way to combine scores", hint="score=combined, or leave it out"
             )
         node.fields["score"] = score
-    scope.root.steps += wanted.steps
+    scope.root.steps += check.steps
     node.fields["otherwise"] = tuple(action.name for action in _require_actions(otherwise))
-    made = rename_to_variable(expression)
-    return Maybe(made._expression) if any(isinstance(action, AbstainAction) for action in otherwise) else made
+    placeholder = rename_to_variable(expression)
+    return (
+        Maybe(placeholder._expression)
+        if any(isinstance(action, AbstainAction) for action in otherwise)
+        else placeholder
+    )
 
 
 def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
@@ -196,11 +200,15 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
             "W016", f"{display_text(value._expression)} is a list: each element is accepted by itself", hint=hint
         )
     if node is None or node.scope is not scope or value._expression.cel != node.name:
-        text, called = display_text(value._expression), next(iter(value._expression.needs), None)
-        rest = text.removeprefix(called.name) if called is not None and len(value._expression.needs) == 1 else text
+        text, traced_node = display_text(value._expression), next(iter(value._expression.needs), None)
+        rest = (
+            text.removeprefix(traced_node.name)
+            if traced_node is not None and len(value._expression.needs) == 1
+            else text
+        )
         hint = (
-            f"{word}({called.name}(...), checks=...){rest}"
-            if called is not None and rest != text
+            f"{word}({traced_node.name}(...), checks=...){rest}"
+            if traced_node is not None and rest != text
             else "write it around the call"
         )
         raise trace_error("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
@@ -216,8 +224,8 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
 
 
 def _require_checks(checks: object) -> Check:
-    if isinstance(checks, CheckOperand) and (found := checks.as_check()).names:
-        return found
+    if isinstance(checks, CheckOperand) and (check := checks.as_check()).names:
+        return check
     hint = (
         "@tool(effect='pure') makes one of a function"
         if inspect.isfunction(checks)
@@ -238,12 +246,12 @@ def _acceptance_fields(checks: Check, against: object, accept: AcceptThreshold |
 def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Sequence[RecoveryAction | AbstainAction]:
     if not isinstance(otherwise, list | tuple):
         name = otherwise.name if isinstance(otherwise, RecoveryAction | AbstainAction) else "retry"
-        said = (
+        description = (
             f"otherwise={name}"
             if isinstance(otherwise, RecoveryAction | AbstainAction)
             else "what otherwise=... is given"
         )
-        raise trace_error("W016", f"{said} is not a list of actions", hint=f"otherwise=[{name}]")
+        raise trace_error("W016", f"{description} is not a list of actions", hint=f"otherwise=[{name}]")
     for action in otherwise:
         if contains_placeholder(action):
             raise trace_error(
@@ -300,11 +308,11 @@ def verify(
             hint="verify(answer, checks=quote, against=...)",
         )
     text, schema = template_with_type(value)
-    wanted = _require_checks(checks)
-    scope.root.steps += wanted.steps
+    check = _require_checks(checks)
+    scope.root.steps += check.steps
     actions = tuple(action.name for action in _require_actions(otherwise))
     draft = scope.add_node(
-        VerifyNode, "verified", schema, verify=text, **_acceptance_fields(wanted, against, accept), otherwise=actions
+        VerifyNode, "verified", schema, verify=text, **_acceptance_fields(check, against, accept), otherwise=actions
     )
-    made = Placeholder(node_value(draft, scope))
-    return Maybe(made._expression) if "abstain" in actions else made
+    placeholder = Placeholder(node_value(draft, scope))
+    return Maybe(placeholder._expression) if "abstain" in actions else placeholder

@@ -62,12 +62,12 @@ _UNSET: Any = object()
 
 def require(value: Maybe[T], /) -> T:
     """Takes a value that may be missing as if it existed. If it is missing, its users are skipped or withheld too."""
-    given: Any = value
-    if type(given) is not Maybe:
+    argument: Any = value
+    if type(argument) is not Maybe:
         return value  # type: ignore[return-value]  # it is sure to be there
-    if given._is_list:
-        raise missing_error(given)
-    return cast(T, rename_to_variable(replace(given._expression, needs=frozenset())))
+    if argument._is_list:
+        raise missing_error(argument)
+    return cast(T, rename_to_variable(replace(argument._expression, needs=frozenset())))
 
 
 @overload
@@ -111,8 +111,8 @@ def when(condition: Any, then: Any, /) -> Any:
             hint=hint,
         )
     if node.is_used:
-        called = node.fields.get("agent") or node.fields.get("tool")
-        hint = f"when(condition, lambda: {called if isinstance(called, str) else node.name}(...))"
+        callee = node.fields.get("agent") or node.fields.get("tool")
+        hint = f"when(condition, lambda: {callee if isinstance(callee, str) else node.name}(...))"
         raise trace_error(
             "W016", f"{display_text(expression)} is used already, as if it were sure to be there", hint=hint
         )
@@ -217,22 +217,22 @@ def _trace_otherwise(
         raise trace_error(
             "W016", f"{text} is sure to be there, so `otherwise=lambda: ...` would never be called", hint=hint
         )
-    asked = [option for option in options if not _is_conditional(scope, option)]
+    unconditional_options = [option for option in options if not _is_conditional(scope, option)]
     guards = tuple(_negated_guard(scope, option) for option in options if _is_conditional(scope, option))
-    if asked:
-        guards += (_absence_guard(scope, asked),)
+    if unconditional_options:
+        guards += (_absence_guard(scope, unconditional_options),)
     before = len(scope.nodes)
     with _add_guards(scope, guards):
         last = trace(then)
         expression = peek(last)
-    own = frozenset(node for node in expression.needs if any(guard in node.guards for guard in guards))
-    if not own and type(last) is not Maybe and len(asked) < len(options):
+    traced_nodes = frozenset(node for node in expression.needs if any(guard in node.guards for guard in guards))
+    if not traced_nodes and type(last) is not Maybe and len(unconditional_options) < len(options):
         return _guarded_value(scope, last, guards), guards
-    if asked and len(scope.nodes) == before:
+    if unconditional_options and len(scope.nodes) == before:
         scope.release_name(scope.nodes.pop().name)
-    if type(last) is Maybe or not contains_placeholder(last) or not own:
+    if type(last) is Maybe or not contains_placeholder(last) or not traced_nodes:
         return last, guards
-    return Placeholder(replace(expression, needs=expression.needs - own)), guards
+    return Placeholder(replace(expression, needs=expression.needs - traced_nodes)), guards
 
 
 def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...]) -> Placeholder:
@@ -247,17 +247,19 @@ def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...])
 def _read_nodes(option: Any) -> list[TracedNode]:
     """Returns the nodes that an option reads, by name."""
     reads = option._expression.reads if type(option) in (Placeholder, Maybe) else ()
-    return sorted((read for read in reads if isinstance(read, TracedNode)), key=lambda one: one.name)
+    return sorted(
+        (variable for variable in reads if isinstance(variable, TracedNode)), key=lambda traced_node: traced_node.name
+    )
 
 
 def _own_guards(scope: TraceScope, option: Any) -> tuple[NodeGuard, ...] | None:
     """Returns the guards of an option beyond those of its scope; None if it may be missing for another reason."""
-    standing, found = scope.active_guards, dict[NodeGuard, None]()
+    guard_set, guards = scope.active_guards, dict[NodeGuard, None]()
     for node in _read_nodes(option):
-        if not (guards_hold(standing, node.guards) and always_present(node)):
+        if not (guards_hold(guard_set, node.guards) and always_present(node)):
             return None
-        found |= dict.fromkeys(guard for guard in node.guards if not guards_hold([guard], standing))
-    return tuple(found)
+        guards |= dict.fromkeys(guard for guard in node.guards if not guards_hold([guard], guard_set))
+    return tuple(guards)
 
 
 def _is_conditional(scope: TraceScope, option: Any) -> bool:
@@ -266,31 +268,31 @@ def _is_conditional(scope: TraceScope, option: Any) -> bool:
         return False
     if any("fallback" in node.fields for node in _read_nodes(option)):
         return False  # It may also exist if its conditions do not hold.
-    reads = [read for guard in guards for read in guard.reads if isinstance(read, TracedNode)]
+    reads = [variable for guard in guards for variable in guard.reads if isinstance(variable, TracedNode)]
     return all(
-        guards_hold(read.guards, scope.active_guards) and always_present(read, NodePresence.IF_ANSWERED)
-        for read in reads
+        guards_hold(traced_node.guards, scope.active_guards) and always_present(traced_node, NodePresence.IF_ANSWERED)
+        for traced_node in reads
     )
 
 
 def _negated_guard(scope: TraceScope, option: Any) -> NodeGuard:
     guards = _own_guards(scope, option) or ()
     for guard in guards:
-        for read in guard.reads:
-            if isinstance(read, TracedNode):
-                read.is_used = True
+        for variable in guard.reads:
+            if isinstance(variable, TracedNode):
+                variable.is_used = True
     reads = frozenset[Variable]().union(*(guard.reads for guard in guards))
     return NodeGuard(negate([(guard.cel, guard.precedence) for guard in guards]), PRECEDENCE["!"], reads)
 
 
 def _absence_guard(scope: TraceScope, options: list[Any]) -> NodeGuard:
     """Returns the guard that no option exists."""
-    asked = [[node.name for node in _read_nodes(option)] for option in options]
+    names_by_option = [[node.name for node in _read_nodes(option)] for option in options]
     for option in options:
         for node in _read_nodes(option):
             node.is_used = True
-    name = "has_" + "_or_".join(dict.fromkeys(name for names in asked for name in names))
-    arms = (*(f"${{{presence_test(names)}}}" for names in asked), False)
+    name = "has_" + "_or_".join(dict.fromkeys(name for names in names_by_option for name in names))
+    arms = (*(f"${{{presence_test(names)}}}" for names in names_by_option), False)
     draft = scope.add_node(FirstOfNode, "has", {"type": "boolean"}, name=name, first_of=arms)
     draft.is_used = True
     return NodeGuard(f"!{draft.name}", PRECEDENCE["!"], frozenset({draft}))
@@ -306,7 +308,7 @@ def _is_exhaustive(scope: TraceScope, options: tuple[Any, ...]) -> bool:
         arms.append(
             (frozenset(node.name for node in nodes), parse_conditions(guard.cel for guard in guards) if sure else None)
         )
-    choices = {one.name: one.fields["first_of"] for one in scope.nodes if one.kind is FirstOfNode}
+    choices = {node.name: node.fields["first_of"] for node in scope.nodes if node.kind is FirstOfNode}
     around = parse_conditions(guard.cel for guard in scope.active_guards)
     return around is not None and covers(around, arms, choices.get)
 

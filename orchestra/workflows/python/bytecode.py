@@ -22,10 +22,12 @@ class CallBindings:
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
-        used = [one for one in dis.get_instructions(code) if one.opname not in _IGNORED_OPCODES]
-        self._offsets = [one.offset for one in used]
-        self._names = [_stored_name(one) for one in used]
-        self.has_handlers = any(one.opname == "PUSH_EXC_INFO" for one in used)
+        instructions = [
+            instruction for instruction in dis.get_instructions(code) if instruction.opname not in _IGNORED_OPCODES
+        ]
+        self._offsets = [instruction.offset for instruction in instructions]
+        self._names = [_stored_name(instruction) for instruction in instructions]
+        self.has_handlers = any(instruction.opname == "PUSH_EXC_INFO" for instruction in instructions)
         """Whether it has a `try` or a `with`."""
 
     @cached_property
@@ -41,23 +43,27 @@ class CallBindings:
         return self._names[at] if at < len(self._names) else None
 
 
-def _stored_name(one: dis.Instruction) -> str | None:
+def _stored_name(instruction: dis.Instruction) -> str | None:
     """Returns the name that an instruction stores to.
 
     CPython 3.13 joins two stores, or a store and a load, into one instruction, whose value is a pair of names.
     """
-    if not one.opname.startswith("STORE_") or one.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE"):
+    if not instruction.opname.startswith("STORE_") or instruction.opname in (
+        "STORE_ATTR",
+        "STORE_SUBSCR",
+        "STORE_SLICE",
+    ):
         return None
-    return str(one.argval[0] if isinstance(one.argval, tuple) else one.argval)
+    return str(instruction.argval[0] if isinstance(instruction.argval, tuple) else instruction.argval)
 
 
 def unsupported_tests(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:
     """Yields the tests of identity (`is`) or shape (`match`) in a function and its inner functions: code, offset, and
     kind.
     """
-    for one in dis.get_instructions(code):
-        if one.opname in _UNSUPPORTED_OPCODES or one.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
-            yield code, one.offset, "match" if one.opname.startswith("MATCH") else "is"
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _UNSUPPORTED_OPCODES or instruction.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
+            yield code, instruction.offset, "match" if instruction.opname.startswith("MATCH") else "is"
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from unsupported_tests(constant)
@@ -67,8 +73,8 @@ def single_return_offset(code: CodeType) -> int:
     """Returns the offset of the only `return` of a function; -1 if it has several or none."""
     positions = [*code.co_positions()]
     returns = {
-        positions[one.offset // 2]: one.offset
-        for one in dis.get_instructions(code)
-        if one.opname in ("RETURN_VALUE", "RETURN_CONST")
+        positions[instruction.offset // 2]: instruction.offset
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("RETURN_VALUE", "RETURN_CONST")
     }
     return returns.popitem()[1] if len(returns) == 1 else -1

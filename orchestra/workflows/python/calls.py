@@ -61,8 +61,8 @@ class Step(Generic[P, R]):
 
     def __str__(self) -> str:
         fields = self.signature.input.get("properties", {})
-        given = (f"{name}: {python_type(subschema(self.signature.input, part))}" for name, part in fields.items())
-        return f"{self.name}({', '.join(given)}) -> {python_type(self.signature.output)}"
+        input_texts = (f"{name}: {python_type(subschema(self.signature.input, part))}" for name, part in fields.items())
+        return f"{self.name}({', '.join(input_texts)}) -> {python_type(self.signature.output)}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         scope = current_scope()
@@ -85,10 +85,10 @@ class Step(Generic[P, R]):
             near = closest_match(unknown, NodeOptions.__annotations__)
             hint = f"did you mean {near!r}?" if near else f"options: {', '.join(NodeOptions.__annotations__)}"
             raise trace_error("W016", f"{self.name}.options has no {unknown!r}", hint=hint)
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        made._options = {**self._options, **options}
-        return made
+        new_step = object.__new__(type(self))
+        new_step.__dict__.update(self.__dict__)
+        new_step._options = {**self._options, **options}
+        return new_step
 
     def read(self, value: Any) -> R:
         """Converts a JSON value of the output to its Python type. Raises `InputError` W020 for a value of another
@@ -98,8 +98,12 @@ class Step(Generic[P, R]):
 
     def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another step of this name is the same."""
-        mine, theirs = self.signature, other.signature
-        return type(self) is type(other) and mine.input == theirs.input and mine.output == theirs.output
+        own_signature, other_signature = self.signature, other.signature
+        return (
+            type(self) is type(other)
+            and own_signature.input == other_signature.input
+            and own_signature.output == other_signature.output
+        )
 
     def _callees(self) -> tuple[Step[..., Any], ...]:
         """The steps that its node may call."""
@@ -121,7 +125,7 @@ class Step(Generic[P, R]):
         if not args and (plain := self.signature.keywords) is not None and plain.accepts(kwargs):
             return {name: kwargs[name] for name in plain.names if name in kwargs}
         parameters = self.signature.parameters
-        loose = any(one.kind is one.VAR_KEYWORD for one in parameters.parameters.values())
+        loose = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.parameters.values())
         for name in kwargs if not loose else ():
             if name not in parameters.parameters:
                 near = closest_match(name, parameters.parameters)
@@ -134,15 +138,15 @@ class Step(Generic[P, R]):
             raise trace_error("W010", f"{self.name}: {error}", hint=str(self)) from None
         return {**bound.pop("inputs", {}), **bound} if loose else dict(bound)
 
-    def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _argument_templates(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments as templates. Raises `InputError` W011 for an argument of another type."""
         expression: dict[str, Any] = {}
         fields = self.signature.fields
-        for name, value in given.items():
-            expression[name], have = template_with_type(value)
-            want = fields.get(name, ANY)
-            if reason := type_mismatch(have, want):
-                raise argument_type_error(f"{self.name}({name}=...)", value, have, want, reason)
+        for name, value in arguments.items():
+            expression[name], actual_schema = template_with_type(value)
+            expected_schema = fields.get(name, ANY)
+            if reason := type_mismatch(actual_schema, expected_schema):
+                raise argument_type_error(f"{self.name}({name}=...)", value, actual_schema, expected_schema, reason)
         return expression
 
     def _add_node(self, scope: TraceScope, expression: dict[str, Any]) -> TracedNode:
@@ -164,9 +168,9 @@ def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, defa
     if draft.has_variable_name and "name" not in options:
         scope.rename_node(draft, default, has_variable_name=False)
     first = with_fallback(draft, scope, cast(Any, then))
-    have = first._expression.schema
-    if reason := type_mismatch(have, draft.schema):
-        raise argument_type_error(fallback_usage, first, have, draft.schema, reason)
+    actual_schema = first._expression.schema
+    if reason := type_mismatch(actual_schema, draft.schema):
+        raise argument_type_error(fallback_usage, first, actual_schema, draft.schema, reason)
     return first
 
 
@@ -184,10 +188,10 @@ def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fa
     if "retry" in options:
         draft.fields["retry"] = _parse_retry(options["retry"])
     if "fallback" in options and not is_lazy(options["fallback"]):
-        value, have = template_with_type(reject_effects(options["fallback"], "fallback"))
+        value, fallback_schema = template_with_type(reject_effects(options["fallback"], "fallback"))
         draft.fields["fallback"] = "${null}" if value is None else value  # a field that is None is omitted
-        if reason := type_mismatch(have, draft.schema):
-            raise argument_type_error(fallback_usage, options["fallback"], have, draft.schema, reason)
+        if reason := type_mismatch(fallback_schema, draft.schema):
+            raise argument_type_error(fallback_usage, options["fallback"], fallback_schema, draft.schema, reason)
     if "escalate" in options:
         draft.fields["escalate"] = _escalation_condition(options["escalate"], draft)
     if "tools" in options:
@@ -195,7 +199,7 @@ def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fa
             raise trace_error(
                 "W016", f"{draft.name} is not an agent, and takes no tools", hint="tools=[...] belongs to an agent"
             )
-        draft.fields["tools"] = tuple(one.name if isinstance(one, Step) else one for one in options["tools"])
+        draft.fields["tools"] = tuple(tool.name if isinstance(tool, Step) else tool for tool in options["tools"])
     if "after" in options:
         draft.fields["after"] = tuple(_after_node(value, scope) for value in options["after"])
     if "name" in options and draft.name != options["name"]:
@@ -204,14 +208,14 @@ def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fa
         )
 
 
-def _parse_retry(given: int | Retry) -> Retry:
-    if isinstance(given, Retry):
-        return given
+def _parse_retry(retry: int | Retry) -> Retry:
+    if isinstance(retry, Retry):
+        return retry
     try:
-        return Retry(attempts=given)
+        return Retry(attempts=retry)
     except ValidationError as error:
         raise trace_error(
-            "W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10"
+            "W016", f"retry={retry!r} is not a number of attempts", hint="retry=3, from 1 to 10"
         ) from error
 
 
@@ -233,64 +237,73 @@ def _after_node(value: Any, scope: TraceScope) -> str:
 
 def argument_type_error(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
     """Returns the error W011 for a value of another type, with a hint at an assignable part."""
-    known = python_type(have) if type(value) is Placeholder else _short_literal(have)
-    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason or known == python_type(want) else ""
+    actual_type = python_type(have) if type(value) is Placeholder else _short_literal(have)
+    position_text = (
+        f": {reason}" if reason.startswith((".", "[")) or ": " in reason or actual_type == python_type(want) else ""
+    )
     return trace_error(
-        "W011", f"{what} takes {python_type(want)}, got {known}{where}", hint=_fit_hint(value, have, want)
+        "W011", f"{what} takes {python_type(want)}, got {actual_type}{position_text}", hint=_fit_hint(value, have, want)
     )
 
 
-def _short_literal(have: Schema) -> str:
+def _short_literal(actual_schema: Schema) -> str:
     """Formats a constant for a message."""
-    text = repr(have["const"]) if "const" in have else python_type(have)
+    text = repr(actual_schema["const"]) if "const" in actual_schema else python_type(actual_schema)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
+def _fit_hint(value: Any, actual_schema: Schema, expected_schema: Schema) -> str:
     """Returns a hint: an assignable field, the elements, a list of the value, or its text."""
     if type(value) is not Placeholder:
         return ""
-    text, shape = display_text(value._expression), resolve(have)
+    text, shape = display_text(value._expression), resolve(actual_schema)
     alternatives = shape.get("anyOf", ())
     plain = [part for part in alternatives if part.get("type") != "null"]
-    if len(plain) == 1 and len(alternatives) == 2 and type_mismatch(subschema(shape, plain[0]), want) is None:
+    if (
+        len(plain) == 1
+        and len(alternatives) == 2
+        and type_mismatch(subschema(shape, plain[0]), expected_schema) is None
+    ):
         return f"or_else({text}, ...) gives a default for None"
-    if fields := _fitting_fields(shape, want):
+    if fields := _fitting_fields(shape, expected_schema):
         return "did you mean " + " or ".join(f"{text}.{name}" for name in fields) + "?"
-    wanted = element_type(want) if resolve(want).get("type") == "array" else ""
-    inner = element_type(have) if shape.get("type") == "array" else ""
+    item_schema = element_type(expected_schema) if resolve(expected_schema).get("type") == "array" else ""
+    inner = element_type(actual_schema) if shape.get("type") == "array" else ""
     if isinstance(inner, dict):
-        return _list_fit_hint(text, inner, want, wanted)
-    if isinstance(wanted, dict) and type_mismatch(have, wanted) is None:
+        return _list_fit_hint(text, inner, expected_schema, item_schema)
+    if isinstance(item_schema, dict) and type_mismatch(actual_schema, item_schema) is None:
         return f"did you mean [{text}]?"
-    if value_kinds(have) <= {"int", "float", "bool"} and type_mismatch({"type": "string"}, want) is None:
+    if (
+        value_kinds(actual_schema) <= {"int", "float", "bool"}
+        and type_mismatch({"type": "string"}, expected_schema) is None
+    ):
         return f"did you mean as_text({text})?"
     return ""
 
 
-def _fitting_fields(shape: Schema, want: Schema) -> list[str]:
+def _fitting_fields(shape: Schema, expected_schema: Schema) -> list[str]:
     """Returns the names of the assignable fields, at most three."""
     return [
         name
         for name, part in shape.get("properties", {}).items()
-        if type_mismatch(subschema(shape, part), want) is None
+        if type_mismatch(subschema(shape, part), expected_schema) is None
     ][:3]
 
 
-def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str) -> str:
+def _list_fit_hint(text: str, inner: Schema, expected_schema: Schema, item_schema: Schema | str) -> str:
     """Returns a hint for a list: each element, a field of each, or the first one."""
     shape = resolve(inner)
-    if type_mismatch(inner, want) is None:
+    if type_mismatch(inner, expected_schema) is None:
         return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
-    if isinstance(wanted, dict) and (fields := _fitting_fields(shape, wanted)):
+    if isinstance(item_schema, dict) and (fields := _fitting_fields(shape, item_schema)):
         return f"did you mean map_(lambda item: item.{fields[0]}, {text})?"
-    if fields := _fitting_fields(shape, want):
+    if fields := _fitting_fields(shape, expected_schema):
         field = fields[0]
         return f"map_(lambda item: ... item.{field} ..., {text}) for each element, or {text}[0].{field} for the first"
     return ""
 
 
-def _escalation_condition(given: Any, draft: TracedNode) -> Any:
+def _escalation_condition(condition: Any, draft: TracedNode) -> Any:
     """Returns the text of `escalate`. Raises `InputError` W011 for other types, W016 for a step that is not an
     agent.
     """
@@ -298,9 +311,13 @@ def _escalation_condition(given: Any, draft: TracedNode) -> Any:
         raise trace_error(
             "W016", f"{draft.name} is not an agent, and has no larger model", hint="escalate=... belongs to an agent"
         )
-    found, have = template_with_type(given)
-    wanted: Schema = {"type": "boolean"}
-    reason = type_mismatch(have, wanted) if isinstance(given, Placeholder) else "it is not a value of the workflow"
+    template, actual_schema = template_with_type(condition)
+    expected_schema: Schema = {"type": "boolean"}
+    reason = (
+        type_mismatch(actual_schema, expected_schema)
+        if isinstance(condition, Placeholder)
+        else "it is not a value of the workflow"
+    )
     if reason:
-        raise argument_type_error(f"{draft.name}: escalate", given, have, wanted, reason)
-    return found
+        raise argument_type_error(f"{draft.name}: escalate", condition, actual_schema, expected_schema, reason)
+    return template

@@ -90,11 +90,11 @@ Checks: TypeAlias = CheckOperand
 
 def check_truth_error(text: str) -> InputError:
     """Returns the error of a check that is used as a bool, since Python's `and` would drop one of two checks."""
-    other = "quote" if text == "numbers" else "numbers"
+    other_form = "quote" if text == "numbers" else "numbers"
     return trace_error(
         "W005",
         f"the check {text} has no truth value",
-        hint=f"{text} & {other} for both, {text} | {other} for one of two",
+        hint=f"{text} & {other_form} for both, {text} | {other_form} for one of two",
         why="Python's and, or, not and if decide now, and leave out one of two checks",
     )
 

@@ -35,20 +35,20 @@ from orchestra.workflows.python.suggestions import Position, encloses
 
 def guards_hold(guards: Iterable[NodeGuard], known: Iterable[NodeGuard]) -> bool:
     """Whether some guards hold under the known guards, compared condition by condition."""
-    there = {part for guard in known for part in _guard_conditions(guard)}
-    return all(part in there for guard in guards for part in _guard_conditions(guard))
+    shapes = {part for guard in known for part in _guard_conditions(guard)}
+    return all(part in shapes for guard in guards for part in _guard_conditions(guard))
 
 
 def _guard_conditions(guard: NodeGuard) -> list[object]:
     """Returns the conditions of a guard. `turn` and `previous` belong to their loop."""
-    own = frozenset(id(read) for read in guard.reads if read.name in ("turn", "previous"))
-    return [(part, own) for part in _condition_shapes(guard.cel)]
+    loop_reads = frozenset(id(variable) for variable in guard.reads if variable.name in ("turn", "previous"))
+    return [(part, loop_reads) for part in _condition_shapes(guard.cel)]
 
 
 @lru_cache(maxsize=4096)
 def _condition_shapes(cel: str) -> tuple[object, ...]:
-    found = parse_conditions([cel])
-    return (cel,) if found is None else tuple(without_positions(one) for one in found)
+    conditions = parse_conditions([cel])
+    return (cel,) if conditions is None else tuple(without_positions(condition) for condition in conditions)
 
 
 def always_present(node: TracedNode, wanted: NodePresence = NodePresence.ALWAYS) -> bool:
@@ -57,22 +57,24 @@ def always_present(node: TracedNode, wanted: NodePresence = NodePresence.ALWAYS)
     Neither it nor anything it needs may be skipped or withheld. The nodes that its condition reads only need to be
     present if persons answer, since without the condition neither branch runs.
     """
-    line, seen = [(node, wanted)], {(node, wanted)}
+    line, visited = [(node, wanted)], {(node, wanted)}
     while line:
-        one, least = line.pop()
-        if one.proven_presence >= least:
+        current_node, least = line.pop()
+        if current_node.proven_presence >= least:
             continue
-        withheld = one.presence < least or ("checks" in one.fields and "fallback" not in one.fields)
-        if one.presence is NodePresence.OPTIONAL or (withheld and "each" not in one.fields):
+        is_withheld = current_node.presence < least or (
+            "checks" in current_node.fields and "fallback" not in current_node.fields
+        )
+        if current_node.presence is NodePresence.OPTIONAL or (is_withheld and "each" not in current_node.fields):
             return False
-        for read, asked in _required_nodes(one):
-            if not guards_hold(read.guards, one.guards):
+        for traced_node, is_required in _required_nodes(current_node):
+            if not guards_hold(traced_node.guards, current_node.guards):
                 return False
-            if (new := (read, NodePresence.IF_ANSWERED if asked else least)) not in seen:
-                seen.add(new)
+            if (new := (traced_node, NodePresence.IF_ANSWERED if is_required else least)) not in visited:
+                visited.add(new)
                 line.append(new)
-    for one, least in seen:
-        one.proven_presence = max(one.proven_presence, least)
+    for current_node, least in visited:
+        current_node.proven_presence = max(current_node.proven_presence, least)
     return True
 
 
@@ -91,17 +93,21 @@ def nodes_read_by(template: object, scope: TraceScope) -> list[TracedNode]:
 
 def _required_nodes(node: TracedNode) -> list[tuple[TracedNode, bool]]:
     """Returns the nodes whose values a node requires, and whether its condition reads them."""
-    frozen = node.freeze()
-    asked = referenced_names(frozen.when)
-    return [(read, read.name in asked) for read in _find_nodes(node_references(frozen).hard, node.scope)]
+    frozen_node = node.freeze()
+    condition_names = referenced_names(frozen_node.when)
+    return [
+        (traced_node, traced_node.name in condition_names)
+        for traced_node in _find_nodes(node_references(frozen_node).hard, node.scope)
+    ]
 
 
 def _find_nodes(names: Iterable[str], scope: TraceScope) -> list[TracedNode]:
     chain = [*scope.chain()]
-    found = (
-        next((one.nodes_by_name[name] for one in chain if name in one.nodes_by_name), None) for name in sorted(names)
+    traced_nodes = (
+        next((trace_scope.nodes_by_name[name] for trace_scope in chain if name in trace_scope.nodes_by_name), None)
+        for name in sorted(names)
     )
-    return [one for one in found if one is not None]
+    return [traced_node for traced_node in traced_nodes if traced_node is not None]
 
 
 T = TypeVar("T")
@@ -120,10 +126,12 @@ def any_of(first: bool, /, *more: bool) -> bool:
     return _logic("||", first, more)
 
 
-def _logic(op: str, first: Any, more: Sequence[Any]) -> bool:
-    if not contains_placeholder([first, *more]):
-        return all((first, *more)) if op == "&&" else any((first, *more))
-    conditions = [require_boolean(lift(one), "all_of" if op == "&&" else "any_of") for one in (first, *more)]
+def _logic(op: str, first: Any, rest_operands: Sequence[Any]) -> bool:
+    if not contains_placeholder([first, *rest_operands]):
+        return all((first, *rest_operands)) if op == "&&" else any((first, *rest_operands))
+    conditions = [
+        require_boolean(lift(operand), "all_of" if op == "&&" else "any_of") for operand in (first, *rest_operands)
+    ]
     if len(conditions) == 1:
         return cast(bool, Placeholder(conditions[0]))
     pattern = f" {op} ".join(f"{{{index}}}" for index in range(len(conditions)))
@@ -179,40 +187,44 @@ def or_else(value: T | None, default: U, /) -> T | U:
     """Returns a value, or the default if it is None."""
     if not contains_placeholder([value, default]):
         return default if value is None else value
-    expression, other = lift(value), lift(default)
+    expression, default_expression = lift(value), lift(default)
     if not expression.is_unknown and not value_kinds(expression.schema) & {"null", "any"}:
         raise trace_error(
             "W008",
             f"{display_text(expression)} is {python_type(expression.schema)}: it is never None",
             hint="leave or_else() out",
         )
-    expression, other = _unify_numbers(expression, other)
-    made = build_expression("{0} != null ? {0} : {1}", PRECEDENCE["?"], expression, other, bracket=PRECEDENCE["!="] + 1)
-    return cast("T | U", Placeholder(made))
+    expression, default_expression = _unify_numbers(expression, default_expression)
+    result = build_expression(
+        "{0} != null ? {0} : {1}", PRECEDENCE["?"], expression, default_expression, bracket=PRECEDENCE["!="] + 1
+    )
+    return cast("T | U", Placeholder(result))
 
 
 def contains(items: Sequence[T], item: T, /) -> bool:
     """Whether a list contains an element, or a text a substring."""
     if not contains_placeholder([items, item]):
         return item in items
-    expression, one = lift(items), lift(item)
-    if what := misread_operand("in", one.schema, expression.schema):
+    expression, item_expression = lift(items), lift(item)
+    if misreading := misread_operand("in", item_expression.schema, expression.schema):
         raise trace_error(
             "W008",
-            f"contains() would take {what} as a text",
+            f"contains() would take {misreading} as a text",
             hint="do it in a @tool(effect='pure')",
             why=TEXT_FORM_REASON,
         )
     if not expression.is_unknown and value_kinds(expression.schema) == {"str"}:
-        return cast(bool, Placeholder(build_expression("{0}.contains({1})", ATOM_PRECEDENCE, expression, one)))
+        return cast(
+            bool, Placeholder(build_expression("{0}.contains({1})", ATOM_PRECEDENCE, expression, item_expression))
+        )
     if not expression.is_unknown and not value_kinds(expression.schema) <= {"list", "map", "any"}:
         raise trace_error(
             "W008",
             f"{display_text(expression)} is {python_type(expression.schema)}, and no list",
             hint="contains(items, item)",
         )
-    made = build_expression("{1} in {0}", PRECEDENCE["in"], expression, one, bracket=PRECEDENCE["in"] + 1)
-    return cast(bool, Placeholder(made))
+    result = build_expression("{1} in {0}", PRECEDENCE["in"], expression, item_expression, bracket=PRECEDENCE["in"] + 1)
+    return cast(bool, Placeholder(result))
 
 
 def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
@@ -222,7 +234,7 @@ def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
     for value in (then, otherwise):
         reject_effects(value, "choose", "first_of(when(condition, lambda: ...), otherwise=lambda: ...)")
     first, second = _unify_numbers(lift(then), lift(otherwise))
-    made = build_expression(
+    result = build_expression(
         "{0} ? {1} : {2}",
         PRECEDENCE["?"],
         require_boolean(lift(condition), "choose"),
@@ -230,7 +242,7 @@ def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
         second,
         bracket=PRECEDENCE["?"] + 1,
     )
-    return cast("T | U", Placeholder(made))
+    return cast("T | U", Placeholder(result))
 
 
 def _unify_numbers(first: PendingExpression, second: PendingExpression) -> tuple[PendingExpression, PendingExpression]:
@@ -258,50 +270,50 @@ def as_text(value: str | int | float | bool, /) -> str:
 
 def reject_effects(given: Any, word: str, hint: str = "") -> Any:
     """Returns an argument that was evaluated already. Raises `InputError` W029 for a call with effects in it."""
-    if (made := _effect_in_expression(given)) is not None:
-        called, by, kind = made
+    if (effect := _effect_in_expression(given)) is not None:
+        effect_name, by, kind = effect
         place = f"{word}={by}(...)" if not hint else f"{by}(...) in {word}"
         raise trace_error(
             "W029",
-            f"{called} has effects ({kind}), and {place} always runs it",
+            f"{effect_name} has effects ({kind}), and {place} always runs it",
             hint=hint or f"{word}=lambda: {by}(...)",
             why="arguments are evaluated before the call: it is not a branch, but a value that is always computed",
         )
     return given
 
 
-def _effect_in_expression(given: Any) -> tuple[str, str, str] | None:
+def _effect_in_expression(value: Any) -> tuple[str, str, str] | None:
     """Returns the unconditional call with effects within the present expression that a value depends on.
 
     The result is the name of the step, the called function (which may be a user function that calls it), and the
     effect.
     """
-    scope, here = current_scope(), user_location()
-    if scope is None or not (line := [*_read_nodes(given)]):
+    scope, location = current_scope(), user_location()
+    if scope is None or not (line := [*_read_nodes(value)]):
         return None
-    outer, standing, seen = position_of(here), scope.active_guards, {*line}
+    outer, node_guards, visited = position_of(location), scope.active_guards, {*line}
     while line:
         node = line.pop()
-        way = _call_path(node, here, outer) if node.guards == standing else None
+        way = _call_path(node, location, outer) if node.guards == node_guards else None
         if way is None:
             continue
         if (kind := _node_effect(node, scope)) != "pure":
             callee = node.fields.get("tool") or node.fields.get("call")
-            called = callee if isinstance(callee, str) else node.name
-            by = way[-1].code.co_name if way else called
-            return called, by if by.isidentifier() else called, kind
-        more = [read for read in nodes_read_by(node.fields, scope) if read not in seen]
-        seen.update(more)
-        line += more
+            callee_name = callee if isinstance(callee, str) else node.name
+            by = way[-1].code.co_name if way else callee_name
+            return callee_name, by if by.isidentifier() else callee_name, kind
+        traced_nodes = [traced_node for traced_node in nodes_read_by(node.fields, scope) if traced_node not in visited]
+        visited.update(traced_nodes)
+        line += traced_nodes
     return None
 
 
-def _call_path(node: TracedNode, here: CodeLocation, outer: Position) -> tuple[CodeLocation, ...] | None:
+def _call_path(node: TracedNode, code_location: CodeLocation, outer: Position) -> tuple[CodeLocation, ...] | None:
     """Returns the user functions through which a node is called in an expression, innermost first; None if it is not
     called there.
     """
     for depth, location in enumerate(node.locations):
-        if location.code is here.code and encloses(outer, position_of(location)):
+        if location.code is code_location.code and encloses(outer, position_of(location)):
             return node.locations[:depth]
     return None
 
@@ -316,9 +328,14 @@ def _node_effect(node: TracedNode, scope: TraceScope) -> str:
         if isinstance(name, str)
         else []
     )
-    found = (_step_effect(step) for step in steps[-1:])
+    step_effects = (_step_effect(step) for step in steps[-1:])
     return next(
-        (kind for kind in (*found, *(_node_effect(one, scope) for one in node.body_nodes)) if kind != "pure"), "pure"
+        (
+            kind
+            for kind in (*step_effects, *(_node_effect(body_node, scope) for body_node in node.body_nodes))
+            if kind != "pure"
+        ),
+        "pure",
     )
 
 
@@ -326,24 +343,28 @@ def _step_effect(step: Any) -> str:
     """Returns the effect of a step. For a workflow function it is that of its calls; unknown for files and functions
     being traced.
     """
-    waiting, seen = [step], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if one.kind != "call":
-            if (kind := str(getattr(one, "effect", "pure"))) != "pure":
+    pending_steps, visited = [step], set[int]()
+    while pending_steps:
+        current_step = pending_steps.pop()
+        if current_step.kind != "call":
+            if (kind := str(getattr(current_step, "effect", "pure"))) != "pure":
                 return kind
-        elif id(one) not in seen and one.function is not None and not is_being_traced(one.function):
-            seen.add(id(one))
-            waiting += one.steps
+        elif (
+            id(current_step) not in visited
+            and current_step.function is not None
+            and not is_being_traced(current_step.function)
+        ):
+            visited.add(id(current_step))
+            pending_steps += current_step.steps
     return "pure"
 
 
-def _read_nodes(given: Any) -> Iterator[TracedNode]:
+def _read_nodes(value: Any) -> Iterator[TracedNode]:
     """Returns the nodes that a value reads, including those of its elements."""
-    if type(given) in (Placeholder, Maybe):
-        yield from (read for read in given._expression.reads if isinstance(read, TracedNode))
-    elif isinstance(given, Mapping | list | tuple):
-        for inner in given.values() if isinstance(given, Mapping) else given:
+    if type(value) in (Placeholder, Maybe):
+        yield from (variable for variable in value._expression.reads if isinstance(variable, TracedNode))
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _read_nodes(inner)
 
 
@@ -351,9 +372,9 @@ def require_boolean(expression: PendingExpression, word: str) -> PendingExpressi
     """Returns an expression that is a bool. Raises `InputError` W008 for another type."""
     if not expression.is_unknown and not value_kinds(expression.schema) <= {"bool", "any"}:
         text = display_text(expression)
-        found = value_kinds(expression.schema)
-        rest = f"has_value({text})" if "null" in found else f"{text} == ..."
-        hint = f"or_else({text}, False)" if found == {"bool", "null"} else rest
+        kinds = value_kinds(expression.schema)
+        rest = f"has_value({text})" if "null" in kinds else f"{text} == ..."
+        hint = f"or_else({text}, False)" if kinds == {"bool", "null"} else rest
         raise trace_error(
             "W008", f"{word} takes a condition, and {text} is {python_type(expression.schema)}", hint=hint
         )

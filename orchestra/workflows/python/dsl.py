@@ -73,30 +73,30 @@ def build(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
     if args:
         raise trace_error("W010", "build() takes the fields by name", hint="build(Answer, text=..., citations=[])")
     name = getattr(model, "__name__", str(model))
-    written, output = _schema(model, name, "validation"), _schema(model, name, "serialization")
-    known = written.get("properties", {})
+    input_schema, output = _schema(model, name, "validation"), _schema(model, name, "serialization")
+    properties = input_schema.get("properties", {})
     for key in fields:
-        if key not in known:
-            near = closest_match(key, known)
+        if key not in properties:
+            near = closest_match(key, properties)
             raise trace_error(
                 "W010",
                 f"{name} has no field {key!r}",
-                hint=f"did you mean {near!r}?" if near else f"fields: {', '.join(known)}",
+                hint=f"did you mean {near!r}?" if near else f"fields: {', '.join(properties)}",
             )
-    if absent := [key for key in written.get("required", ()) if key not in fields]:
+    if absent := [key for key in input_schema.get("required", ()) if key not in fields]:
         raise trace_error("W010", f"{name} needs the field {absent[0]!r}", hint=f"build({name}, {absent[0]}=...)")
-    given: dict[str, Any] = {
-        key: part["default"] for key, part in known.items() if "default" in part and key not in fields
+    defaults: dict[str, Any] = {
+        key: part["default"] for key, part in properties.items() if "default" in part and key not in fields
     }
     for key, value in fields.items():
-        have = template_with_type(value)[1]
-        want = subschema(written, known[key])
-        if reason := type_mismatch(have, want):
-            raise argument_type_error(f"build({name}, {key}=...)", value, have, want, reason)
-        given[key] = value
-    needed = output.get("required", ())
-    there = {key: part for key, part in output["properties"].items() if key in given or key in needed}
-    return cast(T, Placeholder(replace(lift(given), schema={**output, "properties": there})))
+        actual_schema = template_with_type(value)[1]
+        expected_schema = subschema(input_schema, properties[key])
+        if reason := type_mismatch(actual_schema, expected_schema):
+            raise argument_type_error(f"build({name}, {key}=...)", value, actual_schema, expected_schema, reason)
+        defaults[key] = value
+    required_names = output.get("required", ())
+    output_parts = {key: part for key, part in output["properties"].items() if key in defaults or key in required_names}
+    return cast(T, Placeholder(replace(lift(defaults), schema={**output, "properties": output_parts})))
 
 
 def _schema(model: Any, name: str, mode: SchemaMode) -> Schema:
@@ -176,16 +176,16 @@ class AskAction(RecoveryAction):
             """
             scope = require_scope("ask(...)")
             if len(question) != 1:
-                said = "has no question" if not question else f"takes one question, got {len(question)}"
-                raise trace_error("W010", f"ask() {said}: it comes first, and everything else by name", hint=_USAGE)
+                problem = "has no question" if not question else f"takes one question, got {len(question)}"
+                raise trace_error("W010", f"ask() {problem}: it comes first, and everything else by name", hint=_USAGE)
             if unknown := next((name for name in clauses if name not in CLAUSES), None):
                 near = closest_match(unknown, CLAUSES)
                 raise trace_error(
                     "W010", f"ask() has no {unknown!r}", hint=f"did you mean {near!r}?" if near else _USAGE
                 )
-            text, have = template_with_type(question[0])
-            if reason := type_mismatch(have, _STR):
-                raise argument_type_error("ask(question)", question[0], have, _STR, reason)
+            text, actual_schema = template_with_type(question[0])
+            if reason := type_mismatch(actual_schema, _STR):
+                raise argument_type_error("ask(question)", question[0], actual_schema, _STR, reason)
             fields, schema = {"ask": text}, _STR
             if "options" in clauses and "returns" in clauses:
                 raise trace_error(
@@ -195,11 +195,11 @@ class AskAction(RecoveryAction):
                 )
             if "options" in clauses:
                 fields["options"] = _parse_options(clauses.pop("options"))
-            elif (wanted := clauses.pop("returns", str)) is not str:
-                if get_origin(wanted) is Literal and all(isinstance(one, str) for one in get_args(wanted)):
-                    fields["options"] = _parse_options(get_args(wanted))
+            elif (returns := clauses.pop("returns", str)) is not str:
+                if get_origin(returns) is Literal and all(isinstance(argument, str) for argument in get_args(returns)):
+                    fields["options"] = _parse_options(get_args(returns))
                 else:
-                    fields["returns"], schema = return_type(wanted, scope)
+                    fields["returns"], schema = return_type(returns, scope)
             if "options" in fields:
                 schema = {"enum": [*fields["options"]]}
             draft = scope.add_node(AskNode, "asked", schema, **fields)
@@ -207,23 +207,27 @@ class AskAction(RecoveryAction):
             return finish_node(clauses, draft, scope, "asked", "ask(fallback=...)")
 
 
-def _parse_options(given: Any) -> tuple[str, ...]:
+def _parse_options(options: Any) -> tuple[str, ...]:
     """Returns the options. Raises `InputError` W016 for anything but a list of constant texts."""
-    if contains_placeholder(given):
+    if contains_placeholder(options):
         raise trace_error(
             "W016",
             "options=[...] are known when the workflow is written, and this is a value of it",
             hint="options=['yes', 'no']",
         )
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+    if (
+        isinstance(options, str)
+        or not isinstance(options, Sequence)
+        or not all(isinstance(option, str) for option in options)
+    ):
         raise trace_error(
             "W016",
-            f"options={plain_json(given)!r} is not a list of texts",
+            f"options={plain_json(options)!r} is not a list of texts",
             hint="options=['yes', 'no'], or returns=... a type",
         )
-    if not given:
+    if not options:
         raise trace_error("W016", "options=[] has none to choose from", hint="leave it out, and any text is an answer")
-    return tuple(given)
+    return tuple(options)
 
 
 ask: Final = AskAction("ask")
@@ -253,11 +257,11 @@ class AgentBy(Agent[P, A]):
     choice: AgentChoice
     agents: tuple[Agent[..., Any], ...]
 
-    def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _argument_templates(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments as templates. Raises `InputError` W010 or W011 if one of the agents does not take
         them.
         """
-        expression = [agent._argument_templates(agent._bind_arguments((), given)) for agent in self.agents]
+        expression = [agent._argument_templates(agent._bind_arguments((), arguments)) for agent in self.agents]
         return expression[0]
 
     def _add_node(self, scope: TraceScope, expression: dict[str, Any]) -> TracedNode:
@@ -286,12 +290,12 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
             that is not an agent.
     """
     scope = require_scope("agent_by")
-    stated, found = template_with_type(by)
+    template, actual_schema = template_with_type(by)
     if type(by) is not Placeholder:
         hint = "{...}[label], where the label is known now"
         raise trace_error("W016", f"agent_by() takes a value of the workflow, and {by!r} is known now", hint=hint)
-    if reason := type_mismatch(found, _LABEL_SCHEMA):
-        raise argument_type_error("agent_by(by)", by, found, {"type": "string"}, reason)
+    if reason := type_mismatch(actual_schema, _LABEL_SCHEMA):
+        raise argument_type_error("agent_by(by)", by, actual_schema, {"type": "string"}, reason)
     by_label: dict[str, Agent[P, Any]] = {
         str(label).lower() if isinstance(label, bool) else label: agent for label, agent in of.items()
     }
@@ -303,23 +307,23 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
     if not by_label:
         raise trace_error("W016", "agent_by() is given no label", hint=_HINT)
     rest = otherwise.name if otherwise is not None else None
-    choice = AgentChoice(by=stated, of={label: agent.name for label, agent in by_label.items()}, otherwise=rest)
-    _check_labels(choice, found, display_text(by._expression))
+    choice = AgentChoice(by=template, of={label: agent.name for label, agent in by_label.items()}, otherwise=rest)
+    _check_labels(choice, actual_schema, display_text(by._expression))
     first = next(iter(agents.values()))
-    made: AgentBy[P, Any] = AgentBy("agent_by", first.signature)
-    made.choice, made.agents = choice, tuple(agents.values())
-    scope.root.steps += made.agents
-    return cast("Agent[P, A | B]", made)
+    result: AgentBy[P, Any] = AgentBy("agent_by", first.signature)
+    result.choice, result.agents = choice, tuple(agents.values())
+    scope.root.steps += result.agents
+    return cast("Agent[P, A | B]", result)
 
 
 def _check_labels(choice: AgentChoice, schema: Schema, text: str) -> None:
     """Refuses impossible labels, and possible labels without an agent."""
     if "x-unknown" in schema:
         return
-    known, any_text, _ = agent_choice.label_values(schema)
+    labels, any_text, _ = agent_choice.label_values(schema)
     for label in choice.of if not any_text else ():
-        if label not in known:
-            near = closest_match(label, known)
+        if label not in labels:
+            near = closest_match(label, labels)
             raise trace_error(
                 "W008",
                 f"{text} is {python_type(schema)}: it is never {label!r}",

@@ -37,8 +37,8 @@ class CodeLocation:
     @property
     def position(self) -> tuple[int, int, int, int]:
         """First line, last line, first column, last column. Columns count UTF-8 bytes from 0."""
-        found = list(self.code.co_positions()) if 0 <= self.offset < len(self.code.co_code) else [(None,) * 4]
-        return to_position(self.code, found[self.offset // 2 if len(found) > 1 else 0])
+        positions = list(self.code.co_positions()) if 0 <= self.offset < len(self.code.co_code) else [(None,) * 4]
+        return to_position(self.code, positions[self.offset // 2 if len(positions) > 1 else 0])
 
     @property
     def is_foreign(self) -> bool:
@@ -70,13 +70,13 @@ def _is_own_frame(frame: FrameType) -> bool:
 
 def caller_stack() -> list[CodeLocation]:
     """Returns the locations of the frames outside of this package, innermost first."""
-    found: list[CodeLocation] = []
+    code_locations: list[CodeLocation] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not _is_own_frame(frame):
-            found.append(CodeLocation(frame.f_code, frame.f_lasti))
+            code_locations.append(CodeLocation(frame.f_code, frame.f_lasti))
         frame = frame.f_back
-    return found
+    return code_locations
 
 
 def user_stack() -> tuple[CodeLocation, ...]:
@@ -86,11 +86,11 @@ def user_stack() -> tuple[CodeLocation, ...]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_own_frame(frame):
         frame = frame.f_back
-    found: list[CodeLocation] = []
+    code_locations: list[CodeLocation] = []
     while frame is not None and not _is_own_frame(frame):
-        found.append(CodeLocation(frame.f_code, frame.f_lasti))
+        code_locations.append(CodeLocation(frame.f_code, frame.f_lasti))
         frame = frame.f_back
-    return tuple(found)
+    return tuple(code_locations)
 
 
 def user_location() -> CodeLocation:
@@ -125,10 +125,10 @@ def innermost_user_location(error: BaseException, user_files: Collection[str]) -
 def function_error(name: str, error: Exception, file: str) -> InputError:
     """Returns the error of a workflow function in `file` that raised an exception while it was traced."""
     location, text = innermost_user_location(error, (file,)), " ".join(_exception_text(error).split())
-    said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    description = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return InputError(
         "W028",
-        f"reading the workflow {name} failed: {said}",
+        f"reading the workflow {name} failed: {description}",
         location=location_of(location) if location is not None else None,
         why="the body of a workflow runs once, before any value is known",
         hint="correct this line; code that needs the values of a run belongs in a tool",

@@ -80,7 +80,7 @@ def map_(
     Raises:
         InputError: W-codes for errors in the body.
     """
-    scope, given = require_scope("map_"), _require_list("map_", items)
+    scope, elements = require_scope("map_"), _require_list("map_", items)
     for word, number in (
         ("limit", limit),
         ("concurrency", concurrency),
@@ -96,7 +96,7 @@ def map_(
             raise trace_error(
                 "W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint
             )
-    name, inner, result = _trace_body(body, given, scope)
+    name, inner, result = _trace_body(body, elements, scope)
     maybe = type(result) is Maybe
     with enter_scope(inner):
         if maybe and result._is_list:
@@ -108,16 +108,22 @@ def map_(
         expression = lift(result) if not maybe and not inner.nodes else peek(result)
     if not inner.nodes:
         if at_least is not None:
-            why = "without a call none of its elements fails alone"
+            reason = "without a call none of its elements fails alone"
             hint = "leave it out; or when(length(items) >= 3, lambda: ...) around what uses the list"
             raise trace_error(
-                "W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why
+                "W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=reason
             )
-        return cast("list[U]", Placeholder(_map_expression(given, expression, name)))
-    each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency, "at_least": at_least}
-    draft = _add_each_node(scope, inner, expression, text, schema, each)
-    made = node_value(draft, scope)
-    return cast("list[U]", Maybe(made, is_list=True) if maybe else Placeholder(made))
+        return cast("list[U]", Placeholder(_map_expression(elements, expression, name)))
+    each_fields = {
+        "each": f"${{{elements.cel}}}",
+        "as_": name,
+        "limit": limit,
+        "concurrency": concurrency,
+        "at_least": at_least,
+    }
+    draft = _add_each_node(scope, inner, expression, text, schema, each_fields)
+    map_result = node_value(draft, scope)
+    return cast("list[U]", Maybe(map_result, is_list=True) if maybe else Placeholder(map_result))
 
 
 def _is_all(at_least: Any) -> bool:
@@ -144,13 +150,16 @@ def _require_list(word: str, items: Any) -> PendingExpression:
     return expression
 
 
-def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: TraceScope) -> tuple[str, TraceScope, Any]:
+def _trace_body(
+    body: Callable[..., Any], elements: PendingExpression, scope: TraceScope
+) -> tuple[str, TraceScope, Any]:
     """Returns the name of the element, the scope of the body, and its result."""
     parameters = [*inspect.signature(body).parameters.values()]
     required = [
-        one
-        for one in parameters
-        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        parameter
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     if len(required) > 1 or not parameters:
         raise trace_error(
@@ -158,7 +167,7 @@ def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: Trace
             f"the body takes one element, and this one takes {len(required)} arguments",
             hint="map_(lambda item: ..., items)",
         )
-    schema = UNKNOWN_TYPE if given.is_unknown else cast(Schema, element_type(given.schema))
+    schema = UNKNOWN_TYPE if elements.is_unknown else cast(Schema, element_type(elements.schema))
     inner = TraceScope(parent=scope, file=_source_file(body) or scope.file, is_type_discovery=scope.is_type_discovery)
     name = inner.new_name((required or parameters)[0].name)
     element = PendingExpression(name, ATOM_PRECEDENCE, schema, inner, frozenset({Variable(name, schema)}))
@@ -171,27 +180,32 @@ def _source_file(body: Any) -> str:
     return code.co_filename if code is not None else ""
 
 
-def _map_expression(given: PendingExpression, made: PendingExpression, name: str) -> PendingExpression:
+def _map_expression(elements: PendingExpression, body_expression: PendingExpression, name: str) -> PendingExpression:
     """Returns the expression of a body without nodes: `items.map(item, ...)`."""
-    outer = frozenset(read for read in made.reads if read.name != name)
-    inner = replace(made, reads=outer, scope=given.scope, node=None)
-    cel = f"{given.bracketed(ATOM_PRECEDENCE)}.map({name}, {made.cel})"
-    return combine(cel, ATOM_PRECEDENCE, infer_type(cel, (given, inner)), [given, inner])
+    outer = frozenset(variable for variable in body_expression.reads if variable.name != name)
+    inner = replace(body_expression, reads=outer, scope=elements.scope, node=None)
+    cel = f"{elements.bracketed(ATOM_PRECEDENCE)}.map({name}, {body_expression.cel})"
+    return combine(cel, ATOM_PRECEDENCE, infer_type(cel, (elements, inner)), [elements, inner])
 
 
 def _add_each_node(
-    scope: TraceScope, inner: TraceScope, expression: PendingExpression, text: Any, schema: Schema, each: dict[str, Any]
+    scope: TraceScope,
+    inner: TraceScope,
+    expression: PendingExpression,
+    text: Any,
+    schema: Schema,
+    each_fields: dict[str, Any],
 ) -> TracedNode:
     """Adds the node that runs a body for each element: the body's only node, or a block."""
     only = inner.nodes[0]
-    if len(inner.nodes) > 1 or expression.cel != only.name or not _can_inline(scope, only, each["as_"]):
+    if len(inner.nodes) > 1 or expression.cel != only.name or not _can_inline(scope, only, each_fields["as_"]):
         block = NodeBlock(nodes={draft.name: draft.freeze() for draft in inner.nodes}, output=text)
-        draft = scope.add_node(CallNode, "mapped", schema, call=block, **each)
+        draft = scope.add_node(CallNode, "mapped", schema, call=block, **each_fields)
         draft.effect, draft.body_nodes = body_effect(inner), inner.nodes
         return draft
     when = only.freeze().when
     inner.release_name(only.name)
-    draft = scope.add_node(only.kind, only.name, only.schema, **only.fields, **each)
+    draft = scope.add_node(only.kind, only.name, only.schema, **only.fields, **each_fields)
     draft.fields["when"], draft.effect, draft.body_nodes = when, only.effect, only.body_nodes
     draft.has_variable_name = draft.has_variable_name or only.has_variable_name
     return draft
@@ -201,20 +215,22 @@ def _can_inline(scope: TraceScope, only: TracedNode, element: str) -> bool:
     """Whether a node has the same meaning outside of its body. A condition that does not read the element is evaluated
     once under `each`.
     """
-    own = only.guards[len(only.guards) - only.own_guard_count :]
-    return not own or (not scope.guards and all(any(read.name == element for read in guard.reads) for guard in own))
+    node_guards = only.guards[len(only.guards) - only.own_guard_count :]
+    return not node_guards or (
+        not scope.guards and all(any(variable.name == element for variable in guard.reads) for guard in node_guards)
+    )
 
 
 def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
     """Returns the elements for which a condition holds. The condition calls nothing. Raises `InputError` (W-codes) for
     errors.
     """
-    scope, given = require_scope("filter_"), _require_list("filter_", items)
-    name, inner, result = _trace_body(test, given, scope)
+    scope, elements = require_scope("filter_"), _require_list("filter_", items)
+    name, inner, result = _trace_body(test, elements, scope)
     if inner.nodes:
-        called = inner.nodes[0].name
-        hint = f"judged = map_(lambda {name}: {called}(...), ...), then filter_ by its output"
-        raise trace_error("W016", f"filter_ takes a condition, and this one calls {called}", hint=hint)
+        call_name = inner.nodes[0].name
+        hint = f"judged = map_(lambda {name}: {call_name}(...), ...), then filter_ by its output"
+        raise trace_error("W016", f"filter_ takes a condition, and this one calls {call_name}", hint=hint)
     if not contains_placeholder(result):
         raise trace_error(
             "W015", f"this condition is known now: {result!r}", hint="a Python `if` outside of the workflow's body"
@@ -222,10 +238,15 @@ def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
     with enter_scope(inner):
         condition = require_boolean(lift(result), "filter_")
     outer = replace(
-        condition, reads=frozenset(read for read in condition.reads if read.name != name), scope=given.scope, node=None
+        condition,
+        reads=frozenset(variable for variable in condition.reads if variable.name != name),
+        scope=elements.scope,
+        node=None,
     )
-    cel = f"{given.bracketed(ATOM_PRECEDENCE)}.filter({name}, {condition.cel})"
-    return cast("list[T]", Placeholder(combine(cel, ATOM_PRECEDENCE, infer_type(cel, (given, outer)), [given, outer])))
+    cel = f"{elements.bracketed(ATOM_PRECEDENCE)}.filter({name}, {condition.cel})"
+    return cast(
+        "list[T]", Placeholder(combine(cel, ATOM_PRECEDENCE, infer_type(cel, (elements, outer)), [elements, outer]))
+    )
 
 
 @overload
@@ -241,8 +262,10 @@ def values(items: Any, /) -> Any:
     if type(items) is Maybe and items._is_list:
         return rename_to_variable(items._expression)
     if type(items) is not Placeholder and contains_placeholder(items):
-        one = f"require({display_text(items._expression)})" if type(items) is Maybe else "first_of(a, b, otherwise=...)"
-        raise trace_error("W016", "values() takes the list that map_ gave", hint=f"{one} for single values")
+        hint = (
+            f"require({display_text(items._expression)})" if type(items) is Maybe else "first_of(a, b, otherwise=...)"
+        )
+        raise trace_error("W016", "values() takes the list that map_ gave", hint=f"{hint} for single values")
     return items
 
 
@@ -293,8 +316,8 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
             "the loop's body calls nothing, so every turn would be the same",
             hint="call an agent or a tool in it",
         )
-    made = LoopBlock(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
-    draft = scope.add_node(LoopNode, "loop", turn.schema, loop=made)
+    loop_block = LoopBlock(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
+    draft = scope.add_node(LoopNode, "loop", turn.schema, loop=loop_block)
     draft.effect, draft.body_nodes = body_effect(turn.inner), turn.inner.nodes
     draft.presence = presence_of(nodes_read_by(turn.output, turn.inner), turn.inner.active_guards)
     return Placeholder(node_value(draft, scope))
@@ -310,13 +333,13 @@ class _LoopTrace:
         code = getattr(body, "__code__", None)
         unknown = "x-unknown" in previous or scope.is_type_discovery
         self.inner = TraceScope(parent=scope, file=code.co_filename if code else scope.file, is_type_discovery=unknown)
-        given = [("previous", previous), ("turn", {"type": "integer"})][:count]
+        scope_inputs = [("previous", previous), ("turn", {"type": "integer"})][:count]
         with enter_scope(self.inner):
             words = [
                 Placeholder(
                     PendingExpression(name, ATOM_PRECEDENCE, schema, self.inner, frozenset({Variable(name, schema)}))
                 )
-                for name, schema in given
+                for name, schema in scope_inputs
             ]
             result = trace(body, *words)
             if type(result) is Maybe:

@@ -23,15 +23,15 @@ def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputErr
     Returns the error unchanged if no function contains that part.
     """
     if isinstance(error, InputErrors):
-        return InputErrors([with_source_line(one, flow) for one in error.errors])
+        return InputErrors([with_source_line(item_error, flow) for item_error in error.errors])
     part = error.location
     while isinstance(part, WorkflowPart) and part.called is not None:
-        called = (
-            one
-            for one in flow.steps
-            if isinstance(one, Workflow) and one.name == part.called.workflow and one.node_lines
+        workflows = (
+            step
+            for step in flow.steps
+            if isinstance(step, Workflow) and step.name == part.called.workflow and step.node_lines
         )
-        if (inner := next(called, None)) is None:
+        if (inner := next(workflows, None)) is None:
             break
         flow, part = inner, part.called
     location = _location_of(part.path, flow.node_lines) if isinstance(part, WorkflowPart) else None
@@ -48,8 +48,8 @@ def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputErr
 
 def _location_of(path: tuple[str | int, ...], lines: NodeLines) -> CodeLocation | None:
     """Returns the location of the innermost node on the path that has one."""
-    found = None
+    code_location = None
     for above, step in zip(("", *path), path, strict=False):
         if above == "nodes" and isinstance(step, str) and (line := lines.get(step)) is not None:
-            found, lines = line.location or found, line.inner
-    return found
+            code_location, lines = line.location or code_location, line.inner
+    return code_location

@@ -23,28 +23,28 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
     Agents that refer to a card by name are left to the catalog. Raises `InputError` W021 for two different steps of one
     name, at any depth of calls.
     """
-    found: NamedSteps = {}
-    waiting, seen = [*reversed(steps)], set[int]()
-    while waiting:
-        step = waiting.pop()
-        if id(step) in seen:
+    steps_by_name: NamedSteps = {}
+    pending_steps, visited = [*reversed(steps)], set[int]()
+    while pending_steps:
+        step = pending_steps.pop()
+        if id(step) in visited:
             continue
-        seen.add(id(step))
+        visited.add(id(step))
         if isinstance(step, Workflow) or (isinstance(step, Agent) and step.card is not None):
-            other = found.setdefault((step.kind, step.name), step)
-            if other is not step and not step.is_same(other):
+            other_step = steps_by_name.setdefault((step.kind, step.name), step)
+            if other_step is not step and not step.is_same(other_step):
                 raise ambiguous_name_error(step)
-        waiting += reversed(
+        pending_steps += reversed(
             step.steps if isinstance(step, Workflow) else step.declared_callees if isinstance(step, Agent) else ()
         )
-    return found
+    return steps_by_name
 
 
 def ambiguous_name_error(step: Step[..., Any]) -> InputError:
     """Returns the error W021 of another agent or workflow with the same name."""
     kind = "workflow" if isinstance(step, Workflow) else step.kind
-    why = "a workflow calls steps by name"
-    return InputError("W021", f"two different {kind}s are called {step.name!r}", hint="rename one", why=why)
+    reason = "a workflow calls steps by name"
+    return InputError("W021", f"two different {kind}s are called {step.name!r}", hint="rename one", why=reason)
 
 
 def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
@@ -52,19 +52,21 @@ def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
 
     Names of two models with different schemas are left out, and so are models without a schema or with a secret.
     """
-    waiting: list[Any] = [one for step in steps for one in (*step.signature.types.values(), step.signature.returns)]
-    found: dict[str, Schema | None] = {}
-    seen: list[Any] = []
-    while waiting:
-        here = waiting.pop()
-        waiting += get_args(here)
-        if not (isclass(here) and issubclass(here, BaseModel)) or here in seen:
+    type_hints: list[Any] = [
+        type_hint for step in steps for type_hint in (*step.signature.types.values(), step.signature.returns)
+    ]
+    models: dict[str, Schema | None] = {}
+    visited: list[Any] = []
+    while type_hints:
+        annotation = type_hints.pop()
+        type_hints += get_args(annotation)
+        if not (isclass(annotation) and issubclass(annotation, BaseModel)) or annotation in visited:
             continue
-        seen.append(here)
-        waiting += [field.annotation for field in here.model_fields.values()]
-        schema = _model_schema(here)
-        found[here.__name__] = schema if found.get(here.__name__, schema) == schema else None
-    return {name: schema for name, schema in found.items() if schema is not None and name.isidentifier()}
+        visited.append(annotation)
+        type_hints += [field.annotation for field in annotation.model_fields.values()]
+        schema = _model_schema(annotation)
+        models[annotation.__name__] = schema if models.get(annotation.__name__, schema) == schema else None
+    return {name: schema for name, schema in models.items() if schema is not None and name.isidentifier()}
 
 
 def _model_schema(model: type[BaseModel]) -> Schema | None:

@@ -71,7 +71,9 @@ class PendingExpression:
 def display_text(expression: PendingExpression) -> str:
     """Returns the expression as Python, with bare names for inputs."""
     lists = {
-        read.name: read.name for read in expression.reads if isinstance(read, TracedNode) and "each" in read.fields
+        variable.name: variable.name
+        for variable in expression.reads
+        if isinstance(variable, TracedNode) and "each" in variable.fields
     }
     return cel_to_python(expression.cel, lists)
 
@@ -101,9 +103,9 @@ def plain_json(value: Any) -> Any:
     except (PydanticSerializationError, ValueError) as error:
         name = getattr(type(value), "__name__", "object")
         if callable(value):
-            called = getattr(value, "name", None) or getattr(value, "__name__", name)
+            callable_name = getattr(value, "name", None) or getattr(value, "__name__", name)
             raise trace_error(
-                "W007", f"{called} is a function, and not a value", hint=f"call it: {called}(...)"
+                "W007", f"{callable_name} is a function, and not a value", hint=f"call it: {callable_name}(...)"
             ) from error
         raise trace_error(
             "W007", f"a {name} has no JSON form", hint="pass str, int, float, bool, lists, dicts or pydantic models"
@@ -116,10 +118,10 @@ def _check_json(value: Any) -> None:
     """Refuses texts made from placeholders, and values that JSON does not have."""
     match value:
         case str() if PLACEHOLDER_MARK in value:
-            shown = value if len(value) <= 100 else value[:99] + "…"
+            excerpt = value if len(value) <= 100 else value[:99] + "…"
             raise trace_error(
                 "W005",
-                f"this text holds the name of a value, not the value: {shown!r}",
+                f"this text holds the name of a value, not the value: {excerpt!r}",
                 hint="'text ' + value, without repr()",
             )
         case str() if any("\ud800" <= char <= "\udfff" for char in value):
@@ -142,7 +144,9 @@ def combine(
 ) -> PendingExpression:
     """Returns a composed expression. It has the reads and needs of its parts, and the innermost of their scopes."""
     scope = max(
-        (part.scope for part in parts), key=lambda one: len([*one.chain()]), default=require_scope("an expression")
+        (part.scope for part in parts),
+        key=lambda other_scope: len([*other_scope.chain()]),
+        default=require_scope("an expression"),
     )
     reads = frozenset[Variable]().union(*(part.reads for part in parts))
     needs = frozenset[TracedNode]().union(*(part.needs for part in parts))
@@ -156,16 +160,18 @@ def build_expression(
 
     Raises `InputError` W008 if it has no type.
     """
-    cel = pattern.format(*(one.bracketed(bracket) for one in operands))
+    cel = pattern.format(*(operand.bracketed(bracket) for operand in operands))
     return combine(cel, precedence, infer_type(cel, operands), [*operands])
 
 
 def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
     """Returns the type of an expression as the compiler infers it. Raises `InputError` W008 if it has none."""
-    if any(one.is_unknown for one in operands):
+    if any(operand.is_unknown for operand in operands):
         return UNKNOWN_TYPE
     types = {
-        read.name: read.type if isinstance(read, TracedNode) else read.schema for one in operands for read in one.reads
+        variable.name: variable.type if isinstance(variable, TracedNode) else variable.schema
+        for operand in operands
+        for variable in operand.reads
     }
     try:
         return TypeChecker(cel, types).check(parse(cel))
@@ -202,17 +208,19 @@ def _text_template(parts: tuple[str | PendingExpression, ...]) -> str:
     """Returns a text with references. Dollar signs before a reference become a reference, since `$${` would be a
     literal `${`.
     """
-    found = literal = ""
+    template = literal = ""
     for part in parts:
         if isinstance(part, str):
             literal += part
             continue
         text = literal.rstrip("$")
         dollars = literal[len(text) :]
-        found += escape_references(text) + (f"${{{to_cel_literal(dollars)}}}" if dollars else "") + f"${{{part.cel}}}"
+        template += (
+            escape_references(text) + (f"${{{to_cel_literal(dollars)}}}" if dollars else "") + f"${{{part.cel}}}"
+        )
         literal = ""
     end: str = escape_references(literal)
-    return found + end
+    return template + end
 
 
 def to_guard(expression: PendingExpression) -> NodeGuard:
@@ -225,8 +233,8 @@ def node_value(draft: TracedNode, scope: TraceScope) -> PendingExpression:
     needs = frozenset({draft})
     if "each" not in draft.fields:
         return PendingExpression(draft.name, ATOM_PRECEDENCE, draft.schema, scope, needs, needs, draft)
-    listed = bundle_definitions({"type": "array", "items": draft.schema})
-    return PendingExpression(f"{draft.name}.values", ATOM_PRECEDENCE, listed, scope, needs, needs, draft)
+    list_schema = bundle_definitions({"type": "array", "items": draft.schema})
+    return PendingExpression(f"{draft.name}.values", ATOM_PRECEDENCE, list_schema, scope, needs, needs, draft)
 
 
 def union_type(schemas: list[Schema]) -> Schema:

@@ -73,12 +73,12 @@ class Placeholder(errors.UnknownValue):
 
     def __str__(self) -> str:
         if current_scope() is not None:
-            have = value_kinds(self._expression.schema)
+            kinds = value_kinds(self._expression.schema)
             hint = (
                 "{x}, without str()"
-                if have == {"str"}
+                if kinds == {"str"}
                 else "as_text({x})"
-                if have <= {"str", "int", "float", "bool"}
+                if kinds <= {"str", "int", "float", "bool"}
                 else _TOOL
             )
             _refuse(self, "str()", f"{hint}; repr({{x}}) shows its expression")
@@ -106,14 +106,18 @@ class Placeholder(errors.UnknownValue):
 
     def __bool__(self) -> bool:
         expression, text = self._expression, display_text(self._expression)
-        have = value_kinds(expression.schema) - {"any"}
-        asked = (
-            f"has_value({text})" if "null" in have else f"length({text}) > 0" if have <= {"list", "str", "map"} else ""
+        kinds = value_kinds(expression.schema) - {"any"}
+        suggestion = (
+            f"has_value({text})"
+            if "null" in kinds
+            else f"length({text}) > 0"
+            if kinds <= {"list", "str", "map"}
+            else ""
         )
-        if have <= {"bool"} or not asked:
+        if kinds <= {"bool"} or not suggestion:
             hint = errors.rewrite_hint(errors.user_location()) or f"first_of(when({text}, lambda: ...), otherwise=...)"
         else:
-            hint = f"state the condition: first_of(when({asked}, lambda: ...), otherwise=...)"
+            hint = f"state the condition: first_of(when({suggestion}, lambda: ...), otherwise=...)"
         raise trace_error(
             "W005",
             f"{text} has no truth value yet",
@@ -191,14 +195,14 @@ def missing_error(maybe: Maybe[Any], use: str = "") -> Exception:
     )
 
 
-def _refuse(placeholder: Any, what: str, hint: str) -> NoReturn:
+def _refuse(placeholder: Any, action: str, hint: str) -> NoReturn:
     expression = placeholder._expression
     text = display_text(expression)
     raise trace_error(
         "W005",
         f"{text} ({python_type(expression.schema)}) has no value yet",
         hint=errors.rewrite_hint(errors.user_location()) or hint.format(x=text),
-        why=f"{TRACED_ONCE_REASON}; Python's {what} cannot wait for one",
+        why=f"{TRACED_ONCE_REASON}; Python's {action} cannot wait for one",
     )
 
 
@@ -219,9 +223,9 @@ _UNSUPPORTED_METHODS: tuple[tuple[str, str, str], ...] = (
 """Special methods that need the value: their names, a description, and the code to write instead."""
 
 
-def _make_refusal(what: str, hint: str) -> Callable[..., NoReturn]:
+def _make_refusal(action: str, hint: str) -> Callable[..., NoReturn]:
     def refuse(self: Placeholder, *rest: Any) -> NoReturn:
-        _refuse(self, what, hint)
+        _refuse(self, action, hint)
 
     return refuse
 
@@ -255,19 +259,21 @@ for _name, _op in {"and": "&&", "or": "||", "add": "+", "sub": "-", "mul": "*", 
 def _select_field(expression: PendingExpression, name: str) -> PendingExpression:
     """Returns `.name` of a value. Raises `InputError` W002 if its type has no such field."""
     mark_used(expression)
-    found = UNKNOWN_TYPE if expression.is_unknown else field_type(expression.schema, name)
-    if isinstance(found, str):
-        raise _no_field_error(expression, name, found)
+    field_schema = UNKNOWN_TYPE if expression.is_unknown else field_type(expression.schema, name)
+    if isinstance(field_schema, str):
+        raise _no_field_error(expression, name, field_schema)
     base = expression.bracketed(ATOM_PRECEDENCE)
     plain = name.isascii() and name.isidentifier() and name not in KEYWORDS
     cel = f"{base}.{name}" if plain else f"{base}[{to_cel_literal(name)}]"
-    return replace(expression, cel=cel, precedence=ATOM_PRECEDENCE, schema=found, node=None, parts=(), template=None)
+    return replace(
+        expression, cel=cel, precedence=ATOM_PRECEDENCE, schema=field_schema, node=None, parts=(), template=None
+    )
 
 
 def _no_field_error(expression: PendingExpression, name: str, reason: str) -> Exception:
-    text, have = display_text(expression), value_kinds(expression.schema)
+    text, kinds = display_text(expression), value_kinds(expression.schema)
     python = {"str": str, "list": list, "int": int, "float": float, "map": dict}
-    if len(have) == 1 and hasattr(python.get(next(iter(have)), object), name):
+    if len(kinds) == 1 and hasattr(python.get(next(iter(kinds)), object), name):
         hint = {"append": f"{text} + [item]", "get": f"{text}['key']"}.get(
             name, f"do it in a @tool(effect='pure') that takes {text}"
         )
@@ -278,11 +284,11 @@ def _no_field_error(expression: PendingExpression, name: str, reason: str) -> Ex
         )
     if reason.startswith("may be null"):
         titles = [part["title"] for part in union_members(expression.schema) if part.get("title", "").isidentifier()]
-        other = f"{titles[0]}(...)" if len(titles) == 1 else "..."
+        call_text = f"{titles[0]}(...)" if len(titles) == 1 else "..."
         return trace_error(
             "W002",
             f"{text} may be None ({python_type(expression.schema)}), and None has no field {name!r}",
-            hint=f"or_else({text}, {other}).{name} gives a default for None",
+            hint=f"or_else({text}, {call_text}).{name} gives a default for None",
         )
     return trace_error("W002", f"{text}: {reason}")
 
@@ -294,35 +300,35 @@ def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
         hint = f"filter_(lambda item: ..., {text}), or do it in a @tool(effect='pure')"
         raise trace_error("W003", f"{text} cannot be sliced: its length is not known yet", hint=hint)
     mark_used(expression)
-    have = value_kinds(expression.schema)
+    kinds = value_kinds(expression.schema)
     base = expression.bracketed(ATOM_PRECEDENCE)
-    if type(key) is int and have == {"list"}:
-        found = item_type(expression.schema, key if key >= 0 else None)
-        if isinstance(found, str):
-            raise trace_error("W003", f"{text}: {found}")
+    if type(key) is int and kinds == {"list"}:
+        item_schema = item_type(expression.schema, key if key >= 0 else None)
+        if isinstance(item_schema, str):
+            raise trace_error("W003", f"{text}: {item_schema}")
         at = str(key) if key >= 0 else f"size({expression.cel}) - {-key}"
         return replace(
             expression,
             cel=f"{base}[{at}]",
             precedence=ATOM_PRECEDENCE,
-            schema=found,
+            schema=item_schema,
             node=None,
             parts=(),
             template=None,
         )
-    if type(key) is str and have == {"map"}:
+    if type(key) is str and kinds == {"map"}:
         return _select_field(expression, key)
-    if (type(key) is Placeholder and have == {"list"}) or (
-        have == {"map"} and not resolve(expression.schema).get("properties")
+    if (type(key) is Placeholder and kinds == {"list"}) or (
+        kinds == {"map"} and not resolve(expression.schema).get("properties")
     ):
         return build_expression("{0}[{1}]", ATOM_PRECEDENCE, expression, lift(key))
     if expression.is_unknown:
         return replace(expression, cel=f"{base}[{lift(key).cel}]", precedence=ATOM_PRECEDENCE, node=None)
-    if have == {"map"}:
+    if kinds == {"map"}:
         raise trace_error(
             "W003", f"{text} is {python_type(expression.schema)}: it has fields, not keys", hint=f"write {text}.{key}"
         )
-    if "null" in have:
+    if "null" in kinds:
         raise trace_error(
             "W003",
             f"{text} may be None ({python_type(expression.schema)})",
@@ -334,25 +340,26 @@ def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
 def mark_used(expression: PendingExpression) -> None:
     """Marks the reads of an expression as used here. Raises `InputError` W006 or W009 if they cannot be."""
     _check_accessible(expression)
-    for read in expression.reads:
-        if isinstance(read, TracedNode):
-            read.is_used = True
+    for variable in expression.reads:
+        if isinstance(variable, TracedNode):
+            variable.is_used = True
 
 
 def _check_accessible(expression: PendingExpression) -> None:
     """Refuses an expression of another body, or of a node that may be missing here."""
     scope = current_scope()
-    if scope is None or all(expression.scope is not one for one in scope.chain()):
+    if scope is None or all(expression.scope is not trace_scope for trace_scope in scope.chain()):
         raise trace_error(
             "W006",
             f"{display_text(expression)} belongs to another map_ body or workflow",
             hint="return it from the body, and use what map_ gives",
             why="a body runs once for each element, so there is no single value outside of it",
         )
-    standing = scope.active_guards
+    node_guards = scope.active_guards
     for node in expression.needs:
         if any(
-            guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)
+            guard is not (node_guards[index] if index < len(node_guards) else None)
+            for index, guard in enumerate(node.guards)
         ):
             raise missing_error(Maybe(replace(expression, node=node)))
         if node.presence is NodePresence.OPTIONAL and scope.return_location is None:
@@ -409,8 +416,8 @@ def _lift_constant(value: Any) -> PendingExpression:
         {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": TYPE_NAMES[type(plain)]}
     )
     text = to_cel(plain)
-    if stands := constant_format(value):
-        schema["format"] = stands
+    if format_name := constant_format(value):
+        schema["format"] = format_name
     return PendingExpression(
         text, 7 if text.startswith("-") else ATOM_PRECEDENCE, schema, require_scope("an expression")
     )
@@ -420,24 +427,24 @@ def _lift_collection(value: Any) -> PendingExpression:
     """Returns a list or mapping that contains placeholders."""
     if isinstance(value, Mapping):
         entries = {str(key): lift(inner) for key, inner in value.items()}
-        schema = bundle_definitions(object_type({key: one.schema for key, one in entries.items()}))
-        cel = "{" + ", ".join(f"{to_cel_literal(key)}: {one.cel}" for key, one in entries.items()) + "}"
-        made = {key: template_with_type(inner)[0] for key, inner in value.items()}
-        return combine(cel, ATOM_PRECEDENCE, schema, [*entries.values()], template=made)
+        schema = bundle_definitions(object_type({key: entry.schema for key, entry in entries.items()}))
+        cel = "{" + ", ".join(f"{to_cel_literal(key)}: {entry.cel}" for key, entry in entries.items()) + "}"
+        templates = {key: template_with_type(inner)[0] for key, inner in value.items()}
+        return combine(cel, ATOM_PRECEDENCE, schema, [*entries.values()], template=templates)
     if isinstance(value, set | frozenset):
         raise trace_error("W007", "a set of values that are not known yet has no order", hint="pass a list")
     items = [lift(inner) for inner in value]
-    fixed = {
+    array_schema = {
         "type": "array",
-        "prefixItems": [one.schema for one in items],
+        "prefixItems": [item.schema for item in items],
         "minItems": len(items),
         "maxItems": len(items),
     }
-    cel = "[" + ", ".join(one.cel for one in items) + "]"
+    cel = "[" + ", ".join(item.cel for item in items) + "]"
     return combine(
         cel,
         ATOM_PRECEDENCE,
-        bundle_definitions(fixed),
+        bundle_definitions(array_schema),
         items,
         template=[template_with_type(inner)[0] for inner in value],
     )
@@ -474,34 +481,34 @@ def _text_parts(expression: PendingExpression, value: Any) -> tuple[str | Pendin
 
 
 def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: frozenset[str], kb: frozenset[str]) -> None:
-    both = ka | kb
-    if what := misread_operand(op, a.schema, b.schema):
+    kinds = ka | kb
+    if misreading := misread_operand(op, a.schema, b.schema):
         hint = "do it in a @tool(effect='pure')"
         raise trace_error(
             "W008",
-            f"{display_text(a)} {op} {display_text(b)} would take {what} as a text",
+            f"{display_text(a)} {op} {display_text(b)} would take {misreading} as a text",
             hint=hint,
             why=TEXT_FORM_REASON,
         )
     if op in ("==", "!="):
-        fine = bool(ka & kb) or both <= _NUMBERS or "any" in both or bool(ka & _NUMBERS and kb & _NUMBERS)
+        fine = bool(ka & kb) or kinds <= _NUMBERS or "any" in kinds or bool(ka & _NUMBERS and kb & _NUMBERS)
     elif op in ("&&", "||"):
-        fine = both == {"bool"}
+        fine = kinds == {"bool"}
     else:
-        texts = op in ("+", "<", "<=", ">", ">=") and both == {"str"}
-        fine = both <= _NUMBERS or texts or (op == "+" and both == {"list"})
+        texts = op in ("+", "<", "<=", ">", ">=") and kinds == {"str"}
+        fine = kinds <= _NUMBERS or texts or (op == "+" and kinds == {"list"})
     if fine:
         return
     python = {"&&": "&", "||": "|"}.get(op, op)
     first, second = display_text(a), display_text(b)
     message = f"{first} {python} {second} is not defined: {_operand_type(a)} {python} {_operand_type(b)}"
-    if "null" in both and op not in ("==", "!="):
+    if "null" in kinds and op not in ("==", "!="):
         raise trace_error(
             "W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) gives a default for None"
         )
-    if op == "+" and "str" in both:
-        other = second if ka == {"str"} else first
-        raise trace_error("W008", message, hint=f"as_text({other}) makes a text of it")
+    if op == "+" and "str" in kinds:
+        other_text = second if ka == {"str"} else first
+        raise trace_error("W008", message, hint=f"as_text({other_text}) makes a text of it")
     hint = "and, or of conditions: all_of(...), any_of(...); compare values first" if op in ("&&", "||") else ""
     raise trace_error("W008", message, hint=hint)
 
@@ -515,19 +522,19 @@ def _operand_type(expression: PendingExpression) -> str:
     )
 
 
-def _check_possible(expression: PendingExpression, other: PendingExpression) -> None:
+def _check_possible(expression: PendingExpression, other_expression: PendingExpression) -> None:
     """Refuses a comparison with a constant that the type excludes."""
-    if "const" not in other.schema or other.reads or not expression.reads:
+    if "const" not in other_expression.schema or other_expression.reads or not expression.reads:
         return
-    value, text = other.schema["const"], display_text(expression)
+    value, text = other_expression.schema["const"], display_text(expression)
     if value is None:
         if not value_kinds(expression.schema) & {"null", "any"}:
             raise trace_error(
                 "W008", f"{text} is {python_type(expression.schema)}: it is never None", hint="leave the comparison out"
             )
         return
-    if (found := allowed_values(expression.schema, value)) is not None:
-        hint = f"did you mean {found.suggestion!r}?" if found.suggestion else ""
+    if (allowed_constants := allowed_values(expression.schema, value)) is not None:
+        hint = f"did you mean {allowed_constants.suggestion!r}?" if allowed_constants.suggestion else ""
         raise trace_error("W008", f"{text} is {python_type(expression.schema)}: it is never {value!r}", hint=hint)
 
 

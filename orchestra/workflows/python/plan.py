@@ -142,19 +142,19 @@ else:
         """
         scope = require_scope("plan")
         if len(goal) != 1:
-            said = "has no goal" if not goal else f"takes one goal, got {len(goal)}"
-            raise trace_error("W010", f"plan() {said}: it comes first, and everything else by name", hint=_USAGE)
+            problem = "has no goal" if not goal else f"takes one goal, got {len(goal)}"
+            raise trace_error("W010", f"plan() {problem}: it comes first, and everything else by name", hint=_USAGE)
         clauses = {name: given.pop(name) for name in CLAUSES if name in given}
         return _add_plan(scope, goal[0], clauses, _value_templates(given, with_))
 
 
 def _add_plan(scope: TraceScope, goal: Any, clauses: dict[str, Any], values: dict[str, Any]) -> Any:
-    text, have = template_with_type(goal)
-    if reason := type_mismatch(have, {"type": "string"}):
-        raise argument_type_error("plan(goal)", goal, have, {"type": "string"}, reason)
-    if (wanted := clauses.pop("returns", _UNSET)) is _UNSET:
+    text, goal_schema = template_with_type(goal)
+    if reason := type_mismatch(goal_schema, {"type": "string"}):
+        raise argument_type_error("plan(goal)", goal, goal_schema, {"type": "string"}, reason)
+    if (returns_clause := clauses.pop("returns", _UNSET)) is _UNSET:
         raise trace_error("W010", "plan() has no return type", hint=_USAGE)
-    returns, schema = (ANYTHING, {}) if wanted is Any else return_type(wanted, scope)
+    returns, schema = (ANYTHING, {}) if returns_clause is Any else return_type(returns_clause, scope)
     fields: dict[str, Any] = {"plan": text, "with_": values, "returns": returns}
     for name, kind in LIST_CLAUSES.items():
         steps = _require_steps(name, kind, clauses.pop(name, ()))
@@ -172,17 +172,17 @@ def _add_plan(scope: TraceScope, goal: Any, clauses: dict[str, Any], values: dic
     return finish_node(options, draft, scope, "planned", "plan(fallback=...)")
 
 
-def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
+def _value_templates(named_values: Mapping[str, Any], extra_values: Any) -> dict[str, Any]:
     """Returns the values that a plan may read, as templates."""
-    if more is not None and not isinstance(more, Mapping):
+    if extra_values is not None and not isinstance(extra_values, Mapping):
         raise trace_error("W016", "with_ takes a mapping from names to values", hint="with_={'limits': limits}")
-    if twice := next((name for name in more or () if name in given), None):
+    if twice := next((name for name in extra_values or () if name in named_values), None):
         raise trace_error(
             "W010", f"plan() got the value {twice!r} twice", hint=f"leave it out of with_, or leave {twice}=... out"
         )
-    found = {}
-    for name, value in {**given, **(more or {})}.items():
-        if name in given and _is_clause_value(value):
+    value_templates = {}
+    for name, value in {**named_values, **(extra_values or {})}.items():
+        if name in named_values and _is_clause_value(value):
             near = closest_match(name, CLAUSES)
             hint = f"did you mean {near!r}?" if near else _USAGE
             raise trace_error(
@@ -191,8 +191,8 @@ def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
         if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name) or name in KEYWORDS:
             hint = f"call it {name.lower()}_" if str(name).lower() in KEYWORDS else "lower case letters, digits and _"
             raise trace_error("W018", f"a plan cannot read a value that is called {name!r}", hint=hint)
-        found[name] = template_with_type(value)[0]
-    return found
+        value_templates[name] = template_with_type(value)[0]
+    return value_templates
 
 
 def _is_clause_value(value: Any) -> bool:
@@ -200,7 +200,7 @@ def _is_clause_value(value: Any) -> bool:
     if type(value) in (Placeholder, Maybe):
         return False
     return isinstance(value, Step | PlanLimits) or (
-        isinstance(value, list | tuple) and any(isinstance(one, Step) for one in value)
+        isinstance(value, list | tuple) and any(isinstance(item, Step) for item in value)
     )
 
 
@@ -208,44 +208,44 @@ def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
     """Returns the type of a node's value as the language writes it, and its schema. Its models are declared in the
     scope.
     """
-    if (said := _not_a_type(returns)) is not None:
-        raise trace_error("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
+    if (problem := _not_a_type(returns)) is not None:
+        raise trace_error("W016", f"returns=... takes a type, and {problem}", hint="returns=Answer")
     try:
         schema = schema_of(type(None) if returns is None else returns, "serialization")
         text = format_type(schema, full=True)
-        parsed = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
+        parsed_type = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
     except InputError as error:
         raise trace_error(
             "W018", f"returns=... is not a type that a workflow can name: {error.message}", hint="returns=Answer"
         ) from error
-    mine = {name: model for name, model in models_in(schema).items() if name not in project_models()}
-    scope.root.models = {**mine, **scope.root.models}
-    return text, parsed
+    own_models = {name: model for name, model in models_in(schema).items() if name not in project_models()}
+    scope.root.models = {**own_models, **scope.root.models}
+    return text, parsed_type
 
 
-def _not_a_type(given: Any) -> str | None:
+def _not_a_type(returns: Any) -> str | None:
     """Describes a value that was given instead of a type; None if it is a type."""
-    if type(given) in (Placeholder, Maybe):
+    if type(returns) in (Placeholder, Maybe):
         return "this is a value"
-    if isinstance(given, Step):
-        return f"{given.name} is {_with_article(_kind_noun(given))}"
-    return f"{given!r} is a text" if isinstance(given, str) else None
+    if isinstance(returns, Step):
+        return f"{returns.name} is {_with_article(_kind_noun(returns))}"
+    return f"{returns!r} is a text" if isinstance(returns, str) else None
 
 
-def _require_steps(name: str, kind: type[Step[..., Any]], given: Any) -> list[Step[..., Any]]:
+def _require_steps(name: str, kind: type[Step[..., Any]], clause: Any) -> list[Step[..., Any]]:
     """Returns the capabilities of a list. Raises `InputError` W016 for another kind, or something that is not a
     step.
     """
-    one = kind.__name__.lower()
-    if isinstance(given, Step):
+    kind_name = kind.__name__.lower()
+    if isinstance(clause, Step):
         raise trace_error(
             "W016",
-            f"{name}=... takes a list, and {given.name} is one {_kind_noun(given)}",
-            hint=f"{name}=[{given.name}]",
+            f"{name}=... takes a list, and {clause.name} is one {_kind_noun(clause)}",
+            hint=f"{name}=[{clause.name}]",
         )
-    if isinstance(given, str) or not isinstance(given, Sequence):
+    if isinstance(clause, str) or not isinstance(clause, Sequence):
         raise trace_error("W016", f"{name}=... takes a list of {name}", hint=f"{name}=[...]")
-    for step in given:
+    for step in clause:
         if isinstance(step, kind):
             continue
         if isinstance(step, Step):
@@ -259,17 +259,17 @@ def _require_steps(name: str, kind: type[Step[..., Any]], given: Any) -> list[St
             hint = (
                 f"{name}=[{step}], where {step} = {_AGENT_FORM.format(step)}"
                 if kind is Agent
-                else f"{name}=[{step}], the {one} itself"
+                else f"{name}=[{step}], the {kind_name} itself"
             )
             raise trace_error("W016", f"{name}=[...] takes {name}, and {step!r} is a text", hint=hint)
-        shown = step.__name__ if callable(step) and hasattr(step, "__name__") else plain_json(step)
+        step_name = step.__name__ if callable(step) and hasattr(step, "__name__") else plain_json(step)
         hint = (
-            f"@{one}({'effect=...' if kind is Tool else ''}) makes one of a function"
+            f"@{kind_name}({'effect=...' if kind is Tool else ''}) makes one of a function"
             if callable(step)
             else f"{name}=[...]"
         )
-        raise trace_error("W016", f"{name}=[...] takes {name}, and {shown!r} is none", hint=hint)
-    return list(given)
+        raise trace_error("W016", f"{name}=[...] takes {name}, and {step_name!r} is none", hint=hint)
+    return list(clause)
 
 
 def _kind_noun(step: Step[..., Any]) -> str:
@@ -280,60 +280,62 @@ def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _require_limits(given: Any) -> PlanLimits:
-    if not isinstance(given, PlanLimits):
+def _require_limits(clause: Any) -> PlanLimits:
+    if not isinstance(clause, PlanLimits):
         raise trace_error(
             "W016",
-            f"limits=... limits the size of the plan, and {given!r} is not a PlanLimits",
+            f"limits=... limits the size of the plan, and {clause!r} is not a PlanLimits",
             hint="limits=PlanLimits(steps=8, width=4)",
         )
-    return given
+    return clause
 
 
-def _value_names(given: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
+def _value_names(clause: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of values."""
     if (
-        not isinstance(given, list | tuple)
-        or (wrong := next((one for one in given if one not in values), None)) is not None
+        not isinstance(clause, list | tuple)
+        or (wrong := next((item for item in clause if item not in values), None)) is not None
     ):
-        shown = repr(given if not isinstance(given, list | tuple) else wrong)
+        value_text = repr(clause if not isinstance(clause, list | tuple) else wrong)
         hint = f"hearsay=[{next(iter(values), 'mail')!r}]"
         raise trace_error(
-            "W016", f"hearsay=... lists names of values that the plan may read, and {shown} is none", hint=hint
+            "W016", f"hearsay=... lists names of values that the plan may read, and {value_text} is none", hint=hint
         )
-    return tuple(given)
+    return tuple(clause)
 
 
-def _require_count(name: str, given: Any) -> int:
-    least, most, shown = COUNT_CLAUSES[name]
-    if type(given) is not int or not least <= given <= most:
-        counted = "skills" if name == "shortlist" else name
-        raise trace_error(
-            "W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}"
-        )
-    return given
-
-
-def _require_flag(name: str, given: Any) -> bool:
-    if type(given) is not bool:
+def _require_count(name: str, clause: Any) -> int:
+    least, max_count, maximum = COUNT_CLAUSES[name]
+    if type(clause) is not int or not least <= clause <= max_count:
+        count_name = "skills" if name == "shortlist" else name
         raise trace_error(
             "W016",
-            f"{name}={given!r} is neither True nor False",
+            f"{name}={clause!r} is no number of {count_name}",
+            hint=f"{name}={maximum}, from {least} to {max_count}",
+        )
+    return clause
+
+
+def _require_flag(name: str, clause: Any) -> bool:
+    if type(clause) is not bool:
+        raise trace_error(
+            "W016",
+            f"{name}={clause!r} is neither True nor False",
             hint=f"{name}={not PlanNode.model_fields[name].default}",
         )
-    return given
+    return clause
 
 
-def _planner_name(name: str, given: Any, scope: TraceScope) -> str | None:
+def _planner_name(name: str, clause: Any, scope: TraceScope) -> str | None:
     """Returns the name of a planning agent; None for no larger one."""
-    if given is None and name == "larger":
+    if clause is None and name == "larger":
         return None
-    if isinstance(given, Agent):
-        scope.root.steps.append(given)
-        return given.name
-    if not isinstance(given, str) or not NAME_PATTERN.fullmatch(given):
-        shown = given.name if isinstance(given, Step) else repr(given)
+    if isinstance(clause, Agent):
+        scope.root.steps.append(clause)
+        return clause.name
+    if not isinstance(clause, str) or not NAME_PATTERN.fullmatch(clause):
+        planner_text = clause.name if isinstance(clause, Step) else repr(clause)
         raise trace_error(
-            "W016", f"{name}={shown} is no agent", hint=f"{name}={PLANNER_CLAUSES[name]!r}, or the agent itself"
+            "W016", f"{name}={planner_text} is no agent", hint=f"{name}={PLANNER_CLAUSES[name]!r}, or the agent itself"
         )
-    return given
+    return clause

@@ -109,7 +109,9 @@ class _PythonPrinter:
         match key:
             case CelLiteral(str(name)) if name.isidentifier():
                 return self.select(of, name)
-            case CelBinary("-", CelCall("size", None, (same,)), CelLiteral(int(back))) if _is_same(same, of):
+            case CelBinary("-", CelCall("size", None, (inner_tree,)), CelLiteral(int(back))) if _is_same(
+                inner_tree, of
+            ):
                 return f"{self.base(of)}[-{back}]"
             case _:
                 return f"{self.base(of)}[{self.render(key)}]"
@@ -138,8 +140,8 @@ class _PythonPrinter:
                 raise NotExpressible(f"{tree.kind}()")
 
     def call(self, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> str:
-        given = (of, *args) if of is not None else args
-        match name, given:
+        operands = (of, *args) if of is not None else args
+        match name, operands:
             case "size", (items,):
                 return f"length({self.render(items)})"
             case "double", (number,):
@@ -171,8 +173,12 @@ class _PythonPrinter:
                 return f"{self.operand(left, op, right=False)} {op} {self.operand(right, op, right=True)}"
 
     def operand(self, tree: CelTree, op: str, *, right: bool) -> str:
-        text, own, precedence = self.render(tree), _precedence(tree), _PRECEDENCE[op]
-        return f"({text})" if own < precedence or (own == precedence and (right or precedence == 4)) else text
+        text, own_precedence, precedence = self.render(tree), _precedence(tree), _PRECEDENCE[op]
+        return (
+            f"({text})"
+            if own_precedence < precedence or (own_precedence == precedence and (right or precedence == 4))
+            else text
+        )
 
 
 def _precedence(tree: CelTree) -> int:
@@ -190,9 +196,9 @@ def _precedence(tree: CelTree) -> int:
             return 9
 
 
-def _is_same(one: CelTree, other: CelTree) -> bool:
+def _is_same(tree: CelTree, other_tree: CelTree) -> bool:
     """Whether two trees are the same apart from their positions."""
-    return without_positions(one) == without_positions(other)
+    return without_positions(tree) == without_positions(other_tree)
 
 
 def without_positions(tree: object) -> object:

@@ -104,8 +104,8 @@ class TracedNode(Variable):
             return self.kind(**fields)  # type: ignore[return-value]  # the kinds are those of the union
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"])
-            raise trace_error("W016", f"{self.name}: {where}: {first['msg']}", location=self.location) from error
+            path = ".".join(str(step) for step in first["loc"])
+            raise trace_error("W016", f"{self.name}: {path}: {first['msg']}", location=self.location) from error
 
 
 @dataclass(eq=False, frozen=True)
@@ -120,8 +120,8 @@ class NodeGuard:
 _SNAKE = re.compile(r"[a-z][a-z0-9_]{0,55}")
 
 
-def _to_snake_case(wanted: str) -> str:
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()
+def _to_snake_case(text: str) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
     return re.sub(r"[^a-z0-9_]+", "_", snake).lstrip("_0123456789")[:56] or "node"
 
 
@@ -212,10 +212,10 @@ class TraceScope:
         """Releases a name without references."""
         self.names.discard(name)
         self.nodes_by_name.pop(name, None)
-        wanted, _, number = name.rpartition("_")
+        stem, _, number = name.rpartition("_")
         for scope in self.chain():
-            if number.isdecimal() and wanted in scope.next_numbers:
-                scope.next_numbers[wanted] = min(int(number), scope.next_numbers[wanted])
+            if number.isdecimal() and stem in scope.next_numbers:
+                scope.next_numbers[stem] = min(int(number), scope.next_numbers[stem])
             if scope is not self:
                 scope.inner_names[name] -= 1
 
@@ -251,9 +251,9 @@ class TraceScope:
     def _is_swallowed(self, location: CodeLocation) -> bool:
         """Whether an enclosing `except` catches every exception and continues."""
         file = location.code.co_filename
-        if (found := self.root.try_blocks.get(file)) is None:
-            found = self.root.try_blocks[file] = errors.try_blocks_at(location)
-        return any(is_caught(one, position_of(location)) for one in found)
+        if (try_blocks := self.root.try_blocks.get(file)) is None:
+            try_blocks = self.root.try_blocks[file] = errors.try_blocks_at(location)
+        return any(is_caught(try_block, position_of(location)) for try_block in try_blocks)
 
     def rename_node(self, draft: TracedNode, wanted: str, *, has_variable_name: bool) -> None:
         """Renames a node without references."""
@@ -326,7 +326,7 @@ def trace_error(
     """
     scope = _scope.get()
     chain = [*scope.chain()] if scope is not None else []
-    homes = {one.file for one in chain}
+    homes = {trace_scope.file for trace_scope in chain}
     if (
         location is None
         and scope is not None
@@ -335,13 +335,22 @@ def trace_error(
     ):
         why = why or "one of its returns gives this"
     locations = [location] if location is not None else errors.caller_stack()
-    own = next((one for one in locations if not one.is_foreign or one.code.co_filename in homes), locations[0])
-    first = own is locations[0]
-    error = (
-        errors.error_at(code, message, hint=hint, why=why, location=own) if first else _foreign_code_error(own, message)
+    own_location = next(
+        (
+            code_location
+            for code_location in locations
+            if not code_location.is_foreign or code_location.code.co_filename in homes
+        ),
+        locations[0],
     )
-    for one in chain:
-        one.errors.append(error)
+    first = own_location is locations[0]
+    error = (
+        errors.error_at(code, message, hint=hint, why=why, location=own_location)
+        if first
+        else _foreign_code_error(own_location, message)
+    )
+    for trace_scope in chain:
+        trace_scope.errors.append(error)
     return error
 
 
@@ -352,8 +361,8 @@ def _foreign_code_error(location: CodeLocation, reason: str) -> InputError:
         )
     else:
         hint = "do this step in a function under @tool(effect='pure'), and call that here"
-    said = f"this line hands a value of the workflow to code that cannot wait for it: {reason}"
-    return errors.error_at("W014", said, hint=hint, why=TRACED_ONCE_REASON, location=location)
+    message = f"this line hands a value of the workflow to code that cannot wait for it: {reason}"
+    return errors.error_at("W014", message, hint=hint, why=TRACED_ONCE_REASON, location=location)
 
 
 def bound_name(location: CodeLocation) -> str | None:
@@ -364,10 +373,10 @@ def bound_name(location: CodeLocation) -> str | None:
 def call_bindings(location: CodeLocation) -> CallBindings:
     """Returns the names that the calls of a code object are bound to, read once per workflow."""
     scope = current_scope()
-    known = scope.root.call_bindings if scope is not None else {}
-    if (found := known.get(id(location.code))) is None:
-        found = known[id(location.code)] = CallBindings(location.code)
-    return found
+    bindings_by_code = scope.root.call_bindings if scope is not None else {}
+    if (cached_bindings := bindings_by_code.get(id(location.code))) is None:
+        cached_bindings = bindings_by_code[id(location.code)] = CallBindings(location.code)
+    return cached_bindings
 
 
 def is_being_traced(function: Callable[..., Any] | None) -> bool:
@@ -400,7 +409,7 @@ def trace(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
     try:
         return function(*args, **inputs)
     except (TypeError, ValueError) as error:
-        if "Placeholder" not in (said := repr(error)) and "Maybe[" not in said:
+        if "Placeholder" not in (message := repr(error)) and "Maybe[" not in message:
             raise
         raise _placeholder_misuse_error(error) from error
 
@@ -420,13 +429,13 @@ def _unsupported_test_error(code: CodeType, last: int, word: str) -> InputError:
 def _placeholder_misuse_error(error: Exception) -> InputError:
     """Returns the error of code that cannot handle a placeholder, at the innermost user line that called it."""
     scope = require_scope("a workflow's body")
-    last = errors.innermost_user_location(error, {one.file for one in scope.chain()})
+    last = errors.innermost_user_location(error, {trace_scope.file for trace_scope in scope.chain()})
     reason = str(error).replace("Placeholder", "placeholder").splitlines()
-    said = f"{type(error).__name__}: {reason[0] if reason else ''}"
-    made = _foreign_code_error(last or errors.user_location(), said)
-    for one in scope.chain():
-        one.errors.append(made)
-    return made
+    message = f"{type(error).__name__}: {reason[0] if reason else ''}"
+    foreign_error = _foreign_code_error(last or errors.user_location(), message)
+    for trace_scope in scope.chain():
+        trace_scope.errors.append(foreign_error)
+    return foreign_error
 
 
 def return_location(function: Callable[..., Any]) -> CodeLocation:

@@ -65,10 +65,15 @@ class Signature:
     def keywords(self) -> KeywordParameters | None:
         """The keyword parameters; None if any name is accepted."""
         parameters = self.parameters.parameters
-        if any(one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters.values()):
+        if any(
+            parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            for parameter in parameters.values()
+        ):
             return None
-        needed = frozenset(name for name, one in parameters.items() if one.default is one.empty)
-        return KeywordParameters(tuple(parameters), needed, frozenset(parameters))
+        required_names = frozenset(
+            name for name, parameter in parameters.items() if parameter.default is parameter.empty
+        )
+        return KeywordParameters(tuple(parameters), required_names, frozenset(parameters))
 
     @cached_property
     def _output(self) -> TypeAdapter[Any]:
@@ -84,9 +89,9 @@ class Signature:
             return decode_value(self._output, value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"])
+            path = ".".join(str(step) for step in first["loc"])
             raise InputError(
-                "W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}"
+                "W020", f"the output is not a {self.returns}: {path + ': ' if path else ''}{first['msg']}"
             ) from error
 
 
@@ -110,9 +115,11 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
         )
     hints = _hints(function, name, location)
     parameters = inspect.signature(function)
-    keyed = key and key in parameters.parameters
-    if keyed:
-        parameters = parameters.replace(parameters=[one for name, one in parameters.parameters.items() if name != key])
+    has_key = key and key in parameters.parameters
+    if has_key:
+        parameters = parameters.replace(
+            parameters=[parameter for name, parameter in parameters.parameters.items() if name != key]
+        )
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in parameters.parameters.values():
@@ -141,16 +148,16 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
     output = _type_schema(hints["return"], f"{name}: the output", "serialization", location)
     inputs = bundle_definitions(object_type(properties, required))
     types = {name: hints[name] for name in parameters.parameters}
-    return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if keyed else None)
+    return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if has_key else None)
 
 
 def signature_of_models(name: str, model: Any, output: Any) -> Signature:
     """Returns the signature of a card with types of its input and output. Raises `InputError` W017."""
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
-        said = getattr(model, "__name__", repr(model))
+        model_name = getattr(model, "__name__", repr(model))
         raise errors.error_at(
             "W017",
-            f"agent({name!r}, ...): the inputs are a pydantic model, and {said} is none",
+            f"agent({name!r}, ...): the inputs are a pydantic model, and {model_name} is none",
             hint="class ReaderInput(BaseModel): question: str",
         )
     return Signature(
@@ -174,7 +181,9 @@ def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> d
         raise errors.error_at(
             "W017", f"{name}: an annotation is not a type: {error}", hint=_SUPPORTED_TYPES, location=location
         ) from error
-    if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
+    if inspect.isfunction(function) and all(
+        isinstance(annotation, str) for annotation in function.__annotations__.values()
+    ):
         # Resolved once, here, where local types are visible. Callers of the function need them too.
         function.__annotations__ = dict(hints)
     return hints
@@ -205,12 +214,12 @@ def _check_parameter(parameter: inspect.Parameter, name: str, location: CodeLoca
         )
 
 
-def _type_schema(kind: Any, what: str, mode: Any, location: CodeLocation | None) -> Schema:
+def _type_schema(kind: Any, role: str, mode: Any, location: CodeLocation | None) -> Schema:
     try:
         return schema_of(type(None) if kind is None else kind, mode)
     except InputError as error:
         raise errors.error_at(
-            "W017", f"{what}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=location
+            "W017", f"{role}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=location
         ) from error
 
 
@@ -234,14 +243,14 @@ def signature_of_graph(graph: Graph) -> Signature:
     """Returns the signature of a frozen workflow, as far as its types are built in. The compiler finds the others and
     the output.
     """
-    known: dict[str, Schema] = project_models()
+    known_models: dict[str, Schema] = project_models()
     properties: dict[str, Any] = {}
-    for name, given in graph.input.items():
+    for name, entry in graph.input.items():
         try:
-            properties[name] = parse_type(given.type, known)
+            properties[name] = parse_type(entry.type, known_models)
         except InputError:
-            properties[name] = {"title": given.type}
-    required = [name for name, given in graph.input.items() if not given.optional]
+            properties[name] = {"title": entry.type}
+    required = [name for name, entry in graph.input.items() if not entry.optional]
     inputs = bundle_definitions(object_type(properties, required))
     fields = sorted(graph.input, key=lambda name: name not in required)
     return Signature(_keyword_signature(fields, required), inputs, {"x-unknown": True})
@@ -257,21 +266,22 @@ def _keyword_signature(fields: list[str], required: list[str]) -> inspect.Signat
 
 def models_in(*schemas: Schema) -> dict[str, Schema]:
     """Returns the models in schemas, by name."""
-    found: dict[str, Schema] = {}
+    models: dict[str, Schema] = {}
     for schema in schemas:
-        waiting: list[Any] = [schema]
+        pending_schemas: list[Any] = [schema]
         defs = {"$defs": schema["$defs"]} if "$defs" in schema else {}
-        while waiting:
-            here = waiting.pop()
-            if isinstance(here, Mapping):
-                if "properties" in here and isinstance(here.get("title"), str):
-                    found.setdefault(
-                        here["title"], subschema(defs, {key: value for key, value in here.items() if key != "$defs"})
+        while pending_schemas:
+            annotation = pending_schemas.pop()
+            if isinstance(annotation, Mapping):
+                if "properties" in annotation and isinstance(annotation.get("title"), str):
+                    models.setdefault(
+                        annotation["title"],
+                        subschema(defs, {key: value for key, value in annotation.items() if key != "$defs"}),
                     )
-                waiting += here.values()
-            elif isinstance(here, list):
-                waiting += here
-    return found
+                pending_schemas += annotation.values()
+            elif isinstance(annotation, list):
+                pending_schemas += annotation
+    return models
 
 
 def workflow_inputs(
@@ -283,9 +293,9 @@ def workflow_inputs(
     Raises `InputError` W018 for a name or a type that the language does not have.
     """
     location = CodeLocation(function.__code__, -1)
-    known = {**project_models(), **models_in(signature.input)}
+    all_models = {**project_models(), **models_in(signature.input)}
     required = signature.input["required"]
-    found: dict[str, Input] = {}
+    inputs: dict[str, Input] = {}
     types: dict[str, Schema] = {}
     schemas: dict[str, Schema] = {}
     for key, part in signature.input["properties"].items():
@@ -300,15 +310,15 @@ def workflow_inputs(
             raise errors.error_at(
                 "W018", message, hint="let the tool that needs it read it from where it is kept", location=location
             )
-        text, schemas[key] = declare_type(schema, key, known, types)
+        text, schemas[key] = declare_type(schema, key, all_models, types)
         description = str(part.get("description", ""))
         if key in required:
-            found[key] = Input(type=text, description=description)
+            inputs[key] = Input(type=text, description=description)
         else:
-            found[key] = Input(
+            inputs[key] = Input(
                 type=text, default=escape_references(part.get("default")), optional=True, description=description
             )
-    return found, types, bundle_definitions(object_type(schemas, required))
+    return inputs, types, bundle_definitions(object_type(schemas, required))
 
 
 def declare_type(schema: Schema, key: str, known: Mapping[str, Schema], types: dict[str, Schema]) -> tuple[str, Schema]:
@@ -317,16 +327,16 @@ def declare_type(schema: Schema, key: str, known: Mapping[str, Schema], types: d
     """
     text = format_type(schema, full=True)
     try:
-        if _is_equivalent(meant := parse_type(text, known), schema):
-            return text, meant
+        if _is_equivalent(parsed_type := parse_type(text, known), schema):
+            return text, parsed_type
     except InputError:
         pass  # a tuple, or any type
-    named = "".join(part.capitalize() for part in key.split("_")) + "Input"
-    while named in known or named in types:
-        named += "_"
+    class_name = "".join(part.capitalize() for part in key.split("_")) + "Input"
+    while class_name in known or class_name in types:
+        class_name += "_"
     body = {word: value for word, value in schema.items() if word not in ("default", "description")}
-    types[named] = body if "type" in body or "anyOf" in body else {"anyOf": [body]}
-    return named, types[named]
+    types[class_name] = body if "type" in body or "anyOf" in body else {"anyOf": [body]}
+    return class_name, types[class_name]
 
 
 def _is_equivalent(first: Schema, second: Schema) -> bool:

@@ -135,9 +135,9 @@ class Agent(Step[P, R]):
     @classmethod
     def from_card(cls, card: Card) -> Agent[..., Any]:
         """Returns an agent with its own card, which takes precedence over a card of that name in the project."""
-        made = cls.from_contract(card.contract)
-        made.__dict__["card"] = card
-        return made
+        result = cls.from_contract(card.contract)
+        result.__dict__["card"] = card
+        return result
 
     @cached_property
     def card(self) -> Card | None:
@@ -184,8 +184,8 @@ class Agent(Step[P, R]):
             return False
         if self.prompt is not None and self._declaration == other._declaration:
             return True
-        mine, theirs = self.card, other.card
-        return mine is None or theirs is None or mine.digest == theirs.digest
+        own_card, other_card = self.card, other.card
+        return own_card is None or other_card is None or own_card.digest == other_card.digest
 
     def _presence(self) -> NodePresence:
         return (
@@ -221,14 +221,14 @@ class Tool(Step[P, R], CheckOperand):
     @classmethod
     def from_contract(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
         """Returns a tool with this contract and function."""
-        made: Tool[..., Any] = Tool(contract.name, signature_of_contract(contract), contract.description)
-        made.function, made.effect, made.version, made.label = (
+        result: Tool[..., Any] = Tool(contract.name, signature_of_contract(contract), contract.description)
+        result.function, result.effect, result.version, result.label = (
             function,
             contract.effect,
             contract.version,
             contract.label,
         )
-        return made
+        return result
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if current_scope() is None and not inspect.iscoroutinefunction(self.function):
@@ -265,9 +265,9 @@ class Workflow(Step[P, R]):
     @classmethod
     def from_graph(cls, graph: Graph) -> Workflow[..., Any]:
         """Returns a workflow with this graph, such as one of a file."""
-        made: Workflow[..., Any] = Workflow(graph.name, signature_of_graph(graph), graph.description)
-        made.__dict__["_trace"] = (graph, (), {}, {})
-        return made
+        result: Workflow[..., Any] = Workflow(graph.name, signature_of_graph(graph), graph.description)
+        result.__dict__["_trace"] = (graph, (), {}, {})
+        return result
 
     @property
     def graph(self) -> Graph:
@@ -291,18 +291,18 @@ class Workflow(Step[P, R]):
         """The pydantic models, by name, of its inputs, of its plans' results and of the workflows below it. The catalog
         needs them.
         """
-        found: dict[str, Schema] = {}
-        returned: dict[str, Schema] = {}
-        waiting: list[Step[..., Any]] = [self]
-        seen: set[str] = set()
-        while waiting:
-            step = waiting.pop()
-            if isinstance(step, Workflow) and step.name not in seen:
-                seen.add(step.name)
-                found = {**models_in(step.signature.input), **found}
-                returned = {**step._trace[2], **returned}
-                waiting += step.steps
-        return {**returned, **found}
+        all_models: dict[str, Schema] = {}
+        returned_models: dict[str, Schema] = {}
+        pending_steps: list[Step[..., Any]] = [self]
+        visited: set[str] = set()
+        while pending_steps:
+            step = pending_steps.pop()
+            if isinstance(step, Workflow) and step.name not in visited:
+                visited.add(step.name)
+                all_models = {**models_in(step.signature.input), **all_models}
+                returned_models = {**step._trace[2], **returned_models}
+                pending_steps += step.steps
+        return {**returned_models, **all_models}
 
     def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another workflow of this name has the same graph. Raises `InputError` (W-codes) for errors in one of
@@ -333,14 +333,16 @@ class Workflow(Step[P, R]):
         inputs, types, record = workflow_inputs(function, self.name, self.signature)
         source = frozenset({Variable("input", record)})
         with enter_scope(scope):
-            given = {
+            expressions = {
                 name: PendingExpression(
                     f"input.{name}", ATOM_PRECEDENCE, subschema(record, record["properties"][name]), scope, source
                 )
                 for name in inputs
             }
             try:
-                returned = trace(function, **{name: Placeholder(expression) for name, expression in given.items()})
+                returned_value = trace(
+                    function, **{name: Placeholder(expression) for name, expression in expressions.items()}
+                )
             except OrchestraError:
                 raise
             except Exception as error:  # the body is user code
@@ -348,12 +350,12 @@ class Workflow(Step[P, R]):
             if scope.errors:
                 raise scope.errors[0]
             scope.return_location = return_location(function)
-            output = self._output(returned)
+            output = self._output(returned_value)
             if not scope.nodes:
                 hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"
                 raise trace_error("W019", f"{self.name} calls nothing", hint=hint)
-            if not contains_placeholder(returned):
-                said_so = f"{self.name} returns {returned!r:.60}, which is the same in every run"
+            if not contains_placeholder(returned_value):
+                said_so = f"{self.name} returns {returned_value!r:.60}, which is the same in every run"
                 raise trace_error("W019", said_so, hint="return what a call gives, or build(Model, field=...)")
             nodes = {draft.name: draft.freeze() for draft in scope.nodes}
         graph = Graph(
@@ -370,27 +372,29 @@ class Workflow(Step[P, R]):
         )
         return graph, self._collect_steps(scope), scope.models, node_lines(scope.nodes)
 
-    def _output(self, returned: Any) -> Any:
-        if type(returned) is Maybe:
-            text = display_text(returned._expression)
+    def _output(self, returned_value: Any) -> Any:
+        if type(returned_value) is Maybe:
+            text = display_text(returned_value._expression)
             hint = f"first_of({text}, otherwise=...), or require({text}): without it, the run has no output"
-            hint = f"values({text})" if returned._is_list else hint
+            hint = f"values({text})" if returned_value._is_list else hint
             raise trace_error("W009", f"{self.name} returns a value that may be missing", hint=hint)
-        output, schema = template_with_type(returned)
+        output, schema = template_with_type(returned_value)
         if reason := type_mismatch(schema, self.signature.output):
-            wanted, have = python_type(self.signature.output), python_type(schema)
-            where = f": {reason}" if not reason.startswith("expected") else ""
-            raise trace_error("W012", f"{self.name} must return {wanted}, and returns {have}{where}")
+            expected_type, actual_type = python_type(self.signature.output), python_type(schema)
+            position_text = f": {reason}" if not reason.startswith("expected") else ""
+            raise trace_error(
+                "W012", f"{self.name} must return {expected_type}, and returns {actual_type}{position_text}"
+            )
         return output
 
     def _collect_steps(self, scope: TraceScope) -> tuple[Step[..., Any], ...]:
-        found: dict[tuple[str, str], Step[..., Any]] = {}
+        steps_by_name: dict[tuple[str, str], Step[..., Any]] = {}
         for step in scope.steps:
-            other = found.setdefault((step.kind, step.name), step)
-            if not step.is_same(other):
+            other_step = steps_by_name.setdefault((step.kind, step.name), step)
+            if not step.is_same(other_step):
                 location = CodeLocation(self.function.__code__, -1) if self.function is not None else None
                 raise name_conflict_error(step.name, "workflow" if step.kind == "call" else step.kind, location)
-        return tuple(found.values())
+        return tuple(steps_by_name.values())
 
 
 class AgentDecorator(Protocol):
@@ -448,21 +452,24 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
         )
 
     def declare(function: Callable[..., Any]) -> Any:
-        made: Agent[..., Any] = Agent(
+        result: Agent[..., Any] = Agent(
             function.__name__, signature_of_function(function, "agent"), first_paragraph(function)
         )
         settings = dict(card)
-        made.prompt, made.folder = settings.pop("prompt"), Path(function.__code__.co_filename).parent
+        result.prompt, result.folder = settings.pop("prompt"), Path(function.__code__.co_filename).parent
         for key in ("tools", "agents"):
             if key in settings:
-                given = tuple(settings[key])
-                made.declared_callees = (*made.declared_callees, *(one for one in given if isinstance(one, Step)))
-                settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
+                values = tuple(settings[key])
+                result.declared_callees = (
+                    *result.declared_callees,
+                    *(item for item in values if isinstance(item, Step)),
+                )
+                settings[key] = tuple(item.name if isinstance(item, Step) else item for item in values)
         if "checks" in settings:
             settings["checks"], steps = card_checks(settings["checks"])
-            made.declared_callees = (*made.declared_callees, *steps)
-        made.settings = settings
-        return made
+            result.declared_callees = (*result.declared_callees, *steps)
+        result.settings = settings
+        return result
 
     return declare
 
@@ -497,11 +504,11 @@ else:
         """
         effects, labels = get_args(Effect), get_args(Label)
         if effect not in effects or label not in labels:
-            called = getattr(function, "__name__", name) or "a tool"
+            tool_title = getattr(function, "__name__", name) or "a tool"
             raise (
-                errors.unknown_effect_error(called, effect, effects)
+                errors.unknown_effect_error(tool_title, effect, effects)
                 if effect not in effects
-                else errors.unknown_label_error(called, label, labels)
+                else errors.unknown_label_error(tool_title, label, labels)
             )
 
         def declare(inner):
@@ -511,9 +518,9 @@ else:
                 raise errors.error_at(
                     "T008", missing_key_message(name or inner.__name__), hint=KEY_HINT, location=location
                 )
-            made = Tool(name or inner.__name__, signature, first_paragraph(inner))
-            made.function, made.effect, made.version, made.label = inner, effect, version, label
-            return made
+            result = Tool(name or inner.__name__, signature, first_paragraph(inner))
+            result.function, result.effect, result.version, result.label = inner, effect, version, label
+            return result
 
         return declare if function is None else declare(function)
 
@@ -550,26 +557,26 @@ def workflow(
 
     def declare(function: Callable[..., Any]) -> Any:
         signature = signature_of_function(function, "workflow")
-        called = name or function.__name__
-        if not NAME_PATTERN.fullmatch(called):
+        workflow_name = name or function.__name__
+        if not NAME_PATTERN.fullmatch(workflow_name):
             raise errors.error_at(
                 "W017",
-                f"a workflow cannot be called {called!r}",
+                f"a workflow cannot be called {workflow_name!r}",
                 hint="@workflow(name='lower_case_name')",
                 location=CodeLocation(function.__code__, -1),
             )
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise errors.error_at(
                 "W017",
-                f"{called} is a coroutine or a generator, and a workflow is a plain function",
-                hint=f"def {called}(...): calls in it add nodes, and need no await",
+                f"{workflow_name} is a coroutine or a generator, and a workflow is a plain function",
+                hint=f"def {workflow_name}(...): calls in it add nodes, and need no await",
                 location=CodeLocation(function.__code__, -1),
             )
-        made: Workflow[..., Any] = Workflow(called, signature, first_paragraph(function))
-        made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
+        result: Workflow[..., Any] = Workflow(workflow_name, signature, first_paragraph(function))
+        result.function, result.budget, result.label, result.defaults = function, budget, label, defaults
         if accept is not None:
-            made.accept = parse_accept(accept)
-        return made
+            result.accept = parse_accept(accept)
+        return result
 
     if function is not None and not inspect.isroutine(function):
         hint = "@workflow above a function with types, or @workflow(name=..., budget=...)"

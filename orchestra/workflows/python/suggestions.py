@@ -38,8 +38,8 @@ def rewrite(tree: ast.Module, position: Position) -> str:
             text, before = _unparse(new), _unparse(outer)
             if text != before and not (isinstance(statement, ast.If) and _is_whole_test(statement, outer)):
                 return text
-    if said := _rewrite_builtin(chain):
-        return said
+    if rewritten_call := _rewrite_builtin(chain):
+        return rewritten_call
     if isinstance(statement, ast.If):
         return _rewrite_if(tree, statement)
     if isinstance(statement, ast.For):
@@ -87,14 +87,16 @@ def _enclosing_nodes(tree: ast.Module, position: Position) -> list[ast.AST]:
     """Returns the nodes that contain a position, outermost first."""
     line, end, first, last = position
     chain: list[ast.AST] = []
-    here: ast.AST = tree
+    current_node: ast.AST = tree
     while True:
-        inner = next((node for node in ast.iter_child_nodes(here) if _spans(node, (line, first), (end, last))), None)
+        inner = next(
+            (node for node in ast.iter_child_nodes(current_node) if _spans(node, (line, first), (end, last))), None
+        )
         if inner is None:
             return chain
         if hasattr(inner, "lineno"):
             chain.append(inner)
-        here = inner
+        current_node = inner
 
 
 def _spans(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> bool:
@@ -162,10 +164,10 @@ class _DslRewriter(ast.NodeTransformer):
                 parts.append(value)
         if not parts:
             return node
-        joined = parts[0]
-        for more in parts[1:]:
-            joined = ast.BinOp(joined, ast.Add(), more)
-        return joined
+        text_expression = parts[0]
+        for part in parts[1:]:
+            text_expression = ast.BinOp(text_expression, ast.Add(), part)
+        return text_expression
 
 
 def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword] | None = None) -> ast.Call:
@@ -186,7 +188,7 @@ _PURE_WORDS = frozenset(
 def _has_calls(node: ast.AST) -> bool:
     """Whether an expression visibly calls an agent, a tool or a workflow."""
     calls = (inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call))
-    return any(not (isinstance(called, ast.Name) and called.id in _PURE_WORDS) for called in calls)
+    return any(not (isinstance(call, ast.Name) and call.id in _PURE_WORDS) for call in calls)
 
 
 def _rewrite_comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
@@ -228,10 +230,10 @@ def _rewrite_if(tree: ast.Module, statement: ast.If) -> str:
 
 def _rewrite_choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
     """Rewrites a choice so that only the chosen branch runs. Without calls, `choose` is enough."""
-    (test, value), *more = arms
-    rest = _rewrite_choice(more, otherwise) if more else otherwise
-    if isinstance(said := _rewrite_none_test(test, value, rest), ast.expr):
-        return said
+    (test, value), *other_arms = arms
+    rest = _rewrite_choice(other_arms, otherwise) if other_arms else otherwise
+    if isinstance(rewritten_test := _rewrite_none_test(test, value, rest), ast.expr):
+        return rewritten_test
     if not _has_calls(value):
         if not _has_calls(rest):
             return _call("choose", [test, value, rest])
@@ -257,27 +259,27 @@ def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> a
     `x`.
     """
     match test:
-        case ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked]):
-            there, other = then, otherwise
+        case ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as tested_name]):
+            present_branch, absent_branch = then, otherwise
         case ast.Call(
             func=ast.Name(id="not_"),
-            args=[ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked])],
+            args=[ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as tested_name])],
         ):
-            there, other = otherwise, then
+            present_branch, absent_branch = otherwise, then
         case _:
             return None
-    if ast.dump(there) == ast.dump(asked):
-        return None if _has_calls(other) else _call("or_else", [asked, other])
-    match there:
+    if ast.dump(present_branch) == ast.dump(tested_name):
+        return None if _has_calls(absent_branch) else _call("or_else", [tested_name, absent_branch])
+    match present_branch:
         case ast.Call(func=ast.Name(id="or_else"), args=[ast.Attribute(value=ast.Name(id=of)) as field, _]) if (
             of == name
         ):
-            there = field
+            present_branch = field
         case _:
             pass
-    if _has_calls(other) or _has_calls(there) or not _reads_fields(there, name):
+    if _has_calls(absent_branch) or _has_calls(present_branch) or not _reads_fields(present_branch, name):
         return None
-    rewritten: ast.expr = _NoneDefaultInserter(name).visit(there)
+    rewritten: ast.expr = _NoneDefaultInserter(name).visit(present_branch)
     return rewritten
 
 
@@ -350,9 +352,11 @@ def to_comprehension(tree: ast.Module, position: Position) -> str:
                 func=ast.Name(id="map_" | "filter_" as word),
                 args=[ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)]), body=body), items],
             ):
-                made, over = ast.unparse(body), ast.unparse(items)
+                source, over = ast.unparse(body), ast.unparse(items)
                 return (
-                    f"[{made} for {name} in {over}]" if word == "map_" else f"[{name} for {name} in {over} if {made}]"
+                    f"[{source} for {name} in {over}]"
+                    if word == "map_"
+                    else f"[{name} for {name} in {over} if {source}]"
                 )
             case _:
                 continue
@@ -374,14 +378,14 @@ class TryBlock(NamedTuple):
 
 def swallowing_blocks(tree: ast.Module) -> list[TryBlock]:
     """Returns all such blocks of a file."""
-    found = []
+    try_blocks = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Try | ast.TryStar) and any(map(_swallows, node.handlers)):
             parts = (inner for part in node.body for inner in ast.walk(part))
-            found.append(
+            try_blocks.append(
                 TryBlock(node.body, [inner for inner in parts if isinstance(inner, ast.FunctionDef | ast.Lambda)])
             )
-    return found
+    return try_blocks
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:

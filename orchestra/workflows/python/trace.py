@@ -95,36 +95,38 @@ class _FunctionWriter:
         graph = self.graph
         if graph.types:
             raise NotExpressible(f"its types are declared in the file: {', '.join(graph.types)}")
-        told = [
+        keywords = [
             f"{key}={value!r}"
             for key in ("budget", "label", "defaults")
             if (value := _without_unset(getattr(graph, key))) is not None
         ]
         if graph.accept is not None:
-            told.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
+            keywords.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
         body = _BodyWriter(self, {}, graph.nodes)
-        described = [repr(graph.description)] if graph.description else []
-        lines = [*described, *body.lines(), f"return {body.optional_value(graph.output)}"]
+        description_arguments = [repr(graph.description)] if graph.description else []
+        lines = [*description_arguments, *body.lines(), f"return {body.optional_value(graph.output)}"]
         told_of = any(entry.description for entry in graph.input.values())
         imports = ["from typing import Annotated", "from pydantic import Field"] if told_of else []
         head = [
             *imports,
             *(f"{step}_ = {step}" for step in self.aliased),
-            f"@{self.word('workflow')}({', '.join(told)})",
+            f"@{self.word('workflow')}({', '.join(keywords)})",
         ]
         return "\n".join([*head, *self.signature(), *(_INDENT + line for line in lines), ""])
 
     def signature(self) -> list[str]:
         """Returns the lines of the signature."""
-        given = []
+        parameters = []
         for name, entry in self.graph.input.items():
             kind = (
                 f"Annotated[{_python_type(entry.type)}, Field(description={entry.description!r})]"
                 if entry.description
                 else _python_type(entry.type)
             )
-            given.append(f"{_variable(name)}: {kind}" + (f" = {_default(entry.default)}" if entry.optional else ""))
-        return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
+            parameters.append(
+                f"{_variable(name)}: {kind}" + (f" = {_default(entry.default)}" if entry.optional else "")
+            )
+        return [f"def {_variable(self.graph.name)}({', '.join(parameters)}) -> Any:"]
 
     def word(self, name: str) -> str:
         """Returns a name of the DSL, qualified if a local name hides it."""
@@ -144,8 +146,12 @@ def _without_unset(value: Any) -> Any:
 
     class _Shown:
         def __repr__(self) -> str:
-            fields = {name: found for name in type(value).model_fields if (found := getattr(value, name)) is not None}
-            arguments = ", ".join(f"{name}={_without_unset(found)!r}" for name, found in fields.items())
+            fields = {
+                name: field_value
+                for name in type(value).model_fields
+                if (field_value := getattr(value, name)) is not None
+            }
+            arguments = ", ".join(f"{name}={_without_unset(field)!r}" for name, field in fields.items())
             return f"{type(value).__name__}({arguments})"
 
     return _Shown()
@@ -173,9 +179,9 @@ class _BodyWriter:
         """Registers the expression by which other nodes read this one."""
         require, values = self.function.word("require"), self.function.word("values")
         missing = node.when is not None and not _is_per_element(node)
-        withheld = "abstain" in node.otherwise or _is_per_element(node)
+        is_withheld = "abstain" in node.otherwise or _is_per_element(node)
         if node.each is not None:
-            self.lists[name] = f"{require}({name})" if missing else f"{values}({name})" if withheld else name
+            self.lists[name] = f"{require}({name})" if missing else f"{values}({name})" if is_withheld else name
         elif missing or "abstain" in node.otherwise:
             self.names[name] = f"{require}({name})"
 
@@ -210,13 +216,13 @@ class _BodyWriter:
         return [*before, f"{name} = {text}"]
 
     def map_call(self, node: AnyNode, text: str) -> str:
-        told = "".join(
+        keywords = "".join(
             f", {key}={getattr(node, key)!r}"
             for key in ("limit", "concurrency", "at_least")
             if getattr(node, key) is not None
         )
         body = text if isinstance(node, CallNode) and isinstance(node.call, NodeBlock) else f"lambda {node.as_}: {text}"
-        return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
+        return f"{self.function.word('map_')}({body}, {self.value(node.each)}{keywords})"
 
     def node_expression(self, name: str, node: AnyNode) -> tuple[list[str], str]:
         """Returns the expression that makes a node, and the lines before it."""
@@ -224,12 +230,12 @@ class _BodyWriter:
         match node:
             case AgentNode(agent=str() | AgentChoice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
                 args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
-                told = ", ".join(
+                keywords = ", ".join(
                     f"{key}={self.option(node, key)}"
                     for key in _AGENT_OPTIONS
                     if getattr(node, key, None) not in (None, ())
                 )
-                return [], f"{self.step(step)}{f'.options({told})' if told else ''}({args})"
+                return [], f"{self.step(step)}{f'.options({keywords})' if keywords else ''}({args})"
             case PlanNode():
                 return [], f"{word('plan')}({', '.join(self.plan_arguments(node))})"
             case AskNode():
@@ -263,40 +269,45 @@ class _BodyWriter:
 
     def plan_arguments(self, node: PlanNode) -> list[str]:
         """Returns the arguments of a plan: its goal, its options and its values."""
-        found = [self.value(node.plan), f"returns={'Any' if node.returns == ANYTHING else _python_type(node.returns)}"]
+        arguments = [
+            self.value(node.plan),
+            f"returns={'Any' if node.returns == ANYTHING else _python_type(node.returns)}",
+        ]
         for key in LIST_CLAUSES:
             if names := getattr(node, key):
-                found.append(f"{key}=[{', '.join(map(self.function.step, names))}]")
+                arguments.append(f"{key}=[{', '.join(map(self.function.step, names))}]")
         plain = PlanNode.model_fields
         if node.limits != plain["limits"].get_default():
-            found.append(
+            arguments.append(
                 f"limits={self.function.word('PlanLimits')}(steps={node.limits.steps}, width={node.limits.width})"
             )
-        found += [
+        arguments += [
             f"{key}={getattr(node, key)!r}"
             for key in (*COUNT_CLAUSES, *FLAG_CLAUSES, *PLANNER_CLAUSES)
             if getattr(node, key) != plain[key].get_default()
         ]
-        found += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
-        found += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
-        own = {
+        arguments += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
+        arguments += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
+        values = {
             key: value
             for key, value in node.with_.items()
             if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()
         }
-        found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
-        return [*found, f"with_={self.value(own)}"] if own else found
+        arguments += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in values]
+        return [*arguments, f"with_={self.value(values)}"] if values else arguments
 
     def ask_arguments(self, node: AskNode) -> list[str]:
         """Returns the arguments of a question: its text, its options or answer type, and its other options."""
-        found = [self.value(node.ask)]
+        arguments = [self.value(node.ask)]
         if node.options:
-            found.append(f"options={list(node.options)!r}")
+            arguments.append(f"options={list(node.options)!r}")
         elif _TEXT_LITERAL.fullmatch(node.returns):
             raise NotExpressible(f"`returns: {node.returns}` are texts to choose from, which Python has as `options`")
         elif node.returns != "str":
-            found.append(f"returns={_python_type(node.returns)}")
-        return found + [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
+            arguments.append(f"returns={_python_type(node.returns)}")
+        return arguments + [
+            f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())
+        ]
 
     def body_function(self, name: str, parameters: str, block: NodeBlock, bound: tuple[str, ...]) -> list[str]:
         """Returns the function of a body of several nodes."""
@@ -314,16 +325,16 @@ class _BodyWriter:
         return self.value(value) if key in ("fallback", "escalate") else repr(_without_unset(value))
 
     def clause(self, node: AnyNode) -> str:
-        found = [f"checks={' & '.join(self.check(name, among=len(node.checks) > 1) for name in node.checks)}"]
+        arguments = [f"checks={' & '.join(self.check(name, among=len(node.checks) > 1) for name in node.checks)}"]
         if "against" in node.model_fields_set and node.against is not None:
-            found.append(f"against={self.value(node.against)}")
+            arguments.append(f"against={self.value(node.against)}")
         if node.score is not None:
-            found.append(f"score={self.function.word('combined')}")
+            arguments.append(f"score={self.function.word('combined')}")
         if node.accept is not None:
-            found.append(f"accept={self.function.word('certified') if node.accept == 'certified' else node.accept}")
+            arguments.append(f"accept={self.function.word('certified') if node.accept == 'certified' else node.accept}")
         if node.otherwise:
-            found.append(f"otherwise=[{', '.join(map(self.function.word, node.otherwise))}]")
-        return ", ".join(found)
+            arguments.append(f"otherwise=[{', '.join(map(self.function.word, node.otherwise))}]")
+        return ", ".join(arguments)
 
     def check(self, text: str, *, among: bool) -> str:
         """Returns a check as Python, in brackets if it is one of several and contains `|`."""
@@ -360,8 +371,8 @@ class _BodyWriter:
         """Returns the arms that may be missing by position, and the certain last one by name."""
         texts = [self.optional_value(arm) for arm in arms]
         last = _sole_node(arms[-1])
-        guarded = last is not None and self.names.get(last, last) != last
-        return texts if guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
+        is_guarded = last is not None and self.names.get(last, last) != last
+        return texts if is_guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
 
     def optional_value(self, template: Any) -> str:
         """Returns a value in a place that accepts missing ones: such a node by its bare name."""
@@ -385,14 +396,16 @@ class _BodyWriter:
         parts = [*split_template(template)]
         if len(parts) == 1 and isinstance(parts[0], TemplateReference):
             return self.reference(parts[0])
-        told = [
+        text_parts = [
             (repr(part), True) if isinstance(part, str) else (self.reference(part), self.is_text(parse(part.source)))
             for part in parts
         ]
-        if told and not any(sure for _, sure in told):
-            told[0] = told[0][0], False  # a + of two numbers is a sum
+        if text_parts and not any(sure for _, sure in text_parts):
+            text_parts[0] = text_parts[0][0], False  # a + of two numbers is a sum
         return (
-            " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told)
+            " + ".join(
+                f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in text_parts
+            )
             or "''"
         )
 
@@ -407,10 +420,10 @@ class _BodyWriter:
                 return True
             case CelSelect(CelName("input"), name) if name in self.function.graph.input:
                 try:
-                    found = value_kinds(parse_type(self.function.graph.input[name].type, project_models()))
+                    kinds = value_kinds(parse_type(self.function.graph.input[name].type, project_models()))
                 except InputError:
                     return None
-                return None if "any" in found else found == {"str"}
+                return None if "any" in kinds else kinds == {"str"}
             case CelName() | CelSelect() | CelIndex() | CelConditional():
                 return None
             case _:
@@ -460,27 +473,27 @@ def _sole_node(template: Any) -> str | None:
 
 def _all_names(nodes: Mapping[str, AnyNode]) -> list[str]:
     """Returns the names of all nodes and elements, at every depth."""
-    found: list[str] = []
+    names: list[str] = []
     for name, node in nodes.items():
-        found += [name, *([node.as_] if node.as_ else [])]
+        names += [name, *([node.as_] if node.as_ else [])]
         block = node.call if isinstance(node, CallNode) else node.loop if isinstance(node, LoopNode) else None
-        found += _all_names(block.nodes) if isinstance(block, NodeBlock) else []
-    return found
+        names += _all_names(block.nodes) if isinstance(block, NodeBlock) else []
+    return names
 
 
 def _all_steps(nodes: Mapping[str, AnyNode]) -> list[str]:
     """Returns the names of all agents, tools and workflows, at every depth."""
-    found: list[str] = []
+    steps: list[str] = []
     for node in nodes.values():
         match node:
             case AgentNode(agent=AgentChoice() as choice):
-                found += labels_by_agent(choice)
+                steps += labels_by_agent(choice)
             case AgentNode(agent=str(step)) | ToolNode(tool=step) | CallNode(call=str(step)):
-                found.append(step)
+                steps.append(step)
             case PlanNode(agents=agents, tools=tools, workflows=workflows):
-                found += [*agents, *tools, *workflows]
+                steps += [*agents, *tools, *workflows]
             case CallNode(call=NodeBlock() as block) | LoopNode(loop=block):
-                found += _all_steps(block.nodes)
+                steps += _all_steps(block.nodes)
             case _:
                 pass
-    return found
+    return steps

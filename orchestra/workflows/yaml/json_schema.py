@@ -154,28 +154,30 @@ def _record_schema(model: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the schema of a record for editors: without null and titles, with short forms and a description of each
     key.
     """
-    found = {key: value for key, value in model.items() if key != "title"}
-    found["properties"] = {key: _field_schema(key, given) for key, given in model["properties"].items()}
-    return found
+    schema_fields = {key: value for key, value in model.items() if key != "title"}
+    schema_fields["properties"] = {
+        key: _field_schema(key, property_schema) for key, property_schema in model["properties"].items()
+    }
+    return schema_fields
 
 
-def _field_schema(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in given.items() if name not in ("title", "default")}
-    choices = [choice for choice in found.pop("anyOf", ()) if choice != {"type": "null"}]
+def _field_schema(key: str, field_schema: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: value for name, value in field_schema.items() if name not in ("title", "default")}
+    choices = [choice for choice in values.pop("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
-        found |= choices[0]
+        values |= choices[0]
     elif choices:
-        found["anyOf"] = choices
-    if "patternProperties" in found:
-        named = {
+        values["anyOf"] = choices
+    if "patternProperties" in values:
+        parts = {
             pattern: {"$ref": "#/$defs/Node"} if "oneOf" in part else part
-            for pattern, part in found["patternProperties"].items()
+            for pattern, part in values["patternProperties"].items()
         }
-        found |= {"patternProperties": named, "additionalProperties": False}
+        values |= {"patternProperties": parts, "additionalProperties": False}
     if key == "nodes":
-        found["minProperties"] = 1
-    if key in _LIST_KEYS and "items" in found:
-        found = {"anyOf": [found["items"], found]}
+        values["minProperties"] = 1
+    if key in _LIST_KEYS and "items" in values:
+        values = {"anyOf": [values["items"], values]}
     if key in _DESCRIPTIONS:
-        found["description"] = _DESCRIPTIONS[key]
-    return found
+        values["description"] = _DESCRIPTIONS[key]
+    return values

@@ -121,21 +121,21 @@ class WorkflowSource:
 
 def read(text: str | bytes, file: str) -> WorkflowSource:
     """Reads a workflow. Raises `InputError`, or `InputErrors` with all errors (L001 to L013, L100 to L106)."""
-    marked = load_yaml(text, file)
-    if not isinstance(marked.value, dict):
+    yaml_document = load_yaml(text, file)
+    if not isinstance(yaml_document.value, dict):
         raise InputError(
             "L100",
             "a workflow is a mapping",
-            location=marked.location(()),
+            location=yaml_document.location(()),
             hint="it begins with `schema: orchestra/v1`",
         )
-    if faults := list(islice(_ShapeChecker(marked).errors(), MAX_ERRORS)):
+    if faults := list(islice(_ShapeChecker(yaml_document).errors(), MAX_ERRORS)):
         raise _merge_errors(faults)
     try:
-        graph = Graph.model_validate_json(msgspec.json.encode(_expand(marked.value)))
+        graph = Graph.model_validate_json(msgspec.json.encode(_expand(yaml_document.value)))
     except ValidationError as error:
-        raise _merge_errors(list(islice(validation_errors(error, marked), MAX_ERRORS))) from None
-    return WorkflowSource(graph, SourcePlaces(marked))
+        raise _merge_errors(list(islice(validation_errors(error, yaml_document), MAX_ERRORS))) from None
+    return WorkflowSource(graph, SourcePlaces(yaml_document))
 
 
 def _is_valid_call(node: Any) -> bool:
@@ -147,10 +147,10 @@ def _is_valid_call(node: Any) -> bool:
 
 def _merge_errors(errors: list[InputError]) -> InputError:
     unique = {(fault.code, fault.message, str(fault.location)): fault for fault in errors}
-    ordered = sorted(
+    sorted_errors = sorted(
         unique.values(), key=lambda fault: (fault.location.line, fault.location.column) if fault.location else (0, 0)
     )
-    return ordered[0] if len(ordered) == 1 else InputErrors(ordered)
+    return sorted_errors[0] if len(sorted_errors) == 1 else InputErrors(sorted_errors)
 
 
 class _ShapeChecker:
@@ -179,19 +179,19 @@ class _ShapeChecker:
             yield from self._check_nodes(("nodes",), document["nodes"])
 
     def _check_inputs(self, inputs: Any) -> Iterator[InputError]:
-        for name, given in inputs.items() if isinstance(inputs, dict) else ():
+        for name, entry in inputs.items() if isinstance(inputs, dict) else ():
             path = ("input", name)
-            if isinstance(given, dict):
-                yield from self._check_keys(path, given, model_module.Input, "an input", empty=("default",))
-                if "type" not in given:
+            if isinstance(entry, dict):
+                yield from self._check_keys(path, entry, model_module.Input, "an input", empty=("default",))
+                if "type" not in entry:
                     yield self._error(
                         "L102", f"the input {name!r} needs a type", path, f"{name}: {{type: str}}", key=True
                     )
-            elif not isinstance(given, str):
+            elif not isinstance(entry, str):
                 yield self._error("L103", f"the type of {name!r} must be a text", path, f"{name}: str")
 
-    def _check_nodes(self, path: ValuePath, given: Any) -> Iterator[InputError]:
-        if not isinstance(given, dict) or not given:
+    def _check_nodes(self, path: ValuePath, nodes: Any) -> Iterator[InputError]:
+        if not isinstance(nodes, dict) or not nodes:
             yield self._error(
                 "L103",
                 "`nodes:` maps names to nodes, at least one",
@@ -200,13 +200,13 @@ class _ShapeChecker:
             )
             return
         before = self.node_count
-        self.node_count += len(given)
+        self.node_count += len(nodes)
         if self.node_count > MAX_NODES:
             if before <= MAX_NODES:
                 hint = "move a part into a workflow of its own, and `call` it"
                 yield self._error("L106", f"more than {MAX_NODES:,} nodes", path, hint, key=True)
             return
-        for name, node in given.items():
+        for name, node in nodes.items():
             if not _is_valid_call(node):
                 yield from self._check_node((*path, name), name, node)
 
@@ -220,11 +220,11 @@ class _ShapeChecker:
                 key=True,
             )
             return
-        found = [kind for kind in NODE_KINDS if kind in node]
-        if len(found) != 1:
-            yield self._kind_error(path, name, node, found)
+        node_kinds = [kind for kind in NODE_KINDS if kind in node]
+        if len(node_kinds) != 1:
+            yield self._kind_error(path, name, node, node_kinds)
             return
-        kind = found[0]
+        kind = node_kinds[0]
         yield from self._check_keys(path, node, _NODE_MODELS[kind], f"`{kind}` nodes")
         body = node[kind]
         if kind == "agent" and isinstance(body, dict):
@@ -235,15 +235,15 @@ class _ShapeChecker:
             hint = "loop: {at_most: 5, until: ${...}, nodes: {...}, output: ${...}}"
             yield self._error("L103", f"the loop {name!r} must be a mapping", (*path, kind), hint)
 
-    def _kind_error(self, path: ValuePath, name: str, node: dict[str, Any], found: list[str]) -> InputError:
-        if found:
-            said = f"the node {name!r} has {len(found)} kinds: {', '.join(found)}"
-            return self._error("L104", said, path, "one node does one thing: make it several nodes", key=True)
+    def _kind_error(self, path: ValuePath, name: str, node: dict[str, Any], node_kinds: list[str]) -> InputError:
+        if node_kinds:
+            message = f"the node {name!r} has {len(node_kinds)} kinds: {', '.join(node_kinds)}"
+            return self._error("L104", message, path, "one node does one thing: make it several nodes", key=True)
         kinds = f"give it exactly one of {', '.join(NODE_KINDS)}"
         for key in node:
             if near := closest_match(key, NODE_KINDS):
-                said = f"the node {name!r} has no kind, and there is no key {key!r}"
-                return self._error("L104", said, (*path, key), f"did you mean {near!r}?", key=True)
+                message = f"the node {name!r} has no kind, and there is no key {key!r}"
+                return self._error("L104", message, (*path, key), f"did you mean {near!r}?", key=True)
             if key in _FOREIGN_KEYS:
                 return self._error(
                     "L104", f"the node {name!r} has no kind, and there is no key {key!r}", (*path, key), kinds, key=True
@@ -269,22 +269,22 @@ class _ShapeChecker:
 
     def _check_body(self, path: ValuePath, name: str, kind: str, body: dict[str, Any]) -> Iterator[InputError]:
         yield from self._check_keys(path, body, _BODY_MODELS[kind], f"the body of {name!r}")
-        wanted = _BODY_KEYS if kind == "loop" else ("nodes", "output")
-        for key in wanted:
+        body_keys = _BODY_KEYS if kind == "loop" else ("nodes", "output")
+        for key in body_keys:
             if key not in body:
                 yield self._error("L102", f"the body of {name!r} needs `{key}:`", path, _BODY_KEYS[key], key=True)
         if body.get("nodes") is not None:
             yield from self._check_nodes((*path, "nodes"), body["nodes"])
 
     def _check_keys(
-        self, path: ValuePath, given: dict[str, Any], model: type[BaseModel], what: str, *, empty: tuple[str, ...] = ()
+        self, path: ValuePath, body: dict[str, Any], model: type[BaseModel], title: str, *, empty: tuple[str, ...] = ()
     ) -> Iterator[InputError]:
-        known = _known_keys(model)
-        for key, value in given.items():
-            if key not in known:
+        known_keys = _known_keys(model)
+        for key, value in body.items():
+            if key not in known_keys:
                 yield self._error(
                     "L101",
-                    f"{what}: there is no key {key!r}",
+                    f"{title}: there is no key {key!r}",
                     (*path, key),
                     unknown_key_hint(key, model_keys(model)),
                     key=True,
@@ -297,10 +297,10 @@ class _ShapeChecker:
 def unknown_key_hint(key: str, known: list[str]) -> str:
     """Returns the hint for an unknown key."""
     near = closest_match(key, known)
-    other = _FOREIGN_KEYS.get(key, "")
-    if near and (not other or other.split(":")[0] not in known):
+    foreign_key = _FOREIGN_KEYS.get(key, "")
+    if near and (not foreign_key or foreign_key.split(":")[0] not in known):
         return f"did you mean {near!r}?"
-    return other if other and near != key else f"keys here: {', '.join(known)}"
+    return foreign_key if foreign_key and near != key else f"keys here: {', '.join(known)}"
 
 
 def model_keys(model: type[BaseModel]) -> list[str]:
@@ -315,20 +315,20 @@ def _known_keys(model: type[BaseModel]) -> frozenset[str]:
 
 def _expand(document: dict[str, Any]) -> dict[str, Any]:
     """Returns the document with its short forms expanded."""
-    found = dict(document)
-    if isinstance(inputs := found.get("input"), dict):
-        found["input"] = {name: _expand_input(given) for name, given in inputs.items()}
-    if isinstance(defaults := found.get("defaults"), dict):
-        found["defaults"] = _expand_retry(defaults)
-    if isinstance(inner := found.get("nodes"), dict):
-        found["nodes"] = {name: _expand_node(node) for name, node in inner.items()}
-    return found
+    expansion = dict(document)
+    if isinstance(inputs := expansion.get("input"), dict):
+        expansion["input"] = {name: _expand_input(entry) for name, entry in inputs.items()}
+    if isinstance(defaults := expansion.get("defaults"), dict):
+        expansion["defaults"] = _expand_retry(defaults)
+    if isinstance(inner := expansion.get("nodes"), dict):
+        expansion["nodes"] = {name: _expand_node(node) for name, node in inner.items()}
+    return expansion
 
 
-def _expand_input(given: Any) -> Any:
-    if isinstance(given, str):
-        return {"type": given}
-    return {**given, "optional": True} if isinstance(given, dict) and "default" in given else given
+def _expand_input(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return {"type": entry}
+    return {**entry, "optional": True} if isinstance(entry, dict) and "default" in entry else entry
 
 
 def _expand_retry(node: dict[str, Any]) -> dict[str, Any]:
@@ -339,15 +339,15 @@ def _expand_retry(node: dict[str, Any]) -> dict[str, Any]:
 def _expand_node(node: Any) -> Any:
     if node.keys() <= _PLAIN_KEYS:
         return node
-    found = _expand_retry(dict(node))
+    expansion = _expand_retry(dict(node))
     for key in _LIST_KEYS:
-        if isinstance(found.get(key), str):
-            found[key] = [found[key]]
+        if isinstance(expansion.get(key), str):
+            expansion[key] = [expansion[key]]
     for kind in _BODY_MODELS:
-        body = found.get(kind)
+        body = expansion.get(kind)
         if isinstance(body, dict) and isinstance(body.get("nodes"), dict):
-            found[kind] = {**body, "nodes": {name: _expand_node(inner) for name, inner in body["nodes"].items()}}
-    return found
+            expansion[kind] = {**body, "nodes": {name: _expand_node(inner) for name, inner in body["nodes"].items()}}
+    return expansion
 
 
 _EXPECTED_BY_KIND = {
@@ -436,31 +436,34 @@ def validation_errors(error: ValidationError, marked: YamlDocument) -> Iterator[
         yield _to_input_error(entry, path, name_fault, marked)
 
 
-def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, marked: YamlDocument) -> InputError:
-    kind, given = str(entry["type"]), entry["input"]
+def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, yaml_document: YamlDocument) -> InputError:
+    kind, value = str(entry["type"]), entry["input"]
     last = next((step for step in reversed(path) if isinstance(step, str)), "")
-    said = _describe_path(path)
-    location = marked.location(path, key=name_fault)
+    path_text = _describe_path(path)
+    location = yaml_document.location(path, key=name_fault)
     if name_fault or (kind in ("string_pattern_mismatch", "string_too_long") and last in ("name", "as", "after")):
-        named = path[-1] if name_fault else given
+        key_name = path[-1] if name_fault else value
         hint = "names match [a-z][a-z0-9_]*, at most 64 characters"
-        return InputError("L105", f"{format_value(named)} is not a name", location=location, hint=hint)
+        return InputError("L105", f"{format_value(key_name)} is not a name", location=location, hint=hint)
     if kind == "extra_forbidden":
-        known = (
+        aliases = (
             [info.alias or name for name, info in _NESTED_MODELS[str(path[-2])].model_fields.items()]
             if str(path[-2]) in _NESTED_MODELS
             else []
         )
-        near = closest_match(str(last), known)
-        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}"
+        near = closest_match(str(last), aliases)
+        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(aliases)}"
         return InputError(
-            "L101", f"`{path[-2]}`: there is no key {last!r}", location=marked.location(path, key=True), hint=hint
+            "L101",
+            f"`{path[-2]}`: there is no key {last!r}",
+            location=yaml_document.location(path, key=True),
+            hint=hint,
         )
     hint = _EXAMPLES.get(last, "")
     if kind == "too_short":
-        return InputError("L103", f"{said} must not be empty", location=location, hint=hint)
+        return InputError("L103", f"{path_text} must not be empty", location=location, hint=hint)
     if kind in ("missing", "too_long") and last == "wait":
-        return InputError("L103", f"{said} must be two numbers", location=location, hint=hint)
+        return InputError("L103", f"{path_text} must be two numbers", location=location, hint=hint)
     context = entry.get("ctx", {})
     bound = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
     if kind == "literal_error":
@@ -472,7 +475,7 @@ def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, mark
             else str(entry["msg"]).removeprefix("Input should be ")
         )
     form = _EXPECTED_BY_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
-    return InputError("L103", f"{said} must be {form}, got {_describe_value(given)}", location=location, hint=hint)
+    return InputError("L103", f"{path_text} must be {form}, got {_describe_value(value)}", location=location, hint=hint)
 
 
 def _describe_value(value: Any) -> str:
@@ -489,20 +492,20 @@ def _describe_path(path: ValuePath) -> str:
     return f"`{rest}` of the node {names[-1]!r}" if rest else f"the node {names[-1]!r}"
 
 
-def _key_path(location: tuple[Any, ...], here: Any) -> tuple[ValuePath, bool]:
+def _key_path(location: tuple[Any, ...], current_value: Any) -> tuple[ValuePath, bool]:
     """Returns the keys of a location without pydantic's tags, and whether the error is in the last key itself."""
     path: list[str | int] = []
-    tagged = False
+    is_tagged = False
     for step in location:
-        if not tagged and step in NODE_KINDS and path[-2:-1] == ["nodes"]:
-            tagged = True
+        if not is_tagged and step in NODE_KINDS and path[-2:-1] == ["nodes"]:
+            is_tagged = True
             continue
-        tagged = False
+        is_tagged = False
         if step == "[key]":
             return tuple(path), True
-        if (isinstance(here, dict) and step in here) or (
-            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        if (isinstance(current_value, dict) and step in current_value) or (
+            isinstance(current_value, list) and isinstance(step, int) and step < len(current_value)
         ):
             path.append(step)
-            here = here[step]
+            current_value = current_value[step]
     return tuple(path), False

@@ -71,7 +71,7 @@ def _document(graph: Graph) -> _BlockMapping:
         name=graph.name,
         **_non_empty(
             description=graph.description,
-            input={name: _input(given) for name, given in graph.input.items()},
+            input={name: _input(declaration) for name, declaration in graph.input.items()},
             types=graph.types,
         ),
         output=graph.output,
@@ -82,23 +82,23 @@ def _document(graph: Graph) -> _BlockMapping:
     )
 
 
-def _non_empty(**given: Any) -> dict[str, Any]:
+def _non_empty(**fields: Any) -> dict[str, Any]:
     """Returns the entries that are neither null nor empty."""
-    return {key: value for key, value in given.items() if value is not None and value not in ("", (), {})}
+    return {key: value for key, value in fields.items() if value is not None and value not in ("", (), {})}
 
 
-def _input(given: Input) -> Any:
-    found: dict[str, Any] = {"type": given.type}
-    if given.default is not None:
-        found["default"] = given.default
-    elif given.optional:
-        found["default"] = None
-    found |= _non_empty(description=given.description)
-    return given.type if len(found) == 1 else found
+def _input(declaration: Input) -> Any:
+    fields: dict[str, Any] = {"type": declaration.type}
+    if declaration.default is not None:
+        fields["default"] = declaration.default
+    elif declaration.optional:
+        fields["default"] = None
+    fields |= _non_empty(description=declaration.description)
+    return declaration.type if len(fields) == 1 else fields
 
 
-def _set_fields(given: Budget | Defaults | PlanLimits) -> dict[str, Any]:
-    fields = ((name, getattr(given, name)) for name in type(given).model_fields)
+def _set_fields(model: Budget | Defaults | PlanLimits) -> dict[str, Any]:
+    fields = ((name, getattr(model, name)) for name in type(model).model_fields)
     return {
         name: _retry(value) if isinstance(value, Retry) else _compact_number(value)
         for name, value in fields
@@ -111,24 +111,24 @@ def _compact_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and value < 1e15 else value
 
 
-def _retry(given: Retry) -> Any:
-    more = {} if given.wait == DEFAULT_RETRY.wait else {"wait": [_compact_number(seconds) for seconds in given.wait]}
-    more |= {} if given.within is None else {"within": _compact_number(given.within)}
-    return {"attempts": given.attempts, **more} if more else given.attempts
+def _retry(retry: Retry) -> Any:
+    options = {} if retry.wait == DEFAULT_RETRY.wait else {"wait": [_compact_number(seconds) for seconds in retry.wait]}
+    options |= {} if retry.within is None else {"within": _compact_number(retry.within)}
+    return {"attempts": retry.attempts, **options} if options else retry.attempts
 
 
-def _nodes(given: Mapping[str, AnyNode]) -> _BlockMapping:
-    return _BlockMapping({name: _node(node) for name, node in given.items()})
+def _nodes(nodes: Mapping[str, AnyNode]) -> _BlockMapping:
+    return _BlockMapping({name: _node(node) for name, node in nodes.items()})
 
 
 def _node(node: Node) -> _BlockMapping:
     model = type(node).model_fields
-    written = {info.alias or name: (getattr(node, name), info.get_default()) for name, info in model.items()}
+    fields = {info.alias or name: (getattr(node, name), info.get_default()) for name, info in model.items()}
     return _BlockMapping(
         {
-            key: _modifier(key, written[key][0])
+            key: _modifier(key, fields[key][0])
             for key in _KEY_ORDER
-            if key in written and written[key][0] != written[key][1]
+            if key in fields and fields[key][0] != fields[key][1]
         }
     )
 

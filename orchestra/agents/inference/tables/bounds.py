@@ -96,21 +96,21 @@ def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool =
             return FROM
         if _BETWEEN.search(before):
             return UP_TO
-    if (found := _first_match(_PATTERNS_AFTER, after)) is not None:
-        return found[0]
+    if (first_match := _first_match(_PATTERNS_AFTER, after)) is not None:
+        return first_match[0]
     if (by := _BY.search(before)) is not None:
         return UP_TO if dated and not by["moved"] else None
     if (over := _OVER.search(before)) is not None and (_SPAN.search(after) or (over["the"] and spelt and not dated)):
         return None  # “over 3 years” and “over the two years” are periods, not bounds
-    if (found := _first_match(_PATTERNS_BEFORE, before)) is None:
+    if (first_match := _first_match(_PATTERNS_BEFORE, before)) is None:
         return None
-    turned = (dated and text.isdigit() and _AGE_WORDS.search(found[1])) or (
-        re.search(r":|hour|min|sec", text) and _SPEED_WORDS.search(found[1])
+    age_match = (dated and text.isdigit() and _AGE_WORDS.search(first_match[1])) or (
+        re.search(r":|hour|min|sec", text) and _SPEED_WORDS.search(first_match[1])
     )
-    return _INVERTED[found[0]] if turned else found[0]
+    return _INVERTED[first_match[0]] if age_match else first_match[0]
 
 
 def _first_match(patterns: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> tuple[str, str] | None:
     """Returns the bound of the first matching pattern, and the matched words."""
     fits = ((bound, pattern.search(text)) for bound, pattern in patterns)
-    return next(((bound, found[0]) for bound, found in fits if found is not None), None)
+    return next(((bound, match[0]) for bound, match in fits if match is not None), None)

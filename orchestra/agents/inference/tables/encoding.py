@@ -128,18 +128,21 @@ class TableEncoding:
                 self.text += " | "
             self.text += "\n"
             after_head = len(self.text) if row < self.header_rows else after_head
-        for one in question_figures(question):
-            self._add_location(TableLocation(one.text, figure=one.figure, question_figure=one), one.text)
+        for question_figure in question_figures(question):
+            self._add_location(
+                TableLocation(question_figure.text, figure=question_figure.figure, question_figure=question_figure),
+                question_figure.text,
+            )
             self.text += " | "
         self.text += "\n"
         for paragraph in paragraphs:
             start = len(self.text)
             self._paragraph_spans.append((start, start + len(paragraph)))
-            for found in _FIGURES.finditer(paragraph):
-                self._location_spans.append((start + found.start(), start + found.end(), len(self.locations)))
-                said = found[0].strip("()") if _YEAR.fullmatch(found[0]) else found[0]
-                rest = paragraph[found.end() : expand_to_words(paragraph, *found.span())[1]]  # of `$5.3M` or `1990s`
-                self.locations.append(TableLocation(said + rest, figure=parse_figure(said)))
+            for match in _FIGURES.finditer(paragraph):
+                self._location_spans.append((start + match.start(), start + match.end(), len(self.locations)))
+                figure_text = match[0].strip("()") if _YEAR.fullmatch(match[0]) else match[0]
+                rest = paragraph[match.end() : expand_to_words(paragraph, *match.span())[1]]  # of `$5.3M` or `1990s`
+                self.locations.append(TableLocation(figure_text + rest, figure=parse_figure(figure_text)))
             self.text += f"{paragraph}\n"
         return after_head
 
@@ -150,8 +153,8 @@ class TableEncoding:
 
     def _tokenize(self, encoder: Encoder, after_head: int, tokens: int) -> None:
         pair = encoder.tokenize_pair(self.question, self.text)
-        most = min(MAX_QUESTION, tokens // 2)
-        ask = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
+        max_question = min(MAX_QUESTION, tokens // 2)
+        ask = pair.head if len(pair.head) <= max_question else [*pair.head[: max_question - 2], *pair.head[-2:]]
         spans = list(pair.offsets)
         top = next((at for at, (start, _) in enumerate(spans) if start >= after_head), len(spans))
         room = tokens - len(ask) - len(pair.tail)
@@ -221,24 +224,24 @@ class TableEncoding:
 
     def prose_mask(self) -> NDArray[Any]:
         """Whether each token is of the text around the table."""
-        given: NDArray[Any] = self.paragraph_ids() >= 0
-        return given
+        mask: NDArray[Any] = self.paragraph_ids() >= 0
+        return mask
 
     def paragraph_ids(self) -> NDArray[Any]:
         """Returns the paragraph index of each token; -1 outside of the text around the table."""
         import numpy as np
 
-        found = np.full(len(self.chars), -1)
+        ids = np.full(len(self.chars), -1)
         for number, (start, end) in enumerate(self._paragraph_spans):
             for token, span in enumerate(self.chars):
                 if span is not None and start <= span[0] < end:
-                    found[token] = number
-        return found
+                    ids[token] = number
+        return ids
 
 
-def _normalize_rows(ones: NDArray[Any]) -> NDArray[Any]:
+def _normalize_rows(matrix: NDArray[Any]) -> NDArray[Any]:
     """Divides the rows of a 0/1 matrix by their sums, to average over the last axis."""
     import numpy as np
 
-    made: NDArray[Any] = ones / np.maximum(ones.sum(axis=-1, keepdims=True), 1)
-    return made
+    normalized_rows: NDArray[Any] = matrix / np.maximum(matrix.sum(axis=-1, keepdims=True), 1)
+    return normalized_rows

@@ -53,28 +53,28 @@ def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int 
     """Returns the logits of the choices, for numpy and torch: location plus bound plus the bonus of the words around
     the figure. Only locations after `after` are possible.
     """
-    found = []
+    logits = []
     for at, number in condition_choices(encoding):
-        given = encoding.locations[at].question_figure
-        worded = given is not None and given.bound == BOUNDS[number]
-        found.append(
+        figure = encoding.locations[at].question_figure
+        fits_bound = figure is not None and figure.bound == BOUNDS[number]
+        logits.append(
             limits[at]
             + bounds[1 + number]
-            + (WORD_BONUS if worded else 0.0)
+            + (WORD_BONUS if fits_bound else 0.0)
             - (0.0 if at > after else IMPOSSIBLE_PENALTY)
         )
-    return found
+    return logits
 
 
 def matching_rows(encoding: TableEncoding, column: int, bound: str, location: int) -> tuple[bool, ...] | None:
     """Returns which rows meet a condition; None if the figure cannot be compared with the column."""
-    given = encoding.locations[location].question_figure
-    if given is None:
+    figure = encoding.locations[location].question_figure
+    if figure is None:
         return None
     cells = [encoding.cell(row, column) for row in range(len(encoding.table))]
     holds = filter_by_limit(
         cells[encoding.header_rows :],
-        given.measure,
+        figure.measure,
         bound,
         " ".join(cells[: encoding.header_rows]),
         encoding.spelling_of(column),
@@ -102,13 +102,17 @@ def choose_condition(
     best = int(choice_probabilities.argmax())
     if best > 0:
         location, bound = condition_choices(encoding)[best - 1]
-        every = [
+        conditions = [
             Condition(int(column), BOUNDS[bound], location, holds)
             for column in column_probabilities.argsort()[::-1]
             if (holds := matching_rows(encoding, int(column), BOUNDS[bound], location)) is not None
         ]
-        if every:
-            both = (one for one in every if other is None or any(map(min, one.row_mask, other.row_mask)))
-            one = next(both, every[0])
-            return one, float(choice_probabilities[best] * column_probabilities[one.column])
+        if conditions:
+            compatible_conditions = (
+                candidate
+                for candidate in conditions
+                if other is None or any(map(min, candidate.row_mask, other.row_mask))
+            )
+            condition = next(compatible_conditions, conditions[0])
+            return condition, float(choice_probabilities[best] * column_probabilities[condition.column])
     return None, float(choice_probabilities[0])

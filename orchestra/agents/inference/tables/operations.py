@@ -96,13 +96,13 @@ def parse_figure(text: str, *, points: bool = False, minutes: bool = False) -> s
         points: Whether points separate thousands in ambiguous figures.
     """
     text = to_ascii_digits(text)
-    if (timed := _time_expression(" ".join(text.split()), minutes=minutes)) is not None:
-        return timed
-    found = _FIGURE.search(text)
-    if found is None:
+    if (time_expression := _time_expression(" ".join(text.split()), minutes=minutes)) is not None:
+        return time_expression
+    match = _FIGURE.search(text)
+    if match is None:
         return None
-    run = found[0]
-    if " " in run and _NON_CURRENCY_WORD.search(text[: found.start()]):
+    run = match[0]
+    if " " in run and _NON_CURRENCY_WORD.search(text[: match.start()]):
         run = run.partition(" ")[0]
     digits = plain_decimal(run, decimal_comma=points)
     if (
@@ -112,21 +112,21 @@ def parse_figure(text: str, *, points: bool = False, minutes: bool = False) -> s
     ):
         return None
     digits = re.sub(r"^0+(?=\d)", "", run if digits == run.replace(",", "") and not _LAKHS.fullmatch(run) else digits)
-    return f"-{digits}" if is_negative(text[: found.start()], text[found.end() :]) else digits
+    return f"-{digits}" if is_negative(text[: match.start()], text[match.end() :]) else digits
 
 
 def _time_expression(text: str, *, minutes: bool) -> str | None:
     """Returns the minutes of a time of day or of a duration, or the seconds of a lap."""
     if (clock := _CLOCK.fullmatch(text) or _HOUR.fullmatch(text)) is not None:
-        said = clock.groupdict()
-        half = (said["half"] or "").lower()
-        hour = 0 if half and int(said["hour"]) == 12 else int(said["hour"])
-        second = f" + {int(said['second'])} / 60" if said.get("second") else ""
-        return f"({hour} * 60 + {int(said.get('minute') or 0)}{second}{' + 12 * 60' if half == 'p' else ''})"
+        groups = clock.groupdict()
+        half = (groups["half"] or "").lower()
+        hour = 0 if half and int(groups["hour"]) == 12 else int(groups["hour"])
+        second = f" + {int(groups['second'])} / 60" if groups.get("second") else ""
+        return f"({hour} * 60 + {int(groups.get('minute') or 0)}{second}{' + 12 * 60' if half == 'p' else ''})"
     if (lap := _LAP.fullmatch(text)) is not None:
         return f"({int(lap['minutes'])} * 60 + {lap['seconds']})"
-    if (found := duration_parts(text)) is not None and found[0] and (found[1] or minutes):
-        return f"({found[0].lstrip('0') or 0} * 60 + {int(found[1] or 0)})"
+    if (parts := duration_parts(text)) is not None and parts[0] and (parts[1] or minutes):
+        return f"({parts[0].lstrip('0') or 0} * 60 + {int(parts[1] or 0)})"
     return None
 
 
@@ -139,18 +139,18 @@ def harmonize_figures(
     None if the figures do not match the sort keys of the cells in proportion, such as millions beside thousands, and
     dates; for differences and means, in distance.
     """
-    if operation not in _SAME_UNIT or _figures_agree(operation, figures, known := column_sort_keys(texts, spelt)):
+    if operation not in _SAME_UNIT or _figures_agree(operation, figures, sort_keys := column_sort_keys(texts, spelt)):
         return list(figures)
     if not all(duration_parts(" ".join(text.split())) for text in texts):
         return None
-    found = [str(parse_figure(text, points=spelt.decimal_comma, minutes=True)) for text in texts]
-    return found if _figures_agree(operation, found, known) else None
+    figure_texts = [str(parse_figure(text, points=spelt.decimal_comma, minutes=True)) for text in texts]
+    return figure_texts if _figures_agree(operation, figure_texts, sort_keys) else None
 
 
-def _figures_agree(operation: str, figures: Sequence[str], known: Sequence[float | None]) -> bool:
+def _figures_agree(operation: str, figures: Sequence[str], sort_keys: Sequence[float | None]) -> bool:
     pairs = [
         (_figure_value(figure), Fraction(measure))
-        for figure, measure in zip(figures, known, strict=True)
+        for figure, measure in zip(figures, sort_keys, strict=True)
         if measure is not None
     ]
     if len(pairs) < 2:
@@ -186,17 +186,20 @@ def range_ends(texts: Sequence[str], spelt: NumberFormat | None = None) -> tuple
     """
     spelt = spelt or detect_format(texts)
     order = column_sort_keys(texts, spelt)
-    known = [(value, at) for at, value in enumerate(order) if value is not None]
-    if not known:
+    ranked_values = [(value, at) for at, value in enumerate(order) if value is not None]
+    if not ranked_values:
         return None
-    (least, low), (most, high) = min(known, key=lambda one: one[0]), max(known, key=lambda one: one[0])
+    (least, low), (largest, high) = (
+        min(ranked_values, key=lambda item: item[0]),
+        max(ranked_values, key=lambda item: item[0]),
+    )
     first, second = (parse_figure(texts[at], points=spelt.decimal_comma) for at in (high, low))
-    same = (
+    is_close = (
         first is not None
         and second is not None
-        and abs(_figure_value(first) - _figure_value(second) - Fraction(most) + Fraction(least)) < Fraction(1, 10**6)
+        and abs(_figure_value(first) - _figure_value(second) - Fraction(largest) + Fraction(least)) < Fraction(1, 10**6)
     )
-    return (high, low) if same else None
+    return (high, low) if is_close else None
 
 
 def can_evaluate(expression: str | None) -> bool:
@@ -231,14 +234,14 @@ def parse_expression(text: str) -> tuple[str, list[str]] | None:
     difference.
     """
     text = _strip_brackets(text)
-    if (found := _MEAN_PATTERN.fullmatch(text)) is not None:
-        figures = found["all"].split(" + ")
-        return (MEAN, figures) if int(found["count"]) == len(figures) else None
-    if (found := _SUM_PATTERN.fullmatch(text)) is not None:
-        return SUM, found["all"].split(" + ")
+    if (match := _MEAN_PATTERN.fullmatch(text)) is not None:
+        figures = match["all"].split(" + ")
+        return (MEAN, figures) if int(match["count"]) == len(figures) else None
+    if (match := _SUM_PATTERN.fullmatch(text)) is not None:
+        return SUM, match["all"].split(" + ")
     for operation, form in _PAIR_PATTERNS.items():
-        if (found := form.fullmatch(text)) is not None and found.groupdict().get("c", found["b"]) == found["b"]:
-            return operation, [found["a"], found["b"]]
+        if (match := form.fullmatch(text)) is not None and match.groupdict().get("c", match["b"]) == match["b"]:
+            return operation, [match["a"], match["b"]]
     return None
 
 

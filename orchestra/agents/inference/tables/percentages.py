@@ -73,33 +73,38 @@ def find_percentage(question: str) -> Percentage | None:
     question = question[:MAX_CHARACTERS]
     if _SELECTING_QUESTION.search(question):
         return None
-    found = ((operation, match) for operation, pattern in _PATTERNS for match in pattern.finditer(question))
-    here = (
+    all_matches = ((operation, match) for operation, pattern in _PATTERNS for match in pattern.finditer(question))
+    matches = (
         (operation, match)
-        for operation, match in found
+        for operation, match in all_matches
         if not _BOUND_BEFORE.search(question[max(0, match.start("figure") - 80) : match.start("figure")])
     )
-    return next((Percentage(operation, match["figure"]) for operation, match in here), None)
+    return next((Percentage(operation, match["figure"]) for operation, match in matches), None)
 
 
 def add_percentage_logits(encoding: TableEncoding, logits: TableLogits[Any]) -> TableLogits[Any]:
     """Returns the logits with the bonus for the operation and the figure that the words determine. They are unchanged
     if the figure is a bound of rows, or if the table has the percentage itself (“Price with 10% discount”).
     """
-    told = find_percentage(encoding.question)
-    if told is None or re.search(
-        rf"(?<![\w.,]){re.escape(told.figure)}{_PERCENT}", " ".join(cell for row in encoding.table for cell in row)
+    percentage = find_percentage(encoding.question)
+    if percentage is None or re.search(
+        rf"(?<![\w.,]){re.escape(percentage.figure)}{_PERCENT}",
+        " ".join(cell for row in encoding.table for cell in row),
     ):
         return logits
-    given = [
+    figures = [
         (at, location.question_figure)
         for at, location in enumerate(encoding.locations)
         if location.question_figure is not None
     ]
-    places = [at for at, one in given if one.figure == told.figure and one.bound is None]
+    places = [
+        at
+        for at, question_figure in figures
+        if question_figure.figure == percentage.figure and question_figure.bound is None
+    ]
     if not places:
         return logits
     operations, second = logits.operations.copy(), logits.second.copy()
-    operations[OPERATIONS.index(told.operation)] += WORD_BONUS
+    operations[OPERATIONS.index(percentage.operation)] += WORD_BONUS
     second[places] += WORD_BONUS
     return logits._replace(operations=operations, second=second)

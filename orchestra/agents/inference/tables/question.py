@@ -103,7 +103,7 @@ class QuestionFigure(NamedTuple):
 def question_figures(question: str) -> list[QuestionFigure]:
     """Returns the figures of a question, in order. Only the beginning of a long question is read."""
     question = question[:MAX_CHARACTERS]
-    found: list[QuestionFigure] = []
+    figures: list[QuestionFigure] = []
     for start, end in _figure_spans(question):
         text, before, after = (
             question[start:end].lower().rstrip("."),
@@ -114,23 +114,25 @@ def question_figures(question: str) -> list[QuestionFigure]:
         if (sign := _SIGN.match(text)) is not None and (less or _MINUEND.search(before)):  # “the rent minus 10 percent”
             text = text[sign.end() :]
         measure = _normalize_measure(text)
-        dated = _DATE_OR_TIME.search(measure) is not None
-        told = None if text in PAIR_WORDS else find_bound(before, measure, after, dated=dated, spelt=text[:1].isalpha())
-        if told is None and re.fullmatch(_BOUND_ONLY, text):
+        is_dated = _DATE_OR_TIME.search(measure) is not None
+        bound = (
+            None if text in PAIR_WORDS else find_bound(before, measure, after, dated=is_dated, spelt=text[:1].isalpha())
+        )
+        if bound is None and re.fullmatch(_BOUND_ONLY, text):
             continue
-        found.append(QuestionFigure(text, HOUR_VALUES.get(text) or parse_figure(measure), measure, told))
-    return found[:MAX_FIGURES]
+        figures.append(QuestionFigure(text, HOUR_VALUES.get(text) or parse_figure(measure), measure, bound))
+    return figures[:MAX_FIGURES]
 
 
 def _figure_spans(question: str) -> list[tuple[int, int]]:
     """Returns the spans of the figures of a question, in order; of those in words, with the unit after them."""
-    found = [one.span() for one in _FIGURE.finditer(question)]
-    for one in find_written_numbers(question):
-        if not _ARTICLE_NUMBER.fullmatch(question, one.start, one.end):
-            unit = _UNIT_AFTER.match(question, one.end)
-            found.append((one.start, unit.end() if unit else one.end))
+    spans = [match.span() for match in _FIGURE.finditer(question)]
+    for written_number in find_written_numbers(question):
+        if not _ARTICLE_NUMBER.fullmatch(question, written_number.start, written_number.end):
+            unit = _UNIT_AFTER.match(question, written_number.end)
+            spans.append((written_number.start, unit.end() if unit else written_number.end))
     places: list[tuple[int, int]] = []
-    for start, end in sorted(found, key=itemgetter(0)):
+    for start, end in sorted(spans, key=itemgetter(0)):
         if not places or start >= places[-1][1]:
             places.append((start, end))
     return places
@@ -148,15 +150,15 @@ def _normalize_measure(text: str) -> str:
         clock := re.match(r"(\d{1,2})(?:[:.](\d\d))? ?(?:([ap])\.?m|o['’]clock|(?=in the |at night))", text)
     ) is not None:
         return _time_of_day(int(clock[1]), clock[2] or "00", clock[3] or "", text)
-    if (both := re.fullmatch(r"(\d+) ?h[a-z]*(?: and)? (\d+) ?m[a-z]*", text)) is not None:
-        return f"{int(both[1]) * 60 + int(both[2])} minutes"
+    if (match := re.fullmatch(r"(\d+) ?h[a-z]*(?: and)? (\d+) ?m[a-z]*", text)) is not None:
+        return f"{int(match[1]) * 60 + int(match[2])} minutes"
     text = _SIGN.sub("-", text).replace(" of ", " ")
     text = (
         re.sub(rf"^(\d{{1,3}}(?:(?:{_THOUSANDS_SEPARATOR}|\.)\d{{3}})+)([.,]\d+)?(?=\D|$)", _join_thousands, text)
         if _FOREIGN_NUMBER.match(text)
         else text
     )
-    text = re.sub(r"(?<=\d)[- ]?([kmb])$", lambda found: f" {_SCALE_LETTERS[found[1]]}", text)
+    text = re.sub(r"(?<=\d)[- ]?([kmb])$", lambda letter_match: f" {_SCALE_LETTERS[letter_match[1]]}", text)
     if (word := re.match(_WORD, text)) is not None:
         return f"{WORD_VALUES[word[0]]}{text[word.end() :].replace('-', ' ')}"
     if (spelt := next(find_written_numbers(text), None)) is not None and spelt.start == 0:
@@ -183,28 +185,36 @@ def _time_of_day(hour: int, minute: str, half: str, text: str) -> str:
     return f"{hour}:{minute}{f' {half}m' if half else ''}"
 
 
-def _join_thousands(found: re.Match[str]) -> str:
+def _join_thousands(match: re.Match[str]) -> str:
     """Removes blanks, apostrophes or points between the thousands of a number."""
-    return re.sub(r"\D", "", found[1]) + (found[2] or "").replace(",", ".")
+    return re.sub(r"\D", "", match[1]) + (match[2] or "").replace(",", ".")
 
 
 def find_figure(wanted: str, question: str) -> int | None:
     """Returns the index of the question's figure with the same text or value; None if there is none."""
     text = wanted.strip().lower()
-    every = question_figures(question)
+    all_figures = question_figures(question)
     worth = _figure_value(parse_figure(_normalize_measure(text)))
-    for same in (
-        [at for at, one in enumerate(every) if one.text == text],
-        [at for at, one in enumerate(every) if text and re.match(rf"{re.escape(text)}(?![\w.,])", one.text)],
-        [at for at, one in enumerate(every) if worth is not None and _figure_value(one.figure) == worth],
+    for text_matches in (
+        [at for at, question_figure in enumerate(all_figures) if question_figure.text == text],
+        [
+            at
+            for at, question_figure in enumerate(all_figures)
+            if text and re.match(rf"{re.escape(text)}(?![\w.,])", question_figure.text)
+        ],
+        [
+            at
+            for at, question_figure in enumerate(all_figures)
+            if worth is not None and _figure_value(question_figure.figure) == worth
+        ],
     ):
-        if same:
-            return same[0]
+        if text_matches:
+            return text_matches[0]
     return None
 
 
-def _figure_value(said: str | None) -> object:
+def _figure_value(figure_text: str | None) -> object:
     try:
-        return None if said is None else evaluate(said)
+        return None if figure_text is None else evaluate(figure_text)
     except ArithmeticParseError:
         return None

@@ -178,10 +178,10 @@ class TableReader:
                 " too long to read"
             )
             raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
-        found, scale = self.decode(encoding, self.logits(encoding))
+        table_answer, scale = self.decode(encoding, self.logits(encoding))
         return (
-            self._card.output_form.fill(answer_fields(found, scale, encoding), None),
-            found.probability**self.config.sharpen,
+            self._card.output_form.fill(answer_fields(table_answer, scale, encoding), None),
+            table_answer.probability**self.config.sharpen,
         )
 
     def encode_inputs(self, inputs: Mapping[str, Any]) -> TableEncoding:
@@ -195,12 +195,14 @@ class TableReader:
         """Returns the logits of an encoded table."""
         import numpy as np
 
-        read = np.concatenate(
+        window_outputs = np.concatenate(
             [self.encoder.encode(window, self._adapters)[0] @ self._weight.T for window in encoding.windows]
         )
-        found = add_percentage_logits(encoding, table_logits(read + self._bias, encoding.pooling(), _log_sum_exp))
+        combined_logits = add_percentage_logits(
+            encoding, table_logits(window_outputs + self._bias, encoding.pooling(), _log_sum_exp)
+        )
         if self.config.units is None:
-            return found
+            return combined_logits
         unit_logits = self.config.units.logits(
             unit_signs(
                 encoding.question,
@@ -210,8 +212,10 @@ class TableReader:
             )
         )
         rest = len(SCALES) - len(UNITS)
-        return found._replace(
-            scales=np.concatenate([found.scales[:rest], _log_sum_exp(found.scales[rest:]) + np.array(unit_logits)])
+        return combined_logits._replace(
+            scales=np.concatenate(
+                [combined_logits.scales[:rest], _log_sum_exp(combined_logits.scales[rest:]) + np.array(unit_logits)]
+            )
         )
 
     def decode(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> tuple[TableAnswer, str]:
@@ -224,15 +228,18 @@ class TableReader:
             chance = float(probabilities[number])
             if _safe_log(chance) <= value:
                 break
-            found = self._answer_by(OPERATIONS[int(number)], encoding, logits)
+            table_answer = self._answer_by(OPERATIONS[int(number)], encoding, logits)
             if (
-                found is None
-                or _answer_figures(found, encoding) is None
-                or not can_evaluate(_answer_expression(found, encoding))
+                table_answer is None
+                or _answer_figures(table_answer, encoding) is None
+                or not can_evaluate(_answer_expression(table_answer, encoding))
             ):
                 continue
-            if (worth := _safe_log(chance) + self.config.regard * _safe_log(found.probability)) > value:
-                best, value = found._replace(probability=found.probability * chance * float(scales[scale])), worth
+            if (worth := _safe_log(chance) + self.config.regard * _safe_log(table_answer.probability)) > value:
+                best, value = (
+                    table_answer._replace(probability=table_answer.probability * chance * float(scales[scale])),
+                    worth,
+                )
         return best, SCALES[scale] if value > -math.inf else ""
 
     def _answer_by(
@@ -250,23 +257,23 @@ class TableReader:
             self.config.groups,
         )
         if operation in (MOST, LEAST):
-            found = _extreme_cell(operation, encoding, logits, rows)
+            table_answer = _extreme_cell(operation, encoding, logits, rows)
         elif operation == RANGE:
-            found = _column_range(encoding, logits, rows)
+            table_answer = _column_range(encoding, logits, rows)
         elif operation == COUNT:
-            found = (
+            table_answer = (
                 TableAnswer(operation, rows.probability, rows=rows.selected)
                 if len(encoding.table) > encoding.header_rows
                 else None
             )
         elif not conditions:
-            found = _location_set(operation, encoding, logits, self.config.groups)
+            table_answer = _location_set(operation, encoding, logits, self.config.groups)
         else:
-            found = _column_cells(operation, encoding, logits, rows)
+            table_answer = _column_cells(operation, encoding, logits, rows)
         return (
             None
-            if found is None
-            else found._replace(probability=found.probability * probability, conditions=conditions)
+            if table_answer is None
+            else table_answer._replace(probability=table_answer.probability * probability, conditions=conditions)
         )
 
     def _text_answer(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> TableAnswer | None:
@@ -277,7 +284,7 @@ class TableReader:
         prose = place >= 0
         if not prose.any():
             return None
-        begin, end = (np.where(prose, one, -np.inf) for one in (logits.begin, logits.end))
+        begin, end = (np.where(prose, side_logits, -np.inf) for side_logits in (logits.begin, logits.end))
         best, span = -math.inf, (0, 0)
         for start in np.flatnonzero(prose)[np.argsort(-begin[prose])[:MAX_STARTS]]:
             stop = start + self.config.longest
@@ -294,73 +301,73 @@ class TableReader:
 
 def answer_fields(found: TableAnswer, scale: str, encoding: TableEncoding) -> dict[str, Any]:
     """Returns the fields of the output without the answer, which is computed."""
-    said = _answer_expression(found, encoding)
+    expression = _answer_expression(found, encoding)
     quotes = (
         []
-        if said is not None
+        if expression is not None
         else [found.text]
         if found.operation == TEXT
         else [encoding.locations[at].text for at in found.locations]
     )
-    output: dict[str, Any] = {"way": found.operation, "quotes": quotes, "expression": said, "scale": scale}
+    output: dict[str, Any] = {"way": found.operation, "quotes": quotes, "expression": expression, "scale": scale}
     output |= {
         "cells": list(map(list, _supporting_cells(found, encoding))),
         "rows": list(found.rows),
         "column": found.column,
     }
-    named = [
-        {"column": one.column, "bound": one.bound, "limit": encoding.locations[one.location].text}
-        for one in found.conditions
+    condition_fields = [
+        {"column": condition.column, "bound": condition.bound, "limit": encoding.locations[condition.location].text}
+        for condition in found.conditions
     ]
-    return output | dict(zip(("condition", "also"), [*named, None, None], strict=False))
+    return output | dict(zip(("condition", "also"), [*condition_fields, None, None], strict=False))
 
 
-def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | None:
+def _answer_expression(table_answer: TableAnswer, encoding: TableEncoding) -> str | None:
     """Returns the expression of the answer; None if it is read. A count is a sum of ones."""
-    if found.operation == COUNT:
-        return sum_expression(["1"] * len(found.rows)) or "0"
-    if found.multiplied:
-        figures = _answer_figures(found, encoding) or []
+    if table_answer.operation == COUNT:
+        return sum_expression(["1"] * len(table_answer.rows)) or "0"
+    if table_answer.multiplied:
+        figures = _answer_figures(table_answer, encoding) or []
         return sum_expression(
             [f"{first} * {second}" for first, second in zip(figures[::2], figures[1::2], strict=True)]
         )
-    if found.operation in (SUM, MEAN, RANGE, *PAIR_OPERATIONS):
-        return build_expression(found.operation, _answer_figures(found, encoding) or [])
+    if table_answer.operation in (SUM, MEAN, RANGE, *PAIR_OPERATIONS):
+        return build_expression(table_answer.operation, _answer_figures(table_answer, encoding) or [])
     return None
 
 
-def _answer_figures(found: TableAnswer, encoding: TableEncoding) -> list[str] | None:
+def _answer_figures(table_answer: TableAnswer, encoding: TableEncoding) -> list[str] | None:
     """Returns the figures of the computation; None if those of cells have different units. The figures of a share may
     have different units.
     """
-    locations = [encoding.locations[at] for at in found.locations]
+    locations = [encoding.locations[at] for at in table_answer.locations]
     figures, columns = [str(location.figure) for location in locations], {location.column for location in locations}
     spelt = {encoding.spelling_of(column) for column in columns if column >= 0}
-    if -1 in columns or len(spelt) != 1 or (len(columns) > 1 and found.operation in ("share", "ratio")):
+    if -1 in columns or len(spelt) != 1 or (len(columns) > 1 and table_answer.operation in ("share", "ratio")):
         return figures
-    return harmonize_figures(found.operation, [location.text for location in locations], figures, *spelt)
+    return harmonize_figures(table_answer.operation, [location.text for location in locations], figures, *spelt)
 
 
 def _safe_log(chance: float) -> float:
     return math.log(max(chance, 1e-30))
 
 
-def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple[int, int]]:
+def _supporting_cells(table_answer: TableAnswer, encoding: TableEncoding) -> list[tuple[int, int]]:
     """Returns the rows and columns of the cells that support an answer: the selected ones, the compared one, those of
     conditions, and the first filled cell of each row that is counted without a condition.
     """
     cells = [
         (location.row, location.column)
-        for location in (encoding.locations[at] for at in found.locations)
+        for location in (encoding.locations[at] for at in table_answer.locations)
         if location.row >= 0
     ]
-    if found.conditions:
-        counted = found.rows if found.operation == COUNT else dict.fromkeys(row for row, _ in cells)
-        cells += [(row, one.column) for one in found.conditions for row in counted]
-    elif found.operation == COUNT:
+    if table_answer.conditions:
+        rows = table_answer.rows if table_answer.operation == COUNT else dict.fromkeys(row for row, _ in cells)
+        cells += [(row, condition.column) for condition in table_answer.conditions for row in rows]
+    elif table_answer.operation == COUNT:
         first = {location.row: location.column for location in reversed(encoding.locations) if location.row >= 0}
-        cells = [(row, first[row]) for row in found.rows if row in first]
-    return list(dict.fromkeys([*cells, *([found.compared_cell] if found.compared_cell else [])]))
+        cells = [(row, first[row]) for row in table_answer.rows if row in first]
+    return list(dict.fromkeys([*cells, *([table_answer.compared_cell] if table_answer.compared_cell else [])]))
 
 
 def _location_set(
@@ -368,8 +375,10 @@ def _location_set(
 ) -> TableAnswer | None:
     """Returns the most probable set of locations; at least two for a sum."""
     sums = operation in (SUM, MEAN)
-    given = ((at, location) for at, location in enumerate(encoding.locations) if location.question_figure is None)
-    fit = [at for at, location in given if (location.figure is not None if sums else location.row >= 0)]
+    figure_locations = (
+        (at, location) for at, location in enumerate(encoding.locations) if location.question_figure is None
+    )
+    fit = [at for at, location in figure_locations if (location.figure is not None if sums else location.row >= 0)]
     at_least = 2 if sums else 1
     if len(fit) < at_least:
         return None
@@ -378,14 +387,18 @@ def _location_set(
         for number, at in enumerate(fit)
         if encoding.locations[at].row >= 0
     }
-    taken, probability = most_probable_set(logits.cells[fit], [*column_groups(encoding, cells)], groups, at_least)
-    locations = tuple(fit[at] for at in taken)
+    cell_indexes, probability = most_probable_set(
+        logits.cells[fit], [*column_groups(encoding, cells)], groups, at_least
+    )
+    locations = tuple(fit[at] for at in cell_indexes)
     if not sums or not mixes_counts_and_prices(encoding, locations):
         return TableAnswer(operation, probability, locations=locations)
-    both = count_price_pairs(encoding, locations) if operation == SUM else []
+    price_pairs = count_price_pairs(encoding, locations) if operation == SUM else []
     return (
-        TableAnswer(operation if len(both) > 1 else PRODUCT, probability, tuple(chain(*both)), multiplied=True)
-        if both
+        TableAnswer(
+            operation if len(price_pairs) > 1 else PRODUCT, probability, tuple(chain(*price_pairs)), multiplied=True
+        )
+        if price_pairs
         else None
     )
 
@@ -428,35 +441,39 @@ def _choose_conditions(
     """Returns the most probable conditions, at most two, and their probability."""
     import numpy as np
 
-    found, probability, after = list[Condition](), 1.0, -1
+    conditions, probability, after = list[Condition](), 1.0, -1
     first, second = (
         (logits.condition_columns, logits.limits, logits.bounds),
         (logits.extra_columns, logits.extra_limits, logits.extra_bounds),
     )
-    for which, limits, bounds in (first, second):
-        if not len(which):
+    for choice_row, limits, bounds in (first, second):
+        if not len(choice_row):
             break
         choice = softmax(np.array([bounds[0], *choice_logits(encoding, limits, bounds, after)]))
-        one, chance = choose_condition(encoding, choice, softmax(which), found[-1] if found else None)
+        condition, chance = choose_condition(
+            encoding, choice, softmax(choice_row), conditions[-1] if conditions else None
+        )
         probability *= chance
-        if one is None:
+        if condition is None:
             break
-        found.append(one)
-        after = one.location
-    return tuple(found), probability
+        conditions.append(condition)
+        after = condition.location
+    return tuple(conditions), probability
 
 
 def _select_rows(
     encoding: TableEncoding, logits: NDArray[Any], conditions: Sequence[Condition], groups: float
 ) -> _SelectedRows:
     """Returns the most probable set of rows among those that meet the conditions."""
-    every = tuple(
-        row for row in range(encoding.header_rows, len(encoding.table)) if all(one.row_mask[row] for one in conditions)
+    row_candidates = tuple(
+        row
+        for row in range(encoding.header_rows, len(encoding.table))
+        if all(condition.row_mask[row] for condition in conditions)
     )
-    place = {row: at for at, row in enumerate(every)}
-    some = [inside for rows in row_groups(encoding) if (inside := [place[row] for row in rows if row in place])]
-    taken, probability = most_probable_set(logits[list(every)], some, groups)
-    return _SelectedRows(tuple(every[at] for at in taken), probability, every)
+    place = {row: at for at, row in enumerate(row_candidates)}
+    row_places = [inside for rows in row_groups(encoding) if (inside := [place[row] for row in rows if row in place])]
+    row_indexes, probability = most_probable_set(logits[list(row_candidates)], row_places, groups)
+    return _SelectedRows(tuple(row_candidates[at] for at in row_indexes), probability, row_candidates)
 
 
 def _column_cells(
@@ -467,8 +484,8 @@ def _column_cells(
 
     cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.answer_columns):
-        here = [cells[row, int(column)] for row in rows.selected if (row, int(column)) in cells]
-        locations = tuple(at for at in here if operation == CELLS or encoding.locations[at].figure is not None)
+        column_cells = [cells[row, int(column)] for row in rows.selected if (row, int(column)) in cells]
+        locations = tuple(at for at in column_cells if operation == CELLS or encoding.locations[at].figure is not None)
         if locations:
             return TableAnswer(
                 operation, float(softmax(logits.answer_columns)[column]) * rows.probability, locations, rows.selected
@@ -477,14 +494,14 @@ def _column_cells(
 
 
 def _extreme_cell(
-    operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
+    operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], selected_rows: _SelectedRows
 ) -> TableAnswer | None:
     """Returns the cell of the answer column in the row where the order column has its extreme among the selected
     rows.
     """
     import numpy as np
 
-    rows = counted.comparable
+    rows = selected_rows.comparable
     cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.order_columns):
         tops = find_extremes(
@@ -495,34 +512,38 @@ def _extreme_cell(
         if not tops:
             continue
         top = rows[tops[0]]
-        for asked in np.argsort(-logits.answer_columns):
-            if (top, int(asked)) in cells:
+        for column_order in np.argsort(-logits.answer_columns):
+            if (top, int(column_order)) in cells:
                 probability = (
-                    float(softmax(logits.order_columns)[column] * softmax(logits.answer_columns)[asked])
-                    * counted.probability
+                    float(softmax(logits.order_columns)[column] * softmax(logits.answer_columns)[column_order])
+                    * selected_rows.probability
                 )
                 return TableAnswer(
-                    operation, probability, (cells[top, int(asked)],), rows, int(column), (top, int(column))
+                    operation, probability, (cells[top, int(column_order)],), rows, int(column), (top, int(column))
                 )
     return None
 
 
 def _column_range(
-    encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
+    encoding: TableEncoding, logits: TableLogits[NDArray[Any]], selected_rows: _SelectedRows
 ) -> TableAnswer | None:
     """Returns the cells with the maximum and minimum of the order column among the selected rows, if their figures
     match their sort keys.
     """
     import numpy as np
 
-    rows = counted.comparable
+    rows = selected_rows.comparable
     cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.order_columns):
         ends = range_ends(_column_texts(encoding, cells, rows, int(column)), encoding.spelling_of(int(column)))
         if ends is not None:
             locations = tuple(cells[rows[at], int(column)] for at in ends)
             return TableAnswer(
-                RANGE, float(softmax(logits.order_columns)[column]) * counted.probability, locations, rows, int(column)
+                RANGE,
+                float(softmax(logits.order_columns)[column]) * selected_rows.probability,
+                locations,
+                rows,
+                int(column),
             )
     return None
 
@@ -543,6 +564,6 @@ def _text_between(encoding: TableEncoding, first: int, last: int) -> str:
 def _log_sum_exp(logits: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
-    most = logits.max(axis=0)
-    given: NDArray[Any] = most + np.log(np.exp(logits - most).sum(axis=0))
-    return given
+    peak = logits.max(axis=0)
+    log_sums: NDArray[Any] = peak + np.log(np.exp(logits - peak).sum(axis=0))
+    return log_sums

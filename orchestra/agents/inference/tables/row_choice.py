@@ -40,13 +40,15 @@ def row_groups(encoding: TableEncoding) -> Iterator[tuple[int, ...]]:
     """
     if _EXCLUSION.search(encoding.question):
         return
-    asked = {word for word in content_words(encoding.question) - _NON_SELECTIVE_WORDS if not word.isdigit()}
+    query_words = {word for word in content_words(encoding.question) - _NON_SELECTIVE_WORDS if not word.isdigit()}
     below = range(encoding.header_rows, len(encoding.table))
     for column in range(int(_has_sections(encoding)), max(map(len, encoding.table), default=0)):
         alike: dict[str, list[int]] = defaultdict(list)
         for row in below:
             alike[" ".join(encoding.cell(row, column).casefold().split())].append(row)
-        yield from (tuple(rows) for words, rows in alike.items() if len(rows) > 1 and content_words(words) & asked)
+        yield from (
+            tuple(rows) for words, rows in alike.items() if len(rows) > 1 and content_words(words) & query_words
+        )
 
 
 def _has_sections(encoding: TableEncoding) -> bool:
@@ -66,14 +68,14 @@ def column_groups(encoding: TableEncoding, cells: Mapping[tuple[int, int], int])
     Args:
         cells: The item index by row and column.
     """
-    every = tuple(
+    body_rows = tuple(
         row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0))
     )
-    for rows in (every, *row_groups(encoding)):
+    for rows in (body_rows, *row_groups(encoding)):
         for column in range(max(map(len, encoding.table), default=0)):
-            found = tuple(cells[row, column] for row in rows if (row, column) in cells)
-            if len(found) == len(rows) > 1:
-                yield found
+            column_cells = tuple(cells[row, column] for row in rows if (row, column) in cells)
+            if len(column_cells) == len(rows) > 1:
+                yield column_cells
 
 
 def most_probable_set(
@@ -88,24 +90,26 @@ def most_probable_set(
     import numpy as np
 
     order = np.argsort(-logits)
-    taken = tuple(sorted(int(at) for rank, at in enumerate(order) if rank < at_least or logits[at] > 0))
-    given = logits.astype(float)
-    none = -float(np.logaddexp(0, given).sum())  # log probability of the empty set
-    scores = {tuple(sorted(group)): none + float(given[list(group)].sum()) for group in groups}
+    chosen_indexes = tuple(sorted(int(at) for rank, at in enumerate(order) if rank < at_least or logits[at] > 0))
+    values = logits.astype(float)
+    none = -float(np.logaddexp(0, values).sum())  # log probability of the empty set
+    scores = {tuple(sorted(group)): none + float(values[list(group)].sum()) for group in groups}
     best = max(scores, key=lambda group: scores[group], default=())
-    alone = none + float(given[list(taken)].sum())
-    score = alone + (factor if taken in scores else 0.0)
+    alone = none + float(values[list(chosen_indexes)].sum())
+    score = alone + (factor if chosen_indexes in scores else 0.0)
     if best and scores[best] + factor > score:
-        taken, score = best, scores[best] + factor
-    whole = 1 + sum(map(math.exp, scores.values())) * math.expm1(factor)
+        chosen_indexes, score = best, scores[best] + factor
+    normalizer = 1 + sum(map(math.exp, scores.values())) * math.expm1(factor)
     if at_least > 0:
-        whole -= math.exp(none)
+        normalizer -= math.exp(none)
     if at_least > 1:
-        whole -= float(np.exp(none + given).sum())
-    if whole < 1e-9:  # the rest is rounding noise: almost all probability is on smaller sets
-        powers = np.exp(given)
-        whole = math.exp(none) * float(powers.sum() if at_least < 2 else (powers.sum() ** 2 - (powers**2).sum()) / 2)
-    return taken, min(math.exp(score) / max(whole, 1e-300), 1.0)
+        normalizer -= float(np.exp(none + values).sum())
+    if normalizer < 1e-9:  # the rest is rounding noise: almost all probability is on smaller sets
+        powers = np.exp(values)
+        normalizer = math.exp(none) * float(
+            powers.sum() if at_least < 2 else (powers.sum() ** 2 - (powers**2).sum()) / 2
+        )
+    return chosen_indexes, min(math.exp(score) / max(normalizer, 1e-300), 1.0)
 
 
 def most_probable_pair(
@@ -118,13 +122,13 @@ def most_probable_pair(
     """
     import numpy as np
 
-    both = first[:, None] + second[None, :] - factor * apart
+    pair_scores = first[:, None] + second[None, :] - factor * apart
     if unordered:
-        both = np.where(np.tri(len(first), dtype=bool), -np.inf, np.logaddexp(both, both.T))
-    np.fill_diagonal(both, -np.inf)
-    probabilities = softmax(both)
-    one, other = divmod(int(probabilities.argmax()), len(first))
-    return one, other, float(probabilities[one, other])
+        pair_scores = np.where(np.tri(len(first), dtype=bool), -np.inf, np.logaddexp(pair_scores, pair_scores.T))
+    np.fill_diagonal(pair_scores, -np.inf)
+    probabilities = softmax(pair_scores)
+    first_index, second_index = divmod(int(probabilities.argmax()), len(first))
+    return first_index, second_index, float(probabilities[first_index, second_index])
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
@@ -132,5 +136,5 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     powers = np.exp(logits - logits.max())
-    found: NDArray[Any] = powers / powers.sum()
-    return found
+    probabilities: NDArray[Any] = powers / powers.sum()
+    return probabilities

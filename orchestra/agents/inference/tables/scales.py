@@ -34,12 +34,12 @@ def _unit_patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     not “$5 million”.
     """
     short, alone = _CURRENCY_SUFFIXES[unit], _STANDALONE_WORDS[unit]
-    said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
-    stated = (
+    unit_pattern = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
+    statement_pattern = (
         rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY}"
         rf" ?(?:{unit}s?|{short})\b" + (rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else "")
     )
-    return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
+    return re.compile(unit_pattern, re.IGNORECASE), re.compile(statement_pattern, re.IGNORECASE)
 
 
 _PATTERNS: Final = {unit: _unit_patterns(unit) for unit in UNITS}
@@ -62,11 +62,11 @@ class UnitWeights(BaseModel):
     def logits(self, seen: Sequence[Sequence[bool]]) -> list[float]:
         """Returns the log-probability of each unit from its features."""
         scores = [
-            usual + sum(weight for weight, one in zip(self.signs, found, strict=True) if one)
-            for usual, found in zip(self.usual, seen, strict=True)
+            usual + sum(weight for weight, sign in zip(self.signs, sign_row, strict=True) if sign)
+            for usual, sign_row in zip(self.usual, seen, strict=True)
         ]
-        most = max(scores)
-        total = most + math.log(sum(math.exp(score - most) for score in scores))
+        best_score = max(scores)
+        total = best_score + math.log(sum(math.exp(score - best_score) for score in scores))
         return [score - total for score in scores]
 
 
@@ -77,5 +77,5 @@ def unit_signs(
     the text.
     """
     cells = ([cell for row in part for cell in row] for part in (head, rows))
-    places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
+    places = ["\n".join(" ".join(sign_pattern.split()) for sign_pattern in part) for part in ([question], *cells, text)]
     return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

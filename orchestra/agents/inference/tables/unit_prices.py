@@ -32,8 +32,8 @@ def count_price_pairs(encoding: TableEncoding, locations: Sequence[int]) -> list
         return []
     places = {(encoding.locations[at].row, encoding.locations[at].column): at for at in locations}
     rows = sorted({row for row, _ in places})
-    whole = len(places) == len(rows) * 2 and not _has_years(encoding, columns)
-    return [(places[row, columns[0]], places[row, columns[1]]) for row in rows] if whole else []
+    is_complete = len(places) == len(rows) * 2 and not _has_years(encoding, columns)
+    return [(places[row, columns[0]], places[row, columns[1]]) for row in rows] if is_complete else []
 
 
 def _column_figures(encoding: TableEncoding, column: int) -> list[str]:
@@ -48,12 +48,12 @@ def _common_decimals(encoding: TableEncoding, column: int) -> int | None:
     """Returns the number of decimals that all figures of a column have; None if they differ, and for no figures and
     times.
     """
-    found = (
+    decimal_counts = (
         {len(figure.partition(".")[2]) if " " not in figure else None for figure in _column_figures(encoding, column)}
         if column >= 0
         else set()
     )
-    return found.pop() if len(found) == 1 else None
+    return decimal_counts.pop() if len(decimal_counts) == 1 else None
 
 
 def _has_years(encoding: TableEncoding, columns: Sequence[int]) -> bool:

@@ -93,7 +93,7 @@ class Quantity(NamedTuple):
 
 def find_quantities(text: str) -> list[Quantity]:
     """Returns the quantities of a problem, in order; at most `MAX_QUANTITIES`."""
-    return [one for _, one in zip(range(MAX_QUANTITIES), _iterate_quantities(text), strict=False)]
+    return [quantity for _, quantity in zip(range(MAX_QUANTITIES), _iterate_quantities(text), strict=False)]
 
 
 def decimal_text(value: Fraction) -> str:
@@ -103,23 +103,25 @@ def decimal_text(value: Fraction) -> str:
 
 def _iterate_quantities(text: str) -> Iterator[Quantity]:
     for match in _QUANTITY.finditer(text := text.translate(CASE_FOLDS)):
-        found, (start, end) = match[0].lower(), match.span(match.lastgroup or 0)
+        number_text, (start, end) = match[0].lower(), match.span(match.lastgroup or 0)
         match match.lastgroup:
             case "digits":
                 yield from _digit_quantities(match["digits"], text, start, end)
             case "spelt":
-                for value in (Fraction(one) for one in _word_numbers(found) if one < 10**MAX_DIGITS):
+                for value in (
+                    Fraction(word_number) for word_number in _word_numbers(number_text) if word_number < 10**MAX_DIGITS
+                ):
                     yield Quantity(value, "words", start, end)
                     yield from _scaled_quantities(value, "words", text, start, end)
                     yield from _percent_quantities(value, text, start, end)
             case "great":
-                yield Quantity(Fraction(_LARGE_SCALES[found]), "words", start, end)
+                yield Quantity(Fraction(_LARGE_SCALES[number_text]), "words", start, end)
             case "vulgar":
-                yield from _fraction_quantities(*_VULGAR_FRACTIONS[found], start, end)
-            case _ if found in _MULTIPLIERS:
-                yield Quantity(Fraction(_MULTIPLIERS[found]), "times", start, end)
+                yield from _fraction_quantities(*_VULGAR_FRACTIONS[number_text], start, end)
+            case _ if number_text in _MULTIPLIERS:
+                yield Quantity(Fraction(_MULTIPLIERS[number_text]), "times", start, end)
             case _:
-                yield from _fraction_quantities(1, _FRACTION_WORDS[found], start, end)
+                yield from _fraction_quantities(1, _FRACTION_WORDS[number_text], start, end)
 
 
 def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
@@ -131,8 +133,8 @@ def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Qua
     if not is_single_number(run):
         if _LIST.fullmatch(run):
             yield from (
-                Quantity(Fraction(one[0]), "digits", start + one.start(), start + one.end())
-                for one in _DIGITS.finditer(run)
+                Quantity(Fraction(match[0]), "digits", start + match.start(), start + match.end())
+                for match in _DIGITS.finditer(run)
             )
         return
     value, _ = parse_numeral(run)
@@ -159,10 +161,10 @@ def _fraction_quantities(above: int, below: int, start: int, end: int) -> Iterat
 
 def _scaled_quantities(value: Fraction, kind: QuantityKind, text: str, start: int, end: int) -> Iterator[Quantity]:
     """Returns the product of a number and a following large scale."""
-    if (found := _SCALE_AFTER.match(text, end)) is not None and (
-        many := value * _LARGE_SCALES[found["scale"].lower()]
+    if (match := _SCALE_AFTER.match(text, end)) is not None and (
+        scaled_value := value * _LARGE_SCALES[match["scale"].lower()]
     ) < 10**MAX_DIGITS:
-        yield Quantity(many, kind, start, found.end())
+        yield Quantity(scaled_value, kind, start, match.end())
 
 
 def _percent_quantities(value: Fraction, text: str, start: int, end: int) -> Iterator[Quantity]:
@@ -201,7 +203,7 @@ def _parse_number(row: Sequence[str], at: int) -> tuple[int, int]:
 
 def _parse_below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
     """Parses `twenty five`, `twenty-fifth`, `nineteen`."""
-    value, following = SMALL_NUMBERS[row[at]], row[at + 1] if at + 1 < len(row) else ""
-    if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or SMALL_NUMBERS.get(following, 0)) < 10:
-        return value + one, at + 2
+    value, next_word = SMALL_NUMBERS[row[at]], row[at + 1] if at + 1 < len(row) else ""
+    if 20 <= value < 100 and 0 < (ordinal := _ORDINALS.get(next_word, 0) or SMALL_NUMBERS.get(next_word, 0)) < 10:
+        return value + ordinal, at + 2
     return value, at + 1

@@ -109,10 +109,10 @@ class SolverHead:
             kinds: The index of each quantity's kind.
         """
         get = self.arrays
-        told = _rms_norm((places @ read) @ get["number"].T + get["kind"][kinds])
-        known = _rms_norm(get["known"] + get["kind"][KINDS.index("known")])
+        number_states = _rms_norm((places @ read) @ get["number"].T + get["kind"][kinds])
+        known_state = _rms_norm(get["known"] + get["kind"][KINDS.index("known")])
         state = _rms_norm(read[:, 0] @ get["asked"].T + get["asked.bias"])
-        return SolverState(_concatenate(known[None] + 0 * state[:, None], told), state)
+        return SolverState(_concatenate(known_state[None] + 0 * state[:, None], number_states), state)
 
     def pair_vectors(self, solver_state: SolverState) -> Any:
         """Returns the vector of each pair of quantities, (hypotheses, quantities, quantities, width)."""
@@ -130,17 +130,17 @@ class SolverHead:
     def single_logits(self, solver_state: SolverState) -> Any:
         """Returns the logit of each quantity as the answer without a step, (hypotheses, quantities)."""
         get = self.arrays
-        hidden = (
+        hidden_states = (
             solver_state.vectors @ get["alone"].T
             + (solver_state.state @ get["alone.state"].T + get["alone.bias"])[:, None]
         )
-        return hidden.clip(0) @ get["alone.score"]
+        return hidden_states.clip(0) @ get["alone.score"]
 
     def next_state(self, solver_state: SolverState, pairs: Any, operations: Any) -> SolverState:
         """Returns the state after a step, from each hypothesis's pair vector, (hypotheses, width), and operation."""
         get = self.arrays
-        made = (get["new"][operations] @ pairs[:, :, None])[:, :, 0] + get["new.bias"][operations]
-        new = _rms_norm(made + get["kind"][KINDS.index("found")])
+        new_state = (get["new"][operations] @ pairs[:, :, None])[:, :, 0] + get["new.bias"][operations]
+        new = _rms_norm(new_state + get["kind"][KINDS.index("found")])
         state = _rms_norm(solver_state.state + (solver_state.state @ get["was"].T + new @ get["now"].T).clip(0))
         return SolverState(_concatenate(solver_state.vectors, new[:, None]), state)
 
@@ -217,19 +217,21 @@ class EncodedProblem(NamedTuple):
     @property
     def kinds(self) -> list[int]:
         """The indices of the quantities' kinds."""
-        return [KINDS.index(one.kind) for one in self.quantities]
+        return [KINDS.index(quantity.kind) for quantity in self.quantities]
 
 
 def encode_problem(encoder: Encoder, text: str) -> EncodedProblem:
     """Encodes a text with its quantities and their tokens."""
     tokens, spans = encoder.tokenize_with_offsets(text)
-    kept, places = [], []
-    for one in find_quantities(text):
-        found = [at for at, (start, end) in enumerate(spans) if start < one.end and end > one.start]
-        if found:
-            kept.append(one)
-            places.append(found)
-    return EncodedProblem(tokens, kept, places)
+    quantities, places = [], []
+    for quantity in find_quantities(text):
+        overlapping_spans = [
+            at for at, (start, end) in enumerate(spans) if start < quantity.end and end > quantity.start
+        ]
+        if overlapping_spans:
+            quantities.append(quantity)
+            places.append(overlapping_spans)
+    return EncodedProblem(tokens, quantities, places)
 
 
 def step_mask(count: int) -> NDArray[Any]:
@@ -241,8 +243,8 @@ def step_mask(count: int) -> NDArray[Any]:
     at = np.arange(count)
     commutes = np.array([sign in "+*" for sign in OPERATIONS])
     in_order, apart = at[:, None] <= at[None], at[:, None] != at[None]
-    given: NDArray[Any] = np.where(commutes, in_order[:, :, None], apart[:, :, None])
-    return given
+    mask: NDArray[Any] = np.where(commutes, in_order[:, :, None], apart[:, :, None])
+    return mask
 
 
 @dataclass(slots=True)
@@ -290,92 +292,102 @@ class WordProblemSolver:
             InputError: A023 if the text is too long.
         """
         text = str(inputs[self.config.input])
-        read = encode_problem(self.encoder, text)
-        if len(read.tokens) > self.config.tokens:
-            reason = f"{self.config.input} has {len(read.tokens):,} tokens, and {self.config.tokens} are read at most"
+        problem = encode_problem(self.encoder, text)
+        if len(problem.tokens) > self.config.tokens:
+            reason = (
+                f"{self.config.input} has {len(problem.tokens):,} tokens, and {self.config.tokens} are read at most"
+            )
             raise InputError("A023", reason, hint="leave out what does not matter")
-        best, chance = self.best_expression(self.beam_search(read))
+        best, chance = self.best_expression(self.beam_search(problem))
         return self._card.output_form.fill({self.config.output: best}, None), chance
 
     def best_expression(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
         """Returns the most probable expression of the most probable value, and the probability of the value."""
         masses = _value_probabilities(solutions)
         best = max(masses, key=lambda value: masses[value])
-        text = max((one for one in solutions if one[0].value == best), key=lambda one: one[1])[0].text
+        text = max((solution for solution in solutions if solution[0].value == best), key=lambda solution: solution[1])[
+            0
+        ].text
         return text, min(1.0, masses[best]) ** self.config.sharpen
 
     def beam_search(self, encoded: EncodedProblem) -> list[tuple[Term, float]]:
         """Returns expressions of the answer and their probabilities, as far as the beam search finds them."""
         import numpy as np
 
-        hidden = self.encoder.encode(encoded.tokens, self._adapters)
+        states = self.encoder.encode(encoded.tokens, self._adapters)
         places = np.zeros((1, len(encoded.quantities), len(encoded.tokens)), dtype=np.float32)
         for at, tokens in enumerate(encoded.token_positions):
             places[0, at, tokens] = 1 / len(tokens)
-        solver_state = self._head.initial_state(hidden, places, np.array(encoded.kinds, dtype=np.int64)[None])
+        solver_state = self._head.initial_state(states, places, np.array(encoded.kinds, dtype=np.int64)[None])
         hypotheses = [
-            _Hypothesis([*self._known, *(Term(one.value, decimal_text(one.value)) for one in encoded.quantities)], 0.0)
+            _Hypothesis(
+                [
+                    *self._known,
+                    *(Term(quantity.value, decimal_text(quantity.value)) for quantity in encoded.quantities),
+                ],
+                0.0,
+            )
         ]
-        done: list[tuple[Term, float]] = []
+        solutions: list[tuple[Term, float]] = []
         for step in range(MAX_STEPS):
             pairs = self._head.pair_vectors(solver_state)
             logits = self._head.step_logits(pairs)
             alone = self._head.single_logits(solver_state)[0] if step == 0 else np.empty(0, dtype=np.float32)
-            taken = self._expand(hypotheses, logits, alone, done)
-            if not taken:
+            candidates = self._expand(hypotheses, logits, alone, solutions)
+            if not candidates:
                 break
             rows, lefts, rights, operations = (
-                np.array(column) for column in zip(*(one[:4] for one in taken), strict=True)
+                np.array(column) for column in zip(*(candidate[:4] for candidate in candidates), strict=True)
             )
             solver_state = SolverState(solver_state.vectors[rows], solver_state.state[rows])
             solver_state = self._head.next_state(solver_state, pairs[rows, lefts, rights], operations)
-            hypotheses = [one[4] for one in taken]
-            best, second = sorted([0.0, 0.0, *_value_probabilities(done).values()])[:-3:-1]
+            hypotheses = [candidate[4] for candidate in candidates]
+            best, second = sorted([0.0, 0.0, *_value_probabilities(solutions).values()])[:-3:-1]
             if best - second > sum(math.exp(hypothesis.log_probability) for hypothesis in hypotheses):
                 break  # no unfinished hypothesis can become more probable
-        return done or [(hypotheses[0].terms[-1], 0.0)]
+        return solutions or [(hypotheses[0].terms[-1], 0.0)]
 
     def _expand(
         self,
         hypotheses: Sequence[_Hypothesis],
         logits: NDArray[Any],
         alone: NDArray[Any],
-        done: list[tuple[Term, float]],
+        solutions: list[tuple[Term, float]],
     ) -> list[tuple[int, int, int, int, _Hypothesis]]:
-        """Returns the most probable next steps of all hypotheses. Finished ones are added to `done`."""
+        """Returns the most probable next steps of all hypotheses. Finished ones are added to `solutions`."""
         import numpy as np
 
         count = logits.shape[1]
         left, right, operation = np.nonzero(step_mask(count))
-        going, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
-        every = np.concatenate([going, last, np.broadcast_to(alone, (len(hypotheses), len(alone)))], axis=1)
-        top = every.max(axis=1, keepdims=True)
+        open_logits, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
+        all_logits = np.concatenate([open_logits, last, np.broadcast_to(alone, (len(hypotheses), len(alone)))], axis=1)
+        top = all_logits.max(axis=1, keepdims=True)
         probabilities = (
-            every
+            all_logits
             - top
-            - np.log(np.exp(every - top).sum(axis=1, keepdims=True))
+            - np.log(np.exp(all_logits - top).sum(axis=1, keepdims=True))
             + np.array([[hypothesis.log_probability] for hypothesis in hypotheses])
         )
-        found: list[tuple[int, int, int, int, _Hypothesis]] = []
-        finished = 0
+        candidates: list[tuple[int, int, int, int, _Hypothesis]] = []
+        finished_count = 0
         for flat in np.argsort(-probabilities, axis=None)[: 64 * BEAM_WIDTH]:
-            if len(found) >= BEAM_WIDTH <= finished:
+            if len(candidates) >= BEAM_WIDTH <= finished_count:
                 break
             row, at = divmod(int(flat), probabilities.shape[1])
             chance, terms = float(probabilities[row, at]), hypotheses[row].terms
             if at >= 2 * len(left):
-                done.append((terms[at - 2 * len(left)], math.exp(chance)))
-                finished += 1
+                solutions.append((terms[at - 2 * len(left)], math.exp(chance)))
+                finished_count += 1
                 continue
-            if (finished if at >= len(left) else len(found)) >= BEAM_WIDTH:
+            if (finished_count if at >= len(left) else len(candidates)) >= BEAM_WIDTH:
                 continue
-            one = int(left[at % len(left)]), int(right[at % len(left)]), int(operation[at % len(left)])
-            made = Term.combine(terms[one[0]], OPERATIONS[one[2]], terms[one[1]])
-            if made is None:
+            step = int(left[at % len(left)]), int(right[at % len(left)]), int(operation[at % len(left)])
+            term = Term.combine(terms[step[0]], OPERATIONS[step[2]], terms[step[1]])
+            if term is None:
                 continue
             if at >= len(left):
-                done.append((made, math.exp(chance)))
-                finished += 1
+                solutions.append((term, math.exp(chance)))
+                finished_count += 1
             else:
-                found.append((row, *one, _Hypothesis([*terms, made], chance)))
-        return found
+                candidates.append((row, *step, _Hypothesis([*terms, term], chance)))
+        return candidates
