@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,6 +16,8 @@ R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_TRIES = 50
 """Writers that may be faster, one after the other."""
+SCAN_SIZE = 200
+"""Records that a scan reads at a time."""
 
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
@@ -47,14 +49,33 @@ class SharedRead(Generic[R]):
 
 
 class Collection(Generic[T]):
-    """The records of one kind. `of` restricts it to a tenant."""
+    """The records of one kind.
 
-    def __init__(self, records: Records, kind: str, prefix: str, type: type[T]) -> None:
+    Args:
+        records: The store.
+        kind: The kind.
+        prefix: How the ids of new records begin.
+        type: The type of the values.
+        due: Returns when something must be done about a value (`all_due`); None for a kind without such times.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        kind: str,
+        prefix: str,
+        type: type[T],
+        due: Callable[[T], float | None] | None = None,
+    ) -> None:
         self._records, self.kind, self._prefix = records, kind, prefix
         self._decoder = msgspec.json.Decoder(type)
+        self._due = due
 
     def _stored(self, record: Record) -> Stored[T]:
         return Stored(record, self._decoder.decode(record.data))
+
+    def _due_time(self, value: T) -> float | None:
+        return None if self._due is None else self._due(value)
 
     def new_id(self) -> str:
         """Returns an id for a new record."""
@@ -62,7 +83,7 @@ class Collection(Generic[T]):
 
     async def add(self, id: str, tenant: str, value: T) -> Stored[T] | None:
         """Adds a record; None if the id is taken."""
-        record = await self._records.add(self.kind, id, tenant, msgspec.json.encode(value))
+        record = await self._records.add(self.kind, id, tenant, msgspec.json.encode(value), self._due_time(value))
         return None if record is None else Stored(record, value)
 
     async def get(self, id: str) -> Stored[T] | None:
@@ -81,14 +102,32 @@ class Collection(Generic[T]):
         """Returns all records of a tenant, or of all, newest first."""
         return [self._stored(record) for record in await self._records.list(self.kind, tenant)]
 
+    async def all_due(self, now: float, limit: int) -> list[Stored[T]]:
+        """Returns the records of all tenants that are due at a time, the longest due first."""
+        return [self._stored(one) for one in await self._records.list_due(self.kind, now, limit)]
+
+    async def scan(self, tenant: str | None = None, cursor: str = "") -> AsyncGenerator[Stored[T], None]:
+        """Yields the records of a tenant, or of all, newest first, without holding all of them in memory; those after
+        a cursor. Raises `RequestError` S002 for an unknown cursor.
+        """
+        before = await self._position(tenant, cursor)
+        while found := await self._records.list(self.kind, tenant, SCAN_SIZE, before):
+            for record in found:
+                yield self._stored(record)
+            before = (found[-1].created, found[-1].id)
+
+    async def _position(self, tenant: str | None, cursor: str) -> tuple[float, str] | None:
+        """Returns the place of a cursor, which is the id of the last record of a page."""
+        if not cursor:
+            return None
+        last = await self._records.get(self.kind, cursor)
+        if last is None or tenant not in (None, last.tenant):
+            raise RequestError("S002", "the cursor is unknown", hint="start without one", pointer="cursor")
+        return last.created, last.id
+
     async def page(self, tenant: str | None, query: PageQuery, show: Callable[[Stored[T]], Any]) -> Page[Any]:
         """Returns a page of a tenant's records. Raises `RequestError` S002 for an unknown cursor."""
-        before = None
-        if query.cursor:
-            last = await self.get(query.cursor)
-            if last is None or tenant not in (None, last.record.tenant):
-                raise RequestError("S002", "the cursor is unknown", hint="start without one", pointer="cursor")
-            before = (last.record.created, last.record.id)
+        before = await self._position(tenant, query.cursor)
         records = await self._records.list(self.kind, tenant, query.limit + 1, before)
         items = [self._stored(record) for record in records[: query.limit]]
         more = len(records) > query.limit
@@ -103,13 +142,14 @@ class Collection(Generic[T]):
             value = None if item is None else change(item.value)
             if item is None or value is None:
                 return None
-            if await self._records.replace(item.record, msgspec.json.encode(value)) is not None:
+            if await self.replace(item, value):
                 return value
         raise RequestError("S010", f"{self.kind} {id} is changed by others all the time", hint="try again")
 
     async def replace(self, stored: Stored[T], value: T) -> bool:
         """Replaces a value, unless another writer was first; returns whether it did."""
-        return await self._records.replace(stored.record, msgspec.json.encode(value)) is not None
+        data, due = msgspec.json.encode(value), self._due_time(value)
+        return await self._records.replace(stored.record, data, due) is not None
 
     async def delete(self, id: str) -> bool:
         """Deletes a record; returns whether it was there."""

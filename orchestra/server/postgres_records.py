@@ -23,15 +23,23 @@ CREATION_LOCK: Final = 0x4F726373
 """The advisory lock for creating the table."""
 RETRY_TIMEOUT: Final = 10.0
 """Seconds in which a statement must end."""
-_COLUMNS: Final = "kind, id, tenant, version, created, data"
+_COLUMNS: Final = "kind, id, tenant, version, created, data, due"
 _TABLE: Final = """
 CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE TABLE IF NOT EXISTS {schema}.records (
   kind text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, tenant text COLLATE "C" NOT NULL,
-  version bigint NOT NULL, created double precision NOT NULL, data bytea NOT NULL, PRIMARY KEY (kind, id)
+  version bigint NOT NULL, created double precision NOT NULL, data bytea NOT NULL, due double precision,
+  PRIMARY KEY (kind, id)
 );
 CREATE INDEX IF NOT EXISTS records_of_tenant ON {schema}.records (kind, tenant, created DESC, id DESC);
+ALTER TABLE {schema}.records ADD COLUMN IF NOT EXISTS due double precision;
+CREATE INDEX IF NOT EXISTS records_due ON {schema}.records (kind, due) WHERE due IS NOT NULL;
 """
+_SET_DUE: Final = """
+UPDATE {schema}.records SET due = (convert_from(data, 'UTF8')::json ->> 'next_attempt')::double precision
+WHERE kind = 'delivery' AND convert_from(data, 'UTF8')::json ->> 'status' = 'pending'
+"""
+"""Sets the times of deliveries that were recorded before the column existed."""
 
 
 class PostgresRecords(Records):
@@ -51,10 +59,11 @@ class PostgresRecords(Records):
                     raise storage_fault(error) from error
         raise AssertionError("the second attempt returns or raises")
 
-    async def add(self, kind: str, id: str, tenant: str, data: bytes) -> Record | None:
+    async def add(self, kind: str, id: str, tenant: str, data: bytes, due: float | None = None) -> Record | None:
         """Adds a record; None if the id is taken."""
-        record = Record(kind, id, tenant, 1, time.time(), data)
-        sql = f"INSERT INTO {self._table} ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+        record = Record(kind, id, tenant, 1, time.time(), data, due)
+        values = "$1, $2, $3, $4, $5, $6, $7"
+        sql = f"INSERT INTO {self._table} ({_COLUMNS}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
         command_status = await self._execute(
             lambda connection: connection.execute(sql, *msgspec.structs.astuple(record))
         )
@@ -68,20 +77,18 @@ class PostgresRecords(Records):
         row = await self._execute(lambda connection: connection.fetchrow(sql, kind, id), is_repeatable=True)
         return None if row is None else Record(*row)
 
-    async def replace(self, record: Record, data: bytes) -> Record | None:
-        """Replaces the data of a record; None if another writer was first, or the record was deleted."""
+    async def replace(self, record: Record, data: bytes, due: float | None = None) -> Record | None:
+        """Replaces the data and the time of a record; None if another writer was first, or the record was deleted."""
         sql = (
-            f"UPDATE {self._table} SET data = $1, version = version + 1 "  # noqa: S608 - constants
-            "WHERE kind = $2 AND id = $3 AND version = $4"
+            f"UPDATE {self._table} SET data = $1, due = $2, version = version + 1 "  # noqa: S608 - constants
+            "WHERE kind = $3 AND id = $4 AND version = $5"
         )
         command_status = await self._execute(
-            lambda connection: connection.execute(sql, data, record.kind, record.id, record.version)
+            lambda connection: connection.execute(sql, data, due, record.kind, record.id, record.version)
         )
-        return (
-            msgspec.structs.replace(record, data=data, version=record.version + 1)
-            if _count(command_status) == 1
-            else None
-        )
+        if _count(command_status) != 1:
+            return None
+        return msgspec.structs.replace(record, data=data, due=due, version=record.version + 1)
 
     async def delete(self, kind: str, id: str) -> bool:
         """Deletes a record; returns whether it was there."""
@@ -104,6 +111,12 @@ class PostgresRecords(Records):
         rows = await self._execute(
             lambda connection: connection.fetch(sql, kind, tenant, created, last, limit), is_repeatable=True
         )
+        return [Record(*row) for row in rows]
+
+    async def list_due(self, kind: str, now: float, limit: int) -> Sequence[Record]:
+        """Returns the records of a kind that are due at a time, the longest due first."""
+        sql = f"SELECT {_COLUMNS} FROM {self._table} WHERE kind = $1 AND due <= $2 ORDER BY due LIMIT $3"  # noqa: S608 - constants
+        rows = await self._execute(lambda one: one.fetch(sql, kind, now, limit), is_repeatable=True)
         return [Record(*row) for row in rows]
 
 
@@ -140,13 +153,22 @@ async def open_postgres_records(dsn: str) -> AsyncIterator[PostgresRecords]:
 
 async def _create(sql: asyncpg.Connection, schema: str) -> None:
     try:
-        if await sql.fetchval("SELECT to_regclass($1)", f"{schema}.records") is not None:
+        if await _has_column(sql, schema, "due"):
             return  # A role that may not create tables may use them.
         async with sql.transaction():
             await sql.execute("SELECT pg_advisory_xact_lock($1)", CREATION_LOCK)
+            if await _has_column(sql, schema, "due"):
+                return  # Another process was first.
             await sql.execute(_TABLE.format(schema=schema))
+            await sql.execute(_SET_DUE.format(schema=schema))
     except POSTGRES_ERRORS as error:
         raise storage_fault(error) from error
+
+
+async def _has_column(sql: asyncpg.Connection, schema: str, name: str) -> bool:
+    """Whether the table of records is there and has a column."""
+    query = "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2"
+    return bool(await sql.fetchval(query, f"{schema}.records", name))
 
 
 async def _close(pool: asyncpg.Pool) -> None:

@@ -26,11 +26,17 @@ T = TypeVar("T")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
   kind TEXT NOT NULL, id TEXT NOT NULL, tenant TEXT NOT NULL, version INTEGER NOT NULL, created REAL NOT NULL,
-  data BLOB NOT NULL, PRIMARY KEY (kind, id)
+  data BLOB NOT NULL, due REAL, PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (kind, tenant, created DESC, id DESC);
 """
-_COLUMNS = "kind, id, tenant, version, created, data"
+_DUE_INDEX = "CREATE INDEX IF NOT EXISTS records_due ON records (kind, due) WHERE due IS NOT NULL"
+_SET_DUE = """
+UPDATE records SET due = json_extract(CAST(data AS TEXT), '$.next_attempt')
+WHERE kind = 'delivery' AND json_extract(CAST(data AS TEXT), '$.status') = 'pending'
+"""
+"""Sets the times of deliveries that were recorded before the column existed."""
+_COLUMNS = "kind, id, tenant, version, created, data, due"
 LOCK_SECONDS = 10.0
 
 
@@ -43,6 +49,8 @@ class Record(msgspec.Struct, frozen=True):
     version: int
     created: float
     data: bytes
+    due: float | None = None
+    """When something must be done about it, in seconds since 1970. None: nothing."""
 
 
 NO_RECORD_LIMIT: Final = 1 << 30
@@ -53,7 +61,7 @@ class Records(ABC):
     """The store of records."""
 
     @abstractmethod
-    async def add(self, kind: str, id: str, tenant: str, data: bytes) -> Record | None:
+    async def add(self, kind: str, id: str, tenant: str, data: bytes, due: float | None = None) -> Record | None:
         """Adds a record; None if the id is taken."""
 
     @abstractmethod
@@ -61,8 +69,8 @@ class Records(ABC):
         """Returns a record, or None."""
 
     @abstractmethod
-    async def replace(self, record: Record, data: bytes) -> Record | None:
-        """Replaces the data of a record; None if another writer was first, or the record was deleted."""
+    async def replace(self, record: Record, data: bytes, due: float | None = None) -> Record | None:
+        """Replaces the data and the time of a record; None if another writer was first, or the record was deleted."""
 
     @abstractmethod
     async def delete(self, kind: str, id: str) -> bool:
@@ -74,6 +82,12 @@ class Records(ABC):
     ) -> Sequence[Record]:
         """Returns the records of a kind and a tenant (None for all), newest first; those after the creation time and
         id of `before` in this order.
+        """
+
+    @abstractmethod
+    async def list_due(self, kind: str, now: float, limit: int) -> Sequence[Record]:
+        """Returns the records of a kind that are due at a time, the longest due first. An index finds them: the cost
+        does not depend on the number of other records.
         """
 
 
@@ -109,12 +123,12 @@ class SqliteRecords(Records):
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
-    async def add(self, kind: str, id: str, tenant: str, data: bytes) -> Record | None:
+    async def add(self, kind: str, id: str, tenant: str, data: bytes, due: float | None = None) -> Record | None:
         """Adds a record; None if the id is taken."""
-        record = Record(kind, id, tenant, 1, time.time(), data)
+        record = Record(kind, id, tenant, 1, time.time(), data, due)
 
         def insert(connection: sqlite3.Connection) -> bool:
-            sql = f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+            sql = f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
             with connection:
                 return connection.execute(sql, msgspec.structs.astuple(record)).rowcount == 1
 
@@ -130,17 +144,19 @@ class SqliteRecords(Records):
 
         return await self._execute(select)
 
-    async def replace(self, record: Record, data: bytes) -> Record | None:
-        """Replaces the data of a record; None if another writer was first, or the record was deleted."""
+    async def replace(self, record: Record, data: bytes, due: float | None = None) -> Record | None:
+        """Replaces the data and the time of a record; None if another writer was first, or the record was deleted."""
 
         def update(connection: sqlite3.Connection) -> bool:
-            sql = "UPDATE records SET data = ?, version = version + 1 WHERE kind = ? AND id = ? AND version = ?"
+            sql = (
+                "UPDATE records SET data = ?, due = ?, version = version + 1 WHERE kind = ? AND id = ? AND version = ?"
+            )
             with connection:
-                return connection.execute(sql, (data, record.kind, record.id, record.version)).rowcount == 1
+                return connection.execute(sql, (data, due, record.kind, record.id, record.version)).rowcount == 1
 
         if not await self._execute(update):
             return None
-        return msgspec.structs.replace(record, data=data, version=record.version + 1)
+        return msgspec.structs.replace(record, data=data, due=due, version=record.version + 1)
 
     async def delete(self, kind: str, id: str) -> bool:
         """Deletes a record; returns whether it was there."""
@@ -170,6 +186,15 @@ class SqliteRecords(Records):
 
         return await self._execute(select)
 
+    async def list_due(self, kind: str, now: float, limit: int) -> Sequence[Record]:
+        """Returns the records of a kind that are due at a time, the longest due first."""
+
+        def select(connection: sqlite3.Connection) -> Sequence[Record]:
+            sql = f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND due <= ? ORDER BY due LIMIT ?"  # noqa: S608 - constants
+            return [Record(*row) for row in connection.execute(sql, (kind, now, limit))]
+
+        return await self._execute(select)
+
 
 def new_id(prefix: str) -> str:
     """Returns a new id that cannot be guessed."""
@@ -190,6 +215,23 @@ def _connect(path: str) -> sqlite3.Connection:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.executescript(_SCHEMA)
+        _migrate(connection)
     except sqlite3.Error as error:
         raise storage_fault(error) from error
     return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Adds the column of times to a file of an earlier version."""
+    if not _has_due(connection):
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if not _has_due(connection):  # Another process may have been first.
+                connection.execute("ALTER TABLE records ADD COLUMN due REAL")
+                connection.execute(_SET_DUE)
+    with connection:
+        connection.execute(_DUE_INDEX)
+
+
+def _has_due(connection: sqlite3.Connection) -> bool:
+    return any(row[1] == "due" for row in connection.execute("PRAGMA table_info(records)"))

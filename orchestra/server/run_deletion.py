@@ -26,7 +26,8 @@ async def delete_server_runs(services: Services, runs: Sequence[str]) -> list[Or
     deleted = {run for run, error in zip(runs, errors, strict=True) if error is None}
     for run in deleted:
         await push_configs_of(services).delete(run)
-    for stored_delivery in await deliveries_of(services).all() if deleted else ():
-        if stored_delivery.value.run in deleted:
-            await deliveries_of(services).delete(stored_delivery.value.id)
+    if deleted:
+        async for stored_delivery in deliveries_of(services).scan():
+            if stored_delivery.value.run in deleted:
+                await deliveries_of(services).delete(stored_delivery.value.id)
     return errors

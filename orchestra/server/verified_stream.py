@@ -24,7 +24,7 @@ async def verified_frames(services: Services, run: str, position: Position) -> A
     when the run ends. The id of a sentence is the number of that event with the number of the sentence in it. Sentences
     before the position are found again from the first event on, so that none is sent twice, in any process.
     """
-    sentences = _Sentences(services, run)
+    sentences = _Sentences(services)
     async with aclosing(run_events(services, run, 0)) as events:
         async for event in events:
             answer = await services.answer(run) if isinstance(event, RunFinished) else None
@@ -38,10 +38,12 @@ async def verified_frames(services: Services, run: str, position: Position) -> A
 class _Sentences:
     """The sentences that are known after each event of a run."""
 
-    def __init__(self, services: Services, run: str) -> None:
-        self._services, self._run = services, run
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._workflows: dict[str, bytes] = {}
         self._awaited = frozenset[str]()
+        self._events = list[Event]()
+        """The events so far, if sentences can become known before the end."""
         self._known = set[tuple[str, int, str]]()
 
     @property
@@ -50,18 +52,20 @@ class _Sentences:
         return len(self._known)
 
     async def new_ones(self, event: Event, answer: RunAnswer | None) -> list[AnswerSentence]:
-        """Returns the sentences that an event makes known. `answer` is that of a run which the event ends."""
+        """Returns the sentences that an event makes known. `answer` is that of a run which the event ends. The events
+        are those of the run from its first one on, each once.
+        """
         if answer is not None:
             return self._add(claim_sentences(answer.claims))
-        journal = self._services.orchestra.journal
         if isinstance(event, RunStarted):
-            self._workflows = await stored_workflows(journal, event)
+            self._workflows = await stored_workflows(self._services.orchestra.journal, event)
             self._awaited = awaited_nodes(self._workflows.get("", b""))
+        if self._awaited:
+            self._events.append(event)
         outcome = outcome_of(event)
         if outcome is None or outcome[0] not in self._awaited or not isinstance(outcome[1], ValueOutcome):
             return []
-        before = [recorded_event for recorded_event in await journal.read(self._run) if recorded_event.seq <= event.seq]
-        return self._add(claim_sentences(extract_accepted_claims(before, self._workflows)))
+        return self._add(claim_sentences(extract_accepted_claims(self._events, self._workflows)))
 
     def _add(self, sentences: Iterable[AnswerSentence]) -> list[AnswerSentence]:
         added = list[AnswerSentence]()

@@ -48,6 +48,10 @@ TIMEOUT = 10.0
 MAX_REPLY_BYTES = 64 << 10
 MAX_HOOKS = 50
 MAX_CONCURRENT = 8
+MAX_DUE: Final = MAX_CONCURRENT * int(CLAIM_SECONDS / TIMEOUT - 1)
+"""Messages that are sent before the next look: all of them are tried while the claims on them last."""
+MAX_EXAMINED: Final = 5_000
+"""Messages that are examined at most for one page of a list."""
 POLL_SECONDS = 1.0
 _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16"))
 """IPv6 networks whose addresses contain IPv4 addresses."""
@@ -135,7 +139,11 @@ def webhooks_of(services: Services) -> Collection[Webhook]:
 
 def deliveries_of(services: Services) -> Collection[Delivery]:
     """The messages of all tenants."""
-    return Collection(services.records, "delivery", "message", Delivery)
+    return Collection(services.records, "delivery", "message", Delivery, _next_attempt)
+
+
+def _next_attempt(delivery: Delivery) -> float | None:
+    return delivery.next_attempt if delivery.status == "pending" else None
 
 
 def watches_of(services: Services) -> Collection[Watch]:
@@ -181,31 +189,26 @@ async def delete_webhook(call: Call) -> None:
     """Delete a webhook with its messages."""
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
     await webhooks_of(call.services).delete(hook.id)
-    for stored_delivery in await _deliveries(call, hook.id):
-        await deliveries_of(call.services).delete(stored_delivery.value.id)
-
-
-async def _deliveries(call: Call[Any, Any], hook: str) -> list[Stored[Delivery]]:
-    return [
-        stored_delivery
-        for stored_delivery in await deliveries_of(call.services).all(call.principal.tenant)
-        if stored_delivery.value.webhook == hook
-    ]
+    async for stored in deliveries_of(call.services).scan(call.principal.tenant):
+        if stored.value.webhook == hook.id:
+            await deliveries_of(call.services).delete(stored.value.id)
 
 
 @ROUTES.route("GET", "/api/webhooks/{webhook}/deliveries", "admin", Page[DeliveryItem], query=DeliveriesQuery)
 async def list_deliveries(call: Call[NoBody, DeliveriesQuery]) -> Page[DeliveryItem]:
     """List the messages of a webhook, newest first; with `status=dead` those that were given up."""
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
-    deliveries = [
-        stored_delivery.value
-        for stored_delivery in await _deliveries(call, hook.id)
-        if call.query.status in (None, stored_delivery.value.status)
-    ]
-    start = int(call.query.cursor) if call.query.cursor.isdecimal() else 0
-    end = start + call.query.limit
-    delivery_items = tuple(map(_delivery_item, deliveries[start:end]))
-    return Page(items=delivery_items, next=str(end) if end < len(deliveries) else None)
+    query, delivery_items, examined, last = call.query, list[DeliveryItem](), 0, ""
+    async with aclosing(deliveries_of(call.services).scan(call.principal.tenant, query.cursor)) as stored_deliveries:
+        async for stored in stored_deliveries:
+            delivery = stored.value
+            is_listed = delivery.webhook == hook.id and query.status in (None, delivery.status)
+            if examined == MAX_EXAMINED or (is_listed and len(delivery_items) == query.limit):
+                return Page(items=tuple(delivery_items), next=last)
+            if is_listed:
+                delivery_items.append(_delivery_item(delivery))
+            examined, last = examined + 1, delivery.id
+    return Page(items=tuple(delivery_items))
 
 
 def _delivery_item(delivery: Delivery) -> DeliveryItem:
@@ -303,33 +306,34 @@ async def deliver_forever(services: Services) -> None:
     async with open_session(allow_private=services.settings.private_webhooks) as session:
         while True:
             try:
-                await deliver_due(services, session, slots, time.time())
+                number = await deliver_due(services, session, slots, time.time())
             except OrchestraError as error:
                 services.log("webhooks not sent", code=error.code)
-            await asyncio.sleep(POLL_SECONDS)
+                number = 0
+            if number < MAX_DUE:
+                await asyncio.sleep(POLL_SECONDS)
 
 
-async def deliver_due(services: Services, session: aiohttp.ClientSession, slots: asyncio.Semaphore, now: float) -> None:
-    """Sends the messages whose time has come at a time."""
-    due = [
-        stored_delivery
-        for stored_delivery in await deliveries_of(services).all()
-        if stored_delivery.value.status == "pending"
-        and stored_delivery.value.next_attempt is not None
-        and stored_delivery.value.next_attempt <= now
-    ]
+async def deliver_due(services: Services, session: aiohttp.ClientSession, slots: asyncio.Semaphore, now: float) -> int:
+    """Sends the messages whose time has come at a time, at most `MAX_DUE`; returns their number."""
+    due = await deliveries_of(services).all_due(now, MAX_DUE)
 
     async def send_one(stored_delivery: Stored[Delivery]) -> None:
         async with slots:
             await _deliver(services, session, stored_delivery, now)
 
     await asyncio.gather(*map(send_one, due))
+    return len(due)
 
 
 async def _deliver(
     services: Services, session: aiohttp.ClientSession, stored_delivery: Stored[Delivery], now: float
 ) -> None:
     delivery = stored_delivery.value
+    if (attempt := _next_attempt(delivery)) is None or attempt > now:
+        # A process of an earlier version has written the record, and not its time.
+        await deliveries_of(services).replace(stored_delivery, delivery)
+        return
     receiver = await _receiver(services, delivery)
     if receiver is None:
         await deliveries_of(services).delete(delivery.id)

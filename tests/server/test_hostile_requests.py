@@ -14,7 +14,7 @@ from orchestra.core.errors import InputError
 from orchestra.server.problems import pointer_of
 from orchestra.server.webhooks import check_url, open_session
 from tests.server.hostile.audit import violations
-from tests.server.hostile.campaign import attack_server
+from tests.server.hostile.campaign import attack_server, memory_faults
 from tests.server.hostile.exchange import Attack, Reply, message, send
 from tests.server.servers import listening, serving
 from tests.server.test_http_server import read_until_closed
@@ -25,6 +25,29 @@ async def test_server_refuses_hostile_requests_and_goes_on(tmp_path: Path) -> No
     assert report.faults == []
     assert report.requests == 300
     assert {200, 400, 401, 403, 404, 405, 413, 415, 421, 422} <= set(report.statuses)
+
+
+@pytest.mark.parametrize(
+    ("memory", "max_growth", "faults"),
+    [
+        ([100, 160], None, 0),
+        ([100, 160, 220], None, 0),
+        ([100, 160, 165], 0.25, 0),
+        ([100, 160, 176], 0.25, 1),
+        ([100, 160, 150], 0.25, 0),
+        ([100, 300], None, 1),
+        ([100, 300, 500], 0.25, 2),
+    ],
+)
+def test_memory_that_goes_on_growing_is_a_fault(memory: list[int], max_growth: float | None, faults: int) -> None:
+    values = [value << 20 for value in memory]
+    assert len(list(memory_faults(values, max(values), max_growth))) == faults
+
+
+async def test_second_round_goes_to_the_same_server(tmp_path: Path) -> None:
+    report = await attack_server(tmp_path, 60, 3, max_growth=100.0)
+    assert report.faults == []
+    assert (report.requests, len(report.memory)) == (120, 3)
 
 
 @pytest.mark.parametrize(

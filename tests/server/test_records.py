@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from orchestra.core.errors import OrchestraError
@@ -18,6 +21,13 @@ from tests.journal.postgres_server import PostgresServer
 from tests.server.servers import INPUTS, LOCKED, serving, until_async
 
 ADDRESS = "ORCHESTRA_TEST_DATABASE"
+EARLIER_TABLE = """
+CREATE TABLE {table} (
+  kind text NOT NULL, id text NOT NULL, tenant text NOT NULL, version bigint NOT NULL,
+  created double precision NOT NULL, data {bytes} NOT NULL, PRIMARY KEY (kind, id)
+)
+"""
+"""The table before it had times."""
 
 
 @pytest.fixture(params=["file", "postgres"])
@@ -84,6 +94,52 @@ async def test_records_opened_at_once_are_created_once(place: Path | str) -> Non
     assert all(await asyncio.gather(*map(add, range(5))))
     async with open_records(place) as store:
         assert len(await store.list("kind", None)) == 5
+
+
+async def test_records_that_are_due_are_listed_in_the_order_of_their_times(place: Path | str) -> None:
+    async with open_records(place) as store:
+        for name, due in (("late", 30.0), ("done", None), ("first", 10.0), ("second", 20.0)):
+            await store.add("kind", name, "acme", b"", due)
+        await store.add("else", "other", "acme", b"", 1.0)
+        assert [one.id for one in await store.list_due("kind", 20.0, 5)] == ["first", "second"]
+        (first,) = await store.list_due("kind", 20.0, 1)
+        assert first == await store.get("kind", "first")
+        replaced = await store.replace(first, b"1", 40.0)
+        assert replaced == await store.get("kind", "first")
+        assert [one.id for one in await store.list_due("kind", 50.0, 5)] == ["second", "late", "first"]
+        assert replaced is not None
+        await store.replace(replaced, b"2")
+        assert [one.id for one in await store.list_due("kind", 50.0, 5)] == ["second", "late"]
+
+
+@pytest.mark.parametrize("kind", ["file", "postgres"])
+async def test_deliveries_of_an_earlier_version_are_due(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    pending = b'{"status": "pending", "next_attempt": 10.5, "body": "{\\"a\\":\\"\\\\u0000\\"}"}'
+    delivered = b'{"status": "delivered", "next_attempt": null, "body": ""}'
+    rows = [("delivery", "a", "acme", 3, 1.0, pending), ("delivery", "b", "acme", 2, 1.0, delivered)]
+    rows += [("file", "c", "acme", 1, 1.0, b"\xff no JSON")]
+    if kind == "file":
+        place: Path | str = tmp_path / "runs.db"
+        with closing(sqlite3.connect(f"{place}-server")) as connection, connection:
+            connection.execute(EARLIER_TABLE.format(table="records", bytes="BLOB") + " WITHOUT ROWID")
+            connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        place = f"{server.dsn}&schema=earlier"
+        database = await asyncpg.connect(server.dsn)
+        await database.execute("CREATE SCHEMA earlier_server")
+        await database.execute(EARLIER_TABLE.format(table="earlier_server.records", bytes="bytea"))
+        await database.executemany("INSERT INTO earlier_server.records VALUES ($1, $2, $3, $4, $5, $6)", rows)
+        await database.close()
+    for _ in range(2):
+        async with open_records(place) as store:
+            assert [(one.id, one.due, one.version) for one in await store.list_due("delivery", 11.0, 9)] == [
+                ("a", 10.5, 3)
+            ]
+            assert await store.list_due("delivery", 10.0, 9) == []
+            assert {one.id for one in await store.list("delivery", None)} == {"a", "b"}
 
 
 async def test_records_of_an_unreachable_database_are_an_error() -> None:

@@ -31,6 +31,17 @@ async def test_killed_server_loses_and_repeats_no_event(tmp_path: Path) -> None:
     assert sum(stream.continued for stream in scene.streams) >= min(scene.in_progress)
 
 
+async def test_kills_end_after_a_time(tmp_path: Path) -> None:
+    reported = list[int]()
+    scene, violations = await kill_often(
+        tmp_path, kills=1000, lanes=5, seed=5, seconds=0.0, report=lambda scene: reported.append(len(scene.in_progress))
+    )
+    assert violations == []
+    assert len(scene.in_progress) == 1
+    assert reported == [1]
+    assert all(stream.has_ended for stream in scene.streams)
+
+
 def received() -> Stream:
     """What a reader has, if nothing went wrong."""
     events = [(number, json.dumps(event)) for number, event in enumerate(STORED, 1)]

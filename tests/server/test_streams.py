@@ -372,6 +372,28 @@ async def test_stream_of_verified_text_continues_after_each_sentence(tmp_path: P
     assert (wrong.status_code, wrong.json()["code"]) == (422, "S002")
 
 
+async def test_stream_of_verified_text_reads_each_event_once_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_unchecked_part(tmp_path)
+    (tmp_path / "workflows" / "both.yaml").write_text(BOTH)
+    async with serving(tmp_path, answer_pair) as server:
+        run = (await server.run("both"))["id"]
+        journal, reads = server.orchestra.journal, list[int]()
+        read = journal.read
+
+        async def counted(run: str, after: int = 0) -> Any:
+            events = await read(run, after)
+            reads.append(len(events))
+            return events
+
+        monkeypatch.setattr(journal, "read", counted)
+        sent = frames((await read_stream(server, run, mode="verified")).text)
+        events = len(await read(run))
+    assert [one["event"] for one in sent].count("sentence") >= 2
+    assert reads == [events, events]  # the second time for the answer with its claims
+
+
 async def test_stream_of_verified_text_marks_what_a_person_gave(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         run = (await server.run("approve", {"draft": "a"}))["id"]

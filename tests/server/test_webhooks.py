@@ -12,10 +12,21 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestra.server import ServerSettings
-from orchestra.server.webhooks import BACKOFF, PublicResolver, deliver_due, is_public, open_session, watches_of
+from orchestra.server.webhooks import (
+    BACKOFF,
+    MAX_DUE,
+    Delivery,
+    PublicResolver,
+    deliver_due,
+    deliveries_of,
+    is_public,
+    open_session,
+    watches_of,
+)
 from tests.server.receivers import receiving
 from tests.server.servers import INPUTS, TestServer, serving, until_async
 
@@ -133,6 +144,95 @@ async def test_name_with_a_private_address_is_not_connected() -> None:
 )
 def test_is_public(address: str, public: bool) -> None:
     assert is_public(ip_address(address)) is public
+
+
+def delivery(id: str, **fields: Any) -> Delivery:
+    """A message of the webhook `hook`."""
+    values = {"webhook": "hook", "event": "run.finished", "run": "r", "status": "pending", "attempts": 0}
+    values |= {"next_attempt": 100.0, "last_error": "", "created": 1.0, "body": "{}", **fields}
+    return msgspec.convert({"id": id, **values}, Delivery)
+
+
+async def test_only_messages_that_are_due_are_read(tmp_path: Path) -> None:
+    async with receiving() as receiver, serving(tmp_path, settings=PRIVATE) as server:
+        hook = (await add_hook(server, receiver.url))["id"]
+        await server.services.close()  # Nothing in the background sends.
+        messages = deliveries_of(server.services)
+        for stored in (
+            delivery("old", webhook=hook, status="delivered", next_attempt=None),
+            delivery("due", webhook=hook, next_attempt=100.0),
+            delivery("later", webhook=hook, next_attempt=300.0),
+        ):
+            await messages.add(stored.id, "local", stored)
+        await server.services.records.add("delivery", "unreadable", "local", b"no JSON")
+        async with open_session(allow_private=True) as session:
+            numbers = [await deliver_due(server.services, session, asyncio.Semaphore(1), 200.0) for _ in range(2)]
+    assert numbers == [1, 0]
+    assert [headers["webhook-id"] for headers, _ in receiver.messages] == ["due"]
+
+
+async def test_time_that_an_earlier_version_did_not_change_is_corrected(tmp_path: Path) -> None:
+    async with receiving() as receiver, serving(tmp_path, settings=PRIVATE) as server:
+        hook = (await add_hook(server, receiver.url))["id"]
+        await server.services.close()
+        for name, status in (("sent", "delivered"), ("later", "pending")):
+            data = msgspec.json.encode(delivery(name, webhook=hook, status=status, next_attempt=300.0))
+            await server.services.records.add("delivery", name, "local", data, 100.0)
+        async with open_session(allow_private=True) as session:
+            numbers = [await deliver_due(server.services, session, asyncio.Semaphore(1), 200.0) for _ in range(2)]
+        due = await deliveries_of(server.services).all_due(1000.0, 5)
+    assert numbers == [2, 0]
+    assert [(one.value.id, one.record.due) for one in due] == [("later", 300.0)]
+    assert receiver.messages == []
+
+
+async def test_many_messages_are_sent_in_parts(tmp_path: Path) -> None:
+    async with receiving() as receiver, serving(tmp_path, settings=PRIVATE) as server:
+        hook = (await add_hook(server, receiver.url))["id"]
+        await server.services.close()
+        for number in range(MAX_DUE + 3):
+            name = f"m{number}"
+            await deliveries_of(server.services).add(name, "local", delivery(name, webhook=hook, next_attempt=number))
+        async with open_session(allow_private=True) as session:
+            numbers = [await deliver_due(server.services, session, asyncio.Semaphore(8), 200.0) for _ in range(3)]
+    assert numbers == [MAX_DUE, 3, 0]
+    assert len({headers["webhook-id"] for headers, _ in receiver.messages}) == MAX_DUE + 3
+
+
+async def test_dead_messages_are_listed_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(tmp_path, settings=PRIVATE) as server:
+        hook = (await add_hook(server, "https://hooks.example/"))["id"]
+        messages = deliveries_of(server.services)
+
+        async def add(name: str, status: str, webhook: str = hook) -> None:
+            stored = delivery(name, webhook=webhook, status=status, next_attempt=None)
+            await messages.add(name, "local", stored)
+
+        for number in range(7):
+            await add(f"dead{number}", "dead")
+            await add(f"sent{number}", "delivered")
+            await add(f"other{number}", "dead", "another")
+        path = f"/api/webhooks/{hook}/deliveries?status=dead"
+
+        async def pages(limit: int) -> list[list[str]]:
+            """The ids of each page, with a new message after each."""
+            found, cursor = list[list[str]](), ""
+            while True:
+                page = (await server.client.get(f"{path}&limit={limit}&cursor={cursor}")).json()
+                found.append([one["id"] for one in page["items"]])
+                if (cursor := page["next"]) is None:
+                    return found
+                await add(f"new{limit}.{len(found)}", "delivered")
+
+        everything = [f"dead{number}" for number in reversed(range(7))]
+        assert await pages(3) == [everything[:3], everything[3:6], everything[6:]]
+        assert await pages(7) == [everything]
+        monkeypatch.setattr("orchestra.server.webhooks.MAX_EXAMINED", 4)
+        short = await pages(3)
+        assert [name for page in short for name in page] == everything
+        assert max(map(len, short)) <= 2
+        unknown = await server.client.get(f"{path}&cursor=unknown")
+    assert (unknown.status_code, unknown.json()["code"], unknown.json()["pointer"]) == (422, "S002", "cursor")
 
 
 async def test_message_of_a_process_that_died_is_recorded_later(tmp_path: Path) -> None:

@@ -23,9 +23,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shown", type=int, default=40, help="faults that are shown at most")
     parser.add_argument("--log", type=Path, help="where the log of the server is kept")
+    parser.add_argument(
+        "--max-growth", type=float, metavar="RATIO",
+        help="send as many requests again; the memory may then grow by this share of its first growth",
+    )  # fmt: skip
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orchestra-hostile-") as folder:
-        report = asyncio.run(attack_server(Path(folder), arguments.requests, arguments.seed))
+        report = asyncio.run(attack_server(Path(folder), arguments.requests, arguments.seed, arguments.max_growth))
         if arguments.log is not None:
             arguments.log.write_bytes((Path(folder) / "log").read_bytes())
     for fault, times in Counter(report.faults).most_common(arguments.shown):

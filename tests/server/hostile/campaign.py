@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,36 +33,59 @@ class Report:
     requests: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    memory: tuple[int, int, int] = (0, 0, 0)
-    """Resident bytes before, afterwards, and at most."""
+    memory: list[int] = field(default_factory=list)
+    """Resident bytes before, and after each round."""
+    peak: int = 0
+    """Resident bytes at most."""
 
     def __str__(self) -> str:
         shown = ", ".join(f"{status or 'closed'}: {count}" for status, count in sorted(self.statuses.items()))
-        before, after, most = (value >> 20 for value in self.memory)
+        before, *after = (str(value >> 20) for value in self.memory)
         return (
-            f"{self.requests} requests ({shown}); memory {before} MiB before, {after} MiB after, {most} MiB at most; "
-            f"{len(self.faults)} faults"
+            f"{self.requests} requests ({shown}); memory {before} MiB before, {', '.join(after)} MiB after, "
+            f"{self.peak >> 20} MiB at most; {len(self.faults)} faults"
         )
 
 
-async def attack_server(folder: Path, count: int, number: int) -> Report:
-    """Sends so many hostile requests to a server in a folder: the written attacks, and generated requests."""
+async def attack_server(folder: Path, count: int, number: int, max_growth: float | None = None) -> Report:
+    """Sends so many hostile requests to a server in a folder: the written attacks, and generated requests.
+
+    Args:
+        folder: The folder of the server.
+        count: The number of requests of a round.
+        number: The seed.
+        max_growth: With it there is a second round, in which the memory of the server may grow by this share of its
+            growth in the first round. A server that keeps something of each request grows as much again.
+
+    Returns:
+        What was sent, and the faults.
+    """
     report = Report()
     async with _canary() as connections:
         with running(folder, head_seconds=2.0, body_seconds=1.0) as target:
             world = await asyncio.to_thread(make_world, target)
-            before = target.memory()
-            chosen = choose(world, connections.port, count, number)
-            await _send_all(target, chosen, report)
-            report.faults += await asyncio.to_thread(_aftermath, target, world)
-            report.memory = before, target.memory(), target.memory("VmHWM")
-            log = target.log
+            report.memory.append(target.memory())
+            for round_number in range(1 if max_growth is None else 2):
+                chosen = choose(world, connections.port, count, number + round_number)
+                await _send_all(target, chosen, report)
+                report.faults += await asyncio.to_thread(_aftermath, target, world)
+                report.memory.append(target.memory())
+            report.peak, log = target.memory("VmHWM"), target.log
     report.faults += [f"the log: {line}" for line in log.splitlines() if any(one in line for one in FAULTS_OF_THE_LOG)]
     if connections.count:
         report.faults.append(f"{connections.count} webhooks were sent to this machine")
-    if report.memory[2] - report.memory[0] > GROWTH:
-        report.faults.append("the server's memory grew too much")
+    report.faults += memory_faults(report.memory, report.peak, max_growth)
     return report
+
+
+def memory_faults(memory: Sequence[int], peak: int, max_growth: float | None) -> Iterator[str]:
+    """Yields what is wrong with the resident bytes of a server before the first round, and after each."""
+    if peak - memory[0] > GROWTH:
+        yield "the server's memory grew too much"
+    if max_growth is not None:
+        first, second = memory[1] - memory[0], memory[2] - memory[1]
+        if second > max_growth * first:
+            yield f"the server's memory grew by {first >> 20} MiB in the first round, {second >> 20} MiB in the second"
 
 
 def choose(world: World, canary_port: int, count: int, number: int) -> list[Attack]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.server.kills.scene import kill_often
+from tests.server.kills.scene import Scene, kill_often
 
 
 def main() -> int:
@@ -21,9 +22,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--runs", type=int, default=200, help="runs in progress at the same time")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no further kill after this time")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orchestra-kills-") as folder:
-        scene, violations = asyncio.run(kill_often(Path(folder), arguments.kills, arguments.runs, arguments.seed))
+        scene, violations = asyncio.run(
+            kill_often(
+                Path(folder), arguments.kills, arguments.runs, arguments.seed, 60 * arguments.minutes, _show_progress
+            )
+        )
     print("\n".join(violations[:40]))
     print(
         f"{len(scene.in_progress)} kills, with {min(scene.in_progress, default=0)} to "
@@ -32,6 +38,13 @@ def main() -> int:
         f"{sum(one.continued for one in scene.streams)} times; {len(violations)} violations"
     )
     return 1 if violations else 0
+
+
+def _show_progress(scene: Scene) -> None:
+    """Prints how far it is, so that an interrupted test has shown something."""
+    if len(scene.in_progress) % 10 == 0:
+        ended = sum(one.has_ended for one in scene.streams)
+        print(f"{len(scene.in_progress)} kills, {ended} runs ended", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import signal
 import socket
 import sys
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,10 +103,30 @@ def free_port() -> int:
         return port
 
 
-async def kill_often(folder: Path, kills: int, lanes: int, seed: int) -> tuple[Scene, list[str]]:
-    """Kills a server at random moments while runs go on; returns what happened, and the violations."""
+async def kill_often(
+    folder: Path,
+    kills: int,
+    lanes: int,
+    seed: int,
+    seconds: float = math.inf,
+    report: Callable[[Scene], None] = lambda _: None,
+) -> tuple[Scene, list[str]]:
+    """Kills a server at random moments while runs go on.
+
+    Args:
+        folder: The folder of the server.
+        kills: How often it is killed.
+        lanes: Runs in progress at the same time.
+        seed: The seed of the moments.
+        seconds: After this time there is no further kill; the runs still go on to their ends.
+        report: Called after each kill, once the next server listens.
+
+    Returns:
+        What happened, and the violations.
+    """
     write_project(folder)
     scene, chance = Scene(folder, lanes, free_port()), random.Random(seed)
+    end = time.monotonic() + seconds
     await scene.start()
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -117,6 +139,9 @@ async def kill_often(folder: Path, kills: int, lanes: int, seed: int) -> tuple[S
                     scene.in_progress.append(sum(bool(one.run) and not one.has_ended for one in scene.streams))
                     await scene.end(signal.SIGKILL)
                     await scene.start()
+                    report(scene)
+                    if time.monotonic() > end:
+                        break
                 scene.is_over = True
             violations = [fault async for fault in audit(scene, session)]
     finally:
