@@ -104,17 +104,17 @@ class Collection(Generic[T]):
 
     async def all_due(self, now: float, limit: int) -> list[Stored[T]]:
         """Returns the records of all tenants that are due at a time, the longest due first."""
-        return [self._stored(one) for one in await self._records.list_due(self.kind, now, limit)]
+        return [self._stored(record) for record in await self._records.list_due(self.kind, now, limit)]
 
     async def scan(self, tenant: str | None = None, cursor: str = "") -> AsyncGenerator[Stored[T], None]:
         """Yields the records of a tenant, or of all, newest first, without holding all of them in memory; those after
         a cursor. Raises `RequestError` S002 for an unknown cursor.
         """
         before = await self._position(tenant, cursor)
-        while found := await self._records.list(self.kind, tenant, SCAN_SIZE, before):
-            for record in found:
+        while page := await self._records.list(self.kind, tenant, SCAN_SIZE, before):
+            for record in page:
                 yield self._stored(record)
-            before = (found[-1].created, found[-1].id)
+            before = (page[-1].created, page[-1].id)
 
     async def _position(self, tenant: str | None, cursor: str) -> tuple[float, str] | None:
         """Returns the place of a cursor, which is the id of the last record of a page."""

@@ -116,7 +116,7 @@ class PostgresRecords(Records):
     async def list_due(self, kind: str, now: float, limit: int) -> Sequence[Record]:
         """Returns the records of a kind that are due at a time, the longest due first."""
         sql = f"SELECT {_COLUMNS} FROM {self._table} WHERE kind = $1 AND due <= $2 ORDER BY due LIMIT $3"  # noqa: S608 - constants
-        rows = await self._execute(lambda one: one.fetch(sql, kind, now, limit), is_repeatable=True)
+        rows = await self._execute(lambda connection: connection.fetch(sql, kind, now, limit), is_repeatable=True)
         return [Record(*row) for row in rows]
 
 

@@ -189,9 +189,9 @@ async def delete_webhook(call: Call) -> None:
     """Delete a webhook with its messages."""
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
     await webhooks_of(call.services).delete(hook.id)
-    async for stored in deliveries_of(call.services).scan(call.principal.tenant):
-        if stored.value.webhook == hook.id:
-            await deliveries_of(call.services).delete(stored.value.id)
+    async for record in deliveries_of(call.services).scan(call.principal.tenant):
+        if record.value.webhook == hook.id:
+            await deliveries_of(call.services).delete(record.value.id)
 
 
 @ROUTES.route("GET", "/api/webhooks/{webhook}/deliveries", "admin", Page[DeliveryItem], query=DeliveriesQuery)
@@ -200,8 +200,8 @@ async def list_deliveries(call: Call[NoBody, DeliveriesQuery]) -> Page[DeliveryI
     hook = (await webhooks_of(call.services).require(call.path["webhook"], call.principal.tenant)).value
     query, delivery_items, examined, last = call.query, list[DeliveryItem](), 0, ""
     async with aclosing(deliveries_of(call.services).scan(call.principal.tenant, query.cursor)) as stored_deliveries:
-        async for stored in stored_deliveries:
-            delivery = stored.value
+        async for record in stored_deliveries:
+            delivery = record.value
             is_listed = delivery.webhook == hook.id and query.status in (None, delivery.status)
             if examined == MAX_EXAMINED or (is_listed and len(delivery_items) == query.limit):
                 return Page(items=tuple(delivery_items), next=last)
