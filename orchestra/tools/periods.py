@@ -64,7 +64,7 @@ _BEFORE: Final = (
     (
         "from",
         re.compile(
-            r"\b(?:since|from|starting|beginning|as of|seit|ab|depuis|desde|à partir d[e']|from (?:the )?(?:start"
+            r"\b(?:since|from|as of|seit|ab|depuis|desde|à partir d[e']|from (?:the )?(?:start"
             r"|beginning) of)\s+(?:the\s+)?$",
             re.IGNORECASE,
         ),

@@ -28,7 +28,11 @@ _PARTS: Final = (
     "received",
     "let",
 )
-_UNIT_PRICE: Final = re.compile(r"\b(?:per|each|unit|a piece|/)\b|/", re.IGNORECASE)
+_UNIT_PRICE: Final = re.compile(
+    r"\b(?:per|each|unit|a piece|hourly|daily|stückpreis|einzelpreis|je|pro|par|por)\b|/", re.IGNORECASE
+)
+_TIMES: Final = re.compile(r"\b(?:times|multiplied by|mal|fois|multiplicado por)\b|[×*]", re.IGNORECASE)
+_AND: Final = re.compile(r",|\b(?:and|plus|und|et|y)\b")
 _MONEY: Final = frozenset({"income", "cost", "price"})
 
 
@@ -78,7 +82,7 @@ class Measure:
         column = self.columns[0]
         if self.form:
             return True
-        if _UNIT_PRICE.search(column.head):
+        if _UNIT_PRICE.search(column.title):
             return False
         groups = column.groups - {"price"} if column.groups & {"cost", "income"} else column.groups
         return not (groups & INTENSIVE or column.unit in ("%", "C", "°C"))
@@ -136,8 +140,11 @@ class TableMeasures:
             return Measure((question.period_columns[0][1],))
         if SUM.search(text) and (several := self.several(named)):
             return Measure(several, "+")
+        if len(named) > 1 and _TIMES.search(text) and (several := self.several(named, _TIMES)):
+            question.claim(_TIMES)
+            return Measure(several[:2], "*")
         if named:
-            totals = [column for column in measures if SUM.search(text) and SUM.search(column.head)]
+            totals = [column for column in measures if SUM.search(text) and SUM.search(column.title)]
             best = totals[0] if totals and not question.is_named(named[0]) else named[0]
             question.use(best)
             links = question.links
@@ -146,7 +153,7 @@ class TableMeasures:
                 and question.strength(column) == question.strength(best)
                 for column in named[1:]
             )
-            if _UNIT_PRICE.search(best.head) and best.is_money and (SUM.search(text) or HOW_MUCH.search(text)):
+            if _UNIT_PRICE.search(best.title) and best.is_money and (SUM.search(text) or HOW_MUCH.search(text)):
                 quantity = self._quantity(measures, named)
                 if quantity is not None:
                     question.use(quantity)
@@ -160,7 +167,12 @@ class TableMeasures:
         if self.is_money and plain:
             self._claim_money()
             self.is_guess = len(plain) > 1
-            return Measure((max(plain, key=lambda column: sum(number or 0 for number in column.numbers)),))
+            largest = max(plain, key=lambda column: sum(number or 0 for number in column.numbers))
+            quantity = self._quantity(measures, ()) if _UNIT_PRICE.search(largest.title) else None
+            return Measure((quantity, largest), "*") if quantity is not None else Measure((largest,))
+        if SUM.search(text) and len(money) == 1 and not question.links_measure():
+            self.is_guess = len(measures) > 2
+            return Measure((money[0],))
         periods = [column for column in measures if column.period is not None]
         if SUM.search(text) and len(periods) > 1 and len(periods) == len(measures):
             return Measure(tuple(periods), "+")
@@ -175,20 +187,21 @@ class TableMeasures:
         money = {"income", "cost", "price"}
         self.question.explained |= {at for at, stem in enumerate(self.question.stems) if measure_groups(stem) & money}
 
-    def several(self, named: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+    def several(self, named: Sequence[TableColumn], joint: re.Pattern[str] = _AND) -> tuple[TableColumn, ...]:
         """Columns of one unit that the question names with different words: `bar, food and shop together`."""
         chosen: list[TableColumn] = []
         taken: set[int] = set()
         for column in named:
             places = {at for at, strength in self.question.links[column.number].items() if strength == 1}
-            if places and not places & taken and (not chosen or column.unit == chosen[0].unit):
+            is_alike = not chosen or joint is not _AND or column.unit == chosen[0].unit
+            if places and not places & taken and is_alike:
                 chosen.append(column)
                 taken |= places
         if len(chosen) < 2:
             return ()
         first, last = min(taken), max(taken)
         between = self.question.text[self.question.spans[first][0] : self.question.spans[last][1]]
-        if not re.search(r",|\b(?:and|plus|und|et|y)\b", between):
+        if not joint.search(between):
             return ()
         self.question.use(*chosen)
         return tuple(sorted(chosen, key=lambda column: column.number))
@@ -204,7 +217,7 @@ class TableMeasures:
         return None
 
     def _unit_price(self, measures: Sequence[TableColumn]) -> TableColumn | None:
-        priced = [column for column in measures if column.is_money and _UNIT_PRICE.search(column.head)]
+        priced = [column for column in measures if column.is_money and _UNIT_PRICE.search(column.title)]
         return priced[0] if len(priced) == 1 and self.is_money else None
 
     def _quantity(self, measures: Sequence[TableColumn], named: Sequence[TableColumn]) -> TableColumn | None:

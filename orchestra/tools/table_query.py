@@ -162,6 +162,7 @@ class _TableQuery:
             if one.value == 0:
                 return None
             value = (two.value - one.value) / one.value * 100
+            value = -value if value < 0 and DOWN.search(self.text) else value  # `by what percentage did it drop`
             expression = f"({two.expression} - {one.expression}) / {one.expression} * 100"
             return QueryResult("percent change", (round_number(value) + " %",), cells, expression)
         return QueryResult(

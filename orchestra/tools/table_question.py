@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
 
-from orchestra.tools.periods import LATEST, MONTHS, Period, find_periods
+from orchestra.tools.periods import EARLIEST, LATEST, MONTHS, Period, find_periods
 from orchestra.tools.table_lexicon import (
     ASKER,
     BOUND_SUFFIXES,
@@ -34,6 +34,8 @@ GROUP_STRENGTH: Final = 0.6
 """Strength of a word that means the same measure as a header; a form of a header's word has 1."""
 MAX_VALUES: Final = 4_000
 """Different values of a column that are compared with the question."""
+MIN_COMPOUND_PART: Final = 5
+"""Letters of a value that a compound of the question may begin with."""
 _GENERAL_NOUNS: Final = frozenset(
     stem_word(word)
     for word in [
@@ -198,6 +200,10 @@ class TableQuestion:
         found = {word for word in column.content if any(are_alike(stem, word) for stem in stems)}
         return len(found) / max(1, len(column.content))
 
+    def links_measure(self) -> bool:
+        """Whether a word of the question names a measure."""
+        return any(self.view.columns[number].is_measure for number in self.links)
+
     def use(self, *columns: TableColumn) -> None:
         """Counts the words that name some columns as explained."""
         for column in columns:
@@ -208,7 +214,7 @@ class TableQuestion:
     def _find_periods(self) -> None:
         periods = find_periods(self.text)
         if CHANGE.search(self.text) or DIFFERENCE.search(self.text):  # `from A to B` names two periods then
-            periods = [part for period in periods for part in period.ends or (period,)]
+            periods = [_unbounded(part) for period in periods for part in period.ends or (period,)]
         if not periods:
             return
         heads = [(column, column.period) for column in self.view.columns if column.period is not None]
@@ -274,7 +280,9 @@ class TableQuestion:
             groups = [
                 abs(at - min(places))
                 for at, stem in enumerate(self.stems)
-                if at not in places and measure_groups(stem) & column.groups & {"begin", "finish", "buy", "birth"}
+                if at not in places
+                and not self.is_stop(at)
+                and measure_groups(stem) & column.groups & {"begin", "finish", "buy", "birth"}
             ]
             return min(near, default=99), min(groups, default=99), column.joined, column.number
 
@@ -423,6 +431,8 @@ class TableQuestion:
                 and (len(own) > 1)
                 and (self._is_capitalised(at) or stem not in heads)
             }
+            if len(own) == 1 and len(own[0]) >= MIN_COMPOUND_PART and not rare:  # `Kübelpflanzen` has the value Kübel
+                rare = {at for at, stem in enumerate(self.stems) if _is_compound(stem, own[0])} - self.explained
             if rare:
                 found[text] = rare
         whole = {at for text, places in found.items() if len(places) >= len(parts[text]) for at in places}
@@ -438,7 +448,7 @@ class TableQuestion:
 
     def _matches(self, own: list[str], at: int) -> bool:
         return all(
-            self.stems[at + step] == word or (len(word) >= 6 and are_alike(self.stems[at + step], word))
+            self.stems[at + step] == word or (len(word) >= 5 and are_alike(self.stems[at + step], word))
             for step, word in enumerate(own)
         ) and not (set(range(at, at + len(own))) & self.explained)
 
@@ -567,7 +577,22 @@ class TableQuestion:
 
 def _is_form(stem: str, word: str) -> bool:
     """Whether a stem is a form of a header's word, or a compound that ends with it, such as `Lieferkosten`."""
-    return are_alike(stem, word) or (len(word) >= 5 and len(stem) > len(word) + 2 and stem.endswith(word))
+    if stem.startswith("un") and are_alike(stem[2:], word):
+        return True  # `unpaid` names the column Paid
+    short, long = sorted((stem, word), key=len)
+    return are_alike(stem, word) or (len(short) >= 5 and len(long) > len(short) + 2 and long.endswith(short))
+
+
+def _is_compound(stem: str, part: str) -> bool:
+    """Whether a stem is a compound that begins with a part."""
+    return stem.startswith(part) and len(stem) >= len(part) + 4
+
+
+def _unbounded(period: Period) -> Period:
+    """A period without the word before it: of `from 9 February to 16 February` the 9 February alone."""
+    if period.last == LATEST:
+        return replace(period, last=period.first)
+    return replace(period, first=period.last) if period.first == EARLIEST else period
 
 
 def _includes(period: Period, head: Period) -> bool:

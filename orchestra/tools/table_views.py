@@ -27,7 +27,12 @@ _NUMERAL = re.compile(
     r"^\(?\W{0,3}(?:[A-Z]{3}\s)?([-−]?)[$€£¥]?\s?(\d{1,3}(?:[,\s']\d{3})+|\d+)(\.\d+)?\s?(%|[^\W\d_]{0,10}\.?)\)?$"
 )
 _NEGATIVE = re.compile(r"^\(.*\)$|^[$€£¥]?\s?[-−]")
-_UNIT = re.compile(r"\(([^)]*)\)|\[([^\]]*)\]")
+_UNIT = re.compile(
+    r"\(([^)]*)\)|\[([^\]]*)\]|(?<=[a-zà-ÿ][_ ])(gbp|eur|usd|chf|kg|g|km|m|cm|mm|l|h|hrs|min|pct)$", re.IGNORECASE
+)
+"""A unit in brackets, or at the end of a header: `Weight (kg)`, `waste_kg`."""
+_RECORD_NUMBER = re.compile(r"(?:no|nr|id|num|number|code|ref|#|nummer|n°)\.?", re.IGNORECASE)
+"""A header of numbers that name records."""
 _EMPTY = frozenset({"", "-", "–", "—", "n/a", "na", "none", "null"})
 _MONEY_HEAD = re.compile(
     r"[$€£]|\b(?:gbp|eur|usd|chf|euros?|pounds?|dollars?|income|revenue|turnover|sales|price|cost|costs|rent|amount|salary|"
@@ -57,9 +62,14 @@ class TableColumn:
     joined: bool = False
 
     @cached_property
+    def title(self) -> str:
+        """The header with spaces between its words."""
+        return self.head.replace("_", " ").strip()
+
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """The stems of the header without its unit."""
-        return tuple(stem_word(word) for word in split_words(_UNIT.sub(" ", self.head.replace("_", " "))))
+        return tuple(stem_word(word) for word in split_words(_UNIT.sub(" ", self.title)))
 
     @cached_property
     def content(self) -> tuple[str, ...]:
@@ -74,8 +84,8 @@ class TableColumn:
     @cached_property
     def unit(self) -> str:
         """The unit in brackets of the header; empty without one."""
-        match = _UNIT.search(self.head)
-        return (match[1] or match[2] or "") if match else ""
+        match = _UNIT.search(self.title)
+        return (match[1] or match[2] or match[3] or "") if match else ""
 
     @cached_property
     def numbers(self) -> tuple[Fraction | None, ...]:
@@ -121,12 +131,16 @@ class TableColumn:
         years = self.is_number and all(
             number is None or (1500 <= number <= 2100 and number.denominator == 1) for number in self.numbers
         )
-        return years and not self.unit and (bool(_TIME_HEAD.search(self.head)) or not self.groups - {"time"})
+        return years and not self.unit and (bool(_TIME_HEAD.search(self.title)) or not self.groups - {"time"})
 
     @cached_property
     def is_measure(self) -> bool:
         """Whether the cells are quantities, not years or numbers of records."""
-        return self.is_number and not self.is_year
+        names = {stem_word(word) for word in re.findall(r"[^\W_]+", self.table.name.rsplit(".", 1)[0])}
+        is_number_of_records = bool(_RECORD_NUMBER.fullmatch(self.title)) or (
+            self.source == 0 and self.distinct == len(self.texts) and set(self.words) <= names and bool(self.words)
+        )
+        return self.is_number and not self.is_year and not is_number_of_records
 
     @cached_property
     def is_ordered(self) -> bool:
@@ -137,7 +151,7 @@ class TableColumn:
     def is_money(self) -> bool:
         """Whether the cells are amounts of money."""
         return self.is_measure and (
-            _MONEY_HEAD.search(self.head) is not None or any(text[:1] in "£€$" for text in self.texts if text)
+            _MONEY_HEAD.search(self.title) is not None or any(text[:1] in "£€$" for text in self.texts if text)
         )
 
     @cached_property
@@ -155,7 +169,7 @@ class TableColumn:
     @cached_property
     def period(self) -> Period | None:
         """The period that the header names, such as `Q1`."""
-        return read_period(_UNIT.sub("", self.head))
+        return read_period(_UNIT.sub("", self.title))
 
     @cached_property
     def distinct(self) -> int:

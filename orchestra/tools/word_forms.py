@@ -6,6 +6,8 @@ import re
 from typing import Final
 
 TOKEN: Final = re.compile(r"[^\W_]+(?:[-.'’/][^\W_]+)*%?")
+_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
+"""File names and headers often spell umlauts with two letters."""
 _MIN_SPELLING_LENGTH: Final = 6
 """Letters of a word that may be misspelt by one letter."""
 
@@ -17,7 +19,7 @@ def split_words(text: str) -> list[str]:
 
 def stem_word(word: str) -> str:
     """Returns a word without case, possessive and plural endings."""
-    word = word.casefold().replace("’", "'")
+    word = word.casefold().replace("’", "'").translate(_UMLAUTS)
     for ending in ("'s", "'"):
         word = word.removesuffix(ending)
     if len(word) > 4 and word.endswith("ies"):
