@@ -16,7 +16,7 @@ MAX_CITED_CELLS = 40
 """Cells that a reply shows."""
 LOOKUP_EXPLAINED = 0.8
 QUERY_EXPLAINED = 0.65
-MISSING_EXPLAINED = 0.45
+MISSING_EXPLAINED = 0.5
 """The shares of a question's content words that a table must explain for an answer of each kind."""
 CURRENCY_SIGNS = {"GBP": "£", "EUR": "€", "USD": "$"}
 

@@ -98,6 +98,8 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class GroupValue:
+    """The value of a measure over a group, with its expression and its cells."""
+
     value: Fraction
     expression: str
     cells: tuple[Cell, ...]
@@ -165,7 +167,7 @@ class TableMeasures:
         money = [column for column in measures if column.is_money]
         plain = [column for column in money if not column.groups & {"fault", "discount", "balance"}] or money
         if self.is_money and plain:
-            self._claim_money()
+            self.claim_money()
             self.is_guess = len(plain) > 1
             largest = max(plain, key=lambda column: sum(number or 0 for number in column.numbers))
             quantity = self._quantity(measures, ()) if _UNIT_PRICE.search(largest.title) else None
@@ -180,12 +182,12 @@ class TableMeasures:
 
     @property
     def is_money(self) -> bool:
-        money = {"income", "cost", "price"}
-        return any(measure_groups(stem) & money for stem in self.question.stems)
+        """Whether the question is about money."""
+        return any(measure_groups(stem) & _MONEY for stem in self.question.stems)
 
-    def _claim_money(self) -> None:
-        money = {"income", "cost", "price"}
-        self.question.explained |= {at for at, stem in enumerate(self.question.stems) if measure_groups(stem) & money}
+    def claim_money(self) -> None:
+        """Counts the words for money as explained."""
+        self.question.explained |= {at for at, stem in enumerate(self.question.stems) if measure_groups(stem) & _MONEY}
 
     def several(self, named: Sequence[TableColumn], joint: re.Pattern[str] = _AND) -> tuple[TableColumn, ...]:
         """Columns of one unit that the question names with different words: `bar, food and shop together`."""
@@ -227,6 +229,7 @@ class TableMeasures:
         return counts[0] if counts else None
 
     def only(self) -> Measure | None:
+        """Returns the only measure of the table; None if it has several."""
         numeric = [column for column in self.question.view.columns if column.is_measure and not column.joined]
         return Measure((numeric[0],)) if len(numeric) == 1 else None
 

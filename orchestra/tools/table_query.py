@@ -49,6 +49,7 @@ GUESS_COST: Final = 0.4
 JOIN_COST: Final = 0.05
 """Taken from it if the result rests on another table."""
 _BEST = re.compile(r"\b(?:best|worst|highest|lowest|largest|smallest)\b", re.IGNORECASE)
+_WHAT = re.compile(r"\W*(?:what|was|qu[eé]|combien|cuánto)\b", re.IGNORECASE)
 _SOME = re.compile(r"\b(?:some|any|at least some)\b", re.IGNORECASE)
 
 
@@ -110,7 +111,11 @@ class _TableQuery:
         if not question.conditions and not question.links and not question.period_columns:
             return None
         if question.missing:
-            known = question.links or [one for one in question.conditions if one.kind != "period"]
+            named = question.named_columns(question.is_named)
+            question.use(*named)
+            if self.measures.is_money and any(column.is_money for column in self.view.columns):
+                self.measures.claim_money()
+            known = named or [condition for condition in question.conditions if condition.kind != "period"]
             return QueryResult("missing", (), (), missing=question.missing) if known else None
         if not question.rows() and not question.compares():
             return None
@@ -512,7 +517,10 @@ class _TableQuery:
                 named = [choose_target(self.question)]
             else:
                 return None
-        column = choose_target(self.question) if limits and WHICH.match(self.text.strip()) else named[0]
+        asks_record = limits and WHICH.match(self.text.strip()) is not None
+        if asks_record and named[0].is_measure and _WHAT.match(self.text):
+            asks_record = False  # `what were the sales in Q1` asks for a number
+        column = choose_target(self.question) if asks_record else named[0]
         if column.number in conditions and (column.distinct < self.view.length or HOW_MUCH.search(self.text)):
             return None
         if column.number in conditions and not WHEN.search(self.text):

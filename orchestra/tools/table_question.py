@@ -166,8 +166,9 @@ class TableQuestion:
         return [at for at in range(len(self.words)) if not self.is_stop(at) and at not in self.explained]
 
     def share_explained(self) -> float:
-        """Returns the share of the content words that are explained."""
-        content = [at for at in range(len(self.words)) if not self.is_stop(at)]
+        """Returns the share of the content words that are explained. A missing period explains nothing."""
+        absent = self.places(*match.span()) if (match := re.search(re.escape(self.missing), self.text)) else set()
+        content = [at for at in range(len(self.words)) if not self.is_stop(at) and not (self.missing and at in absent)]
         return sum(at in self.explained for at in content) / max(1, len(content))
 
     def strength(self, column: TableColumn) -> float:

@@ -122,3 +122,25 @@ def test_period_without_records_is_reported() -> None:
     result = certain_result("What was the total income of the orders in December?", [ORDERS])
     assert result is not None
     assert (result.answers, result.missing) == ((), "December")
+
+
+def test_number_of_one_record_in_a_period_is_looked_up() -> None:
+    cells = [["Quarter", "Town", "Sales"], ["Q1", "Sligo", "120"], ["Q2", "Sligo", "150"], ["Q1", "Galway", "70"]]
+    result = certain_result("What were the sales of Sligo in Q1?", [Table(name="table", cells=cells)])
+    assert result is not None
+    assert result.answers == ("120",)
+
+
+def test_header_ends_with_its_unit_and_numbers_of_records_are_no_measure() -> None:
+    cells = [["no", "name", "hourly_pay", "waste_kg"], ["1", "Ann", "12", "3.5"], ["2", "Bob", "14", "1"]]
+    result = certain_result("How much waste was there in total?", [Table(name="staff.csv", cells=cells)])
+    assert result is not None
+    assert (result.answers, result.unit) == (("4.5",), "kg")
+    assert (
+        certain_result("What is the sum of all staff?", [Table(name="staff.csv", cells=[cells[0][:2], ["1", "Ann"]])])
+        is None
+    )
+
+
+def test_period_that_no_table_has_leaves_a_question_about_something_else() -> None:
+    assert certain_result("Invoice of 12 March 2026, when is it due at the latest?", TABLES) is None
