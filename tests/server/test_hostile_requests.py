@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from orchestra.core.errors import InputError
+from orchestra.server.limits import SECURITY_HEADERS
 from orchestra.server.problems import pointer_of
 from orchestra.server.webhooks import check_url, open_session
 from tests.server.hostile.audit import violations
@@ -60,6 +61,10 @@ async def test_second_round_goes_to_the_same_server(tmp_path: Path) -> None:
         (Reply(200, (("x-injected", "1"),)), "a header was injected"),
         (Reply(200, (("access-control-allow-origin", "*"),)), "another web page may read"),
         (Reply(200, (), b"", b"HTTP/1.1 200 OK"), "there was a second reply"),
+        (
+            Reply(200, (("content-type", "text/event-stream"),), b"5\r\nid: 1\r\n", b"HTTP/1.1 400 Bad Request"),
+            "there was a second reply",
+        ),
         (Reply(404, (("content-type", "text/plain"),), b"no"), "the error is 'text/plain'"),
         (
             Reply(404, (("content-type", "application/problem+json"),), b'{"status": 404, "code": "S009"}'),
@@ -72,6 +77,16 @@ async def test_second_round_goes_to_the_same_server(tmp_path: Path) -> None:
 def test_audit_finds_each_kind_of_fault(reply: Reply, fault: str) -> None:
     attack = Attack("one", b"GET / HTTP/1.1", frozenset({200, 404, 500}), is_single=True)
     assert any(found.startswith(fault) for found in violations(attack, reply, "/srv/data"))
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [(b"5\r\nid: 1\r\n0\r\n\r\n", b"HTTP/1.1 400 Bad"), (b"5\r\nid: 1", b"\r\n0\r\n\r\nHTTP/1.1 400 Bad")],
+)
+def test_reply_after_the_end_of_a_stream_is_no_fault(body: bytes, more: bytes) -> None:
+    attack = Attack("one", b"GET / HTTP/1.1", frozenset({200}), is_single=True)
+    reply = Reply(200, (("content-type", "text/event-stream"), *SECURITY_HEADERS.items()), body, more)
+    assert list(violations(attack, reply, "/srv/data")) == []
 
 
 @pytest.mark.parametrize("host", ["①②⑦.0.0.1", "１27.0.0.1", "127。0。0。1"])

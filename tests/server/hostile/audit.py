@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 from orchestra.server.limits import SECURITY_HEADERS
 from orchestra.server.problems import MEDIA_TYPE, explanations
+from orchestra.server.streams import EVENT_STREAM
 from tests.server.hostile.exchange import Attack, Reply
 from tests.server.hostile.world import CANARY
 
 TRACES = ("Traceback (most recent call last)", 'File "/', "site-packages", "orchestra/server/")
+END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+"""The end of a stream: the run has ended, such as by another attack. What comes then is the next request."""
 _CODE = re.compile(r"[A-Z]{1,3}\d{3}")
 PROBLEM_FIELDS = ("type", "title", "status", "detail", "code", "hint", "pointer")
 FAULTS_OF_THE_LOG = ("Traceback", "request failed", "Exception", "Task was destroyed")
@@ -26,8 +29,10 @@ def violations(attack: Attack, reply: Reply, folder: str) -> Iterator[str]:
     for trace in (*TRACES, folder, CANARY):
         if trace in text:
             yield f"the reply has {trace!r}"
-    if attack.is_single and re.search(rb"(^|\n)HTTP/1\.", reply.more):
-        yield f"there was a second reply: {reply.more[:80]!r}"
+    if attack.is_single and (second := re.search(rb"(^|\n)HTTP/1\.", reply.more)):
+        first = reply.body + reply.more[: second.end() - len(b"HTTP/1.")]
+        if not (reply.header("content-type").startswith(EVENT_STREAM) and first.endswith(END_OF_CHUNKS)):
+            yield f"there was a second reply: {reply.more[:80]!r} after {first[-80:]!r}"
     if reply.status == 0:
         return
     if any("injected" in name for name, _ in reply.headers):
