@@ -62,8 +62,9 @@ _PAST = re.compile(
     r"\b(?:(?:19|20)\d\d|old|former\w*|previous\w*|used to|before|earlier|alte[nrs]?|früher\w*|ancien\w*|antigu\w+)\b",
     re.IGNORECASE,
 )
-ACCEPTED = -1.2
-"""The weight from which a candidate is the answer."""
+ACCEPTED = 0.8
+"""The weight from which a candidate is the answer. With -1.2 two sets of requests by authors who had not read the
+product had 18 right and 17 wrong answers from documents; with 0.8, 17 and 11."""
 NUMBER_WORD = rf"(?:{'|'.join(word for word, value in SMALL_NUMBERS.items() if value > 1)})"
 _NAME = re.compile(r"\b[A-ZÀ-ÝŠŽ][\w'’-]*\w|\b\w*\d[\w-]*")
 _WORD = re.compile(r"\w+")
@@ -227,7 +228,7 @@ def choose_answer(
     texts = {document.source: f"{document.source}\n{document.text}" for document in documents}
     candidates = [one for one in candidates if _may_answer(context or question, kind, one, texts)]
     best = max(candidates, key=lambda one: one.weight, default=None)
-    accept += 0.0 if language == "en" else 2.0  # the encoders know English
+    accept += 0.0 if language == "en" or accept >= ACCEPTED else 2.0  # the encoders know English
     if best is not None and _COMPUTED.search(question) and not _COMPUTED.search(best.citation.quote):
         accept = max(accept, STATED_SUM)  # a number of the text is a part of the sum, and not the sum
     if best is None or best.weight < accept:

@@ -39,7 +39,7 @@ def test_span_of_another_kind_is_no_answer() -> None:
 
 
 def test_words_of_the_question_are_no_answer() -> None:
-    spans = [span("closes at 19:00", 6.0), span("The pool", 3.0)]
+    spans = [span("closes at 19:00", 8.0), span("The pool", 5.0)]
     assert choose_answer.function("What closes at 19:00?", [PASSAGE], spans).text == "The pool"
 
 
@@ -52,7 +52,7 @@ def test_words_of_the_question_are_no_answer() -> None:
 )
 def test_answer_stands_beside_what_the_question_names(question: str, text: str, other: str, answer: str) -> None:
     passage = Passage(source="a.md", text=text, start=0, end=len(text))
-    spans = [span(other, 4.0, text), span(answer, 3.0, text)]
+    spans = [span(other, 6.0, text), span(answer, 5.0, text)]
     assert choose_answer.function(question, [passage], spans).text == answer
 
 
