@@ -116,54 +116,80 @@ class TableMeasures:
 
     def choose(self) -> Measure | None:
         """Returns the number that is asked for; None if the question names none."""
-        question, text = self.question, self.question.text
-        measures = [column for column in question.view.columns if column.is_measure]
-        if PROFIT.search(text):
+        measures = [column for column in self.question.view.columns if column.is_measure]
+        for attempt in (self._difference, self._of_periods, self._named, self._money):
+            measure = attempt(measures)
+            if measure is not None:
+                return measure
+        periods = [column for column in measures if column.period is not None]
+        if SUM.search(self.question.text) and len(periods) > 1 and len(periods) == len(measures):
+            return Measure(tuple(periods), "+")
+        return None
+
+    def _difference(self, measures: Sequence[TableColumn]) -> Measure | None:
+        """What is left of one column after another: the profit, or what is unused."""
+        question = self.question
+        if PROFIT.search(question.text):
             income = [column for column in measures if "income" in column.groups]
             cost = [column for column in measures if "cost" in column.groups and "income" not in column.groups]
             if income and cost:
                 question.claim(PROFIT)
                 question.use(income[0], cost[0])
                 return Measure((income[0], cost[0]), "-")
-        if REMAINDER.search(text) and (pair := self._remainder(measures)) is not None:
+        if REMAINDER.search(question.text) and (pair := self._remainder(measures)) is not None:
             question.claim(REMAINDER)
             price = self._unit_price(measures)
             question.use(*pair, *((price,) if price is not None else ()))
             return Measure((*pair, price), "-*") if price is not None else Measure(pair, "-")
-        named = question.named_columns(lambda column: column.is_measure)
-        conditions = {one.column.number for one in question.conditions if one.kind in ("limit", "number")}
-        named = [column for column in named if column.number not in conditions] or named
-        if len(question.period_columns) > 1 and not question.compares():
-            columns = tuple(column for _, column in question.period_columns)
+        return None
+
+    def _of_periods(self, measures: Sequence[TableColumn]) -> Measure | None:
+        """The columns whose headers are periods of the question."""
+        question = self.question
+        columns = tuple(column for _, column in question.period_columns)
+        if not columns or question.compares():
+            return None
+        if len(columns) > 1:
             self.is_guess = not question.conditions and question.view.length > 1
             return Measure(columns, "+")
-        if question.period_columns and not question.compares():
-            self.is_guess = not question.conditions and _is_statement(question)
-            return Measure((question.period_columns[0][1],))
-        if SUM.search(text) and (several := self.several(named)):
+        self.is_guess = not question.conditions and _is_statement(question)
+        return Measure(columns)
+
+    def _named(self, measures: Sequence[TableColumn]) -> Measure | None:
+        """The column that the question names, several of them, or a column times a price per piece."""
+        question, text = self.question, self.question.text
+        conditions = {one.column.number for one in question.conditions if one.kind in ("limit", "number")}
+        columns = question.named_columns(lambda column: column.is_measure)
+        columns = [column for column in columns if column.number not in conditions] or columns
+        if not columns:
+            return None
+        if SUM.search(text) and (several := self.several(columns)):
             return Measure(several, "+")
-        if len(named) > 1 and _TIMES.search(text) and (several := self.several(named, _TIMES)):
+        if len(columns) > 1 and _TIMES.search(text) and (several := self.several(columns, _TIMES)):
             question.claim(_TIMES)
             return Measure(several[:2], "*")
-        if named:
-            totals = [column for column in measures if SUM.search(text) and SUM.search(column.title)]
-            best = totals[0] if totals and not question.is_named(named[0]) else named[0]
-            question.use(best)
-            links = question.links
-            self.is_guess = any(
-                set(links[column.number]) == set(links.get(best.number, {}))
-                and question.strength(column) == question.strength(best)
-                for column in named[1:]
-            )
-            if _UNIT_PRICE.search(best.title) and best.is_money and (SUM.search(text) or HOW_MUCH.search(text)):
-                quantity = self._quantity(measures, named)
-                if quantity is not None:
-                    question.use(quantity)
-                    return Measure((quantity, best), "*")
-            if not best.is_money and self.is_money and (price := self._unit_price(measures)) is not None:
-                question.use(price)
-                return Measure((best, price), "*")
+        totals = [column for column in measures if SUM.search(text) and SUM.search(column.title)]
+        best = totals[0] if totals and not question.is_named(columns[0]) else columns[0]
+        question.use(best)
+        self.is_guess = any(self._fits_equally(column, best) for column in columns[1:])
+        factor: TableColumn | None = None
+        if _UNIT_PRICE.search(best.title) and best.is_money:
+            factor = self._quantity(measures, columns) if SUM.search(text) or HOW_MUCH.search(text) else None
+        elif not best.is_money and self.is_money:
+            factor = self._unit_price(measures)
+        if factor is None:
             return Measure((best,))
+        question.use(factor)
+        return Measure((factor, best) if best.is_money else (best, factor), "*")
+
+    def _fits_equally(self, column: TableColumn, best: TableColumn) -> bool:
+        """Whether the same words name two columns equally strongly."""
+        links = self.question.links
+        same = set(links[column.number]) == set(links.get(best.number, {}))
+        return same and self.question.strength(column) == self.question.strength(best)
+
+    def _money(self, measures: Sequence[TableColumn]) -> Measure | None:
+        """The column of money, if the question is about money and names no column."""
         money = [column for column in measures if column.is_money]
         plain = [column for column in money if not column.groups & {"fault", "discount", "balance"}] or money
         if self.is_money and plain:
@@ -172,12 +198,9 @@ class TableMeasures:
             largest = max(plain, key=lambda column: sum(number or 0 for number in column.numbers))
             quantity = self._quantity(measures, ()) if _UNIT_PRICE.search(largest.title) else None
             return Measure((quantity, largest), "*") if quantity is not None else Measure((largest,))
-        if SUM.search(text) and len(money) == 1 and not question.links_measure():
+        if SUM.search(self.question.text) and len(money) == 1 and not self.question.links_measure():
             self.is_guess = len(measures) > 2
             return Measure((money[0],))
-        periods = [column for column in measures if column.period is not None]
-        if SUM.search(text) and len(periods) > 1 and len(periods) == len(measures):
-            return Measure(tuple(periods), "+")
         return None
 
     @property

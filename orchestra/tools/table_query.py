@@ -107,6 +107,7 @@ class _TableQuery:
         self.extremes = TableExtremes(question, self.measures)
 
     def run(self) -> QueryResult | None:
+        """Returns the result of the first operation that fits; None if none does."""
         question = self.question
         if not question.conditions and not question.links and not question.period_columns:
             return None
@@ -115,8 +116,8 @@ class _TableQuery:
             question.use(*named)
             if self.measures.is_money and any(column.is_money for column in self.view.columns):
                 self.measures.claim_money()
-            known = named or [condition for condition in question.conditions if condition.kind != "period"]
-            return QueryResult("missing", (), (), missing=question.missing) if known else None
+            is_known = bool(named) or any(condition.kind != "period" for condition in question.conditions)
+            return QueryResult("missing", (), (), missing=question.missing) if is_known else None
         if not question.rows() and not question.compares():
             return None
         if COUNT.match(self.text.strip(" ¿")) and _BEST.search(self.text):
