@@ -4,8 +4,8 @@
     python -m bench.requests --worlds dental brewery --limit 20 --fleet local
     python -m bench.requests --system rag --endpoint http://127.0.0.1:8000/v1 --model NAME
 
-Writes one line of JSON for each request, and a table in Markdown. The splits `test`, `control` and `holdout` are
-for final measurements only: do not look at their requests or answers while the product is being changed.
+Writes one line of JSON for each request, and a table in Markdown. The splits `test`, `control`, `holdout` and
+`second` are for final measurements only: do not look at their requests or answers while the product is being changed.
 `bench/requests/README.md` has the rules.
 """
 

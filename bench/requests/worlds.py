@@ -13,7 +13,7 @@ from bench.requests.facts import NO, YES
 from orchestra.schema.strict_yaml import load_yaml
 
 FOLDER = Path(__file__).resolve().parent
-SPLITS = ("dev", "validation", "test", "control", "holdout")
+SPLITS = ("dev", "validation", "test", "control", "holdout", "second")
 KINDS = (
     "document",
     "table",

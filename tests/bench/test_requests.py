@@ -18,7 +18,7 @@ from bench.requests.worlds import SPLITS, Request, World, read_worlds, text_of
 WORLDS = {world.name: world for split in SPLITS for world in read_worlds(split)}
 REQUESTS = {request.id: (world, request) for world in WORLDS.values() for request in world.requests}
 assert len(REQUESTS) == sum(len(world.requests) for world in WORLDS.values())
-SIZES = {"dev": 150, "validation": 66, "test": 150, "control": 80, "holdout": 100}
+SIZES = {"dev": 150, "validation": 66, "test": 150, "control": 80, "holdout": 100, "second": 40}
 ANSWERABLE = [name for name, (_, request) in REQUESTS.items() if request.answerable]
 COMPUTED = [name for name in ANSWERABLE if REQUESTS[name][1].sql]
 
