@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Final
 
 from orchestra.schema.builtin_models import Cell, Table
+from orchestra.tools.replies import language_of
 from orchestra.tools.table_extremes import TableExtremes
 from orchestra.tools.table_lexicon import (
     BOUNDS,
@@ -88,14 +89,9 @@ def _has_unknown_name(question: TableQuestion) -> bool:
             return True
         before = question.text[:start].rstrip()
         is_name = question.text[start].isupper() and before and before[-1] not in '.?!:;\n"“¿'
-        if is_name and not _is_noun_language(question.text):
+        if is_name and language_of(question.text) != "de":  # German nouns have capitals
             return True
     return False
-
-
-def _is_noun_language(text: str) -> bool:
-    """Whether a text is German, whose nouns have capitals."""
-    return bool(re.search(r"\b(?:der|die|das|wie|wer|was|welche\w*|wieviel|und|im|für|wir)\b", text))
 
 
 class _TableQuery:
@@ -167,17 +163,15 @@ class _TableQuery:
         if percent:
             if one.value == 0:
                 return None
-            value = (two.value - one.value) / one.value * 100
-            value = -value if value < 0 and DOWN.search(self.text) else value  # `by what percentage did it drop`
-            expression = f"({two.expression} - {one.expression}) / {one.expression} * 100"
+            base = one
+            if two.value < one.value and DOWN.search(self.text):
+                one, two = two, one  # `by what percentage did it drop` asks for a number above zero
+            value = (two.value - one.value) / base.value * 100
+            expression = f"({two.expression} - {one.expression}) / {base.expression} * 100"
             return QueryResult("percent change", (round_number(value) + " %",), cells, expression)
-        return QueryResult(
-            "difference",
-            (round_number(abs(two.value - one.value)),),
-            cells,
-            f"{two.expression} - {one.expression}",
-            unit=one.unit,
-        )
+        less, more = sorted((one, two), key=lambda entry: entry.value)
+        expression = f"{more.expression} - {less.expression}"
+        return QueryResult("difference", (round_number(more.value - less.value),), cells, expression, unit=one.unit)
 
     def _two_groups(self) -> tuple[RowGroup, RowGroup] | None:
         """Two groups that the question compares: the base, and what is compared with it."""
@@ -488,9 +482,10 @@ class _TableQuery:
         signs = {number > 0 for row in rows if (number := measure.number(row))}
         if len(signs) > 1 and measure.columns[0].groups & {"balance"} and OWED.search(self.text):
             return None  # the table does not say whether debts are negative
+        expression = value.expression
         if total < 0 and OWED.search(self.text):
-            total = -total
-        return QueryResult("sum", (round_number(total),), value.cells, value.expression, unit=measure.unit)
+            total, expression = -total, f"0 - ({expression})"
+        return QueryResult("sum", (round_number(total),), value.cells, expression, unit=measure.unit)
 
     # Records
 

@@ -143,11 +143,6 @@ class TableColumn:
         return self.is_number and not self.is_year and not is_number_of_records
 
     @cached_property
-    def is_ordered(self) -> bool:
-        """Whether the cells have an order."""
-        return self.is_number or any(key is not None for key in self.order)
-
-    @cached_property
     def is_money(self) -> bool:
         """Whether the cells are amounts of money."""
         return self.is_measure and (

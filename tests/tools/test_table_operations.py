@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestra.schema.builtin_models import Table
+from orchestra.text.arithmetic import evaluate
 from orchestra.tools.table_answers import certain_result, query_tables
 
 ORDERS = Table(
@@ -85,6 +86,31 @@ def test_question_in_other_words_is_computed(question: str, answers: tuple[str, 
     result = certain_result(question, TABLES)
     assert result is not None
     assert result.answers == answers
+
+
+DEBTS = Table(name="debts.csv", cells=[["Client", "Balance (EUR)"], ["Alder Clinic", "-40"], ["Cedar School", "-5.5"]])
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What did we earn on the orders of Alder Clinic after costs?", "78"),
+        ("What are the boxes, straps and labels that are unused worth?", "33"),
+        ("How heavy is an order of Alder Clinic on average?", "4.77"),
+        ("By what percentage did income rise from January to February?", "44.12 %"),
+        ("By what percentage did income drop from February to March?", "61.22 %"),
+        ("How much higher was the income of Birch Bakery than of Cedar School?", "30"),
+        ("How much lower was the income of Cedar School than of Birch Bakery?", "30"),
+        ("What share of the orders was delivered by Rosa?", "50 %"),
+        ("How much do our clients owe us in total?", "45.5"),
+    ],
+)
+def test_shown_computation_has_the_value_of_the_answer(question: str, answer: str) -> None:
+    result = certain_result(question, [*TABLES, DEBTS])
+    assert result is not None
+    assert result.answers == (answer,)
+    assert result.expression is not None
+    assert round(float(evaluate(result.expression)), 2) == float(answer.removesuffix(" %"))
 
 
 def test_sum_for_each_group_names_the_groups() -> None:
