@@ -93,7 +93,7 @@ def plan_by_rule(request: str, offer: Capabilities, values: Mapping[str, Any]) -
         return RulePlan("no capability acts", Plan((), PlanAnswer(()))) if offer.may_decline else None
     if _DRAFT.match(request) and "draft_text" not in offer.by_name and offer.may_decline:
         return RulePlan("no capability drafts texts", Plan((), PlanAnswer(())))
-    parts = None if _is_explained(request, values) else split_request(request)
+    parts = split_request(request)
     steps: list[PlanStep] = []
     names: list[str] = []
     for part in parts if parts is not None else (request,):

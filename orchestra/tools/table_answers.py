@@ -22,11 +22,10 @@ CURRENCY_SIGNS = {"GBP": "£", "EUR": "€", "USD": "$"}
 
 
 def all_tables(tables: Sequence[Table], documents: Sequence[Document]) -> Iterator[Table]:
-    """Yields tables, and those in the text of documents that are not among them."""
+    """Yields tables, and those in the text of documents."""
     yield from tables
-    known = [table.cells for table in tables]
     for document in documents:
-        yield from (table for table in tables_in(document.text, document.source) if table.cells not in known)
+        yield from tables_in(document.text, document.source)
 
 
 def certain_result(question: str, tables: Sequence[Table]) -> QueryResult | None:

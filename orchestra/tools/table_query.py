@@ -48,7 +48,7 @@ MAX_GROUPS: Final = 12
 GUESS_COST: Final = 0.4
 """Taken from the share of explained words if the measure is a guess."""
 JOIN_COST: Final = 0.05
-"""Taken from it if the result rests on another table."""
+"""Taken from it, in comparisons of results, if one rests on another table: a table answers by itself if it can."""
 _BEST = re.compile(r"\b(?:best|worst|highest|lowest|largest|smallest)\b", re.IGNORECASE)
 _WHAT = re.compile(r"\W*(?:what|was|qu[eé]|combien|cuánto)\b", re.IGNORECASE)
 _SOME = re.compile(r"\b(?:some|any|at least some)\b", re.IGNORECASE)
@@ -57,13 +57,7 @@ _SOME = re.compile(r"\b(?:some|any|at least some)\b", re.IGNORECASE)
 def query_tables_best(question: str, tables: Sequence[Table]) -> QueryResult | None:
     """Returns the result of the best query of a question over tables; None if no table explains its words."""
     results = [result for view in view_tables(tables) if (result := _query(question, view)) is not None]
-    return max(results, key=_rank_result, default=None)
-
-
-def _rank_result(result: QueryResult) -> float:
-    """The share of explained words; a table's own cells before those of a table that it refers to."""
-    joined = any(not cell.location.startswith(f"{result.table} row ") for cell in result.cells)
-    return result.explained - (JOIN_COST if joined else 0.0)
+    return max(results, key=lambda result: result.explained - JOIN_COST * result.is_joined, default=None)
 
 
 def _query(text: str, view: TableView) -> QueryResult | None:
@@ -78,7 +72,10 @@ def _query(text: str, view: TableView) -> QueryResult | None:
     explained = question.share_explained() - (GUESS_COST if query.measures.is_guess else 0.0)
     if not result.missing and _has_unknown_name(question):
         explained = min(explained, 0.5)
-    return replace(result, explained=round(explained, 4), table=view.table.name)
+    is_joined = any(table != view.table.name for _, table in used) or any(
+        condition.column.joined for condition in question.conditions
+    )
+    return replace(result, explained=round(explained, 4), table=view.table.name, is_joined=is_joined)
 
 
 def _has_unknown_name(question: TableQuestion) -> bool:

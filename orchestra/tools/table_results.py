@@ -36,6 +36,8 @@ class QueryResult:
     unit: str = ""
     details: tuple[str, ...] = ()
     """A value beside each answer, such as the maximum itself."""
+    is_joined: bool = False
+    """Whether it rests on a table that another one refers to."""
     missing: str = ""
     """A period of the question that the table does not have; then there are no answers."""
 

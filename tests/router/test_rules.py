@@ -122,10 +122,9 @@ def test_request_without_content_is_left_to_the_router(request_: str) -> None:
 
 
 @pytest.mark.parametrize("request_", ["Ann Berg mobile number pls", "opening hours in summer", "Work out the fee."])
-def test_request_of_no_form_is_read_for_if_no_capability_is_near(request_: str) -> None:
+def test_request_of_no_form_is_read_for_if_only_packaged_skills_are_offered(request_: str) -> None:
     assert plan(request_) == whole("find_answer", "question")
-    words = request_.replace("pls", "")
-    own = Capability("own_skill", "tool", {"text": TEXT}, frozenset({"text"}), TEXT, f"Returns: {words}")
+    own = Capability("paint_boat", "tool", {"text": TEXT}, frozenset({"text"}), TEXT, "Paints a boat.")
     assert plan(request_, own) == ""
 
 

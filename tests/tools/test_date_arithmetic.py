@@ -22,6 +22,11 @@ def deadline(question: str, sentence: str) -> str | None:
             "Notice is given at least six months before the lease ends.",
             "31 January 2028",
         ),
+        (
+            "The lease ends in June 2025. By what date must notice be given?",
+            "Notice is given one month before the lease ends.",
+            "31 May 2025",
+        ),
         ("The order came on 3 May. Until when can it go back?", "An order can go back within two weeks.", "17 May"),
         ("The permit is of 31 January 2025, when does it end?", "A permit ends after one month.", "28 February 2025"),
         (

@@ -170,3 +170,63 @@ def test_header_ends_with_its_unit_and_numbers_of_records_are_no_measure() -> No
 
 def test_period_that_no_table_has_leaves_a_question_about_something_else() -> None:
     assert certain_result("Invoice of 12 March 2026, when is it due at the latest?", TABLES) is None
+
+
+def only_answer(question: str, name: str, *rows: str) -> tuple[str, ...] | None:
+    """Returns the answers over one table, whose rows are written with bars."""
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
+    result = certain_result(question, [Table(name=name, cells=cells)])
+    return None if result is None else result.answers
+
+
+def test_measure_that_two_columns_fit_equally_is_not_certain() -> None:
+    rows = ("Item | Old price | New price", "Saddle | 40 | 30", "Bell | 9 | 8")
+    assert only_answer("How much does the saddle cost?", "items", *rows) is None
+    assert only_answer("What is the new price of the saddle?", "items", *rows) == ("30",)
+
+
+def test_unknown_name_leaves_a_question_that_is_explained_otherwise() -> None:
+    assert certain_result("Total income of the orders of Alder Clinic in January?", TABLES) is not None
+    assert certain_result("Total income of the orders of Alder Clinic in January for Quentin?", TABLES) is None
+
+
+def test_table_with_the_column_answers_before_one_that_refers_to_it() -> None:
+    reply = query_tables.function("Which couriers are insured?", TABLES)
+    assert {cell.location.split(" row ")[0] for cell in reply.cells} == {"couriers.csv"}
+
+
+def test_word_with_un_negates_a_header() -> None:
+    assert only_answer("Which orders are undelivered?", "orders", "Order | Delivered", "A | 3 May 2025", "B |") == (
+        "B",
+    )
+
+
+def test_month_without_a_year_is_that_of_the_last_year() -> None:
+    rows = ("Day | Income", "2024-01-05 | 5", "2025-01-05 | 7", "2025-01-09 | 1")
+    assert only_answer("Total income in January?", "till", *rows) == ("8",)
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "rows", "answers"),
+    [
+        (
+            "Which month had the highest bar and food income together?",
+            "till",
+            ("Month | Bar (EUR) | Food (EUR)", "June | 9 | 1", "July | 6 | 7"),
+            ("July",),
+        ),
+        ("Total of copies times rate?", "jobs", ("Job | Copies | Rate", "A | 3 | 2", "B | 5 | 10"), ("56",)),
+        (
+            "Welche Gartenpflanzen haben eine Menge unter 20?",
+            "bestand",
+            ("Pflanze | Gruppe | Menge", "Rose | Garten | 9", "Tanne | Wald | 5", "Flieder | Garten | 30"),
+            ("Rose",),
+        ),
+        ("Wie viele Aufträge hat Neu?", "auftraege.csv", ("Nr | Kunde", "1 | Alt", "2 | Neu"), ("1",)),
+        ("How many licenses do we have in total?", "tools", ("Tool | Licences", "A | 3", "B | 4"), ("7",)),
+    ],
+)
+def test_words_are_found_in_compounds_spellings_and_products(
+    question: str, name: str, rows: tuple[str, ...], answers: tuple[str, ...]
+) -> None:
+    assert only_answer(question, name, *rows) == answers
