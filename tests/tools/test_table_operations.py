@@ -223,7 +223,7 @@ def test_month_without_a_year_is_that_of_the_last_year() -> None:
             ("Rose",),
         ),
         ("Wie viele Aufträge hat Neu?", "auftraege.csv", ("Nr | Kunde", "1 | Alt", "2 | Neu"), ("1",)),
-        ("How many licenses do we have in total?", "tools", ("Tool | Licences", "A | 3", "B | 4"), ("7",)),
+        ("How many adresses do we have in total?", "lists", ("List | Addresses", "A | 3", "B | 4"), ("7",)),
     ],
 )
 def test_words_are_found_in_compounds_spellings_and_products(
